@@ -1,0 +1,105 @@
+"""A configuration: one point of the design space, checked, with a canonical form and a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.methods import Method, parse_method
+from bsr_explorer.models.names import timm_name
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "precision": ("fp32",),
+    "optimizer": ("adamw", "sgd", "sgd_momentum"),
+    "attention": ("fused", "math"),
+}
+"""What may stand under each key that names one of a few things."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One point of the design space.
+
+    Attributes:
+        model: an alias (``deit_s``) or the timm name of a vision transformer.
+        image_size: side of the square images, pixels.
+        num_classes: outputs of the head.
+        batch_size: images a step, B.
+        precision: number format; ``fp32``, the only one whose costs are exact so far.
+        optimizer: ``adamw``, ``sgd`` (no momentum) or ``sgd_momentum``.
+        attention: ``fused`` (one kernel) or ``math`` (explicit softmax).
+        method: a method, or the expression that says it.
+    """
+
+    model: str = "deit_s"
+    image_size: int = 224
+    num_classes: int = 10
+    batch_size: int = 32
+    precision: str = "fp32"
+    optimizer: str = "adamw"
+    attention: str = "fused"
+    method: Method | str = "bsr"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.method, str):
+            object.__setattr__(self, "method", parse_method(self.method))
+        for key in ("image_size", "num_classes", "batch_size"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UserError(f"{_flag(key)}: {value!r} must be a whole number of at least 1")
+        for key, allowed in CHOICES.items():
+            if getattr(self, key) not in allowed:
+                raise unknown(_flag(key), getattr(self, key), allowed)
+
+    @property
+    def how(self) -> Method:
+        """The method, as a method."""
+        assert isinstance(self.method, Method)
+        return self.method
+
+    def with_method(self, method: Method | str) -> Config:
+        """The same point with another method."""
+        return replace(self, method=method)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, the method as its expression; ``from_dict`` reads them back."""
+        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "method": str(self.method)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Config:
+        """A configuration of plain values.
+
+        Raises:
+            UserError: a key that does not exist, or a value that is not allowed.
+        """
+        names = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in names:
+                raise unknown("configuration key", key, names)
+        return cls(**values)
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Config:
+        """A configuration file: the fields as top-level keys."""
+        try:
+            return cls.from_dict(tomllib.loads(path.read_text()))
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(f"{path}: not valid TOML: {error}") from None
+
+    def canonical(self, depth: int) -> Config:
+        """The simplest configuration that is the same experiment, in a model of ``depth`` blocks."""
+        return replace(self, model=timm_name(self.model), method=self.how.canonical(depth))
+
+    def key(self, depth: int) -> str:
+        """16 hexadecimal digits that are equal for equal experiments, in any process."""
+        text = json.dumps(self.canonical(depth).to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _flag(key: str) -> str:
+    return f"--{key.replace('_', '-')}"

@@ -1,0 +1,1 @@
+"""The cost model: pure arithmetic on tapes, without torch."""

@@ -1,0 +1,164 @@
+"""The account of one training step: what is held, by whom, of which kind, and what is computed.
+
+A prediction and a measurement answer with the same type, so that they can be subtracted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Kind = Literal["parameter", "gradient", "optimizer", "input", "saved", "transient", "forward", "backward"]
+
+HELD: tuple[Kind, ...] = ("parameter", "gradient", "optimizer", "input", "saved")
+"""Kinds of memory that a step holds. ``transient`` lives within one operation and counts in the peak only."""
+
+COMPUTE: tuple[Kind, ...] = ("forward", "backward")
+"""Kinds of row that carry FLOPs instead of bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One entry: ``block`` is the 0-based block index, or None outside of the blocks."""
+
+    block: int | None
+    operation: str
+    kind: Kind
+    bytes: int = 0
+    flops: int = 0
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The rows of one step, and the peak that no sum of rows can tell.
+
+    Attributes:
+        rows: entries; several may share block, operation and kind.
+        peak_bytes: the most memory alive at any moment of the step, in bytes.
+        peak_is: how far to trust ``peak_bytes``: ``estimate``, ``live storages`` (CPU) or
+            ``allocator`` (CUDA).
+    """
+
+    rows: tuple[Row, ...]
+    peak_bytes: int = 0
+    peak_is: str = "estimate"
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def bytes_of(self, *kinds: Kind) -> int:
+        """Bytes of all rows of these kinds."""
+        return sum(row.bytes for row in self.rows if row.kind in kinds)
+
+    def flops_of(self, *kinds: Kind) -> int:
+        """FLOPs of all rows of these kinds, 2 per multiply-add."""
+        return sum(row.flops for row in self.rows if row.kind in kinds)
+
+    @property
+    def saved_bytes(self) -> int:
+        """Unique storages held for backward at the end of forward and loss."""
+        return self.bytes_of("saved")
+
+    @property
+    def parameter_bytes(self) -> int:
+        """All parameters, trained or not."""
+        return self.bytes_of("parameter")
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Gradients of the trained parameters."""
+        return self.bytes_of("gradient")
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """State that the optimiser keeps from step to step."""
+        return self.bytes_of("optimizer")
+
+    @property
+    def input_bytes(self) -> int:
+        """The batch of images and labels."""
+        return self.bytes_of("input")
+
+    @property
+    def held_bytes(self) -> int:
+        """Parameters, gradients, optimiser state, input and saved tensors: what a budget counts."""
+        return self.bytes_of(*HELD)
+
+    @property
+    def forward_flops(self) -> int:
+        """FLOPs of the forward pass and the loss."""
+        return self.flops_of("forward")
+
+    @property
+    def train_flops(self) -> int:
+        """FLOPs of forward and backward together."""
+        return self.flops_of(*COMPUTE)
+
+    def by_block(self) -> dict[str, dict[str, int]]:
+        """``{"3": {"saved": bytes, …, "train_flops": FLOPs}}``; ``"rest"`` is what no block owns."""
+        blocks: dict[str, dict[str, int]] = {}
+        for row in sorted(self.rows, key=lambda row: (row.block is None, row.block or 0)):
+            entry = blocks.setdefault("rest" if row.block is None else str(row.block), defaultdict(int))
+            if row.kind in COMPUTE:
+                entry["train_flops"] += row.flops
+            else:
+                entry[row.kind] += row.bytes
+        return {block: dict(entry) for block, entry in blocks.items()}
+
+    def by_kind(self) -> dict[str, int]:
+        """Bytes by kind of memory, FLOPs by kind of computation."""
+        kinds: dict[str, int] = defaultdict(int)
+        for row in self.rows:
+            kinds[row.kind] += row.flops if row.kind in COMPUTE else row.bytes
+        return dict(kinds)
+
+    def by_operation(self) -> dict[tuple[int | None, str, Kind], tuple[int, int]]:
+        """(bytes, FLOPs) by (block, operation, kind)."""
+        entries: dict[tuple[int | None, str, Kind], tuple[int, int]] = defaultdict(lambda: (0, 0))
+        for row in self.rows:
+            key = (row.block, row.operation, row.kind)
+            entries[key] = (entries[key][0] + row.bytes, entries[key][1] + row.flops)
+        return dict(entries)
+
+    def __sub__(self, other: Ledger) -> Ledger:
+        """Row by row difference: what this ledger holds more than ``other`` (rows that cancel are gone)."""
+        mine, theirs = self.by_operation(), other.by_operation()
+        rows = []
+        for key in dict.fromkeys([*mine, *theirs]):
+            held, computed = (a - b for a, b in zip(mine.get(key, (0, 0)), theirs.get(key, (0, 0)), strict=True))
+            if held or computed:
+                rows.append(Row(*key, bytes=held, flops=computed))
+        return Ledger(tuple(rows), peak_bytes=self.peak_bytes - other.peak_bytes, peak_is="difference")
+
+    def summary(self) -> dict[str, Any]:
+        """The totals under their public names, as they stand in a record."""
+        return {
+            "saved_bytes": self.saved_bytes,
+            "peak_bytes": self.peak_bytes,
+            "peak_is": self.peak_is,
+            "parameter_bytes": self.parameter_bytes,
+            "gradient_bytes": self.gradient_bytes,
+            "optimizer_bytes": self.optimizer_bytes,
+            "input_bytes": self.input_bytes,
+            "held_bytes": self.held_bytes,
+            "forward_flops": self.forward_flops,
+            "train_flops": self.train_flops,
+            "by_block": self.by_block(),
+            "by_kind": self.by_kind(),
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows as a frame with the columns block, operation, kind, bytes, flops."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(row) for row in self.rows], columns=list(Row.__slots__))
+
+
+def ledger(rows: Iterable[Row], peak_bytes: int = 0, peak_is: str = "estimate") -> Ledger:
+    """A ledger of the rows that say something: those with no bytes and no FLOPs are left out."""
+    return Ledger(tuple(row for row in rows if row.bytes or row.flops), peak_bytes, peak_is)

@@ -1,0 +1,1 @@
+"""Measuring a real step. Knows tensors and modules, and no method."""

@@ -1,0 +1,31 @@
+"""Methods: one file each. To add one, write its file and add its line to ``METHODS``."""
+
+from __future__ import annotations
+
+from bsr_explorer.methods import expression
+from bsr_explorer.methods.base import Method
+from bsr_explorer.methods.bitfit import BitFit
+from bsr_explorer.methods.bsr import Bsr
+from bsr_explorer.methods.full import Full
+from bsr_explorer.methods.last import Last
+from bsr_explorer.methods.linear import Linear
+
+METHODS: dict[str, type[Method]] = {
+    "full": Full,
+    "linear": Linear,
+    "last": Last,
+    "bitfit": BitFit,
+    "bsr": Bsr,
+}
+
+
+def parse_method(text: str) -> Method:
+    """The method that an expression says; a bare name takes the defaults.
+
+    Raises:
+        UserError: see ``expression.parse``.
+    """
+    return expression.parse(text, METHODS)
+
+
+__all__ = ["METHODS", "BitFit", "Bsr", "Full", "Last", "Linear", "Method", "parse_method"]

@@ -1,0 +1,164 @@
+"""What a method is: a rewrite of the tape, and the same change to a real model.
+
+A method is a frozen dataclass of its hyperparameters. Its ``str()`` is the expression that makes it
+again, which is what stands in study files, records, figure legends and on the command line.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.tape import Tape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def quiet(default: Any) -> Any:
+    """A hyperparameter that the expression leaves out while it has its default."""
+    return field(default=default, metadata={"quiet": True})
+
+
+@dataclass(frozen=True, eq=False)
+class Method(ABC):
+    """A way to fine-tune. Equal are methods with the same expression."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    citation: ClassVar[str]
+
+    @abstractmethod
+    def rewrite(self, tape: Tape) -> Tape:
+        """The step under this method, given the step of full fine-tuning.
+
+        Raises:
+            UserError: the method does not fit the model (a block out of range, no class token, …).
+        """
+
+    @abstractmethod
+    def apply(self, model: nn.Module) -> nn.Module:
+        """The same change to a timm vision transformer, in place; returns the model to train."""
+
+    def canonical(self, depth: int) -> Method:
+        """The simplest method that does the same in a model of ``depth`` blocks.
+
+        Two configurations with the same canonical form are one experiment.
+        """
+        return self
+
+    def __str__(self) -> str:
+        shown = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)
+            if not (f.metadata.get("quiet") and getattr(self, f.name) == f.default)
+        ]
+        return f"{self.name}({', '.join(shown)})" if shown else self.name
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Method) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __add__(self, other: Method) -> Method:
+        return Composed((*_parts(self), *_parts(other)))
+
+
+@dataclass(frozen=True, eq=False)
+class Subset(Method):
+    """A method that chooses which parameters train; the others are frozen.
+
+    What lies below the lowest trained parameter then runs without a graph by itself.
+    """
+
+    @abstractmethod
+    def trains(self, parameter: str, depth: int) -> bool:
+        """Whether the parameter of this state-dict name trains, in a model of ``depth`` blocks."""
+
+    def check(self, depth: int) -> None:
+        """Refuse hyperparameters that a model of ``depth`` blocks does not have.
+
+        Raises:
+            UserError: with what would be allowed.
+        """
+        return
+
+    def rewrite(self, tape: Tape) -> Tape:
+        """Freeze all but the chosen parameters."""
+        depth = len(tape.blocks)
+        self.check(depth)
+        chosen = tape.train_only(lambda p: self.trains(p.name, depth))
+        if not any(p.trains for p in chosen.parameters.values()):
+            raise UserError(f"--method: {self} trains nothing; let the head, the norm or a block train")
+        return chosen
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Set ``requires_grad`` of every parameter."""
+        depth = len(model.blocks)  # type: ignore[arg-type]
+        self.check(depth)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(self.trains(name, depth))
+        return model
+
+
+@dataclass(frozen=True, eq=False)
+class Composed(Method):
+    """Several methods at once, written with ``+`` and applied from left to right."""
+
+    parts: tuple[Method, ...]
+
+    name: ClassVar[str] = "+"
+    summary: ClassVar[str] = "several methods at once"
+    citation: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        choosers = [str(part) for part in self.parts if isinstance(part, Subset)]
+        if len(choosers) > 1:
+            raise UserError(
+                f"--method: {' and '.join(choosers)} both choose which parameters train; keep one of them"
+            )
+
+    def rewrite(self, tape: Tape) -> Tape:
+        """Each part's rewrite, in order."""
+        for part in self.parts:
+            tape = part.rewrite(tape)
+        return tape
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Each part's change, in order."""
+        for part in self.parts:
+            model = part.apply(model)
+        return model
+
+    def canonical(self, depth: int) -> Method:
+        """Each part in its canonical form."""
+        return Composed(tuple(part.canonical(depth) for part in self.parts))
+
+    def __str__(self) -> str:
+        return "+".join(str(part) for part in self.parts)
+
+
+def _parts(method: Method) -> tuple[Method, ...]:
+    return method.parts if isinstance(method, Composed) else (method,)
+
+
+def block_of(parameter: str) -> int | None:
+    """0-based block of a state-dict name, matched as a whole number: block 1 is not block 11."""
+    head, _, rest = parameter.partition(".")
+    return int(rest.split(".", 1)[0]) if head == "blocks" else None
+
+
+def is_head(parameter: str) -> bool:
+    """Whether a state-dict name belongs to the classification head."""
+    return parameter.startswith("head.")
+
+
+def is_final_norm(parameter: str) -> bool:
+    """Whether a state-dict name belongs to the norm after the blocks, wherever the model has it."""
+    return parameter.startswith(("norm.", "fc_norm."))

@@ -1,0 +1,161 @@
+"""Block Selective Reprogramming: a few trained blocks, and tokens dropped by the class token's attention.
+
+arXiv 2405.10951. The drop is EViT's (arXiv 2202.07800): after a block's attention and its residual add,
+before its second norm, the patch tokens that the class token attends to most are kept, and the others
+are, optionally, fused into one token. Deviations from the authors' code, none of which changes what is
+computed forward:
+
+* blocks are matched by index, not by substring of a parameter's name;
+* the class token's attention is computed apart from the queries and keys that the block has anyway,
+  and without a graph, so that fused attention stays fused;
+* tokens are selected by 32-bit positions, which are all that autograd keeps of the selection (a gather
+  would keep its whole input).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.methods.base import Method, Subset, block_of, is_final_norm, is_head, quiet
+from bsr_explorer.tape import Op, Tape, kept_tokens
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, eq=False)
+class Bsr(Subset):
+    """Block Selective Reprogramming.
+
+    Attributes:
+        blocks: 0-based indices of the blocks that train; may be empty.
+        keep: keep rate in (0, 1] by the 0-based block in which tokens are dropped. Of M patch tokens
+            (a token fused earlier among them), ``ceil(keep · M)`` stay; prefix tokens always do.
+        fuse: whether the dropped tokens live on as one token, their sum weighted by attention.
+        head: whether the classification head trains.
+        norm: whether the final norm trains.
+    """
+
+    blocks: tuple[int, ...] = (3, 7, 11)
+    keep: Mapping[int, float] = field(default_factory=lambda: {3: 0.5, 6: 0.5, 9: 0.5})
+    fuse: bool = True
+    head: bool = quiet(True)
+    norm: bool = quiet(True)
+
+    name: ClassVar[str] = "bsr"
+    summary: ClassVar[str] = "chosen blocks train; tokens are dropped by class attention"
+    citation: ClassVar[str] = "Block Selective Reprogramming for On-device Training of ViTs (arXiv 2405.10951)"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", _checked_blocks(self.blocks))
+        object.__setattr__(self, "keep", _checked_keep(self.keep))
+        for flag in ("fuse", "head", "norm"):
+            if not isinstance(getattr(self, flag), bool):
+                raise UserError(f"--method: bsr({flag}={getattr(self, flag)!r}): {flag} must be True or False")
+
+    def check(self, depth: int) -> None:
+        """Every block index exists."""
+        for part, indices in (("blocks", self.blocks), ("keep", self.keep)):
+            beyond = [index for index in indices if index >= depth]
+            if beyond:
+                raise UserError(
+                    f"--method: bsr({part}=…): block {beyond[0]} is out of range; the model has {depth} "
+                    f"blocks, 0 to {depth - 1} (0-based); for example {_scaled(depth)}"
+                )
+
+    def trains(self, parameter: str, depth: int) -> bool:
+        """Whether it lies in a chosen block, or is the head's or final norm's where those train."""
+        block = block_of(parameter)
+        if block is not None:
+            return block in self.blocks
+        return (self.head and is_head(parameter)) or (self.norm and is_final_norm(parameter))
+
+    def rewrite(self, tape: Tape) -> Tape:
+        """Freeze, then drop tokens from the lowest block to the highest."""
+        tape = super().rewrite(tape)
+        if self.dropping and not tape.class_token:
+            raise UserError(_NO_CLASS_TOKEN.format(method=self))
+        for block, keep in self.dropping.items():
+            tape = drop_tokens(tape, block, keep, self.fuse)
+        return tape
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Freeze, then let the chosen blocks drop tokens."""
+        from bsr_explorer.methods import surgery
+
+        super().apply(model)
+        if self.dropping and not model.has_class_token:
+            raise UserError(_NO_CLASS_TOKEN.format(method=self))
+        for block, keep in self.dropping.items():
+            surgery.drop_tokens_in(model, block, keep, self.fuse)
+        return model
+
+    def canonical(self, depth: int) -> Method:
+        """Without the places where everything is kept, and without fusing where nothing is dropped."""
+        fuse = self.fuse and bool(self.dropping)
+        return Bsr(self.blocks, self.dropping, fuse, self.head, self.norm)
+
+    @property
+    def dropping(self) -> dict[int, float]:
+        """The keep rates below 1, by block."""
+        return {block: keep for block, keep in self.keep.items() if keep < 1}
+
+
+_NO_CLASS_TOKEN = "--method: {method} drops tokens by the class token's attention, and the model has none"
+
+
+def drop_tokens(tape: Tape, block: int, keep: float, fuse: bool) -> Tape:
+    """The tape with a token drop in a block, unless the keep rate, rounded up, keeps every token."""
+    here, prefix = f"blocks.{block}", tape.prefix_tokens
+    patches = tape.tensors[f"{here}.middle"].shape[1] - prefix
+    if kept_tokens(patches, keep) == patches:
+        return tape
+    scores = Op(
+        f"{here}.drop", "class_attention", block, (f"{here}.attn.qkv.out",), f"{here}.scores", attrs={"prefix": prefix}
+    )
+    drop = Op(
+        f"{here}.drop",
+        "drop_tokens",
+        block,
+        (f"{here}.middle", f"{here}.scores"),
+        f"{here}.kept",
+        attrs={"prefix": prefix, "keep": keep, "fuse": fuse},
+    )
+    residual = next(op for op in tape if op.writes == f"{here}.middle")
+    tape = tape.insert_after(residual, drop, instead_of=f"{here}.middle")
+    return tape.insert_after(tape.op(f"{here}.attn", "attention"), scores)
+
+
+def _checked_blocks(blocks: object) -> tuple[int, ...]:
+    indices = list(blocks) if isinstance(blocks, Iterable) and not isinstance(blocks, (str, Mapping)) else [blocks]
+    for index in indices:
+        if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+            raise UserError(f"--method: bsr(blocks=…): {index!r} is no block index; use 0, 1, 2, … (0-based)")
+    twice = sorted({index for index in indices if indices.count(index) > 1})
+    if twice:
+        raise UserError(f"--method: bsr(blocks=…): block {twice[0]} is named twice; name each block once")
+    return tuple(sorted(indices))
+
+
+def _checked_keep(keep: object) -> dict[int, float]:
+    if not isinstance(keep, Mapping):
+        raise UserError(
+            f"--method: bsr(keep={keep!r}): keep must say a rate for each block that drops, such as "
+            "{3: 0.5, 6: 0.5, 9: 0.5}, or {} for none"
+        )
+    for block, rate in keep.items():
+        if isinstance(block, bool) or not isinstance(block, int) or block < 0:
+            raise UserError(f"--method: bsr(keep=…): {block!r} is no block index; use 0, 1, 2, … (0-based)")
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1:
+            raise UserError(f"--method: bsr(keep={{{block}: {rate!r}}}): a keep rate must be above 0 and at most 1")
+    return {block: float(keep[block]) for block in sorted(keep)}
+
+
+def _scaled(depth: int) -> str:
+    """The paper's choice for 12 blocks, stretched to ``depth``: something valid to copy."""
+    blocks = sorted({(i + 1) * depth // 3 - 1 for i in range(3)} - {-1})
+    drops = sorted({i * depth // 4 for i in (1, 2, 3)})
+    return str(Bsr(tuple(blocks), dict.fromkeys(drops, 0.5)))

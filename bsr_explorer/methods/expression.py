@@ -1,0 +1,81 @@
+"""Reading a method from its expression, as a literal: parsed, never evaluated."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import fields
+from functools import reduce
+from operator import add
+
+from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.methods.base import Method
+
+
+def parse(text: str, methods: dict[str, type[Method]]) -> Method:
+    """The method that an expression such as ``bsr(blocks=(3, 7), keep={3: 0.5})+mesa()`` says.
+
+    Raises:
+        UserError: not an expression (with the place), an unknown method or argument, or arguments that
+            the method refuses.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        where = f" at column {error.offset}" if error.offset else ""
+        raise UserError(
+            f"--method: cannot read {text!r}{where} ({error.msg}); write a name such as bsr, "
+            "or name(argument=value, …), joined with +"
+        ) from None
+    return reduce(add, (_method(node, text, methods) for node in _summands(tree)))
+
+
+def _summands(node: ast.expr) -> list[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return [*_summands(node.left), *_summands(node.right)]
+    return [node]
+
+
+def _method(node: ast.expr, text: str, methods: dict[str, type[Method]]) -> Method:
+    call = node if isinstance(node, ast.Call) else None
+    name = call.func if call else node
+    if not isinstance(name, ast.Name):
+        raise UserError(
+            f"--method: cannot read {text!r} at column {node.col_offset + 1}: expected the name of a "
+            f"method ({', '.join(methods)})"
+        )
+    if name.id not in methods:
+        raise unknown("--method", name.id, methods)
+    method = methods[name.id]
+    return method(**_arguments(call, method, text)) if call else method()
+
+
+def _arguments(call: ast.Call, method: type[Method], text: str) -> dict[str, object]:
+    allowed = [field.name for field in fields(method)]
+    takes = f"takes {', '.join(allowed)}" if allowed else "takes no arguments"
+    if len(call.args) > len(allowed):
+        raise UserError(f"--method: {text!r}: {method.name} {takes}, and got {len(call.args)} values")
+    given = [*zip(allowed, call.args, strict=False), *((k.arg or "**", k.value) for k in call.keywords)]
+    values: dict[str, object] = {}
+    for key, node in given:
+        if key not in allowed:
+            raise UserError(f"--method: {text!r}: {method.name} has no argument {key!r}; it {takes}")
+        if key in values:
+            raise UserError(f"--method: {text!r}: argument {key!r} is given twice")
+        _refuse_repeated_keys(node, key, text)
+        try:
+            values[key] = ast.literal_eval(node)
+        except ValueError:
+            raise UserError(
+                f"--method: {text!r} at column {node.col_offset + 1}: {key} must be a literal value "
+                "(numbers, text, True, False, tuples, lists, dictionaries)"
+            ) from None
+    return values
+
+
+def _refuse_repeated_keys(node: ast.expr, key: str, text: str) -> None:
+    """A dictionary literal would silently keep the last of two equal keys."""
+    if isinstance(node, ast.Dict):
+        keys = [ast.unparse(k) for k in node.keys if k is not None]
+        twice = [k for k in keys if keys.count(k) > 1]
+        if twice:
+            raise UserError(f"--method: {text!r}: {key} names {twice[0]} twice; name each once")

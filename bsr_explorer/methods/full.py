@@ -1,0 +1,21 @@
+"""Full fine-tuning: everything trains. The reference that every saving is relative to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bsr_explorer.methods.base import Subset
+
+
+@dataclass(frozen=True, eq=False)
+class Full(Subset):
+    """Every parameter trains."""
+
+    name: ClassVar[str] = "full"
+    summary: ClassVar[str] = "everything trains"
+    citation: ClassVar[str] = "the usual practice"
+
+    def trains(self, parameter: str, depth: int) -> bool:
+        """Always."""
+        return True

@@ -1,0 +1,41 @@
+"""Training the last k blocks, with the final norm and the head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.methods.base import Method, Subset, block_of, is_final_norm, is_head
+from bsr_explorer.methods.bsr import Bsr
+
+
+@dataclass(frozen=True, eq=False)
+class Last(Subset):
+    """The last ``k`` blocks, the final norm and the head train."""
+
+    k: int = 3
+
+    name: ClassVar[str] = "last"
+    summary: ClassVar[str] = "the last k blocks, the final norm and the head train"
+    citation: ClassVar[str] = "the usual practice"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
+            raise UserError(f"--method: last(k={self.k!r}): k must be a whole number of at least 1")
+
+    def check(self, depth: int) -> None:
+        """``k`` is at most the number of blocks."""
+        if self.k > depth:
+            raise UserError(f"--method: {self}: the model has {depth} blocks, so k must be 1 to {depth}")
+
+    def trains(self, parameter: str, depth: int) -> bool:
+        """Whether it lies in one of the last blocks or above them."""
+        block = block_of(parameter)
+        if block is None:
+            return is_head(parameter) or is_final_norm(parameter)
+        return block >= depth - self.k
+
+    def canonical(self, depth: int) -> Method:
+        """The same as BSR with those blocks and no drop."""
+        return Bsr(blocks=tuple(range(depth - self.k, depth)), keep={}).canonical(depth)

@@ -1,0 +1,21 @@
+"""Linear probing: only the head trains, on features that never change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bsr_explorer.methods.base import Subset, is_head
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Subset):
+    """The classification head trains and nothing else: no graph reaches the backbone."""
+
+    name: ClassVar[str] = "linear"
+    summary: ClassVar[str] = "only the head trains (linear probe)"
+    citation: ClassVar[str] = "Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016"
+
+    def trains(self, parameter: str, depth: int) -> bool:
+        """Whether it is the head's."""
+        return is_head(parameter)

@@ -1,0 +1,1 @@
+"""Vision transformers: their names, their geometry, the tape of their training step, their weights."""

@@ -1,0 +1,323 @@
+"""Which weights a model starts from: the hub's, a file's, the offline backbone's, or random ones.
+
+Weights load completely or not at all, and what was loaded is said in ``WeightsUsed``, which a record
+keeps. Only the classification head is always fresh (unless a file brings one of the same shape).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.models import offline
+from bsr_explorer.models.geometry import check_model
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WORDS = ("auto", "hub", "offline", "random")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+_FILE = f"a checkpoint file ({', '.join(SUFFIXES)})"
+_OFFLINE = f"offline ({offline.INSTALL}; for {', '.join(offline.FITS)})"
+
+
+@dataclass(frozen=True)
+class WeightsUsed:
+    """Where a model's weights came from.
+
+    Attributes:
+        source: the kind.
+        detail: which exactly: the hub's repository, the file and its hash, the package, or the seed.
+    """
+
+    source: Literal["hub", "file", "offline", "random"]
+    detail: str
+
+
+class _NoHubWeights(Exception):
+    """The hub cannot be reached, or has no weights for a model; the text says which."""
+
+
+def check_weights(weights: str) -> None:
+    """Check a value of ``--weights`` before any work is done.
+
+    Raises:
+        UserError: neither a known word nor a checkpoint file that exists.
+    """
+    if weights in WORDS:
+        return
+    path = Path(weights).expanduser()
+    choices = f"choose {', '.join(WORDS)} or {_FILE}"
+    if path.suffix in SUFFIXES:
+        if not path.is_file():
+            raise UserError(f"--weights: there is no file {weights!r}; {choices}")
+    elif path.exists() or path.suffix or len(path.parts) > 1:
+        raise UserError(f"--weights: {weights!r} is not {_FILE}; {choices}")
+    else:
+        raise unknown("--weights", weights, [*WORDS, _FILE])
+
+
+def create_model(
+    timm_name: str, *, image_size: int, num_classes: int, weights: str = "auto", seed: int = 0
+) -> tuple[nn.Module, WeightsUsed]:
+    """Build a timm vision transformer, without dropout, and load its weights.
+
+    Args:
+        timm_name: name in timm, with or without a tag (``deit_small_patch16_224.fb_in1k``).
+        image_size: side of the square images; position embeddings are resampled to it.
+        num_classes: outputs of the head, which is freshly initialised. Only a file's head of the same
+            shape is loaded.
+        weights: ``hub``, ``offline``, ``random``, the path of a checkpoint, or ``auto``: the hub; if it
+            cannot be reached or has none for this model, the offline weights if they are installed and
+            fit. ``auto`` never means random weights.
+        seed: of everything that is initialised at random. The global generator is left alone.
+
+    Returns:
+        The model, on the CPU in fp32, and where its weights came from.
+
+    Raises:
+        UserError: the model or the weights are unknown, are not to be had, or do not fit each other.
+    """
+    check_weights(weights)
+    check_model(timm_name)
+    model = _build(timm_name, image_size, seed, num_classes=num_classes)
+    if weights == "random":
+        return model, WeightsUsed("random", f"seed {seed}")
+    if weights == "auto":
+        return model, _load_auto(model, timm_name, image_size)
+    if weights == "offline":
+        return model, _load_offline(model, timm_name)
+    if weights == "hub":
+        try:
+            return model, _load_hub(model, timm_name, image_size)
+        except _NoHubWeights as why:
+            raise UserError(f"--weights hub: {why}; choose {_FILE}, {_OFFLINE} or random") from why
+    return model, _load_file(model, timm_name, weights)
+
+
+def _build(timm_name: str, image_size: int, seed: int, **options: Any) -> nn.Module:
+    """Build a model on the CPU; neither it nor its seed touches the global generators."""
+    import timm
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would seed the GPUs' generators too, which fork_rng does not restore here.
+        torch.default_generator.manual_seed(seed)
+        model: nn.Module = timm.create_model(timm_name, img_size=image_size, **options)
+    return model
+
+
+def _load_auto(model: nn.Module, timm_name: str, image_size: int) -> WeightsUsed:
+    try:
+        return _load_hub(model, timm_name, image_size)
+    except _NoHubWeights as why:
+        obstacle = offline.obstacle(model, timm_name)
+        if obstacle is None:
+            return _load_offline(model, timm_name)
+        raise UserError(f"--weights auto: {why}, and {obstacle}; choose {_FILE} or random") from why
+
+
+def _load_offline(model: nn.Module, timm_name: str) -> WeightsUsed:
+    obstacle = offline.obstacle(model, timm_name)
+    if obstacle is not None:
+        raise UserError(f"--weights offline: {obstacle}; choose hub, {_FILE} or random")
+    _load_backbone(model, offline.state_for(model, timm_name))
+    return WeightsUsed("offline", offline.SOURCE)
+
+
+def _load_hub(model: nn.Module, timm_name: str, image_size: int) -> WeightsUsed:
+    """Load what timm's ``pretrained=True`` loads, from the cached file where there is one.
+
+    The pretrained model is built whole, with its own head, because timm checks the file strictly only
+    then; the backbone moves over.
+    """
+    repository, path = _hub_file(timm_name)
+    # custom_load would read the file as the authors' own .npz, which it is not on the hub.
+    overlay = {"file": str(path), "custom_load": False}
+    pretrained = _build(timm_name, image_size, 0, pretrained=True, pretrained_cfg_overlay=overlay)
+    _load_backbone(model, pretrained.state_dict())
+    return WeightsUsed("hub", repository)
+
+
+def _hub_file(timm_name: str) -> tuple[str, Path]:
+    """The hub repository of a model's weights, and the file: cached, or downloaded now.
+
+    Raises:
+        _NoHubWeights: the hub has no weights for the model, or cannot be reached.
+        UserError: the hub answers but the download fails.
+    """
+    import timm
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    config = timm.models.get_pretrained_cfg(timm_name)
+    if config is None or not config.hf_hub_id:
+        raise _NoHubWeights(f"the model hub has no weights for {timm_name}")
+    repository, _, revision = config.hf_hub_id.partition("@")
+    filenames = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    for filename in filenames:
+        cached = try_to_load_from_cache(repository, filename, revision=revision or None)
+        if isinstance(cached, str):
+            return config.hf_hub_id, Path(cached)
+    if constants.HF_HUB_OFFLINE:
+        raise _NoHubWeights(f"HF_HUB_OFFLINE is set, and {repository} is not in the hub's cache")
+    if not _hub_answers():
+        raise _NoHubWeights(f"the model hub cannot be reached ({constants.ENDPOINT})")
+    return config.hf_hub_id, _download(repository, filenames, revision or None)
+
+
+def _hub_answers(timeout: float = 3.0) -> bool:
+    """Whether the hub answers within ``timeout`` seconds.
+
+    Asked first because the hub's own client retries for most of a minute where there is no network. In
+    a thread because the timeout of a connection does not cover the look-up of its address.
+    """
+    from huggingface_hub import constants
+
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=timeout):
+                answered.set()
+        except HTTPError as error:
+            if error.code < 500:
+                answered.set()
+        except OSError:
+            pass
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout)
+    return answered.is_set()
+
+
+def _download(repository: str, filenames: list[str], revision: str | None) -> Path:
+    """The first of ``filenames`` that the hub's repository holds, through the hub's cache."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for filename in filenames:
+        try:
+            return Path(hf_hub_download(repository, filename, revision=revision))
+        except LocalEntryNotFoundError as error:
+            raise _NoHubWeights(f"the model hub cannot be reached ({constants.ENDPOINT})") from error
+        except EntryNotFoundError:
+            continue
+        except Exception as error:  # which errors the client raises depends on its release
+            raise UserError(
+                f"--weights: the model hub answers, but {repository} cannot be downloaded "
+                f"({type(error).__name__}); try again, or choose {_FILE}, {_OFFLINE} or random"
+            ) from error
+    raise _NoHubWeights(f"the model hub has no weights in {repository}")
+
+
+def _load_file(model: nn.Module, timm_name: str, weights: str) -> WeightsUsed:
+    path = Path(weights).expanduser()
+    state = _read_checkpoint(path)
+    try:
+        state = _timm_filter(model, state)
+    except Exception as error:  # the filter takes a file of the model's family for granted
+        raise _not_this_model(path, timm_name, f"timm cannot convert it ({_first_line(error)})") from error
+    with_head = _head_fits(model, state)
+    if not with_head:
+        state = _without_head(model, state)
+    why = _load_if_it_fits(model, state)
+    if why is not None:
+        raise _not_this_model(path, timm_name, why)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return WeightsUsed("file", f"{path} (sha256 {digest}…{', with its head' if with_head else ''})")
+
+
+def _read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, out of the usual wrappers; nothing but tensors is unpickled.
+
+    timm's reader unwraps what training scripts write (``model``, ``state_dict``, ``state_dict_ema``,
+    ``model_ema``) and strips the prefixes of DistributedDataParallel and torch.compile.
+    """
+    import timm
+    import torch
+
+    try:
+        state = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and safetensors each have their own
+        raise UserError(
+            f"--weights: {path} cannot be read as a checkpoint ({_first_line(error)}); save a plain state "
+            "dict of tensors, as torch.save(model.state_dict(), …) or safetensors do"
+        ) from error
+    strange = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if strange or not state:
+        held = f"{len(strange)} entries that are not tensors ({_few(strange)})" if strange else "nothing"
+        raise UserError(f"--weights: {path} holds {held}; give a file that holds a model's state dict")
+    return dict(state)
+
+
+def _timm_filter(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Convert a checkpoint as timm does on loading: the authors' names, other grids and patch sizes."""
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    return state if convert is None else dict(convert(state, model))
+
+
+def _load_backbone(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict that is known to fit, all but its head."""
+    why = _load_if_it_fits(model, _without_head(model, state))
+    assert why is None, why
+
+
+def _load_if_it_fits(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
+    """Load ``state`` if all of it fits all of ``model``, which may keep its head; else say what does not."""
+    own = model.state_dict()
+    head = _head_prefixes(model)
+    wrong = {
+        "missing": [name for name in own if name not in state and not name.startswith(head)],
+        "unexpected": [name for name in state if name not in own],
+        "of another shape": [name for name in own if name in state and own[name].shape != state[name].shape],
+    }
+    if any(wrong.values()):
+        return ", ".join(f"{len(names)} keys {how} ({_few(names)})" for how, names in wrong.items() if names)
+    model.load_state_dict(state, strict=False)
+    return None
+
+
+def _head_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """What the names of the head's parameters start with (a distilled model has two heads)."""
+    config: Any = model.pretrained_cfg
+    names = config.get("classifier") or ()
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+
+
+def _head_fits(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether ``state`` brings the whole head, in the model's shapes."""
+    prefixes = _head_prefixes(model)
+    head = {name: own.shape for name, own in model.state_dict().items() if name.startswith(prefixes)}
+    return bool(head) and all(name in state and state[name].shape == shape for name, shape in head.items())
+
+
+def _without_head(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefixes = _head_prefixes(model)
+    return {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
+
+
+def _not_this_model(path: Path, timm_name: str, why: str) -> UserError:
+    return UserError(
+        f"--weights: {path} does not fit {timm_name}: {why}; nothing was loaded: choose a checkpoint of "
+        "this model, or hub, offline or random"
+    )
+
+
+def _few(names: list[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
+
+
+def _first_line(error: Exception) -> str:
+    """An error from elsewhere, in a form that fits into one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:160]

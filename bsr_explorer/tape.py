@@ -1,0 +1,280 @@
+"""The symbolic tape of one training step: plain data that methods rewrite and costs are read off.
+
+A tape lists a step's operations in order. Each reads and writes tensors by name, and may use
+parameters, which train or do not. Shapes are not stored but inferred along the tape (one rule per kind
+of operation, in ``SHAPES``), so that a rewrite that changes the number of tokens in the middle changes
+everything above it. What autograd keeps of an operation, and its FLOPs, is physics and stands in
+``cost.rules``.
+
+How the families of methods are said here (the first three by methods that exist):
+
+==========================  =============================================================================
+freeze, train a subset      ``train_only``: a parameter trains or not; what is live follows by itself
+drop, merge, fuse tokens    an operation that writes fewer tokens (``insert_after``)
+low-rank weights, adapters  operations and parameters added or replaced
+quantised, sparse, sampled  ``Op.stored``: how the operation stores a tensor that it keeps. Two operations
+rows, low rank, sub-tokens  that store one tensor alike hold it once; stored differently, it is held twice
+recomputation               a storage of zero bytes for what a segment recomputes, its FLOPs as operations
+side network                operations that read backbone tensors; no trained parameter below them, so
+                            autograd keeps nothing of the backbone
+mixture of experts          a router's operations, and linears over the tokens that it sends to an expert
+budgets that vary by step   one tape per step
+==========================  =============================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+from bsr_explorer.units import WIDTH
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A value on the tape.
+
+    Attributes:
+        storage: name of the tensor whose bytes this one shows: itself, unless it is a view. A view that
+            is kept keeps the whole storage.
+    """
+
+    name: str
+    shape: Shape
+    storage: str
+    dtype: str = "fp32"
+    role: Literal["input", "activation"] = "activation"
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A weight of the model, under the name that it has in the model's state dict."""
+
+    name: str
+    shape: Shape
+    block: int | None
+    trains: bool = True
+    dtype: str = "fp32"
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the weight itself; its gradient takes as many."""
+        return self.numel * WIDTH[self.dtype]
+
+
+class Storage(Protocol):
+    """How a tensor that is kept for backward is stored. Storages are compared by value."""
+
+    def bytes(self, shape: Shape, dtype: str) -> int:
+        """Bytes that a tensor of this shape and dtype takes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Stored as it is."""
+
+    def bytes(self, shape: Shape, dtype: str) -> int:
+        """Every element at its own width."""
+        return math.prod(shape) * WIDTH[dtype]
+
+
+DENSE = Dense()
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation.
+
+    Attributes:
+        name: the module path that runs it (``blocks.3.mlp.fc1``), so that a measurement can be compared
+            operation by operation.
+        kind: key of ``SHAPES`` and of ``cost.rules.RULES``.
+        block: 0-based block index, or None.
+        reads: tensors, in the order that the kind's rule expects.
+        writes: the tensor that it makes.
+        params: parameters by the part that they play, such as ``{"weight": "head.weight"}``.
+        attrs: numbers that the kind's rules need (heads, kept tokens, …).
+        stored: how a kept tensor is stored, by name; ``DENSE`` where nothing is said.
+    """
+
+    name: str
+    kind: str
+    block: int | None
+    reads: tuple[str, ...]
+    writes: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    stored: Mapping[str, Storage] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tape:
+    """A step: inputs, parameters and operations in order. Immutable; every rewrite gives a new tape.
+
+    Attributes:
+        prefix_tokens: tokens before the patches (class token, registers).
+        class_token: whether the first of them is a class token.
+    """
+
+    inputs: tuple[Tensor, ...]
+    parameters: Mapping[str, Parameter]
+    ops: tuple[Op, ...]
+    prefix_tokens: int = 0
+    class_token: bool = False
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, with the shapes that follow from the operations."""
+        tensors = {tensor.name: tensor for tensor in self.inputs}
+        for op in self.ops:
+            reads = [tensors[name] for name in op.reads]
+            params = {part: self.parameters[name] for part, name in op.params.items()}
+            shape, storage = SHAPES[op.kind](op, reads, params)
+            tensors[op.writes] = Tensor(op.writes, shape, storage or op.writes)
+        return tensors
+
+    @property
+    def blocks(self) -> list[int]:
+        """The 0-based indices of the blocks, in order."""
+        return sorted({op.block for op in self.ops if op.block is not None})
+
+    def op(self, name: str, kind: str) -> Op:
+        """The operation of this name and kind."""
+        return next(op for op in self.ops if op.name == name and op.kind == kind)
+
+    def train_only(self, trains: Callable[[Parameter], bool]) -> Tape:
+        """The same step with exactly those parameters training."""
+        parameters = {name: replace(p, trains=trains(p)) for name, p in self.parameters.items()}
+        return replace(self, parameters=parameters)
+
+    def insert_after(self, op: Op, new: Op, instead_of: str | None = None) -> Tape:
+        """``new`` right after ``op``; later operations read what it writes ``instead_of`` that tensor."""
+        position = self.ops.index(op) + 1
+        later = tuple(_reading(old, instead_of, new.writes) for old in self.ops[position:])
+        return replace(self, ops=(*self.ops[:position], new, *later))
+
+    def needs_grad(self, live_inputs: bool = False) -> dict[str, bool]:
+        """For each tensor, whether autograd computes a gradient for it: something below it trains.
+
+        Args:
+            live_inputs: for a tape that is a part of a step, whether something trains below the part.
+        """
+        needs = {tensor.name: live_inputs and tensor.role == "activation" for tensor in self.inputs}
+        for op in self.ops:
+            trained = any(self.parameters[name].trains for name in op.params.values())
+            needs[op.writes] = op.kind not in WITHOUT_GRADIENT and (
+                trained or any(needs[name] for name in op.reads)
+            )
+        return needs
+
+    def __iter__(self) -> Iterator[Op]:
+        return iter(self.ops)
+
+
+def _reading(op: Op, old: str | None, new: str) -> Op:
+    return replace(op, reads=tuple(new if name == old else name for name in op.reads))
+
+
+# --- the shape of what each kind of operation writes, and the storage that it views, if it is a view ----
+
+ShapeRule = Callable[[Op, list[Tensor], dict[str, Parameter]], tuple[Shape, str | None]]
+
+WITHOUT_GRADIENT = frozenset({"class_attention"})
+"""Operations that run without a graph whatever they read."""
+
+
+def _patch_embed(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+    batch, _, height, width = reads[0].shape
+    out, _, patch, _ = params["weight"].shape
+    return (batch, (height // patch) * (width // patch), out), None
+
+
+def _prefix(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+    batch, tokens, width = reads[0].shape
+    return (batch, tokens + sum(p.shape[1] for p in params.values()), width), None
+
+
+def _linear(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+    return (*reads[0].shape[:-1], params["weight"].shape[0]), None
+
+
+def _attention(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+    batch, tokens, width3 = reads[0].shape
+    return (batch, tokens, width3 // 3), None
+
+
+def _class_attention(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+    batch, tokens, _ = reads[0].shape
+    return (batch, tokens - op.attrs["prefix"]), None
+
+
+def _drop_tokens(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+    batch, tokens, width = reads[0].shape
+    prefix = op.attrs["prefix"]
+    kept = kept_tokens(tokens - prefix, op.attrs["keep"])
+    return (batch, prefix + kept + op.attrs["fuse"], width), None
+
+
+def _half(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+    return (*reads[0].shape[:-1], reads[0].shape[-1] // 2), None
+
+
+def _select_token(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+    return (reads[0].shape[0], reads[0].shape[2]), reads[0].storage
+
+
+def _mean_tokens(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+    return (reads[0].shape[0], reads[0].shape[2]), None
+
+
+def _scalar(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+    return (), None
+
+
+def _same(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+    return reads[0].shape, None
+
+
+SHAPES: dict[str, ShapeRule] = {
+    "patch_embed": _patch_embed,
+    "prefix_tokens": _prefix,
+    "add_parameter": _same,
+    "layer_norm": _same,
+    "linear": _linear,
+    "attention": _attention,
+    "class_attention": _class_attention,
+    "drop_tokens": _drop_tokens,
+    "gelu": _same,
+    "silu_half": _half,
+    "gate_half": _same,
+    "scale": _same,
+    "add": _same,
+    "select_token": _select_token,
+    "mean_tokens": _mean_tokens,
+    "cross_entropy": _scalar,
+}
+
+
+def kept_tokens(patches: int, keep: float) -> int:
+    """How many of ``patches`` tokens a keep rate keeps: ``ceil(keep · patches)`` (EViT's and BSR's rule).
+
+    The product is rounded to 9 decimals first, so that 0.7 of 10 tokens is 7 and not, for the sake of a
+    binary fraction, 8.
+    """
+    return math.ceil(round(keep * patches, 9))

@@ -1,0 +1,76 @@
+"""Bytes, FLOPs and number widths: the only place where a conversion stands.
+
+Everything inside the package is an ``int`` of bytes or of FLOPs (2 per multiply-add). Scaling happens
+here, and only to print.
+"""
+
+from __future__ import annotations
+
+import re
+
+from bsr_explorer.errors import UserError
+
+BYTE_UNITS: dict[str, int] = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+
+WIDTH: dict[str, int] = {"fp32": 4, "int64": 8, "int32": 4}
+"""Bytes of one element, by number format."""
+
+FLOPS_PER_MAC = 2
+"""A multiply-add is two floating-point operations, everywhere in this package."""
+
+_QUANTITY = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*")
+
+
+def parse_bytes(text: str, key: str = "--budget") -> int:
+    """Bytes of a quantity with a unit: ``2GB`` is 2,000,000,000 and ``2GiB`` is 2,147,483,648.
+
+    Raises:
+        UserError: no number, no unit, an unknown unit, or nothing left after rounding to bytes.
+    """
+    match = _QUANTITY.fullmatch(text)
+    units = ", ".join(BYTE_UNITS)
+    if match is None:
+        raise UserError(f"{key}: cannot read {text!r}; write a number and a unit, such as 2GB or 512MiB")
+    number, unit = match.groups()
+    if unit not in BYTE_UNITS:
+        said = f"has no unit that says its size: {unit!r}" if unit else "has no unit"
+        raise UserError(f"{key}: {text!r} {said}; write one of {units} (2GB = 2·10^9, 2GiB = 2^31 bytes)")
+    size = round(float(number) * BYTE_UNITS[unit])
+    if size <= 0:
+        raise UserError(f"{key}: {text!r} is no memory at all; write a positive quantity such as 2GB")
+    return size
+
+
+def in_mb(size: int | float) -> float:
+    """Bytes in megabytes (10^6)."""
+    return size / BYTE_UNITS["MB"]
+
+
+def in_mib(size: int | float) -> float:
+    """Bytes in mebibytes (2^20)."""
+    return size / BYTE_UNITS["MiB"]
+
+
+def format_bytes(size: int) -> str:
+    """Both units, as wherever a budget is concerned: ``385.3 MB (367.4 MiB)``."""
+    return f"{in_mb(size):,.1f} MB ({in_mib(size):,.1f} MiB)"
+
+
+def format_flops(flops: int) -> str:
+    """GFLOPs with three significant decimals, 2 per multiply-add."""
+    return f"{flops / 1e9:,.3f} GFLOPs"
+
+
+def in_gmacs(flops: int) -> float:
+    """FLOPs in billions of multiply-adds."""
+    return flops / FLOPS_PER_MAC / 1e9
