@@ -60,7 +60,8 @@ def _state_rows(
         block = int(name.split(".")[1]) if name.startswith("blocks.") else None
         rows.append(Row(block, name, "parameter", bytes=_nbytes(p)))
         if p.grad is not None:
-            rows.append(Row(block, name, "gradient", bytes=_nbytes(p.grad)))
+            # Its own elements: with one image, the class token's gradient is a view of another one's.
+            rows.append(Row(block, name, "gradient", bytes=p.grad.nbytes))
         state = optimizer.state.get(p, {}).values()
         size = sum(_nbytes(value) for value in state if isinstance(value, torch.Tensor))
         rows.append(Row(block, name, "optimizer", bytes=size))

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.base import Method, Subset, block_of, is_final_norm, is_head, quiet
-from bsr_explorer.tape import Op, Tape, kept_tokens
+from bsr_explorer.models.vit import drop_tokens
+from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,28 +106,6 @@ class Bsr(Subset):
 
 
 _NO_CLASS_TOKEN = "--method: {method} drops tokens by the class token's attention, and the model has none"
-
-
-def drop_tokens(tape: Tape, block: int, keep: float, fuse: bool) -> Tape:
-    """The tape with a token drop in a block, unless the keep rate, rounded up, keeps every token."""
-    here, prefix = f"blocks.{block}", tape.prefix_tokens
-    patches = tape.tensors[f"{here}.middle"].shape[1] - prefix
-    if kept_tokens(patches, keep) == patches:
-        return tape
-    scores = Op(
-        f"{here}.drop", "class_attention", block, (f"{here}.attn.qkv.out",), f"{here}.scores", attrs={"prefix": prefix}
-    )
-    drop = Op(
-        f"{here}.drop",
-        "drop_tokens",
-        block,
-        (f"{here}.middle", f"{here}.scores"),
-        f"{here}.kept",
-        attrs={"prefix": prefix, "keep": keep, "fuse": fuse},
-    )
-    residual = next(op for op in tape if op.writes == f"{here}.middle")
-    tape = tape.insert_after(residual, drop, instead_of=f"{here}.middle")
-    return tape.insert_after(tape.op(f"{here}.attn", "attention"), scores)
 
 
 def _checked_blocks(blocks: object) -> tuple[int, ...]:

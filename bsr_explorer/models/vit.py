@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bsr_explorer.models.geometry import Geometry
-from bsr_explorer.tape import Op, Parameter, Shape, Tape, Tensor
+from bsr_explorer.tape import Op, Parameter, Shape, Tape, Tensor, kept_tokens
 
 
 @dataclass
@@ -104,6 +104,28 @@ def tail_tape(geometry: Geometry, batch_size: int, tokens: int) -> Tape:
         Tensor("x", (batch_size, tokens, geometry.width), "x"),
         Tensor("labels", (batch_size,), "labels", dtype="int64", role="input"),
     )
+
+
+def drop_tokens(tape: Tape, block: int, keep: float, fuse: bool) -> Tape:
+    """The tape with a token drop in a block, unless the keep rate, rounded up, keeps every token."""
+    here, prefix = f"blocks.{block}", tape.prefix_tokens
+    patches = tape.tensors[f"{here}.middle"].shape[1] - prefix
+    if kept_tokens(patches, keep) == patches:
+        return tape
+    scores = Op(
+        f"{here}.drop", "class_attention", block, (f"{here}.attn.qkv.out",), f"{here}.scores", attrs={"prefix": prefix}
+    )
+    drop = Op(
+        f"{here}.drop",
+        "drop_tokens",
+        block,
+        (f"{here}.middle", f"{here}.scores"),
+        f"{here}.kept",
+        attrs={"prefix": prefix, "keep": keep, "fuse": fuse},
+    )
+    residual = next(op for op in tape if op.writes == f"{here}.middle")
+    tape = tape.insert_after(residual, drop, instead_of=f"{here}.middle")
+    return tape.insert_after(tape.op(f"{here}.attn", "attention"), scores)
 
 
 def _write_stem(writer: _Writer) -> str:
