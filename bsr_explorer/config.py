@@ -103,3 +103,33 @@ class Config:
 
 def _flag(key: str) -> str:
     return f"--{key.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How thoroughly a configuration is fine-tuned to judge its accuracy.
+
+    Attributes:
+        image_size: side of the training images, pixels; a *proxy* where it is smaller than the
+            configuration's, at which memory and FLOPs are always counted. None: the configuration's own.
+        train_size: training images, a stratified subset; None: all.
+        val_size: validation images; None: all.
+        epochs: passes over the training images; None: the recipe's.
+        recipe: name of a preset in ``train.recipes``.
+    """
+
+    image_size: int | None = None
+    train_size: int | None = None
+    val_size: int | None = None
+    epochs: int | None = None
+    recipe: str = "short"
+
+    def __post_init__(self) -> None:
+        for key in ("image_size", "train_size", "val_size", "epochs"):
+            value = getattr(self, key)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UserError(f"{_flag(key)}: {value!r} must be a whole number of at least 1")
+
+    def at(self, config: Config) -> Config:
+        """The configuration as it is really trained: at the proxy image size, if there is one."""
+        return config if self.image_size is None else replace(config, image_size=self.image_size)

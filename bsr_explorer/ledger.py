@@ -130,7 +130,9 @@ class Ledger:
         mine, theirs = self.by_operation(), other.by_operation()
         rows = []
         for key in dict.fromkeys([*mine, *theirs]):
-            held, computed = (a - b for a, b in zip(mine.get(key, (0, 0)), theirs.get(key, (0, 0)), strict=True))
+            held, computed = (
+                a - b for a, b in zip(mine.get(key, (0, 0)), theirs.get(key, (0, 0)), strict=True)
+            )
             if held or computed:
                 rows.append(Row(*key, bytes=held, flops=computed))
         return Ledger(tuple(rows), peak_bytes=self.peak_bytes - other.peak_bytes, peak_is="difference")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bsr_explorer.config import Config
+from bsr_explorer.cost import published
 from bsr_explorer.cost.peak import step_ledger
-from bsr_explorer.ledger import Ledger
+from bsr_explorer.cost.step import step_rows
+from bsr_explorer.ledger import Ledger, ledger
 from bsr_explorer.models.geometry import Geometry, geometry
 from bsr_explorer.models.vit import step_tape
 from bsr_explorer.tape import Tape
@@ -30,3 +32,17 @@ def predict(config: Config) -> Ledger:
         UserError: the model, the image size or the method do not go together.
     """
     return step_ledger(tape_of(config), config.optimizer)
+
+
+def counted_bytes(config: Config, counts: str) -> int:
+    """What a budget counts of a configuration.
+
+    Args:
+        counts: ``peak`` (everything that a step holds), ``saved`` (activations for backward) or
+            ``published`` (the BSR paper's own rule).
+    """
+    tape = tape_of(config)
+    if counts == "published":
+        return published.total_bytes(tape)
+    rows = ledger(step_rows(tape, config.optimizer))
+    return rows.saved_bytes if counts == "saved" else rows.held_bytes

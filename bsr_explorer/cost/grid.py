@@ -133,7 +133,8 @@ def _states(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     count, depth = masks.shape
     below = np.cumsum(masks, axis=1) - masks > 0
     state = 2 * below + masks
-    return (state[..., None] == np.arange(4)).reshape(count, depth * 4).astype(np.float64)
+    one_hot: NDArray[np.float64] = (state[..., None] == np.arange(4)).reshape(count, depth * 4).astype(float)
+    return one_hot
 
 
 def _costs(
@@ -154,7 +155,9 @@ def _costs(
     assert np.abs(weights).sum(axis=0).max() < _EXACT
     stem, tails = _ends(geometry, batch, tokens, attention)
     live = masks.any(axis=1).astype(int)
-    return (states @ weights).astype(np.int64) + np.array(stem) + np.array(tails)[live]
+    blocks: Counts = (states @ weights).astype(np.int64)
+    total: Counts = blocks + np.array(stem) + np.array(tails)[live]
+    return total
 
 
 @lru_cache(maxsize=4096)

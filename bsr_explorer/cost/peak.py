@@ -19,7 +19,9 @@ def step_ledger(tape: Tape, optimizer: str) -> Ledger:
 
 def estimate_peak(tape: Tape, optimizer: str) -> int:
     """Bytes alive at the fullest moment of a steady step (optimiser state exists, gradients do not yet)."""
-    standing = sum(row.bytes for row in parameter_rows(tape, optimizer) if row.kind in ("parameter", "optimizer"))
+    standing = sum(
+        row.bytes for row in parameter_rows(tape, optimizer) if row.kind in ("parameter", "optimizer")
+    )
     standing += sum(_bytes(tensor) for tensor in tape.inputs if tensor.role == "input")
     return standing + max(_forward_peak(tape), _backward_peak(tape))
 
@@ -38,7 +40,9 @@ def _forward_peak(tape: Tape) -> int:
     peak = held = 0
     for i, op in enumerate(tape):
         held += sum(
-            size for (name, kind, s), size in kept.items() if (name, kind) == (op.name, op.kind) and s not in alive
+            size
+            for (name, kind, s), size in kept.items()
+            if (name, kind) == (op.name, op.kind) and s not in alive
         )
         storage = tensors[op.writes].storage
         if storage == op.writes:

@@ -61,7 +61,7 @@ def block_activation_bytes(tape: Tape, block: int, trains: bool, live: bool) -> 
     attention = tape.op(f"{here}.attn", "attention")
     tokens = tape.tensors[attention.writes].shape[1]
     hidden = _elements_per_image(tape, tape.op(f"{here}.mlp.fc2", "linear"))
-    scores = attention.attrs["heads"] * tokens * tokens
+    scores = int(attention.attrs["heads"]) * tokens * tokens
     elements = 6 * before + 2 * after + 2 * hidden if trains else 3 * before + hidden
     return (elements + scores) * WIDTH_ACTIVATION
 

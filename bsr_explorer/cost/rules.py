@@ -193,7 +193,7 @@ def _drop_keeps(c: Context) -> list[Kept]:
 def _drop_forward(c: Context) -> int:
     """The weighted sum of the dropped tokens, as a product over all of them (weight 0 for the kept)."""
     batch, patches, _ = _dropped(c)
-    return FLOPS_PER_MAC * batch * patches * c.reads[0].shape[-1] * c.op.attrs["fuse"]
+    return FLOPS_PER_MAC * batch * patches * c.reads[0].shape[-1] if c.op.attrs["fuse"] else 0
 
 
 def _drop_backward(c: Context) -> int:
@@ -226,4 +226,3 @@ RULES: dict[str, Rule] = {
     "mean_tokens": Rule(_nothing, _zero, _zero),
     "cross_entropy": Rule(_loss_keeps, _zero, _zero),
 }
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any
 
 import torch
@@ -54,8 +55,11 @@ def second_opinion(model: nn.Module, images: torch.Tensor) -> tuple[int, dict[st
     Returns:
         FLOPs (fvcore's multiply-adds, doubled), and how often each operation without a formula ran.
     """
-    from fvcore.nn import FlopCountAnalysis
-
     logging.getLogger("fvcore").setLevel(logging.ERROR)
-    analysis = FlopCountAnalysis(model, images).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    return int(analysis.total()) * FLOPS_PER_MAC, dict(analysis.unsupported_ops())
+    with warnings.catch_warnings():  # fvcore traces with what torch is about to leave behind
+        warnings.simplefilter("ignore")
+        from fvcore.nn import FlopCountAnalysis
+
+        analysis = FlopCountAnalysis(model, images)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        return int(analysis.total()) * FLOPS_PER_MAC, dict(analysis.unsupported_ops())

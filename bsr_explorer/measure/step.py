@@ -44,7 +44,8 @@ def measure_step(
         rows = saved.rows()
     loss.backward()
     rows += _state_rows(model, optimizer, images, labels)
-    rows += list(_flop_rows(model, images, labels, uncounted := set()))
+    uncounted: set[str] = set()
+    rows += list(_flop_rows(model, images, labels, uncounted))
     optimizer.zero_grad(set_to_none=True)
     peak, how = _peak(model, images, labels, optimizer)
     return Measurement(ledger(rows, peak, how), tuple(sorted(uncounted)))
@@ -55,7 +56,9 @@ def _state_rows(
 ) -> list[Row]:
     """Parameters, gradients, the batch and, after one step, the optimiser's state."""
     optimizer.step()
-    rows = [Row(None, name, "input", bytes=_nbytes(x)) for name, x in (("images", images), ("labels", labels))]
+    rows = [
+        Row(None, name, "input", bytes=_nbytes(x)) for name, x in (("images", images), ("labels", labels))
+    ]
     for name, p in model.named_parameters():
         block = int(name.split(".")[1]) if name.startswith("blocks.") else None
         rows.append(Row(block, name, "parameter", bytes=_nbytes(p)))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.base import Method, Subset, block_of, is_final_norm, is_head, quiet
@@ -48,14 +48,18 @@ class Bsr(Subset):
 
     name: ClassVar[str] = "bsr"
     summary: ClassVar[str] = "chosen blocks train; tokens are dropped by class attention"
-    citation: ClassVar[str] = "Block Selective Reprogramming for On-device Training of ViTs (arXiv 2405.10951)"
+    citation: ClassVar[str] = (
+        "Block Selective Reprogramming for On-device Training of ViTs (arXiv 2405.10951)"
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", _checked_blocks(self.blocks))
         object.__setattr__(self, "keep", _checked_keep(self.keep))
         for flag in ("fuse", "head", "norm"):
             if not isinstance(getattr(self, flag), bool):
-                raise UserError(f"--method: bsr({flag}={getattr(self, flag)!r}): {flag} must be True or False")
+                raise UserError(
+                    f"--method: bsr({flag}={getattr(self, flag)!r}): {flag} must be True or False"
+                )
 
     def check(self, depth: int) -> None:
         """Every block index exists."""
@@ -64,7 +68,7 @@ class Bsr(Subset):
             if beyond:
                 raise UserError(
                     f"--method: bsr({part}=…): block {beyond[0]} is out of range; the model has {depth} "
-                    f"blocks, 0 to {depth - 1} (0-based); for example {_scaled(depth)}"
+                    f"blocks, 0 to {depth - 1} (0-based); for example {self.stretched(depth)}"
                 )
 
     def trains(self, parameter: str, depth: int) -> bool:
@@ -99,6 +103,14 @@ class Bsr(Subset):
         fuse = self.fuse and bool(self.dropping)
         return Bsr(self.blocks, self.dropping, fuse, self.head, self.norm)
 
+    @classmethod
+    def stretched(cls, depth: int) -> Bsr:
+        """The paper's choice, made for 12 blocks, for a model of ``depth``: blocks at the end of each
+        third, drops at each quarter."""
+        blocks = sorted({depth // 3 - 1, 2 * depth // 3 - 1, depth - 1} - {-1})
+        drops = sorted({depth // 4, depth // 2, 3 * depth // 4})
+        return cls(tuple(blocks), dict.fromkeys(drops, 0.5))
+
     @property
     def dropping(self) -> dict[int, float]:
         """The keep rates below 1, by block."""
@@ -109,7 +121,9 @@ _NO_CLASS_TOKEN = "--method: {method} drops tokens by the class token's attentio
 
 
 def _checked_blocks(blocks: object) -> tuple[int, ...]:
-    indices = list(blocks) if isinstance(blocks, Iterable) and not isinstance(blocks, (str, Mapping)) else [blocks]
+    indices: list[Any] = (
+        list(blocks) if isinstance(blocks, Iterable) and not isinstance(blocks, (str, Mapping)) else [blocks]
+    )
     for index in indices:
         if isinstance(index, bool) or not isinstance(index, int) or index < 0:
             raise UserError(f"--method: bsr(blocks=…): {index!r} is no block index; use 0, 1, 2, … (0-based)")
@@ -129,12 +143,7 @@ def _checked_keep(keep: object) -> dict[int, float]:
         if isinstance(block, bool) or not isinstance(block, int) or block < 0:
             raise UserError(f"--method: bsr(keep=…): {block!r} is no block index; use 0, 1, 2, … (0-based)")
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1:
-            raise UserError(f"--method: bsr(keep={{{block}: {rate!r}}}): a keep rate must be above 0 and at most 1")
+            raise UserError(
+                f"--method: bsr(keep={{{block}: {rate!r}}}): a keep rate must be above 0 and at most 1"
+            )
     return {block: float(keep[block]) for block in sorted(keep)}
-
-
-def _scaled(depth: int) -> str:
-    """The paper's choice for 12 blocks, stretched to ``depth``: something valid to copy."""
-    blocks = sorted({(i + 1) * depth // 3 - 1 for i in range(3)} - {-1})
-    drops = sorted({i * depth // 4 for i in (1, 2, 3)})
-    return str(Bsr(tuple(blocks), dict.fromkeys(drops, 0.5)))

@@ -14,7 +14,9 @@ class Linear(Subset):
 
     name: ClassVar[str] = "linear"
     summary: ClassVar[str] = "only the head trains (linear probe)"
-    citation: ClassVar[str] = "Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016"
+    citation: ClassVar[str] = (
+        "Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016"
+    )
 
     def trains(self, parameter: str, depth: int) -> bool:
         """Whether it is the head's."""

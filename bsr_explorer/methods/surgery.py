@@ -27,7 +27,7 @@ class TokenDrop(nn.Module):
         """(B, N, D) → (B, fewer, D)."""
         qkv, self._qkv = self._qkv, None
         assert qkv is not None, "the block's attention runs before its drop"
-        patches = x.shape[1] - self.prefix
+        patches = int(x.shape[1]) - self.prefix
         if kept_tokens(patches, self.keep) == patches:
             return x
         scores = tokens.class_attention(qkv, self.heads, self.prefix)

@@ -24,12 +24,11 @@ def class_attention(qkv: torch.Tensor, heads: int, prefix: int) -> torch.Tensor:
     q, k, _ = qkv.view(batch, tokens, 3, heads, head_dim).unbind(2)  # (B, N, H, d)
     query = q[:, 0].unsqueeze(2) * head_dim**-0.5  # (B, H, 1, d)
     attention = (query @ k.permute(0, 2, 3, 1)).softmax(dim=-1)  # (B, H, 1, N)
-    return attention[:, :, 0, prefix:].mean(dim=1)
+    scores: torch.Tensor = attention[:, :, 0, prefix:].mean(dim=1)
+    return scores
 
 
-def drop_tokens(
-    x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int, fuse: bool
-) -> torch.Tensor:
+def drop_tokens(x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int, fuse: bool) -> torch.Tensor:
     """Keep the prefix tokens and the patch tokens with the highest scores; fuse the others, or not.
 
     The fused token is the sum of the dropped tokens times their scores, not renormalised (EViT); it
@@ -42,12 +41,10 @@ def drop_tokens(
         prefix: tokens that always stay, P.
 
     Returns:
-        (B, P + ceil(keep · (N − P)) [+ 1 if fused], D), or ``x`` itself if nothing is dropped.
+        (B, P + ceil(keep · (N − P)) [+ 1 if fused], D).
     """
-    batch, tokens, width = x.shape
+    batch, tokens, width = map(int, x.shape)  # plain numbers also while a tracer watches
     kept = kept_tokens(tokens - prefix, keep)
-    if kept == tokens - prefix:
-        return x
     best = scores.topk(kept, dim=1, sorted=False).indices  # (B, K)
     # index_select keeps only its positions for backward; as 32-bit numbers, they take half the bytes.
     images = torch.arange(batch, device=x.device).unsqueeze(1) * tokens

@@ -6,6 +6,7 @@ is. A part that is not understood is refused by name: a wrong cost is worse than
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -189,7 +190,8 @@ def _refuse_unknown_parts(name: str, vit: Any) -> None:
     from timm.models.vision_transformer import Block
     from torch import nn
 
-    norms, nothing = {nn.LayerNorm, LayerNorm}, {nn.Identity}
+    norms: set[type] = {nn.LayerNorm, LayerNorm}
+    nothing: set[type] = {nn.Identity}
     _allow(name, "stem", vit.patch_embed, {PatchEmbed})
     _allow(name, "stem norm", vit.patch_embed.norm, nothing)
     if not vit.patch_embed.flatten or vit.dynamic_img_size:
@@ -228,7 +230,9 @@ def _refuse_unknown_parts(name: str, vit: Any) -> None:
             _allow(name, where + part, getattr(block, part), {LayerScale} | nothing)
         for part in ("drop_path1", "drop_path2"):
             _allow(name, where + part, getattr(block, part), nothing)
-    dropping = [path for path, module in vit.named_modules() if isinstance(module, nn.Dropout) and module.p > 0]
+    dropping = [
+        path for path, module in vit.named_modules() if isinstance(module, nn.Dropout) and module.p > 0
+    ]
     if dropping:
         raise _refusal(name, f"{dropping[0]} drops out")
 
@@ -239,6 +243,6 @@ def _timm_gelu() -> set[type]:
     return {activations.GELU, activations.GELUTanh}
 
 
-def _allow(name: str, part: str, module: Any, types: set[type]) -> None:
+def _allow(name: str, part: str, module: Any, types: Collection[type]) -> None:
     if type(module) not in types:
         raise _refusal(name, f"{part} is a {type(module).__name__}")

@@ -35,10 +35,11 @@ FITS = ("deit_s", "vit_s", "dinov2_s")
 SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 
 _PATCHES = (14, 16)
+_DEPTH = 12
 _GEOMETRY: dict[str, object] = {
     "channels": 3,
     "width": 384,
-    "depth": 12,
+    "depth": _DEPTH,
     "heads": 6,
     "hidden": 1536,
     "mlp": "gelu",
@@ -183,17 +184,18 @@ def _to_timm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             for theirs, ours in _TIMM_NAMES:
                 name = name.replace(theirs, ours)
             state[name] = tensor
-    for block in range(12):
+    for block in range(_DEPTH):
         for kind in ("weight", "bias"):
-            parts = (f"{_LAYER}{block}.attention.attention.{part}.{kind}" for part in ("query", "key", "value"))
-            state[f"blocks.{block}.attn.qkv.{kind}"] = torch.cat([tensors[part] for part in parts])
+            attention = f"{_LAYER}{block}.attention.attention"
+            parts = [tensors[f"{attention}.{part}.{kind}"] for part in ("query", "key", "value")]
+            state[f"blocks.{block}.attn.qkv.{kind}"] = torch.cat(parts)
     return state
 
 
 def _fold_layer_scale(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Write γ ⊙ (W x + b) as (diag(γ) W) x + γ ⊙ b, for models without LayerScale."""
     folded = {name: tensor for name, tensor in state.items() if not name.endswith(".gamma")}
-    for block in range(12):
+    for block in range(_DEPTH):
         for scale, linear in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
             gamma, name = state[f"blocks.{block}.{scale}.gamma"], f"blocks.{block}.{linear}"
             folded[f"{name}.weight"] = gamma[:, None] * state[f"{name}.weight"]

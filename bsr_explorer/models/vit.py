@@ -6,7 +6,7 @@ of its state dict.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ class _Writer:
         reads: Sequence[str],
         writes: str,
         block: int | None = None,
-        params: dict[str, tuple[str, Shape]] | None = None,
+        params: Mapping[str, tuple[str, Shape]] | None = None,
         **attrs: Any,
     ) -> str:
         """Add one operation and the parameters that it brings; returns the name of what it writes."""
@@ -113,7 +113,12 @@ def drop_tokens(tape: Tape, block: int, keep: float, fuse: bool) -> Tape:
     if kept_tokens(patches, keep) == patches:
         return tape
     scores = Op(
-        f"{here}.drop", "class_attention", block, (f"{here}.attn.qkv.out",), f"{here}.scores", attrs={"prefix": prefix}
+        f"{here}.drop",
+        "class_attention",
+        block,
+        (f"{here}.attn.qkv.out",),
+        f"{here}.scores",
+        attrs={"prefix": prefix},
     )
     drop = Op(
         f"{here}.drop",

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.error import HTTPError
@@ -61,7 +62,7 @@ def check_weights(weights: str) -> None:
         if not path.is_file():
             raise UserError(f"--weights: there is no file {weights!r}; {choices}")
     elif path.exists() or path.suffix or len(path.parts) > 1:
-        raise UserError(f"--weights: {weights!r} is not {_FILE}; {choices}")
+        raise UserError(f"--weights: {weights!r} is not a file of weights; {choices}")
     else:
         raise unknown("--weights", weights, [*WORDS, _FILE])
 
@@ -162,7 +163,8 @@ def _hub_file(timm_name: str) -> tuple[str, Path]:
     if config is None or not config.hf_hub_id:
         raise _NoHubWeights(f"the model hub has no weights for {timm_name}")
     repository, _, revision = config.hf_hub_id.partition("@")
-    filenames = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    named = config.hf_hub_filename
+    filenames = [named] if named else ["model.safetensors", "pytorch_model.bin"]
     for filename in filenames:
         cached = try_to_load_from_cache(repository, filename, revision=revision or None)
         if isinstance(cached, str):
@@ -191,7 +193,7 @@ def _hub_answers(timeout: float = 3.0) -> bool:
         except HTTPError as error:
             if error.code < 500:
                 answered.set()
-        except OSError:
+        except (OSError, HTTPException, ValueError):  # the last for a malformed HF_ENDPOINT
             pass
 
     asking = threading.Thread(target=ask, daemon=True)
@@ -256,7 +258,7 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
         ) from error
     strange = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if strange or not state:
-        held = f"{len(strange)} entries that are not tensors ({_few(strange)})" if strange else "nothing"
+        held = f"entries that are not tensors ({_few(strange)})" if strange else "nothing"
         raise UserError(f"--weights: {path} holds {held}; give a file that holds a model's state dict")
     return dict(state)
 
@@ -283,7 +285,9 @@ def _load_if_it_fits(model: nn.Module, state: Mapping[str, Tensor]) -> str | Non
         "of another shape": [name for name in own if name in state and own[name].shape != state[name].shape],
     }
     if any(wrong.values()):
-        return ", ".join(f"{len(names)} keys {how} ({_few(names)})" for how, names in wrong.items() if names)
+        return "keys " + ", ".join(
+            f"{how}: {len(names)} ({_few(names)})" for how, names in wrong.items() if names
+        )
     model.load_state_dict(state, strict=False)
     return None
 

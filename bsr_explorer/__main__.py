@@ -1,0 +1,5 @@
+"""``python -m bsr_explorer``."""
+
+from bsr_explorer.cli import main
+
+main()

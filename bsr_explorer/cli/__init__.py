@@ -1,0 +1,55 @@
+"""The command line: each command parses, calls and prints."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.version import __version__
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"bsr-explore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What will fine-tuning a vision transformer cost, and which accuracy can a memory budget buy?"""
+
+
+def _register() -> None:
+    from bsr_explorer.cli import listing, profile, report, search
+
+    app.command("profile")(profile.profile)
+    app.command("search")(search.search)
+    app.command("report")(report.write)
+    app.command("list")(listing.show)
+
+
+def main() -> None:
+    """Run the command line. What a user got wrong is one line and exit code 2, without a traceback."""
+    from bsr_explorer.cli.console import fail
+
+    _register()
+    try:
+        app()
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("stopped", code=130)

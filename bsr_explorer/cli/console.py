@@ -1,0 +1,63 @@
+"""What every command needs to speak: consoles, tables, errors, times."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from bsr_explorer.errors import UserError
+
+out = Console(highlight=False, soft_wrap=False)
+"""Results."""
+
+err = Console(stderr=True, highlight=False)
+"""Progress and errors, so that results can be piped."""
+
+_TIME = re.compile(r"([0-9]*\.?[0-9]+)\s*(s|m|min|h)?")
+_SECONDS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+
+
+def fail(message: str, code: int = 2) -> None:
+    """Say one line and exit."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", left: Sequence[int] = (0,)
+) -> Table:
+    """A table whose columns are right-aligned, but for those at the places ``left``."""
+    made = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for place, column in enumerate(columns):
+        folds = place in left
+        made.add_column(column, justify="left" if folds else "right", no_wrap=not folds, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def parse_seconds(text: str, key: str = "--time-limit") -> float:
+    """Seconds of ``90``, ``90s``, ``10m`` or ``1h``.
+
+    Raises:
+        UserError: anything else, or nothing at all.
+    """
+    match = _TIME.fullmatch(text.strip())
+    seconds = float(match.group(1)) * _SECONDS[match.group(2)] if match else 0.0
+    if seconds <= 0:
+        raise UserError(f"{key}: cannot read {text!r}; write a time such as 90s, 10m or 1h")
+    return seconds
+
+
+def format_seconds(seconds: float) -> str:
+    """``42 s``, ``7 min 30 s`` or ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

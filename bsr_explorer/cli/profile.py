@@ -1,0 +1,226 @@
+"""``bsr-explore profile``: what one configuration costs, and whether a real step agrees."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from bsr_explorer.cli import options
+from bsr_explorer.cli.console import err, out, table
+from bsr_explorer.config import Config
+from bsr_explorer.cost import published
+from bsr_explorer.errors import unknown
+from bsr_explorer.ledger import Ledger
+from bsr_explorer.predict import counted_bytes, geometry_of, predict, tape_of
+from bsr_explorer.store.study import COUNTS
+from bsr_explorer.units import format_bytes, in_gmacs, in_mb, in_mib
+
+
+def profile(
+    model: options.Model = "deit_s",
+    method: options.Method = "bsr",
+    batch_size: options.BatchSize = 32,
+    image_size: options.ImageSize = 224,
+    num_classes: options.Classes = 10,
+    optimizer: options.Optimizer = "adamw",
+    precision: options.Precision = "fp32",
+    attention: options.Attention = "fused",
+    accounting: Annotated[
+        str, typer.Option(help="What the total counts: peak, saved or published.")
+    ] = "peak",
+    measure: Annotated[bool, typer.Option("--measure", help="Run real steps here, and compare.")] = False,
+    device: options.Device = "cpu",
+    as_json: options.Json = False,
+) -> None:
+    """Predict the memory and FLOPs of one training step, per kind and per block.
+
+    Examples:
+
+      bsr-explore profile --model deit_s --method bsr
+
+      bsr-explore profile --model vit_b --method "last(k=3)" --batch-size 8 --measure
+
+      bsr-explore profile --model vit_b --method bsr --accounting published --json
+    """
+    if accounting not in COUNTS:
+        raise unknown("--accounting", accounting, COUNTS)
+    config = Config(
+        model=model,
+        image_size=image_size,
+        num_classes=num_classes,
+        batch_size=batch_size,
+        precision=precision,
+        optimizer=optimizer,
+        attention=attention,
+        method=method,
+    )
+    predicted = predict(config)
+    answer: dict[str, Any] = {
+        "config": config.to_dict(),
+        "predicted": {
+            **predicted.summary(),
+            "total_bytes": counted_bytes(config, accounting),
+            "total_counts": accounting,
+            "conventions": "2 FLOPs a multiply-add; attention backward is 2.5 (fused) or 2 (math) times forward",
+        },
+        "full": _full(config, accounting),
+        "published": _published(config),
+        "measured": None,
+    }
+    if measure:
+        answer["measured"] = _measured(config, device)
+    if as_json:
+        print(json.dumps(answer))
+        return
+    _show(config, predicted, answer)
+
+
+def _full(config: Config, accounting: str) -> dict[str, Any]:
+    """The reference: full fine-tuning of the same model, batch and image size."""
+    reference = config.with_method("full")
+    costs = predict(reference)
+    return {
+        "total_bytes": counted_bytes(reference, accounting),
+        "saved_bytes": costs.saved_bytes,
+        "forward_flops": costs.forward_flops,
+        "train_flops": costs.train_flops,
+    }
+
+
+def _published(config: Config) -> dict[str, Any]:
+    """The BSR paper's accounting of this configuration and of full fine-tuning."""
+
+    def figures(of: Config) -> dict[str, Any]:
+        tape, costs = tape_of(of), predict(of)
+        return {
+            "activation_mib_per_image": in_mib(published.activation_bytes_per_image(tape)),
+            "total_mib": in_mib(published.total_bytes(tape)),
+            "forward_gmacs_per_image": in_gmacs(costs.forward_flops) / of.batch_size,
+        }
+
+    mine, full = figures(config), figures(config.with_method("full"))
+    return {
+        "is": "activations of the layers' inputs × batch + parameters (32 bit trained, 8 bit frozen)",
+        **mine,
+        "full": full,
+        "saving": full["total_mib"] / mine["total_mib"],
+    }
+
+
+def _measured(config: Config, device: str) -> dict[str, Any]:
+    from bsr_explorer.run import measure_in_full, second_opinion
+
+    with err.status("running real steps…"):
+        measurement = measure_in_full(config, device)
+        flops, blind = second_opinion(config)
+    return {
+        **measurement.ledger.summary(),
+        "uncounted_operations": list(measurement.uncounted),
+        "fvcore_forward_flops": flops,
+        "fvcore_blind_to": blind,
+    }
+
+
+_LINES = (
+    ("saved activations", "saved_bytes"),
+    ("parameters", "parameter_bytes"),
+    ("gradients", "gradient_bytes"),
+    ("optimiser state", "optimizer_bytes"),
+    ("input", "input_bytes"),
+    ("sum of these", "held_bytes"),
+    ("peak (prediction is an estimate)", "peak_bytes"),
+    ("forward FLOPs", "forward_flops"),
+    ("training FLOPs", "train_flops"),
+)
+
+
+def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
+    out.print(
+        f"[bold]{config.model}[/bold], {config.image_size} px, batch {config.batch_size}, {config.optimizer}, "
+        f"{config.precision}, {config.attention} attention\nmethod  {config.method}\n"
+    )
+    measured = answer["measured"]
+    if measured is None:
+        totals = [(label, *_scaled(key, answer["predicted"][key])) for label, key in _LINES]
+        out.print(table(["predicted, of one step", "MB or GFLOPs", "MiB"], totals))
+    else:
+        rows = [_compared(label, answer["predicted"][key], measured[key]) for label, key in _LINES]
+        out.print(table(["of one step", "predicted", "measured", "difference"], rows))
+        out.print(
+            f"measured peak: {measured['peak_is']}; fvcore counts {measured['fvcore_forward_flops']:,} FLOPs "
+            f"forward and does not see {_listed(measured['fvcore_blind_to']) or 'nothing'}"
+        )
+        if measured["uncounted_operations"]:
+            out.print(
+                f"[red]operations without a FLOP formula: {', '.join(measured['uncounted_operations'])}[/red]"
+            )
+    out.print()
+    _show_blocks(config, predicted)
+    total, full = answer["predicted"]["total_bytes"], answer["full"]["total_bytes"]
+    counts = answer["predicted"]["total_counts"]
+    out.print(
+        f"\nA budget that counts {counts} ({COUNTS[counts]}): "
+        f"{format_bytes(total)}, {full / total:.2f}x less than full fine-tuning, {format_bytes(full)}"
+    )
+    if counts == "published":
+        paper = answer["published"]
+        out.print(
+            f"an image: {paper['full']['activation_mib_per_image']:.2f} → {paper['activation_mib_per_image']:.2f} "
+            f"MiB of activations, {paper['full']['forward_gmacs_per_image']:.2f} → "
+            f"{paper['forward_gmacs_per_image']:.2f} GMACs forward"
+        )
+
+
+def _scaled(key: str, value: int) -> tuple[str, str]:
+    if key.endswith("flops"):
+        return f"{value / 1e9:,.3f}", ""
+    return f"{in_mb(value):,.2f}", f"{in_mib(value):,.2f}"
+
+
+def _compared(label: str, predicted: int, measured: int) -> tuple[str, str, str, str]:
+    return (
+        label,
+        f"{predicted:,}",
+        f"{measured:,}",
+        f"{measured - predicted:+,}" if measured != predicted else "0",
+    )
+
+
+def _listed(blind: dict[str, int]) -> str:
+    return ", ".join(f"{name} (×{count})" for name, count in sorted(blind.items()))
+
+
+def _show_blocks(config: Config, predicted: Ledger) -> None:
+    tape = tape_of(config)
+    tokens: dict[str, list[int]] = {}
+    for op in tape:
+        if op.block is not None and op.kind in ("attention", "gelu", "silu_half"):
+            tokens.setdefault(str(op.block), []).append(tape.tensors[op.writes].shape[1])
+    trained = {str(p.block) for p in tape.parameters.values() if p.trains and p.block is not None}
+    rows = []
+    for block, entry in predicted.by_block().items():
+        here = tokens.get(block)
+        rows.append(
+            (
+                block,
+                "" if here is None else f"{here[0]}" if len(set(here)) == 1 else f"{here[0]}→{here[-1]}",
+                "trains" if block in trained else "",
+                f"{in_mb(entry.get('saved', 0)):,.2f}",
+                f"{in_mb(entry.get('parameter', 0)):,.2f}",
+                f"{in_mb(entry.get('gradient', 0) + entry.get('optimizer', 0)):,.2f}",
+                f"{entry.get('train_flops', 0) / 1e9:,.2f}",
+            )
+        )
+    assert geometry_of(config).depth == len(rows) - 1
+    columns = [
+        "block (0-based)",
+        "tokens",
+        "",
+        "saved MB",
+        "parameters MB",
+        "gradient + optimiser MB",
+        "train GFLOPs",
+    ]
+    out.print(table(columns, rows, left=(0, 2)))

@@ -1,0 +1,58 @@
+"""``bsr-explore report``: a study's tables and figures, from its records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bsr_explorer.cli.console import out, table
+from bsr_explorer.units import format_bytes, in_mb, in_mib
+
+if TYPE_CHECKING:
+    from bsr_explorer.report.report import Report
+
+
+def write(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="The folder of a study, such as reports/<study>.")
+    ],
+) -> None:
+    """Write a study's front as CSV, Markdown and figures (PNG and PDF) into its folder.
+
+    Example:
+
+      bsr-explore report reports/deit_s-digits-2GB
+    """
+    from bsr_explorer.report.report import report
+
+    show_front(report(study), study)
+
+
+def show_front(made: Report, folder: Path) -> None:
+    """Print the front, the recommendation, and where everything was written."""
+    rows = [
+        (
+            f"{100 * point.accuracy:.1f}",
+            f"{in_mb(point.bytes):,.1f}",
+            f"{in_mib(point.bytes):,.1f}",
+            f"{point.saving:.2f}x",
+            f"{point.record.predicted['train_flops'] / 1e9:,.0f}",
+            f"{point.compute_saving:.2f}x",
+            str(point.number),
+            point.method,
+        )
+        for point in made.front
+    ]
+    columns = ["accuracy %", "MB", "MiB", "saving", "GFLOPs a step", "saving", "trial", "method"]
+    out.print(table(columns, rows, title="Front: accuracy against memory", left=(7,)))
+    full = made.front[0].full
+    out.print(
+        f"full fine-tuning: {format_bytes(full['counted_bytes'])}, {full['train_flops'] / 1e9:,.0f} GFLOPs a step\n\n"
+        f"[bold]Recommended:[/bold] {made.recommendation.point.method}\n  {made.recommendation.reason}\n"
+    )
+    out.print("Written:")
+    for path in [*made.files, folder / "study.toml", folder / "study.db", folder / "records"]:
+        if path.exists():
+            out.print(f"  {path}", soft_wrap=True)

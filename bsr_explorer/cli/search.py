@@ -1,0 +1,384 @@
+"""``bsr-explore search``: the front of accuracy against memory, from real short fine-tunes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn
+
+from bsr_explorer.cli import options
+from bsr_explorer.cli.console import err, format_seconds, out, parse_seconds, table
+from bsr_explorer.cli.report import show_front
+from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.models.weights import check_weights
+from bsr_explorer.store.study import COUNTS, Study
+from bsr_explorer.train.datasets import check_data, count_classes, default_data_dir
+from bsr_explorer.train.recipes import RECIPES, recipe
+from bsr_explorer.units import format_bytes, in_mb, parse_bytes
+
+if TYPE_CHECKING:
+    from bsr_explorer.report.report import Report
+    from bsr_explorer.search.plan import Clock
+    from bsr_explorer.search.search import Ended, Search
+    from bsr_explorer.search.space import Candidate, Space
+    from bsr_explorer.store.records import Record
+
+TIME_LIMIT = 450.0
+"""Seconds that a search takes if nothing else is said: with its start and its report, under 10 minutes."""
+
+
+def search(
+    context: typer.Context,
+    study_file: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY.toml]", help="A study file, instead of the flags below.")
+    ] = None,
+    model: options.Model = "deit_s",
+    budget: Annotated[str, typer.Option(help="Memory with its unit: 2GB, 512MiB, …")] = "2GB",
+    budget_counts: Annotated[
+        str, typer.Option(help="What the budget counts: peak, saved or published.")
+    ] = "peak",
+    data: Annotated[
+        str, typer.Option(help="A dataset (see `list datasets`) or the path of an image folder.")
+    ] = "digits",
+    batch_size: options.BatchSize = 32,
+    image_size: options.ImageSize = 224,
+    attention: options.Attention = "fused",
+    recipe_name: Annotated[
+        str, typer.Option("--recipe", help=f"How to fine-tune: {', '.join(RECIPES)}.")
+    ] = "short",
+    weights: options.Weights = "auto",
+    trials: Annotated[int, typer.Option(help="Configurations to train in all.")] = 12,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(help="Time for this run, such as 10m; no trial starts that would overrun it."),
+    ] = None,
+    proxy_size: Annotated[
+        int | None, typer.Option(help="Image size to train at (memory is always counted at --image-size).")
+    ] = None,
+    train_size: Annotated[int | None, typer.Option(help="Training images a trial.")] = None,
+    val_size: Annotated[int | None, typer.Option(help="Validation images a trial.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs a trial.")] = None,
+    seed: options.Seed = 0,
+    name: Annotated[
+        str | None, typer.Option("--study", help="Name of the study; made of the flags if left out.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="The study's folder; reports/<study> if left out.")
+    ] = None,
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be searched; train and write nothing.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Find the best accuracy that a memory budget can buy.
+
+    Configurations over the budget are never trained. Stop with Ctrl-C; the same command goes on.
+
+    Examples:
+
+      bsr-explore search --model deit_s --budget 2GB
+
+      bsr-explore search --model deit_s --budget 600MB --data fashion_mnist --dry-run
+
+      bsr-explore search studies/digits_deit_s.toml --out reports/again
+    """
+    limit = None if time_limit is None else parse_seconds(time_limit)
+    where = data_dir or default_data_dir()
+    if study_file is not None:
+        _refuse_flags_beside_file(context)
+        study = Study.from_toml(study_file)
+        wanted = trials if _given(context, "trials") else study.trials
+        study = replace(study, trials=wanted, time_limit=limit or study.time_limit)
+        _check(study, where)
+    else:
+        if budget_counts not in COUNTS:
+            raise unknown("--budget-counts", budget_counts, COUNTS)
+        parse_bytes(budget)
+        check_weights(weights)
+        check_data(data, where)
+        rules = recipe(recipe_name, data)
+        config = Config(
+            model=model,
+            image_size=image_size,
+            batch_size=batch_size,
+            optimizer=rules.optimizer,
+            attention=attention,
+        )
+        fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name)
+        study = _study(name, config, budget, budget_counts, data, weights, fidelity, seed, trials, limit)
+    folder = folder or Path("reports") / study.name
+    _run(study, folder, where, device, dry_run, as_json)
+
+
+def _given(context: typer.Context, parameter: str) -> bool:
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+_BESIDE_FILE = {"study_file", "trials", "time_limit", "folder", "data_dir", "device", "dry_run", "as_json"}
+
+
+def _refuse_flags_beside_file(context: typer.Context) -> None:
+    """A study file says everything about its space; a flag that contradicts it would be lost."""
+    for parameter in context.params:
+        if parameter not in _BESIDE_FILE and _given(context, parameter):
+            flag = {"recipe_name": "recipe", "name": "study"}.get(parameter, parameter).replace("_", "-")
+            raise UserError(
+                f"--{flag}: cannot be given beside a study file; change it in the file, or give flags only"
+            )
+
+
+def _check(study: Study, data_dir: Path) -> None:
+    check_weights(study.weights)
+    check_data(study.data, data_dir)
+    recipe(study.fidelity.recipe, study.data, study.config.optimizer)
+
+
+def _study(
+    name: str | None,
+    config: Config,
+    budget: str,
+    counts: str,
+    data: str,
+    weights: str,
+    fidelity: Fidelity,
+    seed: int,
+    trials: int,
+    limit: float | None,
+) -> Study:
+    """The study that the flags say; what its fidelity leaves open is planned later."""
+    from bsr_explorer.predict import geometry_of
+    from bsr_explorer.search.space import default_space
+
+    config = replace(config, num_classes=count_classes(data))
+    geometry = geometry_of(config)
+    if fidelity.image_size is not None:
+        geometry_of(fidelity.at(config))
+    return Study(
+        name=name or f"{config.model}-{Path(data).name}-{budget}",
+        config=config,
+        budget=budget,
+        counts=counts,
+        data=data,
+        weights=weights,
+        fidelity=fidelity,
+        space=default_space(geometry),
+        seed=seed,
+        trials=trials,
+        time_limit=limit,
+    )
+
+
+def _run(study: Study, folder: Path, data_dir: Path, device: str, dry_run: bool, as_json: bool) -> None:
+    from bsr_explorer.report.report import report
+    from bsr_explorer.run import Job
+    from bsr_explorer.search import plan
+    from bsr_explorer.search.search import Search, check_writable, open_folder, stored_study
+    from bsr_explorer.search.space import Space
+
+    check_writable(folder)
+    space = Space(study)
+    space.check_budget()
+    stored = stored_study(study, folder)
+    with err.status("loading weights and data, and timing this machine…"):
+        study, speed = plan.settle(stored or study, space, Job(data_dir=data_dir, device=device), TIME_LIMIT)
+    clock = plan.Clock(study.fidelity, speed)
+    if dry_run:
+        _show_dry_run(study, space, clock, folder, as_json)
+        return
+    study = open_folder(study, folder, " ".join(["bsr-explore", *sys.argv[1:]]))
+    job = Job(
+        data=study.data, fidelity=study.fidelity, weights=study.weights, device=device, data_dir=data_dir
+    )
+    searching = Search(study, folder, space, job)
+    if not as_json:
+        _show_plan(study, space, clock, folder, searching)
+    ended = _train(searching, clock)
+    made = report(folder)
+    if as_json:
+        print(json.dumps(_summary(study, made, folder, ended.because)))
+        return
+    show_front(made, folder)
+    if ended.because == "time":
+        out.print(
+            f"The time limit was reached after {ended.finished} of {study.trials} trials; the same command trains more."
+        )
+
+
+def _train(searching: Search, clock: Clock) -> Ended:
+    """Run the search under a progress bar; Ctrl-C ends it with a word on how to go on."""
+    with _watching(searching, clock) as watcher:
+        try:
+            return searching.run(watcher, lambda candidate: clock.expected(candidate.config))
+        except KeyboardInterrupt:
+            err.print("stopped; nothing finished is lost, and the same command goes on from here")
+            raise SystemExit(130) from None
+
+
+class _Watcher:
+    """Prints a line a trial, and keeps the bar and the time left."""
+
+    def __init__(self, progress: Progress, searching: Search, clock: Clock) -> None:
+        self.progress, self.searching, self.clock = progress, searching, clock
+        self.bar = progress.add_task("", total=1.0, left="")
+        self.finished, self.share = 0, 0.0
+        self.began = time.monotonic()
+        self.candidate: Candidate | None = None
+
+    def trial_starts(self, number: int, candidate: Candidate, finished: int) -> None:
+        """Show which trial runs."""
+        self.candidate, self.finished, self.share, self.began = candidate, finished, 0.0, time.monotonic()
+        trials = self.searching.study.trials
+        self.progress.update(
+            self.bar, description=f"trial {finished + 1} of {trials}: {_brief(str(candidate.config.how))}"
+        )
+        self._show()
+
+    def step(self, done: int, total: int, loss: float) -> None:
+        """Advance the bar."""
+        self.share = done / total
+        self._show()
+
+    def trial_ends(self, number: int, record: Record) -> None:
+        """Say how the trial ended."""
+        assert self.candidate is not None
+        seconds = time.monotonic() - self.began
+        self.clock.learn(self.candidate.config, seconds)
+        self.finished += record.status == "finished"
+        self.share = 0.0
+        self._show()
+        result = (
+            f"{100 * record.accuracy:.1f}%"
+            if record.accuracy is not None
+            else f"{record.status}: {record.reason}"
+        )
+        self.progress.console.print(
+            f"trial {number}: {result}, {in_mb(self.candidate.counted_bytes):,.0f} MB, {format_seconds(seconds)}, "
+            f"{record.method}  [about {format_seconds(self._left())} left]",
+            markup=False,
+        )
+
+    def _left(self) -> float:
+        assert self.candidate is not None
+        study = self.searching.study
+        each = self.clock.expected(self.candidate.config)
+        left = each * (study.trials - self.finished - self.share)
+        spent = time.monotonic() - self.searching.started
+        return max(0.0, left if study.time_limit is None else min(left, study.time_limit - spent))
+
+    def _show(self) -> None:
+        done = (self.finished + self.share) / self.searching.study.trials
+        self.progress.update(self.bar, completed=done, left=f"about {format_seconds(self._left())} left")
+
+
+@contextmanager
+def _watching(searching: Search, clock: Clock) -> Iterator[_Watcher]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
+    with Progress(*columns, console=err, transient=True) as progress:
+        yield _Watcher(progress, searching, clock)
+
+
+def _brief(expression: str) -> str:
+    return expression if len(expression) <= 60 else expression[:59] + "…"
+
+
+def _show_plan(study: Study, space: Space, clock: Clock, folder: Path, searching: Search) -> None:
+    from optuna.trial import TrialState
+
+    low, high = space.range_bytes
+    done = len(searching.trials(TrialState.COMPLETE))
+    trained, target = study.fidelity.image_size, study.config.image_size
+    out.print(
+        f"[bold]{study.name}[/bold]: {len(space):,} configurations of {study.config.model} at {target} px, batch "
+        f"{study.config.batch_size}, from {format_bytes(low)} to {format_bytes(high)}\n"
+        f"budget {study.budget} = {format_bytes(study.budget_bytes)}, counting {COUNTS[study.counts]}: "
+        f"{space.fitting:,} fit\n"
+        f"weights: {study.weights}; data: {study.data}, {study.fidelity.train_size or 'all'} training images, "
+        f"{study.fidelity.epochs or 'the recipe’s'} epochs at {trained} px"
+        + (f" (a proxy: memory is counted at {target} px)" if trained != target else "")
+        + f"\n{study.trials} trials"
+        + (f", {done} of them done" if done else "")
+        + (f", {searching.repaired} left by a killed run settled" if searching.repaired else "")
+        + f"; folder {folder}\n"
+    )
+
+
+def _expected_total(study: Study, space: Space, clock: Clock) -> float:
+    known = [clock.expected(c.config) for c in space.known if space.fits(c)]
+    return sum(known) / len(known) * study.trials if known else 0.0
+
+
+def _show_dry_run(study: Study, space: Space, clock: Clock, folder: Path, as_json: bool) -> None:
+    low, high = space.range_bytes
+    seconds = _expected_total(study, space, clock)
+    if as_json:
+        answer = {
+            "study": study.to_toml(),
+            "configurations": len(space),
+            "fitting": space.fitting,
+            "least_bytes": low,
+            "most_bytes": high,
+            "budget_bytes": study.budget_bytes,
+            "expected_seconds": round(seconds, 1),
+            "folder": str(folder),
+        }
+        print(json.dumps(answer))
+        return
+    trained = study.fidelity.image_size
+    rows = [
+        ("configurations", f"{len(space):,}"),
+        ("within the budget", f"{space.fitting:,}"),
+        ("least memory", format_bytes(low)),
+        ("most memory", format_bytes(high)),
+        ("budget", f"{study.budget} = {format_bytes(study.budget_bytes)}"),
+        ("counting", COUNTS[study.counts]),
+        (
+            "trials",
+            f"{study.trials}: {study.fidelity.train_size or 'all'} images × {study.fidelity.epochs} epochs, {trained} px",
+        ),
+        ("expected time", format_seconds(seconds)),
+        ("folder", str(folder)),
+    ]
+    out.print(table([study.name, ""], rows, left=(0, 1)))
+    known = [
+        (str(c.config.how), f"{in_mb(c.counted_bytes):,.0f}", "fits" if space.fits(c) else "does not fit")
+        for c in space.known
+    ]
+    out.print()
+    out.print(table(["tried first", "MB", ""], known, left=(0, 2)))
+    out.print("\nNothing was trained or written (--dry-run).")
+
+
+def _summary(study: Study, made: Report, folder: Path, because: str) -> dict[str, object]:
+    chosen = made.recommendation
+    return {
+        "study": study.to_toml(),
+        "folder": str(folder),
+        "ended": because,
+        "trials": len(made.records),
+        "finished": sum(r.status == "finished" for r in made.records.values()),
+        "front": [
+            {
+                "trial": p.number,
+                "method": p.method,
+                "accuracy": p.accuracy,
+                "counted_bytes": p.bytes,
+                "train_flops": p.record.predicted["train_flops"],
+                "saving": p.saving,
+            }
+            for p in made.front
+        ],
+        "recommended": {"trial": chosen.point.number, "method": chosen.point.method, "reason": chosen.reason},
+        "files": [str(path) for path in made.files],
+    }

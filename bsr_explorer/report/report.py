@@ -1,0 +1,95 @@
+"""Everything that is written of a study: tables, figures and a page of Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.report import figures, tables
+from bsr_explorer.report.front import Point, Recommendation, front, points, recommend
+from bsr_explorer.store.records import Record, read_records, write_text
+from bsr_explorer.store.study import COUNTS
+from bsr_explorer.units import format_bytes
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a study came to, and the files that say so."""
+
+    records: dict[int, Record]
+    front: list[Point]
+    recommendation: Recommendation
+    files: list[Path]
+
+
+def report(folder: Path) -> Report:
+    """Write a study's report into its folder, from its records alone.
+
+    Raises:
+        UserError: no study there, or no finished trial in it.
+    """
+    if not (folder / "records").is_dir():
+        raise UserError(f"STUDY: {folder} is not the folder of a study (it has no records/)")
+    records = read_records(folder)
+    every = points(records)
+    if not every:
+        raise UserError(f"STUDY: {folder} has no finished trial yet; run its search first")
+    ahead = front(every)
+    chosen = recommend(ahead)
+    trials, table = folder / "trials.csv", folder / "front.csv"
+    write_text(trials, tables.trials_frame(records).to_csv(index=False))
+    write_text(table, tables.front_frame(ahead).to_csv(index=False))
+    drawn = figures.accuracy_against_memory(every, ahead, folder / "figures")
+    drawn += figures.memory_by_block(_shown(ahead, chosen.point), folder / "figures")
+    page = folder / "report.md"
+    write_text(page, _page(records, every, ahead, chosen))
+    return Report(records, ahead, chosen, [page, table, trials, *drawn])
+
+
+def _shown(ahead: list[Point], chosen: Point) -> list[Point]:
+    """The ends of the front and the recommended point between them."""
+    return list(dict.fromkeys([ahead[0], chosen, ahead[-1]]))
+
+
+def _page(records: dict[int, Record], every: list[Point], ahead: list[Point], chosen: Recommendation) -> str:
+    record = every[0].record
+    study, config = record.study, record.config
+    failed = {number: r for number, r in records.items() if r.status != "finished"}
+    exact = sum(
+        r.measured is not None and r.measured["saved_bytes"] == r.measured["predicted_saved_bytes"]
+        for r in records.values()
+    )
+    measured = sum(r.measured is not None for r in records.values())
+    lines = [
+        f"# {study['name']}",
+        "",
+        f"`{config['model']}`, {config['image_size']} px, batch {config['batch_size']}, {config['optimizer']}, "
+        f"{config['precision']}, {config['attention']} attention; data `{record.data}` ({record.split}); "
+        f"weights: {record.weights}.",
+        "",
+        f"Budget {study['budget']} = {format_bytes(study['budget_bytes'])}, counting "
+        f"{COUNTS[study['counts']]}. Full fine-tuning would take "
+        f"{format_bytes(every[0].full['counted_bytes'])}.",
+        "",
+        f"Trained at {record.fidelity['image_size']} px for {record.fidelity['epochs']} epochs "
+        f"(recipe `{record.fidelity['recipe']}`), one seed a configuration; accuracy is {record.accuracy_is}. "
+        f"Memory and FLOPs are predicted at {config['image_size']} px. Saved bytes, predicted and measured at "
+        f"the trained size, are equal in {exact} of {measured} trials.",
+        "",
+        "## Front",
+        "",
+        tables.markdown(tables.front_frame(ahead)),
+        "",
+        f"**Recommended: `{chosen.point.method}`** (trial {chosen.point.number}): {chosen.reason}.",
+        "",
+        "![accuracy against memory](figures/front.png)",
+        "",
+        "![memory by block](figures/memory_by_block.png)",
+        "",
+    ]
+    if failed:
+        lines += ["## Not finished", ""]
+        lines += [f"- trial {number}, `{r.method}`: {r.status}, {r.reason}" for number, r in failed.items()]
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""A study's tables, as frames, CSV and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from bsr_explorer.report.front import Point
+from bsr_explorer.store.records import Record
+from bsr_explorer.units import in_mb, in_mib
+
+
+def trials_frame(records: dict[int, Record]) -> pd.DataFrame:
+    """Every trial, finished or not; bytes and FLOPs unscaled."""
+    rows = []
+    for number, record in sorted(records.items()):
+        predicted, measured = record.predicted, record.measured or {}
+        rows.append(
+            {
+                "trial": number,
+                "status": record.status,
+                "method": record.method,
+                "accuracy": record.accuracy,
+                "counted_bytes": record.study.get("counted_bytes"),
+                "held_bytes": predicted.get("held_bytes"),
+                "saved_bytes": predicted.get("saved_bytes"),
+                "peak_bytes_estimate": predicted.get("peak_bytes"),
+                "forward_flops": predicted.get("forward_flops"),
+                "train_flops": predicted.get("train_flops"),
+                "image_size": record.config["image_size"],
+                "trained_at": record.fidelity.get("image_size"),
+                "trained_saved_bytes_predicted": measured.get("predicted_saved_bytes"),
+                "trained_saved_bytes_measured": measured.get("saved_bytes"),
+                "seconds": round(record.seconds, 2),
+                "images_trained": record.images_trained,
+                "seed": record.seed,
+                "weights": record.weights,
+                "reason": record.reason,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def front_frame(ahead: Sequence[Point]) -> pd.DataFrame:
+    """The front, scaled for reading."""
+    return pd.DataFrame(
+        [
+            {
+                "trial": point.number,
+                "accuracy (%)": round(100 * point.accuracy, 2),
+                "memory (MB)": round(in_mb(point.bytes), 1),
+                "memory (MiB)": round(in_mib(point.bytes), 1),
+                "saving (×)": round(point.saving, 2),
+                "train GFLOPs/step": round(point.record.predicted["train_flops"] / 1e9, 1),
+                "compute saving (×)": round(point.compute_saving, 2),
+                "method": point.method,
+            }
+            for point in ahead
+        ]
+    )
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A Markdown table with expressions in code."""
+    shown = frame.copy()
+    if "method" in shown:
+        shown["method"] = [f"`{method}`" for method in shown["method"]]
+    return str(shown.to_markdown(index=False))

@@ -1,0 +1,1 @@
+"""Searching for the front of accuracy against memory, when only accuracy costs anything."""

@@ -1,0 +1,187 @@
+"""How thoroughly this machine can train a study's trials within its time: measured, then decided."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.models.names import timm_name
+from bsr_explorer.models.weights import create_model
+from bsr_explorer.predict import geometry_of, predict
+from bsr_explorer.run import Job, build, load_data, pick_device
+from bsr_explorer.search.space import Space
+from bsr_explorer.store.study import Study
+from bsr_explorer.train.recipes import recipe
+
+OVERHEAD_SECONDS = 3.0
+"""Of a trial beside its steps: building the model, loading weights, writing the record."""
+
+SPARE = 0.75
+"""Share of the time limit to plan for: machines are noisy, and finishing late is worse than early."""
+
+LEAST_IMAGES = 320
+"""Training images under which a smaller proxy image size is the better use of the time."""
+
+MOST_IMAGES = 2000
+MOST_VALIDATION = 500
+
+
+@dataclass(frozen=True)
+class Speed:
+    """FLOPs a second of this machine, of training steps and of evaluation."""
+
+    train: float
+    forward: float
+
+
+def calibrate(config: Config, device: str) -> Speed:
+    """Time one training step and one evaluation step of a small batch, each after a warm-up."""
+    where = pick_device(device)
+    small = replace(config, batch_size=min(8, config.batch_size))
+    model = build(small).to(where)
+    images = torch.randn(small.batch_size, 3, small.image_size, small.image_size, device=where)
+    labels = torch.zeros(small.batch_size, dtype=torch.int64, device=where)
+
+    def train() -> None:
+        F.cross_entropy(model(images), labels).backward()
+        model.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def forward() -> None:
+        model(images)
+
+    costs = predict(small)
+    return Speed(costs.train_flops / _seconds(train, where), costs.forward_flops / _seconds(forward, where))
+
+
+def _seconds(step: object, device: torch.device) -> float:
+    assert callable(step)
+    taken = []
+    for _ in range(3):
+        began = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - began)
+    return min(taken[1:])
+
+
+def expected_seconds(config: Config, fidelity: Fidelity, speed: Speed) -> float:
+    """Expected duration of one trial whose fidelity leaves nothing open."""
+    actual = fidelity.at(config)
+    costs = predict(actual)
+    epochs, images, validation = fidelity.epochs or 0, fidelity.train_size or 0, fidelity.val_size or 0
+    each = epochs * images * costs.train_flops / speed.train
+    check = epochs * validation * costs.forward_flops / speed.forward
+    return OVERHEAD_SECONDS + (each + check) / config.batch_size
+
+
+class Clock:
+    """Expects how long trials take, and learns from those that ended how far off it was."""
+
+    def __init__(self, fidelity: Fidelity, speed: Speed) -> None:
+        self.fidelity, self.speed = fidelity, speed
+        self._expected = self._taken = 0.0
+
+    def expected(self, config: Config) -> float:
+        """Seconds that a trial of this configuration will take."""
+        correction = self._taken / self._expected if self._expected else 1.0
+        return expected_seconds(config, self.fidelity, self.speed) * correction
+
+    def learn(self, config: Config, seconds: float) -> None:
+        """A trial took so long."""
+        self._expected += expected_seconds(config, self.fidelity, self.speed)
+        self._taken += seconds
+
+
+def proxy_sizes(config: Config) -> list[int]:
+    """Image sizes to train at, largest first: the configuration's own, its half, its quarter."""
+    patch = geometry_of(config).patch
+    halves = [max(patch, round(config.image_size / part / patch) * patch) for part in (1, 2, 4)]
+    return list(dict.fromkeys([config.image_size, *halves[1:]]))
+
+
+def plan(
+    configs: Sequence[Config],
+    trials: int,
+    given: Fidelity,
+    seconds: float | None,
+    speed: Speed,
+    available: tuple[int, int],
+) -> Fidelity:
+    """Fill in what a fidelity leaves open, so that the trials end within the time.
+
+    Args:
+        configs: what is likely to be trained (of the trials not among them, their mean is expected).
+        seconds: time for all trials; None: no limit, all data at the configuration's own size.
+        available: training and validation images that exist.
+    """
+    own = configs[0].image_size
+    rules = recipe(given.recipe)
+    epochs = given.epochs or rules.epochs
+    if seconds is None:
+        return replace(given, image_size=given.image_size or own, epochs=given.epochs)
+    validation = given.val_size or min(MOST_VALIDATION, available[1])
+    chosen = replace(given, epochs=epochs, val_size=validation, image_size=given.image_size or own)
+    sizes = [given.image_size] if given.image_size else proxy_sizes(configs[0])
+    for size in sizes:
+        chosen = replace(chosen, image_size=size)
+        images = given.train_size or _affordable(configs, trials, chosen, seconds, speed, available[0])
+        chosen = replace(chosen, train_size=images)
+        if images >= min(LEAST_IMAGES, available[0]) and (
+            given.train_size is None or _total(configs, trials, chosen, speed) <= seconds * SPARE
+        ):
+            break
+    return chosen
+
+
+def settle(study: Study, space: Space, job: Job, time_limit: float) -> tuple[Study, Speed]:
+    """Decide everything that a study leaves open, once, so that all its trials are comparable.
+
+    Weights are loaded, so that ``auto`` becomes what it found; the machine is timed; the fidelity is
+    planned within the study's time limit, or ``time_limit`` seconds where it has none.
+
+    Raises:
+        UserError: weights or data that are not there.
+    """
+    config = space.known[0].config if space.known else study.config.with_method("linear")
+    fidelity = study.fidelity
+    _, used = create_model(
+        timm_name(config.model),
+        image_size=config.image_size,
+        num_classes=config.num_classes,
+        weights=study.weights,
+        seed=0,
+    )
+    if study.weights == "auto":
+        study = replace(study, weights=used.source)
+    planned = fidelity.image_size or proxy_sizes(config)[-1]
+    speed = calibrate(replace(config.with_method("full"), image_size=planned), job.device)
+    limit = study.time_limit or time_limit
+    study = replace(study, time_limit=limit)
+    splits = load_data(config, replace(job, data=study.data, fidelity=replace(fidelity, image_size=planned)))
+    available = (len(splits.train), len(splits.validation))
+    candidates = [c.config for c in space.known if space.fits(c)] or [space.smallest.config]
+    fidelity = plan(candidates, study.trials, fidelity, limit, speed, available)
+    return replace(study, fidelity=fidelity), speed
+
+
+def _total(configs: Sequence[Config], trials: int, fidelity: Fidelity, speed: Speed) -> float:
+    each = [expected_seconds(config, fidelity, speed) for config in configs]
+    return sum(each) / len(each) * trials
+
+
+def _affordable(
+    configs: Sequence[Config], trials: int, fidelity: Fidelity, seconds: float, speed: Speed, available: int
+) -> int:
+    """Training images that all trials can afford, in whole batches, at least one."""
+    batch = configs[0].batch_size
+    fixed = _total(configs, trials, replace(fidelity, train_size=batch), speed)
+    more = _total(configs, trials, replace(fidelity, train_size=2 * batch), speed) - fixed
+    batches = 1 + int(max(0.0, seconds * SPARE - fixed) / max(more, 1e-9))
+    return min(batches * batch, MOST_IMAGES, available) if batches > 0 else batch

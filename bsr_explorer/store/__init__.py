@@ -1,0 +1,1 @@
+"""What is written: records, study files, the study's folder."""

@@ -1,0 +1,109 @@
+"""Records: everything known about one fine-tune, one JSON file each, written once and whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from bsr_explorer.errors import UserError
+
+FORMAT = 1
+"""Version of the record's layout."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Configuration, prediction, measurement, accuracy and provenance of one fine-tune.
+
+    Attributes:
+        status: ``finished``; ``diverged`` (the loss was not finite) or ``failed``, with the ``reason``.
+        config: the configuration, memory and FLOPs of which are ``predicted`` (see ``Ledger.summary``).
+        key: hash of the canonical configuration: equal for equal experiments.
+        fidelity: how it was trained; its image size may be a smaller proxy.
+        split: sizes of the training, validation and test sets.
+        weights: where the pretrained weights came from.
+        accuracy: top-1 on validation in [0, 1] after the last epoch.
+        measured: what the run held at the image size that it trained at, beside what was predicted for it.
+        provenance: versions, machine, commit, time.
+        study: what the search knew of it (trial number, budget, accounting), or nothing.
+    """
+
+    status: Literal["finished", "diverged", "failed"]
+    config: dict[str, Any]
+    key: str
+    fidelity: dict[str, Any]
+    data: str
+    seed: int
+    split: str = ""
+    weights: str = ""
+    predicted: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] | None = None
+    accuracy: float | None = None
+    accuracy_is: str = "top-1 on validation, after the last epoch"
+    test_accuracy: float | None = None
+    history: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+    images_trained: int = 0
+    reason: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    study: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def method(self) -> str:
+        """The method's expression."""
+        return str(self.config["method"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Record:
+        """A record of plain values; keys of a later version are ignored."""
+        names = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in names})
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a temporary file beside it, flushed to disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_record(folder: Path, number: int, record: Record) -> Path:
+    """Write a study's record of one trial; returns its path."""
+    path = folder / "records" / f"{number:04d}.json"
+    write_text(path, json.dumps(record.to_dict(), indent=1) + "\n")
+    return path
+
+
+def read_records(folder: Path) -> dict[int, Record]:
+    """A study's records by trial number.
+
+    Raises:
+        UserError: a file that is no record.
+    """
+    records = {}
+    for path in sorted((folder / "records").glob("*.json")):
+        try:
+            records[int(path.stem)] = Record.from_dict(json.loads(path.read_text()))
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path}: not a record of a trial ({error}); move it away to go on") from None
+    return records

@@ -1,0 +1,207 @@
+"""A study file: everything that says how to make a study again, as TOML.
+
+::
+
+    [study]     name, seed, trials, time_limit (seconds)
+    [config]    model, image_size, num_classes, batch_size, precision, optimizer, attention
+    [budget]    bytes ("2GB"), counts (peak, saved or published)
+    [data]      name, weights
+    [fidelity]  image_size, train_size, val_size, epochs, recipe
+    [space]     start, max_blocks, drop_at, keep, fuse
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.methods import parse_method
+from bsr_explorer.store.records import write_text
+from bsr_explorer.units import parse_bytes
+
+COUNTS: dict[str, str] = {
+    "peak": "parameters, gradients, optimiser state, inputs and saved activations",
+    "saved": "saved activations only",
+    "published": "the BSR paper's own accounting",
+}
+"""What a budget may count, and what that is."""
+
+FILE = "study.toml"
+
+
+@dataclass(frozen=True)
+class SpaceSpec:
+    """The configurations that a search may choose among.
+
+    Every subset of at most ``max_blocks`` blocks × every choice of a keep rate for each block of
+    ``drop_at`` × fused or not, and the methods of ``start``, which are tried first.
+
+    Attributes:
+        start: method expressions, tried in this order where they fit.
+        drop_at: 0-based blocks where tokens may be dropped.
+        keep: keep rates to choose from; 1.0 is no drop.
+    """
+
+    start: tuple[str, ...]
+    max_blocks: int
+    drop_at: tuple[int, ...]
+    keep: tuple[float, ...] = (1.0, 0.7, 0.5)
+    fuse: tuple[bool, ...] = (True, False)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, list):
+                object.__setattr__(self, f.name, tuple(value))
+        for expression in self.start:
+            parse_method(expression)
+        for rate in self.keep:
+            if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1:
+                raise UserError(f"[space] keep: {rate!r} is no keep rate; each must be above 0 and at most 1")
+        if not self.keep or not self.fuse:
+            raise UserError("[space] keep and fuse need at least one value each, such as keep = [1.0]")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One search: what to find, within which budget, on which data, how thoroughly.
+
+    Attributes:
+        config: everything but the method, which the search chooses.
+        budget: memory as its user wrote it, with a unit.
+        counts: key of ``COUNTS``.
+        time_limit: seconds after which no new trial starts, or None.
+    """
+
+    name: str
+    config: Config
+    budget: str
+    counts: str
+    data: str
+    weights: str
+    fidelity: Fidelity
+    space: SpaceSpec
+    seed: int = 0
+    trials: int = 12
+    time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        parse_bytes(self.budget)
+        if self.counts not in COUNTS:
+            raise unknown("--budget-counts", self.counts, COUNTS)
+        if isinstance(self.trials, bool) or not isinstance(self.trials, int) or self.trials < 1:
+            raise UserError(f"--trials: {self.trials!r} must be a whole number of at least 1")
+        if self.time_limit is not None and self.time_limit <= 0:
+            raise UserError(f"--time-limit: {self.time_limit!r} seconds must be more than 0")
+
+    @property
+    def budget_bytes(self) -> int:
+        """The budget in bytes."""
+        return parse_bytes(self.budget)
+
+    def to_toml(self) -> dict[str, dict[str, Any]]:
+        """The tables of the file; what is None is left out."""
+        config = {key: value for key, value in self.config.to_dict().items() if key != "method"}
+        tables: dict[str, dict[str, Any]] = {
+            "study": {
+                "name": self.name,
+                "seed": self.seed,
+                "trials": self.trials,
+                "time_limit": self.time_limit,
+            },
+            "config": config,
+            "budget": {"bytes": self.budget, "counts": self.counts},
+            "data": {"name": self.data, "weights": self.weights},
+            "fidelity": asdict(self.fidelity),
+            "space": asdict(self.space),
+        }
+        return {
+            table: {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in values.items()
+                if value is not None
+            }
+            for table, values in tables.items()
+        }
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Study:
+        """Read a study file.
+
+        Raises:
+            UserError: not there, not TOML, a table or key that does not exist, a value not allowed.
+        """
+        try:
+            tables = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: not valid TOML: {error}") from None
+        allowed = {
+            "study": ("name", "seed", "trials", "time_limit"),
+            "config": tuple(f.name for f in fields(Config) if f.name != "method"),
+            "budget": ("bytes", "counts"),
+            "data": ("name", "weights"),
+            "fidelity": tuple(f.name for f in fields(Fidelity)),
+            "space": tuple(f.name for f in fields(SpaceSpec)),
+        }
+        for table, values in tables.items():
+            if table not in allowed:
+                raise unknown(f"{path}: table", table, allowed)
+            for key in values if isinstance(values, dict) else ():
+                if key not in allowed[table]:
+                    raise unknown(f"{path}: key of [{table}]", key, allowed[table])
+        try:
+            about, budget, data = tables.get("study", {}), tables["budget"], tables.get("data", {})
+            return cls(
+                name=about.get("name", path.stem),
+                config=Config(**tables["config"]),
+                budget=budget["bytes"],
+                counts=budget.get("counts", "peak"),
+                data=data.get("name", "digits"),
+                weights=data.get("weights", "auto"),
+                fidelity=Fidelity(**tables.get("fidelity", {})),
+                space=SpaceSpec(**tables["space"]),
+                **{key: about[key] for key in ("seed", "trials", "time_limit") if key in about},
+            )
+        except KeyError as error:
+            raise UserError(
+                f"{path}: {error} is missing; a study needs [config], [budget] bytes, [space]"
+            ) from None
+        except TypeError as error:
+            raise UserError(f"{path}: {error}") from None
+
+    def differences(self, other: Study) -> list[str]:
+        """What makes the trials of two studies incomparable, a line each: ``key: mine → other's``."""
+        mine, theirs = _flat(self.to_toml()), _flat(other.to_toml())
+        free = {"study.name", "study.trials", "study.time_limit"}
+        keys = [key for key in dict.fromkeys([*mine, *theirs]) if key not in free]
+        return [
+            f"{key}: {mine.get(key, 'unset')!r} → {theirs.get(key, 'unset')!r}"
+            for key in keys
+            if mine.get(key) != theirs.get(key)
+        ]
+
+    def completed_by(self, stored: Study) -> Study:
+        """This study with what it leaves open (fidelity, ``auto`` weights) as ``stored`` has decided it."""
+        given = asdict(self.fidelity)
+        merged = {
+            key: asdict(stored.fidelity)[key] if value is None else value for key, value in given.items()
+        }
+        weights = stored.weights if self.weights == "auto" else self.weights
+        return replace(self, fidelity=Fidelity(**merged), weights=weights)
+
+    def write(self, folder: Path, command: str) -> None:
+        """Write the file into the study's folder, opening with the command that made it."""
+        head = f"# Made by: {command}\n# Run it again with: bsr-explore search {folder / FILE} --out {folder}\n\n"
+        write_text(folder / FILE, head + tomli_w.dumps(self.to_toml()))
+
+
+def _flat(tables: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {f"{table}.{key}": value for table, values in tables.items() for key, value in values.items()}

@@ -1,0 +1,552 @@
+"""Images, in three parts that never overlap, and the batches that training draws from them.
+
+The search sees ``validation`` only; ``test`` is for the one figure that is reported at the end.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import socket
+import tarfile
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+import torchvision
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import InterpolationMode, v2
+
+from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.train.datasets import (
+    DATASETS,
+    DatasetInfo,
+    check_data,
+    fashion_mnist_folder,
+    folder_parts,
+    idx_file,
+    is_unpacked,
+)
+from bsr_explorer.train.recipes import Augment
+
+KEPT_BYTES = 512 * 10**6
+"""The most memory that transformed images may take, for a call of ``load_splits`` and across calls."""
+
+DOWNLOAD_TIMEOUT = 30.0
+"""Seconds of silence after which a download has failed."""
+
+_PERCENT = 10
+"""The share of the train images that becomes a part which a data set does not have."""
+
+_OFFICIAL: dict[str, dict[str, dict[str, Any]]] = {
+    "cifar10": {"train": {"train": True}, "test": {"train": False}},
+    "cifar100": {"train": {"train": True}, "test": {"train": False}},
+    "flowers102": {"train": {"split": "train"}, "validation": {"split": "val"}, "test": {"split": "test"}},
+    "pets": {"train": {"split": "trainval"}, "test": {"split": "test"}},
+    "food101": {"train": {"split": "train"}, "test": {"split": "test"}},
+}
+"""How torchvision is asked for the parts that it has."""
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """Images that lie in memory as one array of uint8, (N, H, W) or (N, H, W, 3)."""
+
+    pixels: NDArray[np.uint8]
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index])
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Images that are read when they are asked for."""
+
+    paths: tuple[Path, ...]
+
+    def __getitem__(self, index: int) -> Image.Image:
+        path = self.paths[index]
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        except (OSError, Image.DecompressionBombError) as error:
+            raise UserError(f"--data: cannot read {path} ({_line(error)}); replace or remove it") from error
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Images before any transform, and the label of each. Equal keys mean equal images."""
+
+    key: Hashable
+    images: _Arrays | _Files
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a data set comes with. ``percent`` of train becomes each part that is missing."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: _Pool
+    validation: _Pool | None = None
+    test: _Pool | None = None
+    percent: int = _PERCENT
+
+
+@dataclass(frozen=True)
+class _Part:
+    pool: _Pool
+    indices: NDArray[np.intp]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return self.pool.labels[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class ImageSplit(Dataset[tuple[Tensor, int]]):
+    """One part of a data set. Items are a normalised float32 image (3, S, S) and its label.
+
+    Flips and crops draw from torch's global generator: ``torch.manual_seed`` makes them repeatable.
+
+    Attributes:
+        pool_key: which images ``indices`` counts; parts of equal keys share their images.
+        indices: (N,) positions in the pool.
+        labels: (N,) the label of each item.
+        kept: whether the transformed images stay in memory, so that each is transformed once.
+    """
+
+    def __init__(
+        self,
+        part: _Part,
+        *,
+        image_size: int,
+        resize: Callable[[Image.Image], Image.Image],
+        normalise: Callable[[Tensor], Tensor],
+        flip: bool = False,
+        keep_as: Hashable | None = None,
+    ) -> None:
+        self.pool_key = part.pool.key
+        self.indices = part.indices
+        self.labels = part.labels
+        self.kept = keep_as is not None
+        self._images = part.pool.images
+        self._shape = (len(part), 3, image_size, image_size)
+        self._resize = resize
+        self._normalise = normalise
+        self._flip = flip
+        self._key = (keep_as, part.pool.key, part.indices.tobytes())
+        self._store: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> tuple[Tensor, int]:
+        return self.__getitems__([item])[0]
+
+    def __getitems__(self, items: list[int]) -> list[tuple[Tensor, int]]:
+        """The items of one batch; torch's data loader prefers this to one item at a time."""
+        batch = self._all_pixels()[items] if self.kept else np.stack([self._pixels(item) for item in items])
+        pixels = torch.from_numpy(batch)
+        if self._flip:
+            mirrored = torch.rand(len(items)) < 0.5
+            pixels[mirrored] = pixels[mirrored].flip(-1)
+        return list(zip(self._normalise(pixels), self.labels[items].tolist(), strict=True))
+
+    def _pixels(self, item: int) -> NDArray[np.uint8]:
+        # NumPy, because torch starts its threads for each of these small copies, ten times slower on a
+        # machine that is busy.
+        image = self._images[int(self.indices[item])].convert("RGB")
+        return np.asarray(self._resize(image)).transpose(2, 0, 1)
+
+    def _all_pixels(self) -> NDArray[np.uint8]:
+        if self._store is None:
+            self._store = _remembered(self._key, self._make_all_pixels)
+        return self._store
+
+    def _make_all_pixels(self) -> NDArray[np.uint8]:
+        store = np.empty(self._shape, dtype=np.uint8)
+        # Threads, because decoding and resizing spend their time outside of the interpreter's lock.
+        with ThreadPoolExecutor() as threads:
+            for item, pixels in enumerate(threads.map(self._pixels, range(len(self)))):
+                store[item] = pixels
+        return store
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set in three parts.
+
+    Attributes:
+        train: what is trained on, with the augmentation that was asked for.
+        validation: what a search compares by.
+        test: what is reported; no search may see it.
+        num_classes: labels are 0 to ``num_classes - 1``.
+        description: names the parts, their sizes and where they come from, in one line.
+    """
+
+    train: ImageSplit
+    validation: ImageSplit
+    test: ImageSplit
+    num_classes: int
+    description: str
+
+
+def load_splits(
+    data: str,
+    *,
+    image_size: int,
+    data_dir: Path,
+    mean: Sequence[float],
+    std: Sequence[float],
+    augment: Augment = "none",
+    crop_scale: tuple[float, float] = (0.05, 1.0),
+    train_size: int | None = None,
+    val_size: int | None = None,
+    split_seed: int = 0,
+    interpolation: str = "bicubic",
+) -> Splits:
+    """Load a data set, and download it where that is needed and possible.
+
+    The split depends on ``split_seed`` alone, except that a ``val_size`` beyond the usual share takes
+    the rest from train. A smaller ``train_size`` or ``val_size`` is a subset of a larger one.
+
+    Image files are not expected to change while the process runs.
+
+    Args:
+        data: a name in ``DATASETS`` or the path of an image folder.
+        image_size: side S of the square images, pixels. The shorter side is resized to it, and the
+            centre is cropped.
+        data_dir: where the files of the named data sets are, or go.
+        mean: of each of the 3 channels, for pixel values in 0 to 1.
+        std: likewise.
+        augment: of train only: ``none``, ``flip`` (half of the images, left to right), ``crop`` (a
+            random crop, resized) or ``crop_flip``.
+        crop_scale: least and greatest area of a random crop, as a share of the image's.
+        train_size: images to train on; None for all.
+        val_size: images to validate on; None for all.
+        split_seed: of the parts that a data set does not come with, and of the subsets.
+        interpolation: name of a resampling filter: ``bicubic``, ``bilinear``, ``nearest``, …
+
+    Raises:
+        UserError: the data set is not to be had or cannot be split, or a size is out of range.
+    """
+    if augment not in get_args(Augment):
+        raise unknown("--augment", augment, get_args(Augment))
+    given = _load(data, data_dir)
+    whole = _split(given, val_size, split_seed)
+    train = _subset(whole[0], train_size, given, "--train-size", split_seed)
+    validation = _subset(whole[1], val_size, given, "--val-size", split_seed)
+    test = whole[2]
+
+    filter_ = InterpolationMode(interpolation)
+    still = v2.Compose([v2.Resize(image_size, filter_), v2.CenterCrop(image_size)])
+    crop = v2.RandomResizedCrop(image_size, crop_scale, interpolation=filter_)
+    normalise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
+    budget = KEPT_BYTES
+
+    def items(part: _Part, *, cropped: bool = False, flip: bool = False) -> ImageSplit:
+        nonlocal budget
+        size = len(part) * 3 * image_size**2
+        kept = not cropped and size <= budget
+        budget -= size if kept else 0
+        return ImageSplit(
+            part,
+            image_size=image_size,
+            resize=crop if cropped else still,
+            normalise=normalise,
+            flip=flip,
+            keep_as=(image_size, interpolation) if kept else None,
+        )
+
+    return Splits(
+        train=items(train, cropped=augment in ("crop", "crop_flip"), flip=augment in ("flip", "crop_flip")),
+        validation=items(validation),
+        test=items(test),
+        num_classes=len(given.classes),
+        description=_describe(given, whole, (train, validation, test), split_seed),
+    )
+
+
+def loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    *,
+    shuffle: bool,
+    seed: int,
+    drop_last: bool,
+    workers: int = 0,
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Batches of images (B, 3, S, S) and labels (B,).
+
+    The order of every epoch follows from ``seed``; a second epoch has another order than the first.
+
+    Args:
+        dataset: a part of ``Splits``.
+        batch_size: images a batch, B.
+        shuffle: whether to draw in random order.
+        seed: of the order, and of the augmentation where there are workers.
+        drop_last: whether to leave out a last batch that is not full.
+        workers: processes that load images. Images that are kept in memory need none and get none.
+
+    Raises:
+        UserError: ``drop_last`` with fewer images than a batch, which would leave nothing.
+    """
+    count = len(dataset)  # type: ignore[arg-type]  # torch leaves __len__ to the data sets that have one
+    if drop_last and count < batch_size:
+        raise UserError(f"--batch-size: {batch_size} is more than the {count} images; choose at most {count}")
+    if isinstance(dataset, ImageSplit) and dataset.kept:
+        workers = 0
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.intp]:
+    """A random order in which every beginning has the classes in proportion.
+
+    Of C classes, the first C items have one of each, and the first n items have at most 1 item of a class
+    more than its share of n, and at least its share of n - C.
+
+    Args:
+        labels: (N,) class of each item.
+        seed: equal seeds give equal orders.
+
+    Returns:
+        (N,) positions in ``labels``, each once.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.unique(labels, return_counts=True)[1]
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    progress = rank / np.repeat(counts, counts)
+    # Items of equal progress come in random order, or the first classes would always be ahead.
+    return by_class[np.lexsort((rng.random(len(labels)), progress))]
+
+
+_STORE: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()
+
+
+def _remembered(key: Hashable, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """What ``make`` made when it was last asked for; what was not used for longest is forgotten first."""
+    if key in _STORE:
+        _STORE.move_to_end(key)
+        return _STORE[key]
+    made = make()
+    while _STORE and made.nbytes + sum(kept.nbytes for kept in _STORE.values()) > KEPT_BYTES:
+        _STORE.popitem(last=False)
+    _STORE[key] = made
+    return made
+
+
+def _split(given: _Given, val_size: int | None, seed: int) -> tuple[_Part, _Part, _Part]:
+    """Train, validation and test in full: as given, or cut from train."""
+    pool, classes = given.train, len(given.classes)
+    rest = np.arange(len(pool.labels))
+    if given.test is None:
+        size = max(classes, math.ceil(len(pool.labels) * given.percent / 100))
+        held_out, rest = _cut(pool, rest, size, seed)
+        test = _Part(pool, held_out)
+    else:
+        test = _Part(given.test, np.arange(len(given.test.labels)))
+    if given.validation is None:
+        size = max(classes, len(pool.labels) * given.percent // 100, val_size or 0)
+        held_out, rest = _cut(pool, rest, size, seed)
+        validation = _Part(pool, held_out)
+    else:
+        validation = _Part(given.validation, np.arange(len(given.validation.labels)))
+    if len(np.unique(pool.labels[rest])) < classes:
+        raise UserError(
+            f"--val-size: {val_size} of the {len(pool.labels)} train images of {given.name} leaves a class "
+            "with none to train on; choose fewer"
+        )
+    return _Part(pool, rest), validation, test
+
+
+def _cut(
+    pool: _Pool, indices: NDArray[np.intp], size: int, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """``size`` of ``indices``, stratified, and the others."""
+    order = indices[stratified_order(pool.labels[indices], seed)]
+    return order[:size], order[size:]
+
+
+def _subset(part: _Part, size: int | None, given: _Given, flag: str, seed: int) -> _Part:
+    if size is None:
+        return part
+    if not len(given.classes) <= size <= len(part):
+        raise UserError(
+            f"{flag}: {size} images of {given.name} is out of range; choose from {len(given.classes)} "
+            f"(one of each class) to {len(part)}"
+        )
+    return _Part(part.pool, _cut(part.pool, part.indices, size, seed)[0])
+
+
+def _describe(given: _Given, whole: Sequence[_Part], used: Sequence[_Part], seed: int) -> str:
+    names = ("train", "validation", "test")
+    sizes = " / ".join(
+        f"{name} {len(part)}" + (f" of {len(all_of_it)}" if len(part) < len(all_of_it) else "")
+        for name, part, all_of_it in zip(names, used, whole, strict=True)
+    )
+    cut = [name for name, pool in (("validation", given.validation), ("test", given.test)) if pool is None]
+    origin = ("split as given", f"{''.join(cut)} cut from train, stratified", "stratified")[len(cut)]
+    random = cut or any(len(part) < len(all_of_it) for part, all_of_it in zip(used, whole, strict=True))
+    return f"{given.name}: {sizes}, {origin}" + (f", split seed {seed}" if random else "")
+
+
+def _load(data: str, data_dir: Path) -> _Given:
+    return _load_named(data, data_dir) if data in DATASETS else _load_folder(data)
+
+
+@lru_cache(maxsize=2)
+def _load_named(name: str, data_dir: Path) -> _Given:
+    # Remembered, because a search asks for the same data in every trial.
+    if name == "digits":
+        return _load_digits()
+    check_data(name, data_dir)
+    if name == "fashion_mnist":
+        return _load_fashion_mnist(data_dir)
+    return _load_torchvision(DATASETS[name], data_dir)
+
+
+def _given(name: str, classes: Sequence[str], pools: dict[str, _Pool]) -> _Given:
+    return _Given(name, tuple(classes), pools["train"], pools.get("validation"), pools.get("test"))
+
+
+def _load_digits() -> _Given:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    pool = _Pool(("digits",), _Arrays(images), digits.target.astype(np.int64))
+    return _Given("digits", tuple(str(digit) for digit in range(10)), train=pool, percent=20)
+
+
+def _load_fashion_mnist(data_dir: Path) -> _Given:
+    folder = fashion_mnist_folder(data_dir)
+    if folder is None:
+        _fetch(DATASETS["fashion_mnist"], data_dir, {"train": True})
+        folder = fashion_mnist_folder(data_dir)
+        assert folder is not None
+    pools = {}
+    for part, prefix in (("train", "train"), ("test", "t10k")):
+        images = _read_idx(folder, f"{prefix}-images-idx3-ubyte", dimensions=3)
+        labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", dimensions=1).astype(np.int64)
+        if len(images) != len(labels):
+            raise UserError(
+                f"--data: fashion_mnist in {folder} has {len(images)} {part} images and {len(labels)} "
+                "labels; replace its files"
+            )
+        pools[part] = _Pool(("fashion_mnist", folder, part), _Arrays(images), labels)
+    return _given("fashion_mnist", torchvision.datasets.FashionMNIST.classes, pools)
+
+
+def _read_idx(folder: Path, name: str, *, dimensions: int) -> NDArray[np.uint8]:
+    """The array of an IDX file: 4 bytes that say uint8 and the dimensions, their sizes, the values."""
+    path = idx_file(folder, name)
+    assert path is not None
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        if content[:4] != bytes((0, 0, 8, dimensions)):
+            raise ValueError("not an IDX file of bytes")
+        shape = np.frombuffer(content, dtype=">i4", count=dimensions, offset=4)
+        return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"--data: cannot read {path} ({_line(error)}); replace it") from error
+
+
+def _load_torchvision(info: DatasetInfo, data_dir: Path) -> _Given:
+    datasets = {part: _fetch(info, data_dir, how) for part, how in _OFFICIAL[info.name].items()}
+    pools = {
+        part: _Pool((info.name, data_dir, part), *_contents(dataset)) for part, dataset in datasets.items()
+    }
+    return _given(info.name, datasets["train"].classes, pools)
+
+
+def _contents(dataset: Any) -> tuple[_Arrays | _Files, NDArray[np.int64]]:
+    """A torchvision data set's images and labels, none of which is decoded."""
+    if hasattr(dataset, "data"):
+        return _Arrays(dataset.data), np.asarray(dataset.targets, dtype=np.int64)
+    # The data sets of photographs have no public names for these, and their items decode the image.
+    paths = dataset._images if hasattr(dataset, "_images") else dataset._image_files
+    return _Files(tuple(paths)), np.asarray(dataset._labels, dtype=np.int64)
+
+
+def _fetch(info: DatasetInfo, data_dir: Path, how: dict[str, Any]) -> Any:
+    """A data set of torchvision's, downloaded or unpacked if it is not there."""
+    there = is_unpacked(info, data_dir)
+    try:
+        with _default_timeout(DOWNLOAD_TIMEOUT):
+            return getattr(torchvision.datasets, info.torchvision)(data_dir, download=not there, **how)
+    except (OSError, RuntimeError, ValueError, EOFError, HTTPException, tarfile.TarError) as error:
+        folder = data_dir / info.unpacked[0].partition("/")[0]
+        what, remedy = (
+            (f"in {folder} is incomplete or corrupt", f"delete {folder} to download it again")
+            if there
+            else (f"could not be downloaded to {data_dir}", f"put {', '.join(info.unpacked)} there")
+        )
+        raise UserError(
+            f"--data: {info.name} {what} ({_line(error)}); {remedy}, or choose digits, which is embedded"
+        ) from error
+
+
+@contextmanager
+def _default_timeout(seconds: float) -> Iterator[None]:
+    """A limit for connections whose maker takes none; torchvision would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _load_folder(data: str) -> _Given:
+    pools = {}
+    for part, folder in folder_parts(data).items():
+        found = torchvision.datasets.ImageFolder(folder, allow_empty=True)
+        if not found.samples:
+            raise UserError(f"--data: there are no images in the class folders of {folder}; put some there")
+        paths = tuple(Path(path).absolute() for path, _ in found.samples)
+        pools[part] = _Pool(paths, _Files(paths), np.asarray(found.targets, dtype=np.int64))
+    given = _given(Path(data).expanduser().resolve().name, found.classes, pools)
+    _check_counts(data, given)
+    return given
+
+
+def _check_counts(data: str, given: _Given) -> None:
+    """Each class needs an image to train on, and one for each part that is cut from train."""
+    needed = 1 + (given.validation is None) + (given.test is None)
+    counts = np.bincount(given.train.labels, minlength=len(given.classes))
+    fewest = int(counts.argmin())
+    if counts[fewest] < needed:
+        raise UserError(
+            f"--data: {data!r}: class {given.classes[fewest]!r} has too few images to train on and to split "
+            f"({counts[fewest]} of at least {needed}); add images or remove the class"
+        )
+
+
+def _line(error: Exception) -> str:
+    """What an exception says, as part of a line."""
+    return " ".join(str(error).split()) or type(error).__name__

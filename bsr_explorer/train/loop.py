@@ -1,0 +1,166 @@
+"""One plain training loop. It knows parameters that train, and no method."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+
+from bsr_explorer.train.recipes import Recipe
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass
+class Outcome:
+    """What a fine-tune came to.
+
+    Attributes:
+        accuracy: top-1 accuracies on validation, in [0, 1], after each epoch.
+        losses: mean training loss of each epoch.
+        steps, images: what was trained.
+        seconds: wall clock, evaluation included.
+        step_seconds: median of one training step.
+        diverged: why training was stopped, or None.
+    """
+
+    accuracy: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    steps: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+    diverged: str | None = None
+
+
+def fit(
+    model: nn.Module,
+    train: DataLoader[Batch],
+    validation: DataLoader[Batch],
+    recipe: Recipe,
+    epochs: int,
+    progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
+    first_step: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
+) -> Outcome:
+    """Fine-tune the parameters that require a gradient.
+
+    Args:
+        train: batches of (images (B, 3, S, S), labels (B,)).
+        recipe: optimiser, schedule and loss.
+        epochs: passes over ``train``; ``recipe.steps``, if given, ends training earlier.
+        progress: called after every step with steps done, steps in all and the loss.
+        first_step: called with the first batch before it is trained on.
+    """
+    device = next(model.parameters()).device
+    batch_size = train.batch_size or 1
+    total = max(1, min(epochs * len(train), recipe.steps or epochs * len(train)))
+    optimizer = make_optimizer(model, recipe, batch_size)
+    peak_rates = [group["lr"] for group in optimizer.param_groups]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    outcome, durations, started = Outcome(), [], time.perf_counter()
+    while outcome.steps < total and outcome.diverged is None:
+        model.train()
+        losses = []
+        for images, labels in _on(device, train):
+            if outcome.steps == 0 and first_step is not None:
+                first_step(images, labels)
+            began = time.perf_counter()
+            _set_rates(optimizer, peak_rates, rate_factor(outcome.steps, total, recipe))
+            loss = F.cross_entropy(model(images), labels, label_smoothing=recipe.label_smoothing)
+            value = loss.item()
+            if not math.isfinite(value):
+                outcome.diverged = f"the loss was {value} at step {outcome.steps + 1} of {total}"
+                break
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if recipe.clip is not None:
+                nn.utils.clip_grad_norm_(trained, recipe.clip)
+            optimizer.step()
+            durations.append(time.perf_counter() - began)
+            losses.append(value)
+            outcome.steps += 1
+            outcome.images += len(labels)
+            progress(outcome.steps, total, value)
+            if outcome.steps == total:
+                break
+        if losses:
+            outcome.losses.append(sum(losses) / len(losses))
+        if outcome.diverged is None:
+            outcome.accuracy.append(evaluate(model, validation))
+    outcome.seconds = time.perf_counter() - started
+    outcome.step_seconds = median(durations) if durations else 0.0
+    return outcome
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loader: DataLoader[Batch]) -> float:
+    """Top-1 accuracy in [0, 1]."""
+    model.eval()
+    device = next(model.parameters()).device
+    right = total = 0
+    for images, labels in _on(device, loader):
+        right += int((model(images).argmax(dim=1) == labels).sum())
+        total += len(labels)
+    return right / total
+
+
+def rate_factor(step: int, total: int, recipe: Recipe) -> float:
+    """Learning rate over its peak at a 0-based step: linear warm-up, then a cosine to zero."""
+    warmup = recipe.warmup_steps
+    if warmup is None:
+        warmup = round(recipe.warmup_fraction * total)
+    warmup = min(warmup, total - 1)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, batch_size: int) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the parameters that train.
+
+    One group a (learning rate, weight decay): layer decay lowers the rate from the head down; vectors
+    (biases, norms, LayerScale) and embeddings are not decayed.
+    """
+    base = recipe.lr_for_batch(batch_size)
+    depth = len(model.blocks)  # type: ignore[arg-type]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            rate = base * recipe.layer_decay ** (depth + 1 - _layer(name, depth))
+            rate *= recipe.head_lr_scale if name.startswith("head.") else 1.0
+            decay = recipe.weight_decay if p.ndim > 1 and name not in _EMBEDDINGS else 0.0
+            groups.setdefault((rate, decay), []).append(p)
+    params = [{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(params, lr=base)
+    momentum = recipe.momentum if recipe.optimizer == "sgd_momentum" else 0.0
+    return torch.optim.SGD(params, lr=base, momentum=momentum)
+
+
+_EMBEDDINGS = frozenset({"pos_embed", "cls_token", "reg_token"})
+
+
+def _layer(name: str, depth: int) -> int:
+    """0 for what stands below the blocks, 1 to depth for them, depth + 1 above."""
+    if name.startswith("blocks."):
+        return int(name.split(".")[1]) + 1
+    below = name.startswith(("patch_embed", "norm_pre")) or name in _EMBEDDINGS
+    return 0 if below else depth + 1
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, peaks: list[float], factor: float) -> None:
+    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+        group["lr"] = peak * factor
+
+
+def _on(device: torch.device, loader: DataLoader[Batch]) -> Iterator[Batch]:
+    for images, labels in loader:
+        yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
