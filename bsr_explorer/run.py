@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import nn
 
@@ -25,7 +26,7 @@ from bsr_explorer.store.records import Record
 from bsr_explorer.train.data import Splits, load_splits, loader
 from bsr_explorer.train.datasets import default_data_dir
 from bsr_explorer.train.loop import evaluate, fit, make_optimizer
-from bsr_explorer.train.recipes import Recipe, recipe
+from bsr_explorer.train.recipes import IMAGENET, MeanStd, Recipe, recipe
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
@@ -106,6 +107,7 @@ class Job:
         data: name of a dataset or path of an image folder.
         data_dir: where datasets lie, or are put.
         weights: ``auto``, ``hub``, ``offline``, ``random`` or a file.
+        every_epoch: whether validation is evaluated after each epoch, and not at the end alone.
         test: whether the test set is evaluated too, once, at the end. A search never does.
     """
 
@@ -116,6 +118,7 @@ class Job:
     device: str = "auto"
     data_dir: Path | None = None
     test: bool = False
+    every_epoch: bool = False
 
 
 def fine_tune(
@@ -127,6 +130,7 @@ def fine_tune(
     device: str = "auto",
     data_dir: Path | None = None,
     test: bool = False,
+    every_epoch: bool = False,
     progress: Progress = lambda done, total, loss: None,
 ) -> Record:
     """Fine-tune a configuration and say everything about it in a record.
@@ -136,7 +140,7 @@ def fine_tune(
     Raises:
         UserError: bad input, found before training starts.
     """
-    job = Job(data, fidelity or Fidelity(), weights, seed, device, data_dir, test)
+    job = Job(data, fidelity or Fidelity(), weights, seed, device, data_dir, test, every_epoch)
     return run(config, job, progress)
 
 
@@ -147,12 +151,13 @@ def load_data(config: Config, job: Job) -> Splits:
         UserError: data that is not there, or that has another number of classes.
     """
     rules = recipe(job.fidelity.recipe, job.data, config.optimizer)
+    mean, std = rules.mean_std or _pretrained_mean_std(config, job.weights)
     splits = load_splits(
         job.data,
         image_size=job.fidelity.at(config).image_size,
         data_dir=job.data_dir or default_data_dir(),
-        mean=rules.mean_std[0],
-        std=rules.mean_std[1],
+        mean=mean,
+        std=std,
         augment=rules.augment,
         crop_scale=rules.crop_scale,
         train_size=job.fidelity.train_size,
@@ -166,15 +171,24 @@ def load_data(config: Config, job: Job) -> Splits:
     return splits
 
 
+def _pretrained_mean_std(config: Config, weights: str) -> MeanStd:
+    """The normalisation that the weights were pretrained with: timm says it of its own, and the offline
+    weights are DINOv2's, which took ImageNet's."""
+    if weights == "offline":
+        return IMAGENET
+    own = timm.get_pretrained_cfg(timm_name(config.model), allow_unregistered=True)
+    return (own.mean, own.std) if own is not None else IMAGENET
+
+
 def run(config: Config, job: Job, progress: Progress = lambda done, total, loss: None) -> Record:
     """Fine-tune one configuration as the job says."""
     actual = job.fidelity.at(config)
     predicted, expected = predict(config), predict(actual)
     rules = recipe(job.fidelity.recipe, job.data, config.optimizer)
-    splits = load_data(config, job)
     device = pick_device(job.device)
     model, used = _build(actual, job.weights, job.seed)
     model.to(device)
+    splits = load_data(config, replace(job, weights=used.source))
     torch.manual_seed(job.seed)
     saved: list[int] = []
     epochs = job.fidelity.epochs or _epochs(rules, len(splits.train), config.batch_size)
@@ -188,6 +202,7 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
         epochs,
         progress,
         first_step=lambda images, labels: saved.append(_saved_bytes(model, images, labels)),
+        every_epoch=job.every_epoch,
     )
     test = None
     if job.test and outcome.diverged is None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from bsr_explorer.errors import UserError
 
-out = Console(highlight=False, soft_wrap=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
 """Results."""
 
 err = Console(stderr=True, highlight=False)
@@ -28,13 +29,17 @@ def fail(message: str, code: int = 2) -> None:
 
 
 def table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", left: Sequence[int] = (0,)
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str = "",
+    left: Sequence[int] = (0,),
+    fold: Sequence[int] = (),
 ) -> Table:
-    """A table whose columns are right-aligned, but for those at the places ``left``."""
+    """A table of right-aligned columns, but for those at the places ``left``; those of ``fold`` may wrap."""
     made = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for place, column in enumerate(columns):
-        folds = place in left
-        made.add_column(column, justify="left" if folds else "right", no_wrap=not folds, overflow="fold")
+        justify: Literal["left", "right"] = "left" if place in left else "right"
+        made.add_column(column, justify=justify, no_wrap=place not in fold, overflow="fold")
     for row in rows:
         made.add_row(*row)
     return made

@@ -42,7 +42,14 @@ def _methods() -> None:
             for f in fields(method)
         ]
         rows.append((name, method.summary, ", ".join(takes) or "–", method.citation))
-    out.print(table(["method", "what it does", "arguments and defaults", "source"], rows, left=(0, 1, 2, 3)))
+    out.print(
+        table(
+            ["method", "what it does", "arguments and defaults", "source"],
+            rows,
+            left=(0, 1, 2, 3),
+            fold=(1, 2, 3),
+        )
+    )
 
 
 def _datasets() -> None:
@@ -57,4 +64,4 @@ def _datasets() -> None:
         for entry in list_datasets(default_data_dir())
     ]
     columns = ["data", "classes", "train / validation / test", "where", "what"]
-    out.print(table(columns, rows, left=(0, 3, 4)))
+    out.print(table(columns, rows, left=(0, 3, 4), fold=(4,)))

@@ -46,7 +46,7 @@ def show_front(made: Report, folder: Path) -> None:
         for point in made.front
     ]
     columns = ["accuracy %", "MB", "MiB", "saving", "GFLOPs a step", "saving", "trial", "method"]
-    out.print(table(columns, rows, title="Front: accuracy against memory", left=(7,)))
+    out.print(table(columns, rows, title="Front: accuracy against memory", left=(7,), fold=(7,)))
     full = made.front[0].full
     out.print(
         f"full fine-tuning: {format_bytes(full['counted_bytes'])}, {full['train_flops'] / 1e9:,.0f} GFLOPs a step\n\n"

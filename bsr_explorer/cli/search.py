@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bsr_explorer.search.space import Candidate, Space
     from bsr_explorer.store.records import Record
 
-TIME_LIMIT = 450.0
+TIME_LIMIT = 480.0
 """Seconds that a search takes if nothing else is said: with its start and its report, under 10 minutes."""
 
 
@@ -271,9 +271,10 @@ class _Watcher:
 
     def _left(self) -> float:
         assert self.candidate is not None
-        study = self.searching.study
-        each = self.clock.expected(self.candidate.config)
-        left = each * (study.trials - self.finished - self.share)
+        study, space = self.searching.study, self.searching.space
+        now = self.clock.expected(self.candidate.config) * (1 - self.share) if self.share else 0.0
+        to_come = study.trials - self.finished - (self.share > 0)
+        left = now + _mean_expected(space, self.clock) * max(0, to_come)
         spent = time.monotonic() - self.searching.started
         return max(0.0, left if study.time_limit is None else min(left, study.time_limit - spent))
 
@@ -314,14 +315,15 @@ def _show_plan(study: Study, space: Space, clock: Clock, folder: Path, searching
     )
 
 
-def _expected_total(study: Study, space: Space, clock: Clock) -> float:
-    known = [clock.expected(c.config) for c in space.known if space.fits(c)]
-    return sum(known) / len(known) * study.trials if known else 0.0
+def _mean_expected(space: Space, clock: Clock) -> float:
+    """Seconds of a trial, as the mean over the known configurations that fit."""
+    known = [c for c in space.known if space.fits(c)] or [space.smallest]
+    return sum(clock.expected(c.config) for c in known) / len(known)
 
 
 def _show_dry_run(study: Study, space: Space, clock: Clock, folder: Path, as_json: bool) -> None:
     low, high = space.range_bytes
-    seconds = _expected_total(study, space, clock)
+    seconds = _mean_expected(space, clock) * study.trials
     if as_json:
         answer = {
             "study": study.to_toml(),
@@ -345,18 +347,18 @@ def _show_dry_run(study: Study, space: Space, clock: Clock, folder: Path, as_jso
         ("counting", COUNTS[study.counts]),
         (
             "trials",
-            f"{study.trials}: {study.fidelity.train_size or 'all'} images × {study.fidelity.epochs} epochs, {trained} px",
+            f"{study.trials}: {study.fidelity.train_size or 'all'} images, {study.fidelity.epochs} epochs, {trained} px",
         ),
         ("expected time", format_seconds(seconds)),
         ("folder", str(folder)),
     ]
-    out.print(table([study.name, ""], rows, left=(0, 1)))
+    out.print(table([study.name, ""], rows, left=(0, 1), fold=(1,)))
     known = [
         (str(c.config.how), f"{in_mb(c.counted_bytes):,.0f}", "fits" if space.fits(c) else "does not fit")
         for c in space.known
     ]
     out.print()
-    out.print(table(["tried first", "MB", ""], known, left=(0, 2)))
+    out.print(table(["tried first", "MB", ""], known, left=(0, 2), fold=(0,)))
     out.print("\nNothing was trained or written (--dry-run).")
 
 

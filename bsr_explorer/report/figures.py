@@ -9,15 +9,20 @@ from typing import Any
 
 from bsr_explorer.report import style
 from bsr_explorer.report.front import Point
-from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import in_mb
+
+MEMORY_AXIS: dict[str, str] = {
+    "peak": "memory of a training step (MB)",
+    "saved": "saved activations of a training step (MB)",
+    "published": "memory by the BSR paper's accounting (MB)",
+}
 
 
 def accuracy_against_memory(every: Sequence[Point], ahead: Sequence[Point], folder: Path) -> list[Path]:
     """All trials, the front as a step line, the budget, and full fine-tuning as the reference."""
     study = every[0].record.study
     full, budget = in_mb(every[0].full["counted_bytes"]), in_mb(study["budget_bytes"])
-    with style.figure(5.0, 3.2) as (fig, axes):
+    with style.figure(5.8, 3.0) as (fig, axes):
         xs, ys = [in_mb(p.bytes) for p in ahead], [100 * p.accuracy for p in ahead]
         axes.step(
             [*xs, max(budget, xs[-1])],
@@ -46,10 +51,10 @@ def accuracy_against_memory(every: Sequence[Point], ahead: Sequence[Point], fold
         axes.axvline(full, color=style.VERMILION, lw=1, ls=":", label=f"full fine-tuning, {full:,.0f} MB")
         axes.set_xscale("log")
         _plain_ticks(axes)
-        axes.set_xlabel(f"memory of a step (MB): {COUNTS[study['counts']]}")
+        axes.set_xlabel(MEMORY_AXIS[study["counts"]])
         axes.set_ylabel("validation accuracy (%)")
         axes.grid(alpha=0.25, lw=0.5)
-        axes.legend(loc="lower right", frameon=True, framealpha=0.9)
+        fig.legend(loc="outside right upper", frameon=False)
         return style.save(fig, folder, "front")
 
 
@@ -57,7 +62,9 @@ def memory_by_block(chosen: Sequence[Point], folder: Path) -> list[Path]:
     """Memory of each block stacked by kind: a panel a configuration, full fine-tuning first."""
     panels = [("full fine-tuning", chosen[0].full)]
     panels += [(f"{p.method}  ({100 * p.accuracy:.1f}%)", p.record.predicted) for p in chosen]
-    with style.figure(5.5, 1.25 * len(panels) + 0.5, nrows=len(panels), sharex=True, squeeze=False) as (
+    with style.figure(
+        5.5, 1.25 * len(panels) + 0.5, nrows=len(panels), sharex=True, sharey=True, squeeze=False
+    ) as (
         fig,
         grid,
     ):

@@ -48,8 +48,9 @@ def report(folder: Path) -> Report:
 
 
 def _shown(ahead: list[Point], chosen: Point) -> list[Point]:
-    """The ends of the front and the recommended point between them."""
-    return list(dict.fromkeys([ahead[0], chosen, ahead[-1]]))
+    """The ends of the front, the recommended point, and what lies halfway between them in rank."""
+    places = {0, len(ahead) // 3, 2 * len(ahead) // 3, ahead.index(chosen), len(ahead) - 1}
+    return [ahead[place] for place in sorted(places)]
 
 
 def _page(records: dict[int, Record], every: list[Point], ahead: list[Point], chosen: Recommendation) -> str:

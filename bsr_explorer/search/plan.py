@@ -21,10 +21,10 @@ from bsr_explorer.train.recipes import recipe
 OVERHEAD_SECONDS = 3.0
 """Of a trial beside its steps: building the model, loading weights, writing the record."""
 
-SPARE = 0.75
+SPARE = 0.8
 """Share of the time limit to plan for: machines are noisy, and finishing late is worse than early."""
 
-LEAST_IMAGES = 320
+LEAST_IMAGES = 256
 """Training images under which a smaller proxy image size is the better use of the time."""
 
 MOST_IMAGES = 2000
@@ -77,7 +77,7 @@ def expected_seconds(config: Config, fidelity: Fidelity, speed: Speed) -> float:
     costs = predict(actual)
     epochs, images, validation = fidelity.epochs or 0, fidelity.train_size or 0, fidelity.val_size or 0
     each = epochs * images * costs.train_flops / speed.train
-    check = epochs * validation * costs.forward_flops / speed.forward
+    check = validation * costs.forward_flops / speed.forward
     return OVERHEAD_SECONDS + (each + check) / config.batch_size
 
 
@@ -160,11 +160,15 @@ def settle(study: Study, space: Space, job: Job, time_limit: float) -> tuple[Stu
     )
     if study.weights == "auto":
         study = replace(study, weights=used.source)
-    planned = fidelity.image_size or proxy_sizes(config)[-1]
+    sizes = proxy_sizes(config)
+    planned = fidelity.image_size or sizes[min(1, len(sizes) - 1)]
     speed = calibrate(replace(config.with_method("full"), image_size=planned), job.device)
     limit = study.time_limit or time_limit
     study = replace(study, time_limit=limit)
-    splits = load_data(config, replace(job, data=study.data, fidelity=replace(fidelity, image_size=planned)))
+    splits = load_data(
+        config,
+        replace(job, data=study.data, weights=used.source, fidelity=replace(fidelity, image_size=planned)),
+    )
     available = (len(splits.train), len(splits.validation))
     candidates = [c.config for c in space.known if space.fits(c)] or [space.smallest.config]
     fidelity = plan(candidates, study.trials, fidelity, limit, speed, available)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -134,7 +135,9 @@ class Search:
             directions=["maximize", "minimize"],
             load_if_exists=True,
         )
-        self.optuna.set_metric_names(["validation accuracy", f"{study.counts} bytes"])
+        with warnings.catch_warnings():  # optuna calls naming the objectives experimental
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.optuna.set_metric_names(["validation accuracy", f"{study.counts} bytes"])
         self.repaired = self._repair()
         self.started = time.monotonic()
 

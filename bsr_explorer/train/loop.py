@@ -24,7 +24,7 @@ class Outcome:
     """What a fine-tune came to.
 
     Attributes:
-        accuracy: top-1 accuracies on validation, in [0, 1], after each epoch.
+        accuracy: top-1 accuracies on validation, in [0, 1], the last one of the finished model.
         losses: mean training loss of each epoch.
         steps, images: what was trained.
         seconds: wall clock, evaluation included.
@@ -49,6 +49,7 @@ def fit(
     epochs: int,
     progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
     first_step: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
+    every_epoch: bool = False,
 ) -> Outcome:
     """Fine-tune the parameters that require a gradient.
 
@@ -58,6 +59,7 @@ def fit(
         epochs: passes over ``train``; ``recipe.steps``, if given, ends training earlier.
         progress: called after every step with steps done, steps in all and the loss.
         first_step: called with the first batch before it is trained on.
+        every_epoch: evaluate after each epoch, and not at the end alone.
     """
     device = next(model.parameters()).device
     batch_size = train.batch_size or 1
@@ -93,7 +95,7 @@ def fit(
                 break
         if losses:
             outcome.losses.append(sum(losses) / len(losses))
-        if outcome.diverged is None:
+        if outcome.diverged is None and (every_epoch or outcome.steps == total):
             outcome.accuracy.append(evaluate(model, validation))
     outcome.seconds = time.perf_counter() - started
     outcome.step_seconds = median(durations) if durations else 0.0

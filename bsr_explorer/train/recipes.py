@@ -9,8 +9,10 @@ from bsr_explorer.errors import UserError, unknown
 
 Augment = Literal["none", "flip", "crop", "crop_flip"]
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+MeanStd = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+IMAGENET: MeanStd = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF: MeanStd = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Recipe:
         warmup_steps: steps of linear warm-up, or None: ``warmup_fraction`` of all steps.
         clip: largest norm of the gradient, or None.
         length: epochs, unless ``steps`` says otherwise.
-        mean_std: normalisation of the images.
+        mean_std: normalisation of the images, or None: as the weights were pretrained.
     """
 
     name: str
@@ -47,7 +49,7 @@ class Recipe:
     warmup_fraction: float = 0.1
     augment: Augment = "none"
     crop_scale: tuple[float, float] = (0.05, 1.0)
-    mean_std: tuple[tuple[float, float, float], tuple[float, float, float]] = IMAGENET
+    mean_std: MeanStd | None = None
 
     def lr_for_batch(self, batch_size: int) -> float:
         """The peak learning rate at a batch size."""
@@ -96,6 +98,7 @@ RECIPES: dict[str, Recipe] = {
         layer_decay=0.75,
         label_smoothing=0.1,
         augment="crop_flip",
+        mean_std=IMAGENET,
     ),
     "paper-vit-b": _PAPER_VIT_B,
 }
