@@ -1,0 +1,142 @@
+"""Is a prediction exact? Random configurations, each compared with a real step, operation by operation.
+
+    python benchmarks/exactness.py --configs 300
+
+Prints how many configurations were compared and how many missed by a byte or a FLOP: 0 is expected. About
+5 minutes on 2 CPU cores. Models of different geometry (small ones made for this, and timm's), random
+subsets of blocks, keep schedules, fusing, attention paths, and batch sizes 1, 2, 5 and 8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.progress import track
+from timm.layers import SwiGLUPacked
+from timm.models.vision_transformer import VisionTransformer
+
+from bsr_explorer.cost.peak import step_ledger
+from bsr_explorer.measure.step import measure_step
+from bsr_explorer.methods import BitFit, Bsr, Full, Last, Linear, Method
+from bsr_explorer.methods.surgery import use_attention_path
+from bsr_explorer.models.geometry import read_geometry
+from bsr_explorer.models.vit import step_tape
+from bsr_explorer.train.loop import make_optimizer
+from bsr_explorer.train.recipes import Recipe
+
+BATCHES = (1, 2, 5, 8)
+OPTIMIZERS = ("adamw", "sgd", "sgd_momentum")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration of a model that is made for it."""
+
+    shape: dict[str, Any]
+    method: Method
+    batch: int
+    attention: str
+    optimizer: str
+
+    def __str__(self) -> str:
+        return f"{self.shape} {self.method} batch {self.batch} {self.attention} {self.optimizer}"
+
+
+def draw(rng: random.Random) -> Case:
+    """A random configuration; models have 2 to 48 blocks, most of them few."""
+    depth = rng.choice((2, 3, 4, 6, 12, 12, rng.randint(13, 48)))
+    heads = rng.choice((1, 2, 3, 4))
+    patch = rng.choice((4, 8, 14, 16))
+    pool = rng.choice(("token", "token", "avg"))
+    class_token = pool == "token" or rng.random() < 0.7
+    shape: dict[str, Any] = {
+        "img_size": patch * rng.randint(2, 6),
+        "patch_size": patch,
+        "embed_dim": heads * rng.choice((8, 16, 24)),
+        "depth": depth,
+        "num_heads": heads,
+        "mlp_ratio": rng.choice((2.0, 3.0, 4.0)),
+        "num_classes": rng.choice((2, 10, 100)),
+        "qkv_bias": rng.random() < 0.8,
+        "init_values": rng.choice((None, 1e-5)),
+        "class_token": class_token,
+        "reg_tokens": rng.choice((0, 0, 4)) if class_token else 0,
+        "no_embed_class": rng.random() < 0.3,
+        "pre_norm": rng.random() < 0.15,
+        "global_pool": pool,
+        "fc_norm": rng.choice((None, False, True)),
+    }
+    if rng.random() < 0.15:
+        shape |= {"mlp_layer": SwiGLUPacked, "act_layer": torch.nn.SiLU}
+    return Case(shape, _method(rng, depth, class_token), rng.choice(BATCHES), rng.choice(("fused", "math")), rng.choice(OPTIMIZERS))
+
+
+def _method(rng: random.Random, depth: int, class_token: bool) -> Method:
+    others = (Full(), Linear(), BitFit(), Last(rng.randint(1, depth)))
+    if rng.random() < 0.2:
+        return rng.choice(others)
+    blocks = tuple(block for block in range(depth) if rng.random() < rng.choice((0.1, 0.5, 0.9)))
+    places = [block for block in range(depth) if rng.random() < 0.4] if class_token else []
+    keep = {block: rng.choice((0.05, 0.3, 0.5, 0.7, 0.9, 1.0, round(rng.uniform(0.01, 1), 3))) for block in places}
+    head, norm = rng.random() < 0.9, rng.random() < 0.9
+    return Bsr(blocks, keep, rng.random() < 0.5, head or not blocks, norm)
+
+
+def compare(case: Case, seed: int) -> Counter[str]:
+    """What of a case was missed: by kind, the sum of the differences (empty if nothing was)."""
+    torch.manual_seed(seed)
+    model: Any = VisionTransformer(**case.shape)
+    geometry = read_geometry(model)
+    tape = case.method.rewrite(step_tape(geometry, case.batch, case.attention))
+    predicted = step_ledger(tape, case.optimizer)
+    use_attention_path(model, case.attention)
+    model = case.method.apply(model)
+    images = torch.randn(case.batch, 3, geometry.image_size, geometry.image_size)
+    labels = torch.randint(geometry.num_classes, (case.batch,))
+    rules = Recipe("", "", case.optimizer, lr=1e-4, weight_decay=0.0, epochs=1, batch_size=case.batch)
+    measurement = measure_step(model, images, labels, make_optimizer(model, rules, case.batch))
+    missed: Counter[str] = Counter()
+    for row in (predicted - measurement.ledger).rows:
+        if row.kind not in ("forward", "backward"):  # the counter gives FLOPs for the whole step
+            missed[row.kind] += abs(row.bytes)
+    for name in ("forward_flops", "train_flops"):
+        difference = abs(getattr(predicted, name) - getattr(measurement.ledger, name))
+        if difference:
+            missed[name] += difference
+    missed.update({f"uncounted {name}": 1 for name in measurement.uncounted})
+    return missed
+
+
+def main() -> None:
+    """Compare, and say how many missed; exit 1 if any did."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    cases = [draw(rng) for _ in range(options.configs)]
+    misses = []
+    for number, case in enumerate(track(cases, "comparing", disable=options.json)):
+        if missed := compare(case, number):
+            misses.append({"case": str(case), "missed": dict(missed)})
+    kinds = Counter(type(case.method).__name__ for case in cases)
+    answer = {"configurations": len(cases), "misses": len(misses), "methods": dict(kinds), "missed": misses}
+    if options.json:
+        print(json.dumps(answer))
+    else:
+        for miss in misses:
+            print(miss)
+        print(f"{len(cases)} configurations ({dict(kinds)}): {len(misses)} missed by a byte or a FLOP")
+    sys.exit(bool(misses))
+
+
+if __name__ == "__main__":
+    main()
