@@ -75,7 +75,13 @@ def draw(rng: random.Random) -> Case:
     }
     if rng.random() < 0.15:
         shape |= {"mlp_layer": SwiGLUPacked, "act_layer": torch.nn.SiLU}
-    return Case(shape, _method(rng, depth, class_token), rng.choice(BATCHES), rng.choice(("fused", "math")), rng.choice(OPTIMIZERS))
+    return Case(
+        shape,
+        _method(rng, depth, class_token),
+        rng.choice(BATCHES),
+        rng.choice(("fused", "math")),
+        rng.choice(OPTIMIZERS),
+    )
 
 
 def _method(rng: random.Random, depth: int, class_token: bool) -> Method:
@@ -84,7 +90,9 @@ def _method(rng: random.Random, depth: int, class_token: bool) -> Method:
         return rng.choice(others)
     blocks = tuple(block for block in range(depth) if rng.random() < rng.choice((0.1, 0.5, 0.9)))
     places = [block for block in range(depth) if rng.random() < 0.4] if class_token else []
-    keep = {block: rng.choice((0.05, 0.3, 0.5, 0.7, 0.9, 1.0, round(rng.uniform(0.01, 1), 3))) for block in places}
+    keep = {
+        block: rng.choice((0.05, 0.3, 0.5, 0.7, 0.9, 1.0, round(rng.uniform(0.01, 1), 3))) for block in places
+    }
     head, norm = rng.random() < 0.9, rng.random() < 0.9
     return Bsr(blocks, keep, rng.random() < 0.5, head or not blocks, norm)
 
@@ -116,7 +124,9 @@ def compare(case: Case, seed: int) -> Counter[str]:
 
 def main() -> None:
     """Compare, and say how many missed; exit 1 if any did."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--configs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")

@@ -33,7 +33,9 @@ KEEP = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 
 def main() -> None:
     """Time both, and print configurations a second."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="deit_s")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
@@ -75,7 +77,9 @@ def main() -> None:
         return
     print(f"grid: {count:,} configurations in {whole:.3f} s, {count / whole:,.0f} a second on one core")
     print(f"one prediction alone: {1000 * scalar:.1f} ms")
-    print(f"one tracing measurement (batch 1): {1000 * traced:.0f} ms, {traced * count / whole:,.0f} times a grid entry")
+    print(
+        f"one tracing measurement (batch 1): {1000 * traced:.0f} ms, {traced * count / whole:,.0f} times a grid entry"
+    )
 
 
 def _median_seconds(work: Callable[[], object], repeats: int) -> float:

@@ -33,7 +33,9 @@ METHODS = (
 
 def main() -> None:
     """Run what is missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("reports/learning"))
     parser.add_argument("--model", default="deit_s")
     parser.add_argument("--data", default="fashion_mnist")

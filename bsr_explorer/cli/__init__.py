@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -11,7 +12,6 @@ from bsr_explorer.version import __version__
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -48,8 +48,16 @@ def main() -> None:
 
     _register()
     try:
-        app()
+        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
         fail("stopped", code=130)
+    except Exception as error:
+        # typer's own usage errors, whose classes have moved between its versions
+        say = getattr(error, "format_message", None)
+        if say is None:
+            raise
+        fail(say())
+    else:
+        sys.exit(code if isinstance(code, int) else 0)

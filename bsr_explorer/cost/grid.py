@@ -106,58 +106,56 @@ def grid(
         masks: trained blocks, (masks, depth).
         schedules: see ``schedule``.
     """
-    states = _states(masks)
+    states, live = _states(masks), masks.any(axis=1).astype(int)
     sums = np.stack(
-        [
-            np.stack([_costs(geometry, states, masks, drops, batch, attention) for drops in schedules])
-            for batch in batch_sizes
-        ]
-    )  # (batch sizes, schedules, masks, columns)
-    standing, quarter = _standing(geometry, masks, optimizer)
+        [_costs(geometry, states, live, schedules, batch, attention) for batch in batch_sizes], axis=1
+    )  # (columns, batch sizes, schedules, masks)
+    standing, paper = _standing(geometry, masks, optimizer)
     inputs = [sum(row.bytes for row in input_rows(step_tape(geometry, b, attention))) for b in batch_sizes]
-    saved = sums[..., SAVED]
     return Grid(
         masks,
         tuple(schedules),
         tuple(batch_sizes),
-        saved_bytes=saved,
-        held_bytes=saved + standing + np.array(inputs)[:, None, None],
-        published_bytes=sums[..., PUBLISHED] * np.array(batch_sizes)[:, None, None] + quarter,
-        forward_flops=sums[..., FORWARD],
-        train_flops=sums[..., FORWARD] + sums[..., BACKWARD],
+        saved_bytes=sums[SAVED],
+        held_bytes=sums[SAVED] + standing + np.array(inputs)[:, None, None],
+        published_bytes=sums[PUBLISHED] * np.array(batch_sizes)[:, None, None] + paper,
+        forward_flops=sums[FORWARD],
+        train_flops=sums[FORWARD] + sums[BACKWARD],
     )
 
 
 def _states(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """One-hot state of each block, (masks, depth · 4): 2 · (a gradient arrives from below) + (trains)."""
+    """One-hot state of each block, (depth · 4, masks): 2 · (a gradient arrives from below) + (trains)."""
     count, depth = masks.shape
     below = np.cumsum(masks, axis=1) - masks > 0
     state = 2 * below + masks
-    one_hot: NDArray[np.float64] = (state[..., None] == np.arange(4)).reshape(count, depth * 4).astype(float)
-    return one_hot
+    one_hot = (state[..., None] == np.arange(4)).reshape(count, depth * 4)
+    return np.ascontiguousarray(one_hot.T, dtype=np.float64)
 
 
 def _costs(
     geometry: Geometry,
     states: NDArray[np.float64],
-    masks: NDArray[np.bool_],
-    drops: Schedule,
+    live: NDArray[np.int64],
+    schedules: Sequence[Schedule],
     batch: int,
     attention: str,
 ) -> Counts:
-    """(masks, columns) for one schedule and batch size."""
-    rates, fuse = dict(drops[0]), drops[1]
-    tokens, table = geometry.tokens, []
-    for block in range(geometry.depth):
-        entry, tokens = _block_entry(geometry, batch, tokens, attention, rates.get(block, 1.0), fuse)
-        table.append(entry)
-    weights = np.array(table, dtype=np.float64).reshape(geometry.depth * 4, 4)
-    assert np.abs(weights).sum(axis=0).max() < _EXACT
-    stem, tails = _ends(geometry, batch, tokens, attention)
-    live = masks.any(axis=1).astype(int)
-    blocks: Counts = (states @ weights).astype(np.int64)
-    total: Counts = blocks + np.array(stem) + np.array(tails)[live]
-    return total
+    """(columns, schedules, masks) for one batch size."""
+    tables, ends = [], []
+    for drops, fuse in schedules:
+        rates, tokens, table = dict(drops), geometry.tokens, []
+        for block in range(geometry.depth):
+            entry, tokens = _block_entry(geometry, batch, tokens, attention, rates.get(block, 1.0), fuse)
+            table.append(entry)
+        tables.append(table)
+        stem, tails = _ends(geometry, batch, tokens, attention)
+        ends.append([[s + t for s, t in zip(stem, tail, strict=True)] for tail in tails])
+    weights = np.array(tables, dtype=np.float64).reshape(len(schedules), -1, 4).transpose(2, 0, 1)
+    assert np.abs(weights).sum(axis=2).max() < _EXACT
+    outside: Counts = np.array(ends).transpose(2, 0, 1)  # (columns, schedules, without and with a gradient)
+    blocks: Counts = (weights @ states).astype(np.int64)
+    return blocks + outside[:, :, live]
 
 
 @lru_cache(maxsize=4096)

@@ -97,6 +97,9 @@ def check_model(model: str) -> None:
             f"--model: unknown model {model!r}{hint}; choose an alias ({', '.join(ALIASES)}) "
             "or the timm name of a vision transformer"
         )
+    tags = timm.list_pretrained(f"{base}.*")
+    if model != base and model not in tags:
+        raise UserError(f"--model: {base} has no pretrained tag {model[len(base) + 1 :]!r}; choose from {', '.join(tags)}")
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,20 @@
+"""The step-time benchmark compares a method with full fine-tuning in pairs."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks import step_time
+from bsr_explorer import Config
+
+
+def test_ratios_of_full_to_itself_are_one_but_for_time() -> None:
+    full = Config("deit_t", 32, batch_size=2, method="full")
+    row = step_time.compare(full, full, 1, torch.device("cpu"))
+    assert row["saved"] == row["held"] == row["published_32"] == 1
+
+
+def test_bsr_holds_less_than_full() -> None:
+    full = Config("deit_t", 64, batch_size=2, method="full")
+    row = step_time.compare(full, full.with_method("bsr"), 1, torch.device("cpu"))
+    assert min(float(str(row[key])) for key in ("saved", "held", "published_32")) > 1.5

@@ -1,0 +1,147 @@
+"""What several tests share: toy models, a small finished study, and the command line in this process."""
+
+from __future__ import annotations
+
+import os
+
+# Two threads that share two busy cores wait for each other far longer than one thread works.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.search.search import Search, open_folder
+from bsr_explorer.search.space import Candidate, Space, default_space
+from bsr_explorer.store.records import Record
+from bsr_explorer.store.study import Study
+
+MakeStudy = Callable[..., Study]
+OpenSearch = Callable[..., Search]
+
+
+@pytest.fixture(scope="session")
+def toy() -> str:
+    """The name of a vision transformer of 4 blocks that trains in no time; ``toy_2`` has 2 blocks."""
+    from timm.models import register_model
+    from timm.models.vision_transformer import VisionTransformer
+
+    def build(depth: int, options: dict[str, Any]) -> VisionTransformer:
+        wanted = {key: options[key] for key in ("img_size", "num_classes") if key in options}
+        return VisionTransformer(patch_size=16, embed_dim=32, depth=depth, num_heads=2, **wanted)
+
+    def toy(pretrained: bool = False, **options: Any) -> VisionTransformer:
+        return build(4, options)
+
+    def toy_2(pretrained: bool = False, **options: Any) -> VisionTransformer:
+        return build(2, options)
+
+    register_model(toy)
+    register_model(toy_2)
+    return "toy"
+
+
+@pytest.fixture(scope="session")
+def make_study(toy: str) -> MakeStudy:
+    """A study of the toy model: trains in no time, at 32 of 48 pixels, and cannot afford ``full``."""
+
+    def make(**changed: Any) -> Study:
+        config = Config(**{"model": toy, "image_size": 48, "batch_size": 4, **changed.pop("config", {})})
+        settings: dict[str, Any] = {
+            "name": "toy-study",
+            "config": config,
+            "budget": "1400KB",
+            "counts": "peak",
+            "data": "digits",
+            "weights": "random",
+            "fidelity": Fidelity(image_size=32, train_size=20, val_size=20, epochs=1),
+            "trials": 7,
+        }
+        if "space" not in changed:
+            from bsr_explorer.predict import geometry_of
+
+            settings["space"] = default_space(geometry_of(config))
+        return Study(**{**settings, **changed})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def open_search() -> OpenSearch:
+    """Opens, or reopens, the search of a study in a folder."""
+
+    def open_it(study: Study, folder: Path, sampler: Any = None) -> Search:
+        from bsr_explorer.run import Job
+
+        study = open_folder(study, folder, "bsr-explore search")
+        job = Job(data=study.data, fidelity=study.fidelity, weights=study.weights, device="cpu")
+        return Search(study, folder, Space(study), job, sampler)
+
+    return open_it
+
+
+class Quiet:
+    """Watches a search and says nothing."""
+
+    def trial_starts(self, number: int, candidate: Candidate, finished: int) -> None:
+        """Say nothing."""
+
+    def step(self, done: int, total: int, loss: float) -> None:
+        """Say nothing."""
+
+    def trial_ends(self, number: int, record: Record) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="session")
+def finished_once(
+    make_study: MakeStudy, open_search: OpenSearch, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished study of 7 trials. Not to be changed; see ``study_folder``."""
+    folder = tmp_path_factory.mktemp("finished") / "toy-study"
+    ended = open_search(make_study(), folder).run(Quiet())
+    assert (ended.because, ended.finished) == ("trials", 7)
+    return folder
+
+
+@pytest.fixture
+def study_folder(finished_once: Path, tmp_path: Path) -> Path:
+    """A copy of a finished study of 7 trials."""
+    return Path(shutil.copytree(finished_once, tmp_path / "toy-study"))
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Done]:
+    """Runs the command line in this process, in an empty working directory."""
+    from bsr_explorer.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BSR_EXPLORER_DATA", str(tmp_path / "data"))
+
+    def run(*arguments: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["bsr-explore", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        code = ended.value.code
+        return Done(code if isinstance(code, int) else int(code is not None), said.out, said.err)
+
+    return run

@@ -1,0 +1,265 @@
+"""Fine-tuning into a record: the same each time, complete, and true to its prediction."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bsr_explorer import run as run_module
+from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.errors import UserError
+from bsr_explorer.predict import predict
+from bsr_explorer.run import Job, build, fine_tune, load_data, pick_device
+from bsr_explorer.store.records import Record
+from bsr_explorer.train.data import ImageSplit
+from bsr_explorer.train.recipes import HALF, IMAGENET, RECIPES
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+BSR = "bsr(blocks=(0, 2), keep={1: 0.5}, fuse=True)"
+CONFIG = Config(model="toy", image_size=48, batch_size=4, method=BSR)
+PROXY = Fidelity(image_size=32, train_size=20, val_size=20, epochs=1)
+
+
+def tune(config: Config = CONFIG, fidelity: Fidelity = PROXY, **options: Any) -> Record:
+    return fine_tune(config, "digits", fidelity, **{"weights": "random", "device": "cpu", **options})
+
+
+def change_recipe(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    monkeypatch.setitem(RECIPES, "short", replace(RECIPES["short"], **changes))
+
+
+@pytest.fixture(scope="module")
+def record(toy: str) -> Record:
+    return tune(seed=3)
+
+
+# --- the same each time ---------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_result(record: Record) -> None:
+    again = tune(seed=3)
+    assert (again.losses, again.accuracy, again.history) == (record.losses, record.accuracy, record.history)
+
+
+def test_another_seed_gives_other_losses(record: Record) -> None:
+    assert tune(seed=4).losses != record.losses
+
+
+def test_the_result_does_not_depend_on_what_was_drawn_before(record: Record) -> None:
+    torch.manual_seed(12345)
+    torch.rand(7)
+    assert tune(seed=3).losses == record.losses
+
+
+# --- the record -----------------------------------------------------------------------------------------
+
+
+def test_the_record_says_everything(record: Record) -> None:
+    assert record.status == "finished"
+    assert record.reason == ""
+    assert record.config == CONFIG.to_dict()
+    assert record.method == BSR
+    assert record.key == CONFIG.key(depth=4)
+    assert record.fidelity == asdict(PROXY)
+    assert (record.data, record.seed, record.weights) == ("digits", 3, "random: seed 3")
+    assert "validation 20" in record.split
+    assert record.accuracy == record.history[-1]
+    assert 0 <= record.accuracy <= 1
+    assert len(record.losses) == 1
+    assert 0 < record.step_seconds < record.seconds
+    assert record.images_trained == 20
+    assert record.provenance["device"] == "cpu"
+
+
+def test_the_record_survives_json(record: Record) -> None:
+    assert Record.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
+def test_the_fidelity_of_the_record_leaves_no_epochs_or_size_open() -> None:
+    record = tune(fidelity=Fidelity(train_size=10, val_size=10))
+    assert record.fidelity["image_size"] == CONFIG.image_size
+    assert record.fidelity["epochs"] == RECIPES["short"].epochs == len(record.losses)
+
+
+# --- prediction and measurement -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["full", "linear", "bitfit", "last(k=2)", BSR])
+def test_saved_bytes_are_measured_as_predicted_at_the_size_trained(method: str) -> None:
+    config = CONFIG.with_method(method)
+    record = tune(config)
+    trained = predict(PROXY.at(config))
+    assert record.measured == {
+        "image_size": 32,
+        "batch_size": 4,
+        "saved_bytes": trained.saved_bytes,
+        "predicted_saved_bytes": trained.saved_bytes,
+    }
+
+
+def test_saved_bytes_of_a_real_model_are_measured_as_predicted() -> None:
+    record = tune(replace(CONFIG, model="deit_t", method="bsr"), replace(PROXY, train_size=10))
+    assert record.measured is not None
+    assert record.measured["saved_bytes"] == record.measured["predicted_saved_bytes"] > 0
+
+
+def test_memory_is_predicted_at_the_size_of_the_configuration(record: Record) -> None:
+    assert record.predicted == predict(CONFIG).summary()
+    assert record.measured is not None
+    assert record.predicted["saved_bytes"] > record.measured["saved_bytes"]
+
+
+@pytest.mark.xfail(strict=True, reason="the batch trained on is smaller than the one predicted for")
+def test_saved_bytes_agree_with_fewer_images_than_a_batch() -> None:
+    record = tune(replace(CONFIG, batch_size=32))  # 20 training images
+    assert record.measured is not None
+    assert record.measured["saved_bytes"] == record.measured["predicted_saved_bytes"]
+
+
+# --- divergence -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_divergence_is_a_result(monkeypatch: pytest.MonkeyPatch, test: bool) -> None:
+    change_recipe(monkeypatch, lr=1e30, clip=None, warmup_steps=0)
+    record = tune(CONFIG.with_method("full"), test=test)
+    assert record.status == "diverged"
+    assert "the loss was nan at step 2 of 5" in record.reason
+    assert record.accuracy is None
+    assert record.test_accuracy is None
+    assert record.images_trained == 4
+    assert record.measured is not None  # the first step was good
+    assert Record.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
+@pytest.mark.xfail(strict=True, reason="nothing looks at the model after the last step")
+def test_divergence_in_the_last_step_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_recipe(monkeypatch, lr=1e30, clip=None, warmup_steps=0, steps=1)
+    assert tune(CONFIG.with_method("full")).status == "diverged"
+
+
+# --- validation and test --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_the_test_set_is_seen_only_when_asked(monkeypatch: pytest.MonkeyPatch, test: bool) -> None:
+    seen: set[int] = set()
+    read = ImageSplit.__getitems__
+
+    def watched(self: ImageSplit, items: list[int]) -> Any:
+        seen.add(len(self))
+        return read(self, items)
+
+    monkeypatch.setattr(ImageSplit, "__getitems__", watched)
+    record = tune(test=test)
+    assert (record.test_accuracy is not None) == test
+    assert seen == ({20, 360} if test else {20})  # the test set of digits has 360 images
+
+
+def test_validation_after_every_epoch_is_in_the_history() -> None:
+    record = tune(fidelity=replace(PROXY, epochs=3), every_epoch=True)
+    assert len(record.history) == len(record.losses) == 3
+    assert record.accuracy == record.history[-1]
+
+
+def test_without_asking_there_is_one_validation() -> None:
+    assert len(tune(fidelity=replace(PROXY, epochs=3)).history) == 1
+
+
+def test_a_recipe_of_steps_trains_that_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_recipe(monkeypatch, steps=7)
+    steps: list[int] = []
+    record = fine_tune(
+        CONFIG,
+        fidelity=replace(PROXY, epochs=None),
+        weights="random",
+        device="cpu",
+        progress=lambda done, total, loss: steps.append(total - done),
+    )
+    assert steps == [6, 5, 4, 3, 2, 1, 0]
+    assert record.images_trained == 28
+    assert record.fidelity["epochs"] == 2  # of 5 steps each
+
+
+# --- what is refused ------------------------------------------------------------------------------------
+
+
+def test_another_number_of_classes_is_refused() -> None:
+    with pytest.raises(UserError, match="--num-classes: the configuration has 7 classes and digits has 10"):
+        tune(replace(CONFIG, num_classes=7))
+
+
+def test_a_recipe_of_another_optimiser_is_refused() -> None:
+    with pytest.raises(UserError, match="--optimizer: 'sgd' does not go with --recipe short"):
+        tune(replace(CONFIG, optimizer="sgd"))
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda"])
+def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--device: .*choose"):
+        pick_device(device)
+
+
+def test_auto_is_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == torch.device("cpu")
+
+
+# --- build and load -------------------------------------------------------------------------------------
+
+
+def test_build_applies_the_method() -> None:
+    model = build(CONFIG)
+    trained = {
+        name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad and "blocks" in name
+    }
+    assert trained == {"0", "2"}
+    assert model(torch.zeros(2, 3, 48, 48)).shape == (2, 10)
+
+
+def test_build_depends_on_the_seed_alone() -> None:
+    one, same, other = build(CONFIG, seed=1), build(CONFIG, seed=1), build(CONFIG, seed=2)
+    assert torch.equal(one.head.weight, same.head.weight)
+    assert not torch.equal(one.patch_embed.proj.weight, other.patch_embed.proj.weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "weights", "recipe", "expected"),
+    [
+        ("deit_t", "adamw", "hub", "short", IMAGENET),
+        ("vit_t", "adamw", "hub", "short", HALF),
+        ("vit_t", "adamw", "offline", "short", IMAGENET),
+        ("deit_t", "sgd_momentum", "hub", "paper-vit-b", HALF),
+        ("toy", "adamw", "random", "short", IMAGENET),
+    ],
+)
+def test_images_are_normalised_as_the_weights_were_trained(
+    monkeypatch: pytest.MonkeyPatch, model: str, optimizer: str, weights: str, recipe: str, expected: Any
+) -> None:
+    asked: dict[str, Any] = {}
+    load_splits = run_module.load_splits
+
+    def watched(data: str, **options: Any) -> Any:
+        asked.update(options)
+        return load_splits(data, **options)
+
+    monkeypatch.setattr(run_module, "load_splits", watched)
+    config = Config(model=model, image_size=48, optimizer=optimizer)
+    job = Job(weights=weights, fidelity=replace(PROXY, recipe=recipe), data_dir=Path("nowhere"))
+    assert len(load_data(config, job).train) == 20
+    assert (asked["mean"], asked["std"]) == expected
+    assert asked["image_size"] == 32
+
+
+def test_a_job_has_the_arguments_of_fine_tune() -> None:
+    import inspect
+
+    arguments = set(inspect.signature(fine_tune).parameters) - {"config", "progress"}
+    assert {f.name for f in fields(Job)} == arguments
