@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import err, format_seconds, out, parse_seconds, table
+from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, table
+from bsr_explorer.cli.progress import mean_expected, watching
 from bsr_explorer.cli.report import show_front
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
@@ -29,8 +26,7 @@ if TYPE_CHECKING:
     from bsr_explorer.report.report import Report
     from bsr_explorer.search.plan import Clock
     from bsr_explorer.search.search import Ended, Search
-    from bsr_explorer.search.space import Candidate, Space
-    from bsr_explorer.store.records import Record
+    from bsr_explorer.search.space import Space
 
 TIME_LIMIT = 480.0
 """Seconds that a search takes if nothing else is said: with its start and its report, under 10 minutes."""
@@ -186,6 +182,7 @@ def _run(study: Study, folder: Path, data_dir: Path, device: str, dry_run: bool,
     from bsr_explorer.search import plan
     from bsr_explorer.search.search import Search, check_writable, open_folder, stored_study
     from bsr_explorer.search.space import Space
+    from bsr_explorer.store.records import read_records
 
     check_writable(folder)
     space = Space(study)
@@ -205,6 +202,11 @@ def _run(study: Study, folder: Path, data_dir: Path, device: str, dry_run: bool,
     if not as_json:
         _show_plan(study, space, clock, folder, searching)
     ended = _train(searching, clock)
+    if not ended.finished:
+        reasons = [record.reason for record in read_records(folder).values()] or [
+            "the time limit left no room"
+        ]
+        fail(f"no trial finished: {reasons[-1]}; the records are in {folder}", code=1)
     made = report(folder)
     if as_json:
         print(json.dumps(_summary(study, made, folder, ended.because)))
@@ -218,80 +220,12 @@ def _run(study: Study, folder: Path, data_dir: Path, device: str, dry_run: bool,
 
 def _train(searching: Search, clock: Clock) -> Ended:
     """Run the search under a progress bar; Ctrl-C ends it with a word on how to go on."""
-    with _watching(searching, clock) as watcher:
+    with watching(searching, clock) as watcher:
         try:
             return searching.run(watcher, lambda candidate: clock.expected(candidate.config))
         except KeyboardInterrupt:
             err.print("stopped; nothing finished is lost, and the same command goes on from here")
             raise SystemExit(130) from None
-
-
-class _Watcher:
-    """Prints a line a trial, and keeps the bar and the time left."""
-
-    def __init__(self, progress: Progress, searching: Search, clock: Clock) -> None:
-        self.progress, self.searching, self.clock = progress, searching, clock
-        self.bar = progress.add_task("", total=1.0, left="")
-        self.finished, self.share = 0, 0.0
-        self.began = time.monotonic()
-        self.candidate: Candidate | None = None
-
-    def trial_starts(self, number: int, candidate: Candidate, finished: int) -> None:
-        """Show which trial runs."""
-        self.candidate, self.finished, self.share, self.began = candidate, finished, 0.0, time.monotonic()
-        trials = self.searching.study.trials
-        self.progress.update(
-            self.bar, description=f"trial {finished + 1} of {trials}: {_brief(str(candidate.config.how))}"
-        )
-        self._show()
-
-    def step(self, done: int, total: int, loss: float) -> None:
-        """Advance the bar."""
-        self.share = done / total
-        self._show()
-
-    def trial_ends(self, number: int, record: Record) -> None:
-        """Say how the trial ended."""
-        assert self.candidate is not None
-        seconds = time.monotonic() - self.began
-        self.clock.learn(self.candidate.config, seconds)
-        self.finished += record.status == "finished"
-        self.share = 0.0
-        self._show()
-        result = (
-            f"{100 * record.accuracy:.1f}%"
-            if record.accuracy is not None
-            else f"{record.status}: {record.reason}"
-        )
-        self.progress.console.print(
-            f"trial {number}: {result}, {in_mb(self.candidate.counted_bytes):,.0f} MB, {format_seconds(seconds)}, "
-            f"{record.method}  [about {format_seconds(self._left())} left]",
-            markup=False,
-        )
-
-    def _left(self) -> float:
-        assert self.candidate is not None
-        study, space = self.searching.study, self.searching.space
-        now = self.clock.expected(self.candidate.config) * (1 - self.share) if self.share else 0.0
-        to_come = study.trials - self.finished - (self.share > 0)
-        left = now + _mean_expected(space, self.clock) * max(0, to_come)
-        spent = time.monotonic() - self.searching.started
-        return max(0.0, left if study.time_limit is None else min(left, study.time_limit - spent))
-
-    def _show(self) -> None:
-        done = (self.finished + self.share) / self.searching.study.trials
-        self.progress.update(self.bar, completed=done, left=f"about {format_seconds(self._left())} left")
-
-
-@contextmanager
-def _watching(searching: Search, clock: Clock) -> Iterator[_Watcher]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
-    with Progress(*columns, console=err, transient=True) as progress:
-        yield _Watcher(progress, searching, clock)
-
-
-def _brief(expression: str) -> str:
-    return expression if len(expression) <= 60 else expression[:59] + "…"
 
 
 def _show_plan(study: Study, space: Space, clock: Clock, folder: Path, searching: Search) -> None:
@@ -315,15 +249,9 @@ def _show_plan(study: Study, space: Space, clock: Clock, folder: Path, searching
     )
 
 
-def _mean_expected(space: Space, clock: Clock) -> float:
-    """Seconds of a trial, as the mean over the known configurations that fit."""
-    known = [c for c in space.known if space.fits(c)] or [space.smallest]
-    return sum(clock.expected(c.config) for c in known) / len(known)
-
-
 def _show_dry_run(study: Study, space: Space, clock: Clock, folder: Path, as_json: bool) -> None:
     low, high = space.range_bytes
-    seconds = _mean_expected(space, clock) * study.trials
+    seconds = mean_expected(space, clock) * study.trials
     if as_json:
         answer = {
             "study": study.to_toml(),
@@ -347,7 +275,8 @@ def _show_dry_run(study: Study, space: Space, clock: Clock, folder: Path, as_jso
         ("counting", COUNTS[study.counts]),
         (
             "trials",
-            f"{study.trials}: {study.fidelity.train_size or 'all'} images, {study.fidelity.epochs} epochs, {trained} px",
+            f"{study.trials}: {study.fidelity.train_size or 'all'} images, "
+            f"{study.fidelity.epochs} epochs, {trained} px",
         ),
         ("expected time", format_seconds(seconds)),
         ("folder", str(folder)),

@@ -99,7 +99,9 @@ def check_model(model: str) -> None:
         )
     tags = timm.list_pretrained(f"{base}.*")
     if model != base and model not in tags:
-        raise UserError(f"--model: {base} has no pretrained tag {model[len(base) + 1 :]!r}; choose from {', '.join(tags)}")
+        raise UserError(
+            f"--model: {base} has no pretrained tag {model[len(base) + 1 :]!r}; choose from {', '.join(tags)}"
+        )
 
 
 @lru_cache(maxsize=256)
