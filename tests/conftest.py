@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.search.search import Search, open_folder
 from bsr_explorer.search.space import Candidate, Space, default_space
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import Study
+
+settings.register_profile("busy", deadline=None)  # a slow moment of the machine is no failure
+settings.load_profile("busy")
 
 MakeStudy = Callable[..., Study]
 OpenSearch = Callable[..., Search]

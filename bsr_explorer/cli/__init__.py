@@ -53,6 +53,8 @@ def main() -> None:
         fail(str(error))
     except KeyboardInterrupt:
         fail("stopped", code=130)
+    except OSError as error:
+        fail(f"{error.filename or 'the system'}: {error.strerror or error}", code=1)
     except Exception as error:
         # typer's own usage errors, whose classes have moved between its versions
         say = getattr(error, "format_message", None)

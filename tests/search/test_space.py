@@ -1,4 +1,4 @@
-"""The space of a search: what exists, what it costs, what fits, and Optna's view of it."""
+"""The space of a search: what exists, what it costs, what fits, and Optuna's view of it."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_budget_that_nothing_fits_is_refused_with_what_is_needed(
     assert f"{needed / 1e6:,.1f} MB ({needed / 2**20:,.1f} MiB) at batch 4 counting {counts}" in text
     enough = Space(make_study(counts=counts, budget=f"{needed}B"))
     enough.check_budget()
-    assert enough.fitting == 1
+    assert enough.fitting >= 1
 
 
 # --- samples --------------------------------------------------------------------------------------------

@@ -1,0 +1,133 @@
+"""The grid against the scalar path, exactly, and its front against brute force."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bsr_explorer.cost import published
+from bsr_explorer.cost.grid import Grid, Schedule, all_masks, grid, schedule
+from bsr_explorer.cost.step import step_rows
+from bsr_explorer.ledger import Ledger, ledger
+from bsr_explorer.methods import Bsr
+from bsr_explorer.models.geometry import Geometry, geometry
+from bsr_explorer.models.vit import step_tape
+from bsr_explorer.tape import Tape
+
+MODELS = [("deit_t", 64), ("vit_small_patch14_reg4_dinov2", 56)]
+BATCHES = (1, 6)
+
+
+@lru_cache
+def _full(model: Geometry, batch: int, attention: str) -> Tape:
+    return step_tape(model, batch, attention)
+
+
+def _scalar(
+    model: Geometry, blocks: tuple[int, ...], drops: Schedule, batch: int, attention: str, optimizer: str
+) -> tuple[Ledger, int]:
+    """The ledger and the published bytes of one configuration, off its own tape."""
+    tape = Bsr(blocks, dict(drops[0]), drops[1]).rewrite(_full(model, batch, attention))
+    return ledger(step_rows(tape, optimizer)), published.total_bytes(tape)
+
+
+schedules = st.builds(
+    schedule,
+    st.dictionaries(st.integers(0, 11), st.sampled_from([0.05, 0.3, 0.5, 0.7, 0.95, 1.0]), max_size=4),
+    st.booleans(),
+)
+
+
+@pytest.mark.parametrize("attention", ["fused", "math"])
+@pytest.mark.parametrize(("name", "image_size"), MODELS)
+@settings(max_examples=8, deadline=None)
+@given(
+    masks=st.lists(st.lists(st.booleans(), min_size=12, max_size=12), min_size=1, max_size=3),
+    drops=st.lists(schedules, min_size=1, max_size=2),
+    optimizer=st.sampled_from(["adamw", "sgd", "sgd_momentum"]),
+)
+def test_the_grid_is_the_scalar_path(
+    name: str,
+    image_size: int,
+    attention: str,
+    masks: list[list[bool]],
+    drops: list[Schedule],
+    optimizer: str,
+) -> None:
+    model = geometry(name, image_size)
+    costs = grid(model, np.array(masks), drops, BATCHES, attention, optimizer)
+    assert costs.saved_bytes.shape == (2, len(drops), len(masks))
+    for b, s, m in np.ndindex(costs.saved_bytes.shape):
+        step, paper = _scalar(model, costs.blocks(m), drops[s], BATCHES[b], attention, optimizer)
+        assert costs.saved_bytes[b, s, m] == step.saved_bytes
+        assert costs.held_bytes[b, s, m] == step.held_bytes
+        assert costs.forward_flops[b, s, m] == step.forward_flops
+        assert costs.train_flops[b, s, m] == step.train_flops
+        assert costs.published_bytes[b, s, m] == paper
+
+
+def test_where_no_block_trains_the_head_and_norm_do() -> None:
+    model = geometry("deit_t", 64)
+    costs = grid(model, np.zeros((1, 12), bool), [schedule({3: 0.5}, True)], [4])
+    step, paper = _scalar(model, (), schedule({3: 0.5}, True), 4, "fused", "adamw")
+    assert costs.saved_bytes.item() == step.saved_bytes
+    assert costs.train_flops.item() == step.train_flops
+    assert costs.published_bytes.item() == paper
+
+
+def test_a_grid_of_no_masks_is_empty() -> None:
+    costs = grid(geometry("deit_t", 64), np.zeros((0, 12), bool), [schedule({}, False)], [1])
+    assert len(costs) == 0
+    assert costs.front() == []
+
+
+def test_all_masks_are_the_binary_numbers() -> None:
+    assert all_masks(2).tolist() == [[False, False], [True, False], [False, True], [True, True]]
+    assert len(np.unique(all_masks(6), axis=0)) == 64
+
+
+def test_a_schedule_is_sorted_and_drops_what_keeps_everything() -> None:
+    assert schedule({9: 0.5, 6: 1.0, 3: 0.25}, True) == (((3, 0.25), (9, 0.5)), True)
+    assert schedule({6: 1.0}, True) == schedule({}, False) == ((), False)
+
+
+def test_trained_blocks_are_named_by_index() -> None:
+    costs = grid(geometry("deit_t", 64), np.eye(12, dtype=bool)[[11, 1]], [schedule({}, False)], [1])
+    assert [costs.blocks(0), costs.blocks(1)] == [(11,), (1,)]
+
+
+def _with(memory: list[int], flops: list[int]) -> Grid:
+    """A grid of these costs, along batch sizes and masks."""
+    shape = (2, 1, len(memory) // 2)
+    size, work = np.array(memory).reshape(shape), np.array(flops).reshape(shape)
+    masks = np.zeros((shape[2], 12), bool)
+    return Grid(masks, (schedule({}, False),), (1, 2), size + 1, size, size + 2, work, work)
+
+
+@given(
+    costs=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=16).filter(
+        lambda costs: len(costs) % 2 == 0
+    ),
+    budget=st.none() | st.integers(0, 9),
+)
+def test_the_front_is_what_nothing_beats(costs: list[tuple[int, int]], budget: int | None) -> None:
+    whole = _with([memory for memory, _ in costs], [flops for _, flops in costs])
+    points = {cost for cost in costs if budget is None or cost[0] <= budget}
+    expected = sorted(
+        (memory, flops)
+        for memory, flops in points
+        if not any(m <= memory and f <= flops and (m, f) != (memory, flops) for m, f in points)
+    )
+    front = whole.front("peak", budget)
+    assert [(whole.held_bytes[i], whole.train_flops[i]) for i in front] == expected
+
+
+@pytest.mark.parametrize(("counts", "memory"), [("saved", 4), ("peak", 3), ("published", 5)])
+def test_a_front_is_of_the_bytes_that_a_budget_counts(counts: str, memory: int) -> None:
+    costs = _with([3, 9], [1, 2])
+    assert costs.front(counts, budget=memory) == [(0, 0, 0)]
+    assert costs.front(counts, budget=memory - 1) == []

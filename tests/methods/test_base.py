@@ -1,0 +1,153 @@
+"""What all methods share: names of parameters, expressions, and several methods at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+from torch import nn
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.methods import Bsr, Full, Last, Linear, parse_method
+from bsr_explorer.methods.base import Composed, Method, Subset, block_of, is_final_norm, is_head
+from bsr_explorer.tape import Op, Parameter, Tape, Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Suffix(Method):
+    """A method that chooses no parameters: it adds to the name of every operation."""
+
+    text: str = "x"
+
+    name: ClassVar[str] = "suffix"
+    summary: ClassVar[str] = ""
+    citation: ClassVar[str] = ""
+
+    def rewrite(self, tape: Tape) -> Tape:
+        """Add the text to all names."""
+        return replace(tape, ops=tuple(replace(op, name=op.name + self.text) for op in tape))
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Wrap the model."""
+        return nn.Sequential(model, nn.Identity())
+
+    def canonical(self, depth: int) -> Method:
+        """In small letters."""
+        return Suffix(self.text.lower())
+
+
+@dataclass(frozen=True, eq=False)
+class Only(Subset):
+    """The parameters of one name train."""
+
+    parameter: str = "head.weight"
+
+    name: ClassVar[str] = "only"
+    summary: ClassVar[str] = ""
+    citation: ClassVar[str] = ""
+
+    def trains(self, parameter: str, depth: int) -> bool:
+        """Whether it is the one."""
+        return parameter == self.parameter
+
+
+def _head() -> Tape:
+    weight, bias = Parameter("head.weight", (2, 3), None), Parameter("head.bias", (2,), None)
+    op = Op("head", "linear", 0, ("x",), "y", {"weight": "head.weight", "bias": "head.bias"})
+    return Tape((Tensor("x", (1, 3), "x"),), {"head.weight": weight, "head.bias": bias}, (op,))
+
+
+@pytest.mark.parametrize(
+    ("parameter", "block"),
+    [
+        ("blocks.1.norm1.weight", 1),
+        ("blocks.11.mlp.fc1.bias", 11),
+        ("blocks.10.attn.qkv.weight", 10),
+        ("head.weight", None),
+        ("norm.weight", None),
+        ("cls_token", None),
+        ("patch_embed.proj.weight", None),
+    ],
+)
+def test_a_block_is_the_whole_number_in_a_name(parameter: str, block: int | None) -> None:
+    assert block_of(parameter) == block
+
+
+@pytest.mark.parametrize(
+    ("is_part", "parts"),
+    [
+        (is_head, {"head.weight", "head.bias"}),
+        (is_final_norm, {"norm.weight", "fc_norm.bias"}),
+    ],
+)
+def test_head_and_final_norm_are_told_from_the_rest(is_part: Callable[[str], bool], parts: set[str]) -> None:
+    names = ["head.weight", "head.bias", "norm.weight", "fc_norm.bias", "norm_pre.weight", "pos_embed"]
+    names += ["blocks.0.norm1.weight", "blocks.0.mlp.norm.weight", "patch_embed.norm.weight"]
+    assert {name for name in names if is_part(name)} == parts
+
+
+def test_an_expression_shows_arguments_but_quiet_ones_only_when_changed() -> None:
+    assert str(Full()) == "full"
+    assert str(Bsr((1,), {})) == "bsr(blocks=(1,), keep={}, fuse=True)"
+    assert str(Bsr((1,), {}, head=False)) == "bsr(blocks=(1,), keep={}, fuse=True, head=False)"
+
+
+@pytest.mark.xfail(strict=True, reason="dataclass writes a __repr__ of its own into each method")
+def test_a_method_is_shown_as_its_expression() -> None:
+    assert repr(Last(3)) == "last(k=3)"
+
+
+def test_methods_of_one_expression_are_equal_and_hash_alike() -> None:
+    assert len({Last(3), Last(3), parse_method("last(3)"), Last(2)}) == 2
+
+
+def test_a_subset_freezes_all_but_the_chosen() -> None:
+    tape = Only().rewrite(_head())
+    assert {name: p.trains for name, p in tape.parameters.items()} == {
+        "head.weight": True,
+        "head.bias": False,
+    }
+
+
+def test_a_subset_of_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match=r"only\(parameter='tail'\) trains nothing"):
+        Only("tail").rewrite(_head())
+
+
+def test_two_choosers_of_parameters_are_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"last\(k=2\) and linear both choose which parameters train"):
+        Last(2) + Linear()
+
+
+def test_two_choosers_are_found_across_a_sum() -> None:
+    with pytest.raises(UserError, match="both choose"):
+        Last(2) + Suffix() + Linear()
+
+
+def test_a_sum_rewrites_from_left_to_right() -> None:
+    tape = (Suffix("a") + Suffix("b")).rewrite(_head())
+    assert [op.name for op in tape] == ["headab"]
+
+
+def test_a_sum_applies_every_part() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks, self.head = nn.ModuleList(), nn.Linear(3, 2)
+
+    model = (Only() + Suffix()).apply(Model())
+    assert isinstance(model, nn.Sequential)
+    assert [p.requires_grad for p in model.parameters()] == [True, False]
+
+
+def test_sums_are_flat_and_read_as_they_are_written() -> None:
+    whole = Suffix("a") + (Suffix("b") + Only())
+    assert isinstance(whole, Composed)
+    assert str(whole) == "suffix(text='a')+suffix(text='b')+only(parameter='head.weight')"
+    assert whole == (Suffix("a") + Suffix("b")) + Only()
+
+
+def test_the_canonical_form_of_a_sum_is_that_of_its_parts() -> None:
+    assert (Suffix("A") + Last(1)).canonical(2) == Suffix("a") + Last(1).canonical(2)

@@ -1,0 +1,64 @@
+"""Every method, with its defaults, on a real small model: what it says, what it predicts, what is measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from bsr_explorer.config import Config
+from bsr_explorer.methods import METHODS, parse_method
+from bsr_explorer.predict import predict, tape_of
+from bsr_explorer.run import build, measure
+
+DEPTH = 12
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def _config(name: str) -> Config:
+    return Config("deit_t", image_size=64, num_classes=10, batch_size=2, method=name)
+
+
+@every_method
+def test_a_method_stands_under_its_name(name: str) -> None:
+    assert METHODS[name].name == name
+
+
+@every_method
+def test_a_method_says_what_it_does_and_whose_it_is(name: str) -> None:
+    assert METHODS[name].summary.strip()
+    assert METHODS[name].citation.strip()
+
+
+@every_method
+def test_its_expression_makes_it_again(name: str) -> None:
+    method = METHODS[name]()
+    assert parse_method(str(method)) == method
+    assert type(parse_method(str(method))) is METHODS[name]
+
+
+@every_method
+def test_its_canonical_form_is_canonical_and_can_be_written(name: str) -> None:
+    once = METHODS[name]().canonical(DEPTH)
+    assert once.canonical(DEPTH) == once
+    assert parse_method(str(once)) == once
+
+
+@every_method
+def test_its_canonical_form_costs_the_same(name: str) -> None:
+    config = _config(name)
+    assert predict(config.canonical(DEPTH)).rows == predict(config).rows
+
+
+@every_method
+def test_tape_and_model_train_the_same_parameters(name: str) -> None:
+    tape, model = tape_of(_config(name)), build(_config(name))
+    expected = {parameter: p.trains for parameter, p in tape.parameters.items()}
+    assert {parameter: p.requires_grad for parameter, p in model.named_parameters()} == expected
+
+
+@every_method
+def test_what_is_predicted_is_measured_operation_by_operation(name: str) -> None:
+    predicted, measured = predict(_config(name)), measure(_config(name))
+    difference = predicted - measured
+    assert [row for row in difference if row.kind not in ("forward", "backward")] == []
+    assert predicted.forward_flops == measured.forward_flops
+    assert predicted.train_flops == measured.train_flops

@@ -1,0 +1,144 @@
+"""Dropping tokens, against a slow obvious reference and against the softmax of a real attention layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.layers import Attention
+from torch import Tensor
+
+from bsr_explorer.methods.tokens import class_attention, drop_tokens
+
+
+@dataclass(frozen=True)
+class Case:
+    """Tokens (B, N, D) and distinct scores of the patches (B, N − P)."""
+
+    x: Tensor
+    scores: Tensor
+    keep: float
+    prefix: int
+    fuse: bool
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Small random cases; no two patches of an image have the same score."""
+    batch, prefix, patches = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 9))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
+    x = torch.randn(batch, prefix + patches, draw(st.integers(1, 4)), generator=generator)
+    ranks = torch.stack([torch.randperm(patches, generator=generator) for _ in range(batch)])
+    keep = draw(st.sampled_from([0.1, 0.25, 0.5, 0.7, 0.9, 1.0]))
+    return Case(x, (ranks + 1) / patches, keep, prefix, draw(st.booleans()))
+
+
+def _reference(case: Case) -> tuple[list[Tensor], list[set[int]]]:
+    """For each image, with loops: the tokens that stay, in order of position, and which patches those are."""
+    images, sets = [], []
+    for tokens, scores in zip(case.x, case.scores, strict=True):
+        patches = len(scores)
+        kept = math.ceil(round(case.keep * patches, 9))
+        best = sorted(range(patches), key=lambda i: float(scores[i]), reverse=True)[:kept]
+        rows = [tokens[i] for i in range(case.prefix)]
+        rows += [tokens[case.prefix + i] for i in sorted(best)]
+        if case.fuse:
+            fused = torch.zeros_like(tokens[0])
+            for i in set(range(patches)) - set(best):
+                fused = fused + scores[i] * tokens[case.prefix + i]
+            rows.append(fused)
+        images.append(torch.stack(rows))
+        sets.append(set(best))
+    return images, sets
+
+
+def _in_order(case: Case, tokens: Tensor, kept: int) -> Tensor:
+    """One image's tokens with the kept patches, which may come in any order, sorted as rows."""
+    patches = tokens[case.prefix : case.prefix + kept]
+    order = sorted(range(kept), key=lambda i: patches[i].tolist())
+    return torch.cat([tokens[: case.prefix], patches[order], tokens[case.prefix + kept :]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_kept_and_fused_tokens_are_those_of_the_reference(case: Case) -> None:
+    got = drop_tokens(case.x, case.scores, case.keep, case.prefix, case.fuse)
+    for tokens, expected, kept in zip(got, *_reference(case), strict=True):
+        torch.testing.assert_close(
+            _in_order(case, tokens, len(kept)), _in_order(case, expected, len(kept)), rtol=1e-5, atol=1e-6
+        )
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases())
+def test_gradients_are_those_of_the_reference(case: Case) -> None:
+    def loss(images: Tensor | list[Tensor], x: Tensor) -> Tensor:
+        squares = sum((tokens**2).sum() for tokens in images)
+        return torch.autograd.grad(squares, x)[0]
+
+    mine, theirs = (case.x.clone().requires_grad_() for _ in range(2))
+    got = drop_tokens(mine, case.scores, case.keep, case.prefix, case.fuse)
+    expected, _ = _reference(Case(theirs, case.scores, case.keep, case.prefix, case.fuse))
+    torch.testing.assert_close(loss(got, mine), loss(expected, theirs), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_those_of_a_gather() -> None:
+    """A gather over the positions of the best scores, as the authors' code selects."""
+    generator = torch.Generator().manual_seed(0)
+    x, scores = torch.randn(2, 9, 4, generator=generator), torch.rand(2, 8, generator=generator)
+    weights = torch.randn(2, 6, 4, generator=generator)
+    best = scores.topk(4, dim=1, sorted=False).indices
+
+    def by_gather(x: Tensor) -> Tensor:
+        patches, dropped = x[:, 1:], scores.scatter(1, best, 0.0)
+        kept = patches.gather(1, best.unsqueeze(-1).expand(-1, -1, 4))
+        return torch.cat([x[:, :1], kept, (dropped.unsqueeze(-1) * patches).sum(1, keepdim=True)], dim=1)
+
+    gradients = []
+    for select in (by_gather, lambda x: drop_tokens(x, scores, 0.5, 1, fuse=True)):
+        leaf = x.clone().requires_grad_()
+        (select(leaf) * weights).sum().backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_prefix_tokens_stay_first_and_untouched() -> None:
+    x = torch.randn(2, 4 + 6, 3)
+    got = drop_tokens(x, torch.rand(2, 6), keep=0.2, prefix=4, fuse=True)
+    assert got.shape == (2, 4 + 2 + 1, 3)
+    assert torch.equal(got[:, :4], x[:, :4])
+
+
+def test_the_fused_token_is_not_renormalised() -> None:
+    x = torch.tensor([[[9.0], [1.0], [2.0], [4.0]]])  # a class token and three patches
+    got = drop_tokens(x, torch.tensor([[0.5, 0.25, 0.125]]), keep=0.3, prefix=1, fuse=True)
+    assert got.flatten().tolist() == [9.0, 1.0, 2.0 * 0.25 + 4.0 * 0.125]
+
+
+def test_positions_reach_every_image() -> None:
+    x = torch.arange(12.0).view(3, 4, 1)
+    scores = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
+    got = drop_tokens(x, scores, keep=0.3, prefix=1, fuse=False)
+    assert got.flatten().tolist() == [0, 1, 4, 6, 8, 11]
+
+
+@pytest.mark.parametrize(("batch", "prefix"), [(1, 1), (3, 1), (2, 3)])
+def test_class_attention_is_the_class_row_of_the_layers_softmax(batch: int, prefix: int) -> None:
+    torch.manual_seed(0)
+    layer = Attention(12, num_heads=3)
+    layer.fused_attn = False
+    seen: dict[str, Tensor] = {}
+    layer.qkv.register_forward_hook(lambda module, args, out: seen.update(qkv=out))
+    layer.attn_drop.register_forward_hook(lambda module, args, out: seen.update(softmax=out))
+    layer(torch.randn(batch, 7, 12))
+    expected = seen["softmax"][:, :, 0, prefix:].mean(1)  # (B, heads, N, N), row of the class token
+    torch.testing.assert_close(class_attention(seen["qkv"], heads=3, prefix=prefix), expected)
+
+
+def test_scores_carry_no_graph() -> None:
+    qkv = torch.randn(1, 5, 12, requires_grad=True)
+    assert not class_attention(qkv, heads=2, prefix=1).requires_grad

@@ -1,0 +1,122 @@
+"""The figures: what they draw of a study's records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bsr_explorer.report import figures, style
+from bsr_explorer.report.figures import MEMORY_AXIS, accuracy_against_memory, memory_by_block
+from bsr_explorer.report.front import Point, front, points
+from bsr_explorer.store.records import read_records
+from bsr_explorer.store.study import COUNTS
+
+
+@pytest.fixture(scope="module")
+def every(finished_once: Path) -> list[Point]:
+    return points(read_records(finished_once))
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
+    """(figure, axes) of each figure that is made."""
+    made: list[tuple[Any, Any]] = []
+    real = style.figure
+
+    @contextmanager
+    def watched(*size: float, **options: Any) -> Iterator[tuple[Any, Any]]:
+        with real(*size, **options) as both:
+            made.append(both)
+            yield both
+
+    monkeypatch.setattr(style, "figure", watched)
+    return made
+
+
+def offsets(axes: Any) -> set[tuple[float, float]]:
+    return {(float(x), float(y)) for drawn in axes.collections for x, y in drawn.get_offsets()}
+
+
+def test_every_trial_is_a_point(every: list[Point], drawn: list[Any], tmp_path: Path) -> None:
+    paths = accuracy_against_memory(every, front(every), tmp_path)
+    assert [path.name for path in paths] == ["front.png", "front.pdf"]
+    (_, axes), *_ = drawn
+    assert offsets(axes) == {(p.bytes / 1e6, 100 * p.accuracy) for p in every}
+    assert axes.get_xscale() == "log"
+    assert axes.get_ylabel() == "validation accuracy (%)"
+
+
+def test_the_front_is_a_line_from_least_to_most(every: list[Point], drawn: list[Any], tmp_path: Path) -> None:
+    ahead = front(every)
+    accuracy_against_memory(every, ahead, tmp_path)
+    (line,) = [line for line in drawn[0][1].lines if line.get_label() == "front"]
+    assert list(line.get_xdata()) == [*[p.bytes / 1e6 for p in ahead], 1.4]  # to the budget
+    assert list(line.get_ydata()) == [*[100 * p.accuracy for p in ahead], 100 * ahead[-1].accuracy]
+
+
+def test_budget_and_full_fine_tuning_are_marked(
+    every: list[Point], drawn: list[Any], tmp_path: Path
+) -> None:
+    accuracy_against_memory(every, front(every), tmp_path)
+    figure, axes = drawn[0]
+    upright = {line.get_label(): line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1}
+    assert upright == {
+        "budget 1400KB": 1.4,
+        "full fine-tuning, 2 MB": every[0].full["counted_bytes"] / 1e6,
+    }
+    (legend,) = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} >= {"front", "linear", "bsr", "last"}
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_the_axis_says_what_is_counted(
+    every: list[Point], drawn: list[Any], tmp_path: Path, counts: str
+) -> None:
+    changed = [replace(p, record=replace(p.record, study={**p.record.study, "counts": counts})) for p in every]
+    accuracy_against_memory(changed, front(changed), tmp_path)
+    assert drawn[0][1].get_xlabel() == MEMORY_AXIS[counts]
+    assert drawn[0][1].get_xlabel().endswith("(MB)")
+
+
+def test_one_trial_alone_can_be_drawn(every: list[Point], tmp_path: Path) -> None:
+    paths = accuracy_against_memory(every[:1], every[:1], tmp_path) + memory_by_block(every[:1], tmp_path)
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_each_block_has_its_memory(every: list[Point], drawn: list[Any], tmp_path: Path, count: int) -> None:
+    paths = memory_by_block(every[:count], tmp_path)
+    assert [path.name for path in paths] == ["memory_by_block.png", "memory_by_block.pdf"]
+    _, grid = drawn[0]
+    ledgers = [every[0].full, *(p.record.predicted for p in every[:count])]
+    assert len(grid[:, 0]) == len(ledgers)
+    for axes, ledger in zip(grid[:, 0], ledgers, strict=True):
+        names = [text.get_text() for text in axes.get_xticklabels()]
+        assert names == ["0", "1", "2", "3", "rest"]
+        assert heights(axes, 5) == pytest.approx(
+            [sum(v for k, v in block.items() if k in style.KIND) / 1e6 for block in ledger["by_block"].values()]
+        )
+        assert sum(heights(axes, 5)) == pytest.approx(ledger["held_bytes"] / 1e6)
+
+
+def heights(axes: Any, bars: int) -> Sequence[float]:
+    """Height of each stack."""
+    return [sum(patch.get_height() for patch in axes.patches[bar::bars]) for bar in range(bars)]
+
+
+def test_a_long_method_does_not_run_out_of_the_page(
+    every: list[Point], drawn: list[Any], tmp_path: Path
+) -> None:
+    long = "bsr(blocks=(" + ", ".join(map(str, range(99))) + "), keep={})"
+    point = replace(every[0], record=replace(every[0].record, config={"method": long}))
+    memory_by_block([point], tmp_path)
+    assert all(len(text.get_text()) < 120 for axes in drawn[0][1][:, 0] for text in axes.texts)
+
+
+def test_figures_compute_nothing() -> None:
+    assert not hasattr(figures, "torch")

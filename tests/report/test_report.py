@@ -1,0 +1,176 @@
+"""The report: its files, that they are the same when made again, and what it needs to be made."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.report.front import front, points, recommend
+from bsr_explorer.report.report import report
+from bsr_explorer.store.records import read_records, write_record
+from bsr_explorer.store.study import Study
+
+FILES = {
+    *("report.md", "front.csv", "trials.csv"),
+    *("figures/front.png", "figures/front.pdf", "figures/memory_by_block.png", "figures/memory_by_block.pdf"),
+}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_all_files_are_written_and_named(study_folder: Path) -> None:
+    made = report(study_folder)
+    assert {str(path.relative_to(study_folder)) for path in made.files} == FILES
+    assert len(made.files) == len(FILES)
+    assert all(path.stat().st_size > 100 for path in made.files)
+    assert made.records == read_records(study_folder)
+    assert made.front == front(points(made.records))
+    assert made.recommendation == recommend(made.front)
+
+
+def test_a_second_report_is_the_same_to_the_byte(study_folder: Path) -> None:
+    first = {path: path.read_bytes() for path in report(study_folder).files}
+    for path in first:
+        path.unlink()
+    assert {path: path.read_bytes() for path in report(study_folder).files} == first
+
+
+def test_records_are_left_alone(study_folder: Path) -> None:
+    kept = [study_folder / "study.db", study_folder / "study.toml", *(study_folder / "records").iterdir()]
+    before = [path.read_bytes() for path in kept]
+    report(study_folder)
+    assert [path.read_bytes() for path in kept] == before
+
+
+def test_pdfs_have_fonts_that_journals_take(study_folder: Path) -> None:
+    for path in report(study_folder).files:
+        if path.suffix == ".pdf":
+            assert b"/Type3" not in path.read_bytes()
+
+
+def test_tables_hold_the_trials(study_folder: Path) -> None:
+    made = report(study_folder)
+    trials, ahead = rows(study_folder / "trials.csv"), rows(study_folder / "front.csv")
+    assert [int(row["trial"]) for row in trials] == list(range(7))
+    assert [float(row["accuracy"]) for row in trials] == [r.accuracy for r in made.records.values()]
+    assert [row["method"] for row in trials] == [r.method for r in made.records.values()]
+    assert [int(row["trial"]) for row in ahead] == [p.number for p in made.front]
+
+
+def test_the_page_says_what_was_found(study_folder: Path) -> None:
+    made = report(study_folder)
+    page = (study_folder / "report.md").read_text()
+    assert page.startswith("# toy-study\n")
+    assert "Budget 1400KB = 1.4 MB (1.3 MiB), counting parameters, gradients" in page
+    assert "Trained at 32 px for 1 epochs (recipe `short`)" in page
+    assert "equal in 7 of 7 trials" in page
+    assert f"**Recommended: `{made.recommendation.point.method}`**" in page
+    assert "Not finished" not in page
+    for link in ("figures/front.png", "figures/memory_by_block.png"):
+        assert f"({link})" in page
+        assert (study_folder / link).is_file()
+
+
+def test_what_did_not_finish_is_listed_with_its_reason(study_folder: Path) -> None:
+    record = read_records(study_folder)[0]
+    lost = {"accuracy": None, "measured": None}
+    write_record(study_folder, 7, replace(record, status="diverged", reason="the loss was nan", **lost))
+    write_record(study_folder, 8, replace(record, status="failed", reason="RuntimeError: no memory", **lost))
+    report(study_folder)
+    page = (study_folder / "report.md").read_text()
+    assert "## Not finished" in page
+    assert "- trial 7, `linear`: diverged, the loss was nan" in page
+    assert "- trial 8, `linear`: failed, RuntimeError: no memory" in page
+    assert "equal in 7 of 7 trials" in page
+    trials = rows(study_folder / "trials.csv")
+    assert [row["status"] for row in trials[7:]] == ["diverged", "failed"]
+    assert trials[8]["reason"] == "RuntimeError: no memory"
+
+
+def test_a_prediction_that_was_wrong_is_not_hidden(study_folder: Path) -> None:
+    record = read_records(study_folder)[3]
+    assert record.measured is not None
+    off = {**record.measured, "saved_bytes": record.measured["saved_bytes"] + 4}
+    write_record(study_folder, 3, replace(record, measured=off))
+    report(study_folder)
+    assert "equal in 6 of 7 trials" in (study_folder / "report.md").read_text()
+
+
+# --- what is refused ------------------------------------------------------------------------------------
+
+
+def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"STUDY: {tmp_path} is not the folder of a study"):
+        report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_without_a_finished_trial_is_refused(study_folder: Path) -> None:
+    records = study_folder / "records"
+    record = read_records(study_folder)[0]
+    for path in records.iterdir():
+        path.unlink()
+    for number in range(2):
+        with pytest.raises(UserError, match="has no finished trial yet; run its search first"):
+            report(study_folder)
+        write_record(study_folder, number, replace(record, status="failed", accuracy=None))
+    assert not (study_folder / "report.md").exists()
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="a record that no search wrote: traceback")
+def test_a_record_of_no_study_is_refused(study_folder: Path) -> None:
+    write_record(study_folder, 7, replace(read_records(study_folder)[0], study={}))
+    with pytest.raises(UserError, match=r"0007\.json"):
+        report(study_folder)
+
+
+@pytest.mark.xfail(strict=True, raises=FileExistsError, reason="a report that cannot be written: traceback")
+def test_a_folder_that_cannot_be_written_is_refused(study_folder: Path) -> None:
+    (study_folder / "figures").write_text("in the way")
+    with pytest.raises(UserError, match="figures"):
+        report(study_folder)
+
+
+# --- what it needs --------------------------------------------------------------------------------------
+
+
+def test_neither_torch_nor_optuna_is_imported(study_folder: Path) -> None:
+    code = (
+        "import bsr_explorer.report.report as module, pathlib, sys; "
+        "module.report(pathlib.Path(sys.argv[1])); "
+        "assert not {'torch', 'optuna', 'timm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(study_folder)], check=True)
+
+
+@pytest.mark.parametrize("counts", ["saved", "published"])
+def test_a_report_is_by_the_studys_own_accounting(
+    make_study: Callable[..., Study], open_search: Callable[..., object], tmp_path: Path, counts: str
+) -> None:
+    study = make_study(counts=counts, trials=2, budget="1TB")
+    search = open_search(study, tmp_path)
+    search.run(_Quiet())  # type: ignore[attr-defined]
+    report(tmp_path)
+    key = {"saved": "saved_bytes", "published": "counted_bytes"}[counts]
+    records = read_records(tmp_path)
+    assert [int(row["counted_bytes"]) for row in rows(tmp_path / "trials.csv")] == [
+        {**record.predicted, **record.study}[key] for record in records.values()
+    ]
+
+
+class _Quiet:
+    def trial_starts(self, *_: object) -> None: ...
+
+    def step(self, *_: object) -> None: ...
+
+    def trial_ends(self, *_: object) -> None: ...

@@ -1,0 +1,30 @@
+"""What a user reads: one line with the key, the value, the choices and the nearest of them."""
+
+from __future__ import annotations
+
+from bsr_explorer.errors import UserError, nearest, unknown
+
+
+def test_nearest_gives_the_most_alike_first() -> None:
+    assert nearest("deit_tt", ["vit_b", "deit_s", "deit_t"], count=2) == ["deit_t", "deit_s"]
+
+
+def test_nearest_gives_nothing_where_nothing_is_alike() -> None:
+    assert nearest("xyz", ["fused", "math"]) == []
+
+
+def test_unknown_names_key_value_nearest_and_choices() -> None:
+    text = str(unknown("--attention", "fusd", ("fused", "math")))
+    assert text == "--attention: unknown value 'fusd' (did you mean 'fused'?); choose from fused, math"
+
+
+def test_unknown_guesses_nothing_where_nothing_is_alike() -> None:
+    assert str(unknown("key", 7, ["fused", "math"])) == "key: unknown value 7; choose from fused, math"
+
+
+def test_choices_may_be_any_iterable() -> None:
+    assert "choose from a, b" in str(unknown("key", "c", iter(("a", "b"))))
+
+
+def test_a_user_error_is_a_value_error() -> None:
+    assert issubclass(UserError, ValueError)

@@ -1,0 +1,127 @@
+"""Sums, differences and groupings of ledger rows."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bsr_explorer.ledger import COMPUTE, Ledger, Row, ledger
+
+BYTE_KINDS = ("parameter", "gradient", "optimizer", "input", "saved", "transient")
+
+byte_rows = st.builds(
+    Row,
+    block=st.none() | st.integers(0, 11),
+    operation=st.sampled_from(["a", "b", "c"]),
+    kind=st.sampled_from(BYTE_KINDS),
+    bytes=st.integers(0, 10**12),
+)
+flop_rows = st.builds(
+    Row,
+    block=st.none() | st.integers(0, 11),
+    operation=st.sampled_from(["a", "b", "c"]),
+    kind=st.sampled_from(COMPUTE),
+    flops=st.integers(0, 10**15),
+)
+ledgers = st.builds(
+    Ledger, rows=st.lists(byte_rows | flop_rows, max_size=12).map(tuple), peak_bytes=st.integers(0, 10**12)
+)
+
+STEP = Ledger(
+    (
+        Row(None, "head.weight", "parameter", bytes=100),
+        Row(None, "head.weight", "gradient", bytes=40),
+        Row(None, "head.weight", "optimizer", bytes=80),
+        Row(None, "images", "input", bytes=7),
+        Row(10, "blocks.10.norm1", "saved", bytes=5),
+        Row(2, "blocks.2.norm1", "saved", bytes=3),
+        Row(2, "blocks.2.attn", "transient", bytes=1000),
+        Row(2, "blocks.2.mlp.fc1", "forward", flops=20),
+        Row(2, "blocks.2.mlp.fc1", "backward", flops=30),
+        Row(None, "head", "forward", flops=1),
+    ),
+    peak_bytes=1200,
+)
+
+
+def test_each_total_sums_its_own_kind() -> None:
+    assert STEP.parameter_bytes == 100
+    assert STEP.gradient_bytes == 40
+    assert STEP.optimizer_bytes == 80
+    assert STEP.input_bytes == 7
+    assert STEP.saved_bytes == 8
+
+
+def test_held_is_what_lasts_and_nothing_transient() -> None:
+    assert STEP.held_bytes == 100 + 40 + 80 + 7 + 8
+
+
+def test_training_computes_forward_and_backward() -> None:
+    assert STEP.forward_flops == 21
+    assert STEP.train_flops == 51
+
+
+def test_blocks_come_in_numerical_order_and_the_rest_last() -> None:
+    assert list(STEP.by_block()) == ["2", "10", "rest"]
+
+
+def test_a_block_has_its_bytes_by_kind_and_its_flops_in_one() -> None:
+    assert STEP.by_block()["2"] == {"saved": 3, "transient": 1000, "train_flops": 50}
+
+
+def test_rows_of_one_operation_and_kind_add_up() -> None:
+    twice = Ledger((Row(1, "norm", "saved", bytes=2), Row(1, "norm", "saved", bytes=3)))
+    assert twice.by_operation() == {(1, "norm", "saved"): (5, 0)}
+
+
+def test_a_difference_keeps_only_what_differs() -> None:
+    mine = Ledger((Row(1, "norm", "saved", bytes=9), Row(1, "fc1", "saved", bytes=4)), peak_bytes=30)
+    theirs = Ledger((Row(1, "norm", "saved", bytes=9), Row(1, "fc2", "saved", bytes=6)), peak_bytes=50)
+    difference = mine - theirs
+    assert set(difference) == {Row(1, "fc1", "saved", bytes=4), Row(1, "fc2", "saved", bytes=-6)}
+    assert (difference.peak_bytes, difference.peak_is) == (-20, "difference")
+
+
+def test_a_difference_does_not_mix_blocks_kinds_or_operations() -> None:
+    rows = (Row(1, "a", "saved", bytes=1), Row(2, "a", "saved", bytes=1), Row(1, "a", "input", bytes=1))
+    for one in rows:
+        for other in rows:
+            assert len((Ledger((one,)) - Ledger((other,))).rows) == (0 if one is other else 2)
+
+
+def test_empty_rows_are_left_out() -> None:
+    full, empty = Row(1, "norm", "saved", bytes=2), Row(1, "add", "saved")
+    assert ledger([full, empty]).rows == (full,)
+
+
+def test_the_frame_has_one_line_a_row() -> None:
+    frame = STEP.to_frame()
+    assert list(frame.columns) == ["block", "operation", "kind", "bytes", "flops"]
+    assert len(frame) == 10
+    assert frame[frame.kind == "saved"].bytes.sum() == 8
+
+
+def test_the_summary_says_how_far_to_trust_the_peak() -> None:
+    summary = Ledger(STEP.rows, 1200, "allocator").summary()
+    assert (summary["peak_bytes"], summary["peak_is"]) == (1200, "allocator")
+    assert summary["held_bytes"] == STEP.held_bytes
+
+
+@given(ledgers)
+def test_by_block_and_by_kind_add_up_to_the_totals(step: Ledger) -> None:
+    blocks, kinds = step.by_block().values(), step.by_kind()
+    for kind in BYTE_KINDS:
+        assert sum(block.get(kind, 0) for block in blocks) == kinds.get(kind, 0) == step.bytes_of(kind)
+    computed = sum(block.get("train_flops", 0) for block in blocks)
+    assert computed == kinds.get("forward", 0) + kinds.get("backward", 0) == step.train_flops
+
+
+@given(ledgers, ledgers)
+def test_totals_of_a_difference_are_differences_of_totals(one: Ledger, other: Ledger) -> None:
+    assert (one - other).held_bytes == one.held_bytes - other.held_bytes
+    assert (one - other).train_flops == one.train_flops - other.train_flops
+
+
+@given(ledgers)
+def test_nothing_is_left_of_a_ledger_less_itself(step: Ledger) -> None:
+    assert (step - step).rows == ()

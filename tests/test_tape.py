@@ -1,0 +1,147 @@
+"""Shapes, liveness and rewrites of small tapes, and the number of tokens that a drop leaves."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bsr_explorer.models.geometry import Geometry
+from bsr_explorer.models.vit import drop_tokens, step_tape
+from bsr_explorer.tape import DENSE, Op, Parameter, Tape, Tensor, kept_tokens
+
+DEIT = Geometry(
+    name="deit",
+    image_size=224,
+    num_classes=10,
+    patch=16,
+    channels=3,
+    width=8,
+    depth=12,
+    heads=2,
+    hidden=32,
+    mlp="gelu",
+    class_token=True,
+    register_tokens=0,
+    position_embedding=True,
+    embed_prefix=True,
+    patch_bias=True,
+    qkv_bias=True,
+    proj_bias=True,
+    layer_scale=False,
+    pre_norm=False,
+    final_norm="norm",
+    pool="token",
+)
+
+
+def _two_layers() -> Tape:
+    """x (2, 5, 3) → first (2, 5, 4) → second (2, 5, 6)."""
+    return Tape(
+        inputs=(Tensor("x", (2, 5, 3), "x"),),
+        parameters={"w1": Parameter("w1", (4, 3), 0), "w2": Parameter("w2", (6, 4), 1)},
+        ops=(
+            Op("first", "linear", 0, ("x",), "y", {"weight": "w1"}),
+            Op("second", "linear", 1, ("y",), "z", {"weight": "w2"}),
+        ),
+    )
+
+
+def test_shapes_follow_from_the_operations() -> None:
+    tensors = _two_layers().tensors
+    assert (tensors["y"].shape, tensors["z"].shape) == ((2, 5, 4), (2, 5, 6))
+
+
+def test_a_rewrite_in_the_middle_changes_the_shapes_above_it() -> None:
+    tape = _two_layers()
+    drop = Op("drop", "drop_tokens", 0, ("y",), "y2", attrs={"prefix": 1, "keep": 0.5, "fuse": False})
+    rewritten = tape.insert_after(tape.op("first", "linear"), drop, instead_of="y")
+    assert rewritten.tensors["z"].shape == (2, 3, 6)
+
+
+def test_an_inserted_operation_is_read_by_later_ones_only() -> None:
+    tape = _two_layers()
+    rewritten = tape.insert_after(tape.ops[0], Op("act", "gelu", 0, ("y",), "y2"), instead_of="y")
+    assert [(op.name, op.reads) for op in rewritten] == [
+        ("first", ("x",)),
+        ("act", ("y",)),
+        ("second", ("y2",)),
+    ]
+
+
+def test_a_rewrite_leaves_the_old_tape_alone() -> None:
+    tape = _two_layers()
+    frozen = tape.train_only(lambda p: p.name == "w2")
+    assert [p.trains for p in tape.parameters.values()] == [True, True]
+    assert [p.trains for p in frozen.parameters.values()] == [False, True]
+
+
+def test_a_gradient_starts_at_the_lowest_trained_parameter() -> None:
+    tape = _two_layers().train_only(lambda p: p.name == "w2")
+    assert tape.needs_grad() == {"x": False, "y": False, "z": True}
+
+
+def test_a_part_of_a_step_may_be_fed_with_a_gradient_that_goes_on_below() -> None:
+    tape = _two_layers().train_only(lambda p: False)
+    assert tape.needs_grad(live_inputs=True) == {"x": True, "y": True, "z": True}
+
+
+def test_images_never_need_a_gradient() -> None:
+    tape = step_tape(DEIT, 1, "fused").train_only(lambda p: False)
+    assert not any(tape.needs_grad(live_inputs=True).values())
+
+
+def test_class_attention_runs_without_a_graph_and_the_drop_with_one() -> None:
+    needs = drop_tokens(step_tape(DEIT, 1, "fused"), 3, 0.5, True).needs_grad()
+    assert (needs["blocks.3.scores"], needs["blocks.3.kept"]) == (False, True)
+
+
+def test_the_class_token_is_a_view_of_all_tokens() -> None:
+    tensors = step_tape(DEIT, 4, "fused").tensors
+    assert (tensors["pooled"].shape, tensors["pooled"].storage) == ((4, 8), "norm.out")
+    assert tensors["head.out"].storage == "head.out"
+
+
+@pytest.mark.parametrize(("fuse", "counts"), [(True, [197, 100, 52, 28]), (False, [197, 99, 50, 26])])
+def test_half_of_the_tokens_go_at_each_drop(fuse: bool, counts: list[int]) -> None:
+    tape = step_tape(DEIT, 1, "fused")
+    for block in (3, 6, 9):
+        tape = drop_tokens(tape, block, 0.5, fuse)
+    outputs = [tape.tensors[f"blocks.{block}.out"].shape[1] for block in range(12)]
+    assert outputs == [counts[0]] * 3 + [counts[1]] * 3 + [counts[2]] * 3 + [counts[3]] * 3
+
+
+def test_the_block_that_drops_attends_to_all_its_tokens() -> None:
+    tensors = drop_tokens(step_tape(DEIT, 1, "fused"), 3, 0.5, True).tensors
+    assert tensors["blocks.3.attn.qkv.out"].shape[1] == 197
+    assert tensors["blocks.3.norm2.out"].shape[1] == 100
+
+
+@pytest.mark.parametrize(
+    ("patches", "keep", "kept"),
+    [(196, 0.5, 98), (99, 0.5, 50), (10, 0.7, 7), (10, 0.71, 8), (16, 0.999, 16), (5, 0.01, 1), (9, 1.0, 9)],
+)
+def test_kept_tokens_are_rounded_up(patches: int, keep: float, kept: int) -> None:
+    assert kept_tokens(patches, keep) == kept
+
+
+@given(patches=st.integers(1, 4096), thousandths=st.integers(1, 1000))
+def test_kept_tokens_are_exact_in_decimals(patches: int, thousandths: int) -> None:
+    assert kept_tokens(patches, thousandths / 1000) == math.ceil(Fraction(thousandths, 1000) * patches)
+
+
+@pytest.mark.xfail(strict=True, reason="a rate below 5e-10 / patches is rounded to no token at all")
+def test_however_low_the_rate_one_token_stays() -> None:
+    assert kept_tokens(196, 1e-12) == 1
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("fp32", 24), ("int64", 48), ("int32", 24)])
+def test_dense_storage_takes_each_element_at_its_width(dtype: str, size: int) -> None:
+    assert DENSE.bytes((2, 3), dtype) == size
+
+
+def test_a_parameter_knows_its_bytes() -> None:
+    assert Parameter("w", (4, 3), 0).bytes == 48
