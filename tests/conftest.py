@@ -104,12 +104,18 @@ class Quiet:
 
 
 @pytest.fixture(scope="session")
+def quiet() -> Quiet:
+    """Watches a search and says nothing."""
+    return Quiet()
+
+
+@pytest.fixture(scope="session")
 def finished_once(
-    make_study: MakeStudy, open_search: OpenSearch, tmp_path_factory: pytest.TempPathFactory
+    make_study: MakeStudy, open_search: OpenSearch, quiet: Quiet, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A finished study of 7 trials. Not to be changed; see ``study_folder``."""
     folder = tmp_path_factory.mktemp("finished") / "toy-study"
-    ended = open_search(make_study(), folder).run(Quiet())
+    ended = open_search(make_study(), folder).run(quiet)
     assert (ended.because, ended.finished) == ("trials", 7)
     return folder
 

@@ -5,23 +5,16 @@ The search sees ``validation`` only; ``test`` is for the one figure that is repo
 
 from __future__ import annotations
 
-import gzip
 import math
-import socket
-import tarfile
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
-import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -29,85 +22,17 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
 from bsr_explorer.errors import UserError, unknown
-from bsr_explorer.train.datasets import (
-    DATASETS,
-    DatasetInfo,
-    check_data,
-    fashion_mnist_folder,
-    folder_parts,
-    idx_file,
-    is_unpacked,
-)
+from bsr_explorer.train import sources
 from bsr_explorer.train.recipes import Augment
+from bsr_explorer.train.sources import Given, Pool
 
 KEPT_BYTES = 512 * 10**6
 """The most memory that transformed images may take, for a call of ``load_splits`` and across calls."""
 
-DOWNLOAD_TIMEOUT = 30.0
-"""Seconds of silence after which a download has failed."""
-
-_PERCENT = 10
-"""The share of the train images that becomes a part which a data set does not have."""
-
-_OFFICIAL: dict[str, dict[str, dict[str, Any]]] = {
-    "cifar10": {"train": {"train": True}, "test": {"train": False}},
-    "cifar100": {"train": {"train": True}, "test": {"train": False}},
-    "flowers102": {"train": {"split": "train"}, "validation": {"split": "val"}, "test": {"split": "test"}},
-    "pets": {"train": {"split": "trainval"}, "test": {"split": "test"}},
-    "food101": {"train": {"split": "train"}, "test": {"split": "test"}},
-}
-"""How torchvision is asked for the parts that it has."""
-
-
-@dataclass(frozen=True)
-class _Arrays:
-    """Images that lie in memory as one array of uint8, (N, H, W) or (N, H, W, 3)."""
-
-    pixels: NDArray[np.uint8]
-
-    def __getitem__(self, index: int) -> Image.Image:
-        return Image.fromarray(self.pixels[index])
-
-
-@dataclass(frozen=True)
-class _Files:
-    """Images that are read when they are asked for."""
-
-    paths: tuple[Path, ...]
-
-    def __getitem__(self, index: int) -> Image.Image:
-        path = self.paths[index]
-        try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except (OSError, Image.DecompressionBombError) as error:
-            raise UserError(f"--data: cannot read {path} ({_line(error)}); replace or remove it") from error
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """Images before any transform, and the label of each. Equal keys mean equal images."""
-
-    key: Hashable
-    images: _Arrays | _Files
-    labels: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What a data set comes with. ``percent`` of train becomes each part that is missing."""
-
-    name: str
-    classes: tuple[str, ...]
-    train: _Pool
-    validation: _Pool | None = None
-    test: _Pool | None = None
-    percent: int = _PERCENT
-
 
 @dataclass(frozen=True)
 class _Part:
-    pool: _Pool
+    pool: Pool
     indices: NDArray[np.intp]
 
     @property
@@ -247,7 +172,7 @@ def load_splits(
     """
     if augment not in get_args(Augment):
         raise unknown("--augment", augment, get_args(Augment))
-    given = _load(data, data_dir)
+    given = sources.load(data, data_dir)
     whole = _split(given, val_size, split_seed)
     train = _subset(whole[0], train_size, given, "--train-size", split_seed)
     validation = _subset(whole[1], val_size, given, "--val-size", split_seed)
@@ -360,7 +285,7 @@ def _remembered(key: Hashable, make: Callable[[], NDArray[np.uint8]]) -> NDArray
     return made
 
 
-def _split(given: _Given, val_size: int | None, seed: int) -> tuple[_Part, _Part, _Part]:
+def _split(given: Given, val_size: int | None, seed: int) -> tuple[_Part, _Part, _Part]:
     """Train, validation and test in full: as given, or cut from train."""
     pool, classes = given.train, len(given.classes)
     rest = np.arange(len(pool.labels))
@@ -385,14 +310,14 @@ def _split(given: _Given, val_size: int | None, seed: int) -> tuple[_Part, _Part
 
 
 def _cut(
-    pool: _Pool, indices: NDArray[np.intp], size: int, seed: int
+    pool: Pool, indices: NDArray[np.intp], size: int, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """``size`` of ``indices``, stratified, and the others."""
     order = indices[stratified_order(pool.labels[indices], seed)]
     return order[:size], order[size:]
 
 
-def _subset(part: _Part, size: int | None, given: _Given, flag: str, seed: int) -> _Part:
+def _subset(part: _Part, size: int | None, given: Given, flag: str, seed: int) -> _Part:
     if size is None:
         return part
     if not len(given.classes) <= size <= len(part):
@@ -403,7 +328,7 @@ def _subset(part: _Part, size: int | None, given: _Given, flag: str, seed: int) 
     return _Part(part.pool, _cut(part.pool, part.indices, size, seed)[0])
 
 
-def _describe(given: _Given, whole: Sequence[_Part], used: Sequence[_Part], seed: int) -> str:
+def _describe(given: Given, whole: Sequence[_Part], used: Sequence[_Part], seed: int) -> str:
     names = ("train", "validation", "test")
     sizes = " / ".join(
         f"{name} {len(part)}" + (f" of {len(all_of_it)}" if len(part) < len(all_of_it) else "")
@@ -413,140 +338,3 @@ def _describe(given: _Given, whole: Sequence[_Part], used: Sequence[_Part], seed
     origin = ("split as given", f"{''.join(cut)} cut from train, stratified", "stratified")[len(cut)]
     random = cut or any(len(part) < len(all_of_it) for part, all_of_it in zip(used, whole, strict=True))
     return f"{given.name}: {sizes}, {origin}" + (f", split seed {seed}" if random else "")
-
-
-def _load(data: str, data_dir: Path) -> _Given:
-    return _load_named(data, data_dir) if data in DATASETS else _load_folder(data)
-
-
-@lru_cache(maxsize=2)
-def _load_named(name: str, data_dir: Path) -> _Given:
-    # Remembered, because a search asks for the same data in every trial.
-    if name == "digits":
-        return _load_digits()
-    check_data(name, data_dir)
-    if name == "fashion_mnist":
-        return _load_fashion_mnist(data_dir)
-    return _load_torchvision(DATASETS[name], data_dir)
-
-
-def _given(name: str, classes: Sequence[str], pools: dict[str, _Pool]) -> _Given:
-    return _Given(name, tuple(classes), pools["train"], pools.get("validation"), pools.get("test"))
-
-
-def _load_digits() -> _Given:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    pool = _Pool(("digits",), _Arrays(images), digits.target.astype(np.int64))
-    return _Given("digits", tuple(str(digit) for digit in range(10)), train=pool, percent=20)
-
-
-def _load_fashion_mnist(data_dir: Path) -> _Given:
-    folder = fashion_mnist_folder(data_dir)
-    if folder is None:
-        _fetch(DATASETS["fashion_mnist"], data_dir, {"train": True})
-        folder = fashion_mnist_folder(data_dir)
-        assert folder is not None
-    pools = {}
-    for part, prefix in (("train", "train"), ("test", "t10k")):
-        images = _read_idx(folder, f"{prefix}-images-idx3-ubyte", dimensions=3)
-        labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", dimensions=1).astype(np.int64)
-        if len(images) != len(labels):
-            raise UserError(
-                f"--data: fashion_mnist in {folder} has {len(images)} {part} images and {len(labels)} "
-                "labels; replace its files"
-            )
-        pools[part] = _Pool(("fashion_mnist", folder, part), _Arrays(images), labels)
-    return _given("fashion_mnist", torchvision.datasets.FashionMNIST.classes, pools)
-
-
-def _read_idx(folder: Path, name: str, *, dimensions: int) -> NDArray[np.uint8]:
-    """The array of an IDX file: 4 bytes that say uint8 and the dimensions, their sizes, the values."""
-    path = idx_file(folder, name)
-    assert path is not None
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        if content[:4] != bytes((0, 0, 8, dimensions)):
-            raise ValueError("not an IDX file of bytes")
-        shape = np.frombuffer(content, dtype=">i4", count=dimensions, offset=4)
-        return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"--data: cannot read {path} ({_line(error)}); replace it") from error
-
-
-def _load_torchvision(info: DatasetInfo, data_dir: Path) -> _Given:
-    datasets = {part: _fetch(info, data_dir, how) for part, how in _OFFICIAL[info.name].items()}
-    pools = {
-        part: _Pool((info.name, data_dir, part), *_contents(dataset)) for part, dataset in datasets.items()
-    }
-    return _given(info.name, datasets["train"].classes, pools)
-
-
-def _contents(dataset: Any) -> tuple[_Arrays | _Files, NDArray[np.int64]]:
-    """A torchvision data set's images and labels, none of which is decoded."""
-    if hasattr(dataset, "data"):
-        return _Arrays(dataset.data), np.asarray(dataset.targets, dtype=np.int64)
-    # The data sets of photographs have no public names for these, and their items decode the image.
-    paths = dataset._images if hasattr(dataset, "_images") else dataset._image_files
-    return _Files(tuple(paths)), np.asarray(dataset._labels, dtype=np.int64)
-
-
-def _fetch(info: DatasetInfo, data_dir: Path, how: dict[str, Any]) -> Any:
-    """A data set of torchvision's, downloaded or unpacked if it is not there."""
-    there = is_unpacked(info, data_dir)
-    try:
-        with _default_timeout(DOWNLOAD_TIMEOUT):
-            return getattr(torchvision.datasets, info.torchvision)(data_dir, download=not there, **how)
-    except (OSError, RuntimeError, ValueError, EOFError, HTTPException, tarfile.TarError) as error:
-        folder = data_dir / info.unpacked[0].partition("/")[0]
-        what, remedy = (
-            (f"in {folder} is incomplete or corrupt", f"delete {folder} to download it again")
-            if there
-            else (f"could not be downloaded to {data_dir}", f"put {', '.join(info.unpacked)} there")
-        )
-        raise UserError(
-            f"--data: {info.name} {what} ({_line(error)}); {remedy}, or choose digits, which is embedded"
-        ) from error
-
-
-@contextmanager
-def _default_timeout(seconds: float) -> Iterator[None]:
-    """A limit for connections whose maker takes none; torchvision would wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _load_folder(data: str) -> _Given:
-    pools = {}
-    for part, folder in folder_parts(data).items():
-        found = torchvision.datasets.ImageFolder(folder, allow_empty=True)
-        if not found.samples:
-            raise UserError(f"--data: there are no images in the class folders of {folder}; put some there")
-        paths = tuple(Path(path).absolute() for path, _ in found.samples)
-        pools[part] = _Pool(paths, _Files(paths), np.asarray(found.targets, dtype=np.int64))
-    given = _given(Path(data).expanduser().resolve().name, found.classes, pools)
-    _check_counts(data, given)
-    return given
-
-
-def _check_counts(data: str, given: _Given) -> None:
-    """Each class needs an image to train on, and one for each part that is cut from train."""
-    needed = 1 + (given.validation is None) + (given.test is None)
-    counts = np.bincount(given.train.labels, minlength=len(given.classes))
-    fewest = int(counts.argmin())
-    if counts[fewest] < needed:
-        raise UserError(
-            f"--data: {data!r}: class {given.classes[fewest]!r} has too few images to train on and to split "
-            f"({counts[fewest]} of at least {needed}); add images or remove the class"
-        )
-
-
-def _line(error: Exception) -> str:
-    """What an exception says, as part of a line."""
-    return " ".join(str(error).split()) or type(error).__name__

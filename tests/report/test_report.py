@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,11 +156,10 @@ def test_neither_torch_nor_optuna_is_imported(study_folder: Path) -> None:
 
 @pytest.mark.parametrize("counts", ["saved", "published"])
 def test_a_report_is_by_the_studys_own_accounting(
-    make_study: Callable[..., Study], open_search: Callable[..., object], tmp_path: Path, counts: str
+    make_study: Callable[..., Study], open_search: Callable[..., Any], quiet: Any, tmp_path: Path, counts: str
 ) -> None:
     study = make_study(counts=counts, trials=2, budget="1TB")
-    search = open_search(study, tmp_path)
-    search.run(_Quiet())  # type: ignore[attr-defined]
+    open_search(study, tmp_path).run(quiet)
     report(tmp_path)
     key = {"saved": "saved_bytes", "published": "counted_bytes"}[counts]
     records = read_records(tmp_path)
@@ -167,10 +167,3 @@ def test_a_report_is_by_the_studys_own_accounting(
         {**record.predicted, **record.study}[key] for record in records.values()
     ]
 
-
-class _Quiet:
-    def trial_starts(self, *_: object) -> None: ...
-
-    def step(self, *_: object) -> None: ...
-
-    def trial_ends(self, *_: object) -> None: ...

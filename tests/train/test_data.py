@@ -28,7 +28,7 @@ from torch import Tensor
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.train import data as data_module
-from bsr_explorer.train import datasets
+from bsr_explorer.train import datasets, sources
 from bsr_explorer.train.data import ImageSplit, Splits, load_splits, loader, stratified_order
 from bsr_explorer.train.datasets import DATASETS, availability, check_data, default_data_dir, list_datasets
 
@@ -41,10 +41,10 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No network, no files of this machine's, and nothing remembered from another test."""
     monkeypatch.setattr(datasets, "_answers", lambda url: False)
     monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
-    data_module._load_named.cache_clear()
+    sources.load_named.cache_clear()
     data_module._STORE.clear()
     yield
-    data_module._load_named.cache_clear()
+    sources.load_named.cache_clear()
     data_module._STORE.clear()
 
 
@@ -463,7 +463,7 @@ def test_a_data_set_that_is_not_whole(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(UserError, match=r"--data: cannot read .*test0.jpg \(.*No such file"):
         load("food101", tmp_path).test[0]
-    data_module._load_named.cache_clear()
+    sources.load_named.cache_clear()
     (tmp_path / "food-101" / "meta" / "train.json").write_text("{")
     with pytest.raises(UserError, match=r"--data: food101 in .*food-101 is incomplete or corrupt .*delete"):
         load("food101", tmp_path)

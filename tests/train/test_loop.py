@@ -112,7 +112,8 @@ def rates(held: dict[str, dict[str, float]], names: Iterable[str]) -> list[float
 
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize(
-    "method", ["full", "linear", "bitfit", "last(k=2)", "bsr(blocks=(0, 2), keep={})", "bsr(blocks=(), keep={})"]
+    "method",
+    ["full", "linear", "bitfit", "last(k=2)", "bsr(blocks=(0, 2), keep={})", "bsr(blocks=(), keep={})"],
 )
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_the_optimiser_holds_what_trains_and_nothing_else(method: str, recipe: Recipe) -> None:
@@ -158,7 +159,11 @@ def test_the_rate_is_the_one_of_the_batch_size() -> None:
 
 @pytest.mark.parametrize(
     ("optimizer", "kind", "momentum"),
-    [("adamw", torch.optim.AdamW, None), ("sgd", torch.optim.SGD, 0.0), ("sgd_momentum", torch.optim.SGD, 0.9)],
+    [
+        ("adamw", torch.optim.AdamW, None),
+        ("sgd", torch.optim.SGD, 0.0),
+        ("sgd_momentum", torch.optim.SGD, 0.9),
+    ],
 )
 def test_the_optimiser_is_the_recipes(optimizer: str, kind: type, momentum: float | None) -> None:
     made = make_optimizer(Line(), replace(PLAIN, optimizer=optimizer), 4)

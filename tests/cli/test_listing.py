@@ -1,0 +1,49 @@
+"""``bsr-explore list``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bsr_explorer.methods import METHODS, parse_method
+from bsr_explorer.models.names import ALIASES
+from bsr_explorer.train.datasets import DATASETS
+
+Cli = Callable[..., Any]
+
+
+def test_models_are_listed_with_their_timm_names(cli: Cli) -> None:
+    done = cli("list", "models")
+    assert (done.code, done.err) == (0, "")
+    lines = [line.split() for line in done.out.splitlines()]
+    assert all([alias, name] in lines for alias, name in ALIASES.items())
+
+
+def test_methods_are_listed_as_they_are_written(cli: Cli) -> None:
+    done = cli("list", "methods")
+    assert (done.code, done.err) == (0, "")
+    first = [line.split()[0] for line in done.out.splitlines() if line and not line.startswith(" ")]
+    assert first == ["method", *METHODS]
+    assert all(str(parse_method(name)).startswith(name) for name in METHODS)
+    for word in ("2405.10951", "keep={3: 0.5,", "k=3", "fuse=True"):
+        assert word in " ".join(done.out.split())
+
+
+def test_datasets_are_listed_with_where_they_are(cli: Cli) -> None:
+    done = cli("list", "datasets")
+    assert (done.code, done.err) == (0, "")
+    lines = {line.split()[0]: line for line in done.out.splitlines() if line and not line.startswith(" ")}
+    assert set(lines) == {"data", *DATASETS, "PATH"}
+    assert "embedded" in lines["digits"]
+    assert "1078 / 359 / 360" in lines["digits"]
+    assert "download" in lines["cifar10"]  # the data folder is empty
+
+
+@pytest.mark.parametrize(("what", "hint"), [("model", "models"), ("dataset", "datasets")])
+def test_other_kinds_are_refused(cli: Cli, what: str, hint: str) -> None:
+    done = cli("list", what)
+    assert (done.code, done.out) == (2, "")
+    choices = "choose from models, methods, datasets"
+    assert done.err == f"error: list: unknown value {what!r} (did you mean {hint!r}?); {choices}\n"

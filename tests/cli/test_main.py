@@ -1,0 +1,149 @@
+"""The command line as a whole: help, version, exit codes, and how fast it can answer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bsr_explorer.cli as module
+from bsr_explorer.errors import UserError
+from bsr_explorer.version import __version__
+
+Cli = Callable[..., Any]
+
+COMMANDS = ("profile", "search", "report", "list")
+
+
+# --- help and version -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_names_every_command(cli: Cli, flag: str) -> None:
+    done = cli(flag)
+    assert (done.code, done.err) == (0, "")
+    assert all(command in done.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_shows_an_example(cli: Cli, command: str) -> None:
+    done = cli(command, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert "Example" in done.out
+    assert f"bsr-explore {command} " in done.out.split("Example")[1]
+
+
+@pytest.mark.xfail(strict=True, reason="the help of the whole program has no example")
+def test_help_shows_an_example(cli: Cli) -> None:
+    assert "Example" in cli("--help").out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(cli: Cli, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import typer
+
+    module._register()
+    group = typer.main.get_command(module.app)
+    for option in group.commands[command].params:  # type: ignore[attr-defined]
+        assert getattr(option, "help", None), f"{command}: {option.name}"
+
+
+def test_the_version_is_printed(cli: Cli) -> None:
+    done = cli("--version")
+    assert (done.code, done.out) == (0, f"bsr-explore {__version__}\n")
+
+
+def test_nothing_asked_is_answered_with_help(cli: Cli) -> None:
+    done = cli()
+    assert done.code == 2
+    assert "Usage" in done.out + done.err
+
+
+# --- exit codes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["search", "--no-such-flag"], ["search", "--trials", "abc"]])
+def test_a_usage_error_is_2(cli: Cli, arguments: list[str]) -> None:
+    done = cli(*arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert arguments[-1] in done.err or "--trials" in done.err
+
+
+def test_a_user_error_is_one_line_and_2(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bsr_explorer.cli import listing
+
+    def wrong() -> None:
+        raise UserError("list: a value\n  that is wrong")
+
+    monkeypatch.setattr(listing, "_models", wrong)
+    done = cli("list", "models")
+    assert (done.code, done.out, done.err) == (2, "", "error: list: a value that is wrong\n")
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_is_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bsr_explorer.cli import listing
+
+    monkeypatch.setattr(listing, "_models", stop)
+    done = cli("list", "models")
+    assert done.code == 130
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.xfail(strict=True, reason="typer exits on Ctrl-C by itself, without a word")
+def test_ctrl_c_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bsr_explorer.cli import listing
+
+    monkeypatch.setattr(listing, "_models", stop)
+    assert cli("list", "models").err == "error: stopped\n"
+
+
+# --- what is imported -----------------------------------------------------------------------------------
+
+SLOW_TO_IMPORT = ("torch", "timm", "optuna", "torchvision", "sklearn")
+
+
+def imported_by(*arguments: str | Path) -> set[str]:
+    """The slow ones of the packages that a command imports."""
+    code = (
+        "import sys\n"
+        "from bsr_explorer.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as ended:\n    assert not ended.code, ended.code\n"
+        f"print('imported', *({set(SLOW_TO_IMPORT)!r} & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(run.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--help"], ["--version"], ["search", "--help"], ["profile", "--help"]),
+        *(["list", kind] for kind in ("models", "methods", "datasets")),
+    ],
+    ids=" ".join,
+)
+def test_asking_what_there_is_needs_no_torch(arguments: list[str]) -> None:
+    assert imported_by(*arguments) == set()
+
+
+def test_a_report_needs_no_torch(study_folder: Path) -> None:
+    assert imported_by("report", study_folder) == set()
+    assert (study_folder / "report.md").exists()
+
+
+def test_the_module_is_the_command() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "bsr_explorer", "--version"], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == f"bsr-explore {__version__}\n"
