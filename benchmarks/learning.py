@@ -49,12 +49,11 @@ def main() -> None:
     options = parser.parse_args()
     fidelity = Fidelity(train_size=options.train_size, val_size=options.val_size, epochs=options.epochs)
     jobs = [(seed, method) for seed in range(options.seeds) for method in METHODS]
-    done = {(record.seed, record.method) for record in read_records(options.out).values()}
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=len(jobs))
         for number, (seed, method) in enumerate(jobs):
             progress.update(bar, description=f"seed {seed}, {method}", completed=number)
-            if (seed, method) not in done:
+            if (seed, method) not in {(record.seed, record.method) for record in read_records(options.out).values()}:
                 config = Config(model=options.model, image_size=options.image_size, method=method)
                 record = fine_tune(config, options.data, fidelity, options.weights, seed)
                 write_record(options.out, number, record)

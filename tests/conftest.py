@@ -38,7 +38,9 @@ def toy() -> str:
 
     def build(depth: int, options: dict[str, Any]) -> VisionTransformer:
         wanted = {key: options[key] for key in ("img_size", "num_classes") if key in options}
-        return VisionTransformer(patch_size=16, embed_dim=32, depth=depth, num_heads=2, **wanted)
+        model = VisionTransformer(patch_size=16, embed_dim=32, depth=depth, num_heads=2, **wanted)
+        model.pretrained_cfg = {"classifier": "head"}
+        return model
 
     def toy(pretrained: bool = False, **options: Any) -> VisionTransformer:
         return build(4, options)
@@ -140,8 +142,9 @@ def cli(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., Done]:
     """Runs the command line in this process, in an empty working directory."""
-    from bsr_explorer.cli import main
+    from bsr_explorer.cli import app, main
 
+    monkeypatch.setattr(app, "registered_commands", [])  # main registers them anew each time
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BSR_EXPLORER_DATA", str(tmp_path / "data"))
 

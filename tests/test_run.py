@@ -203,7 +203,7 @@ def test_a_recipe_of_another_optimiser_is_refused() -> None:
 @pytest.mark.parametrize("device", ["tpu", "cuda"])
 def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="--device: .*choose"):
+    with pytest.raises(UserError, match=r"--device: .*choose"):
         pick_device(device)
 
 

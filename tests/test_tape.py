@@ -122,7 +122,15 @@ def test_the_block_that_drops_attends_to_all_its_tokens() -> None:
 
 @pytest.mark.parametrize(
     ("patches", "keep", "kept"),
-    [(196, 0.5, 98), (99, 0.5, 50), (10, 0.7, 7), (10, 0.71, 8), (16, 0.999, 16), (5, 0.01, 1), (9, 1.0, 9)],
+    [
+        (196, 0.5, 98),
+        (99, 0.5, 50),
+        (100, 0.07, 7),
+        (10, 0.71, 8),
+        (16, 0.999, 16),
+        (5, 0.01, 1),
+        (9, 1.0, 9),
+    ],
 )
 def test_kept_tokens_are_rounded_up(patches: int, keep: float, kept: int) -> None:
     assert kept_tokens(patches, keep) == kept

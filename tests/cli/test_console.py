@@ -70,9 +70,6 @@ def test_numbers_are_aligned_to_the_right() -> None:
 
 def test_nothing_is_cut_off() -> None:
     long = " ".join(str(number) for number in range(40))
-    lines = shown(30, [[long, "1"]], fold=[0])
-    assert " ".join(line[:25].strip() for line in lines[1:]).split() == [*long.split()[:0], *" ".join(
-        line[:25] for line in lines[1:]
-    ).split()]
-    assert "39" in lines[-1]
-    assert all("…" not in line for line in lines)
+    lines = shown(30, [[long, "end"]], fold=[0])
+    assert len(lines) > 3
+    assert [word for word in " ".join(lines[1:]).split() if word != "end"] == long.split()

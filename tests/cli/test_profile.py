@@ -16,8 +16,8 @@ pytestmark = pytest.mark.usefixtures("toy")
 
 Cli = Callable[..., Any]
 
-TOY = ("--model", "toy", "--image-size", "32", "--batch-size", "4")
 BSR = "bsr(blocks=(0, 2), keep={1: 0.5}, fuse=True)"
+TOY = ("--model", "toy", "--image-size", "32", "--batch-size", "4", "--method", BSR)
 
 PREDICTED = {
     *("saved_bytes", "peak_bytes", "parameter_bytes", "gradient_bytes", "optimizer_bytes"),
@@ -46,7 +46,7 @@ def test_json_has_the_promised_keys(cli: Cli) -> None:
 
 def test_json_is_the_prediction(cli: Cli) -> None:
     config = Config(model="toy", image_size=32, batch_size=4, method=BSR, attention="math", optimizer="sgd")
-    said = answer(cli, "--method", BSR, "--attention", "math", "--optimizer", "sgd")
+    said = answer(cli, "--attention", "math", "--optimizer", "sgd")
     assert said["config"] == config.to_dict()
     assert said["predicted"].items() >= predict(config).summary().items()
     full = config.with_method("full")
@@ -57,14 +57,14 @@ def test_json_is_the_prediction(cli: Cli) -> None:
 @pytest.mark.parametrize("accounting", COUNTS)
 def test_the_total_is_by_the_accounting(cli: Cli, accounting: str) -> None:
     config = Config(model="toy", image_size=32, batch_size=4, method=BSR)
-    said = answer(cli, "--method", BSR, "--accounting", accounting)
+    said = answer(cli, "--accounting", accounting)
     assert said["predicted"]["total_bytes"] == counted_bytes(config, accounting)
     assert said["predicted"]["total_counts"] == accounting
     assert said["full"]["total_bytes"] == counted_bytes(config.with_method("full"), accounting)
 
 
 def test_blocks_and_kinds_add_up(cli: Cli) -> None:
-    said = answer(cli, "--method", BSR)["predicted"]
+    said = answer(cli)["predicted"]
     assert list(said["by_block"]) == ["0", "1", "2", "3", "rest"]
     assert sum(block.get("saved", 0) for block in said["by_block"].values()) == said["saved_bytes"]
     assert sum(block.get("train_flops", 0) for block in said["by_block"].values()) == said["train_flops"]
@@ -86,7 +86,9 @@ def test_a_real_step_agrees_with_the_prediction(cli: Cli, method: str) -> None:
     said = answer(cli, "--method", method, "--measure")
     measured, predicted = said["measured"], said["predicted"]
     assert {key: measured[key] for key in EXACT} == {key: predicted[key] for key in EXACT}
-    assert measured["by_block"] == predicted["by_block"]
+    for block, entry in predicted["by_block"].items():  # the counter of FLOPs knows no blocks
+        memory = {kind: size for kind, size in entry.items() if kind != "train_flops"}
+        assert memory.items() <= measured["by_block"][block].items()
     assert measured["uncounted_operations"] == []
     assert measured["peak_bytes"] >= measured["held_bytes"] - measured["saved_bytes"]
     assert set(measured) >= PREDICTED - {"total_bytes"}
@@ -101,34 +103,38 @@ def test_what_is_measured_has_the_promised_keys(cli: Cli) -> None:
 
 
 def test_the_published_figures_of_vit_b(cli: Cli) -> None:
-    """Table 1 of arXiv 2405.10951 is for 10 classes at batch 128; activations are by image."""
     done = cli("profile", "--model", "vit_b", "--method", "bsr", "--accounting", "published", "--json")
     said = json.loads(done.out)
     paper = said["published"]
-    assert paper["full"]["forward_gmacs_per_image"] == pytest.approx(17.56, rel=0.01)
-    assert paper["saving"] == pytest.approx(paper["full"]["total_mib"] / paper["total_mib"])
-    assert said["predicted"]["total_bytes"] == pytest.approx(paper["total_mib"] * 2**20)
-    assert said["full"]["total_bytes"] / said["predicted"]["total_bytes"] == pytest.approx(paper["saving"])
+    figures = [
+        (paper[key], paper["full"][key])
+        for key in ("activation_mib_per_image", "total_mib", "forward_gmacs_per_image")
+    ]
+    assert figures == [
+        pytest.approx(both, abs=0.06) for both in ((21.84, 133.29), (841.4, 4592.5), (8.82, 17.56))
+    ]
+    assert paper["saving"] == pytest.approx(4592.5 / 841.4, rel=1e-3)
+    assert said["predicted"]["total_bytes"] == paper["total_mib"] * 2**20
+    assert said["full"]["total_bytes"] == paper["full"]["total_mib"] * 2**20
 
 
 # --- tables ---------------------------------------------------------------------------------------------
 
 
 def test_tables_show_each_block(cli: Cli) -> None:
-    done = cli("profile", *TOY, "--method", BSR)
+    done = cli("profile", *TOY)
     assert (done.code, done.err) == (0, "")
     rows = {line.split()[0]: line for line in done.out.splitlines() if line.strip()}
     assert {"0", "1", "2", "3", "rest"} <= set(rows)
     assert [block for block in "0123" if "trains" in rows[block]] == ["0", "2"]
     assert "5→4" in rows["1"]  # class token and 4 patches; 2 are kept, and the others fused
-    assert "2 GFLOPs" not in done.out
     saved = predict(Config(model="toy", image_size=32, batch_size=4, method=BSR)).saved_bytes
     assert f"{saved / 1e6:,.2f}" in done.out
     assert f"{saved / 2**20:,.2f}" in done.out
 
 
 def test_a_comparison_has_no_differences(cli: Cli) -> None:
-    done = cli("profile", *TOY, "--method", BSR, "--measure")
+    done = cli("profile", *TOY, "--measure")
     assert done.code == 0
     for label in ("saved activations", "gradients", "optimiser state", "forward FLOPs", "training FLOPs"):
         (line,) = [line for line in done.out.splitlines() if line.startswith(label)]
@@ -137,7 +143,7 @@ def test_a_comparison_has_no_differences(cli: Cli) -> None:
 
 
 def test_published_accounting_is_shown_by_image(cli: Cli) -> None:
-    done = cli("profile", *TOY, "--accounting", "published", "--method", BSR)
+    done = cli("profile", *TOY, "--accounting", "published")
     assert "counts published (the BSR paper's own accounting)" in done.out
     assert "GMACs forward" in done.out
-    assert "GMACs" not in cli("profile", *TOY, "--method", BSR).out
+    assert "GMACs" not in cli("profile", *TOY).out

@@ -44,7 +44,7 @@ schedules = st.builds(
 
 @pytest.mark.parametrize("attention", ["fused", "math"])
 @pytest.mark.parametrize(("name", "image_size"), MODELS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     masks=st.lists(st.lists(st.booleans(), min_size=12, max_size=12), min_size=1, max_size=3),
     drops=st.lists(schedules, min_size=1, max_size=2),

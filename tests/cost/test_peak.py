@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -51,7 +49,7 @@ def test_without_a_gradient_tensors_are_let_go_once_read() -> None:
     assert estimate_peak(Tape((Tensor("t0", (10,), "t0", role="input"),), {}, ops), "sgd") == 40 + 2 * 40
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.sets(st.integers(0, 11)), st.sampled_from([{}, {3: 0.5}]), st.sampled_from(["fused", "math"]))
 def test_a_peak_is_at_least_what_stands_and_what_is_saved(
     blocks: set[int], keep: dict[int, float], attention: str
@@ -62,29 +60,31 @@ def test_a_peak_is_at_least_what_stands_and_what_is_saved(
     assert step.peak_is == "estimate"
 
 
-def _ratio(method: Method, attention: str) -> float:
-    """Estimated over measured, where activations are nearly everything."""
+def _ratio(method: Method, attention: str, depth: int) -> float:
+    """Estimated over measured, where activations are most of it."""
     torch.manual_seed(0)
-    options: dict[str, Any] = {"img_size": 96, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3}
-    model = VisionTransformer(num_classes=10, **options)
-    tape = method.rewrite(step_tape(read_geometry(model), 4, attention))
+    model = VisionTransformer(
+        img_size=48, patch_size=8, embed_dim=48, depth=depth, num_heads=2, num_classes=10
+    )
+    tape = method.rewrite(step_tape(read_geometry(model), 8, attention))
     use_attention_path(model, attention)
     method.apply(model)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    images, labels = torch.randn(4, 3, 96, 96), torch.zeros(4, dtype=torch.int64)
+    images, labels = torch.randn(8, 3, 48, 48), torch.zeros(8, dtype=torch.int64)
     measured = measure_step(model, images, labels, optimizer).ledger
     return step_ledger(tape, "sgd").peak_bytes / measured.peak_bytes
 
 
-METHODS = [Full(), Linear(), BitFit(), Bsr((1, 3), {}), Bsr((1, 3), {1: 0.5})]
-
-
-@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("method", [Full(), BitFit(), Bsr((1, 3), {}), Bsr((1, 3), {1: 0.5})], ids=str)
 def test_an_estimate_is_near_the_live_storages(method: Method) -> None:
-    assert _ratio(method, "math") == pytest.approx(1, abs=0.03)
+    assert _ratio(method, "math", depth=4) == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("method", [Full()], ids=str)
+def test_an_estimate_without_a_graph_misses_what_callers_still_hold() -> None:
+    """A norm's output lives until its branch returns: 10 n at the second Linear layer, of which 9 are seen."""
+    assert 0.85 < _ratio(Linear(), "math", depth=4) < 1
+
+
 @pytest.mark.xfail(strict=True, reason="fused attention's output is counted twice forward: held, and alive")
-def test_an_estimate_is_near_the_live_storages_of_fused_attention(method: Method) -> None:
-    assert _ratio(method, "fused") == pytest.approx(1, abs=0.03)
+def test_an_estimate_is_near_the_live_storages_of_fused_attention() -> None:
+    assert _ratio(Full(), "fused", depth=12) == pytest.approx(1, abs=0.02)

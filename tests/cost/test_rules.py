@@ -14,7 +14,7 @@ from torch import nn
 
 from bsr_explorer.config import Config
 from bsr_explorer.cost.rules import RULES
-from bsr_explorer.cost.step import saved, step_rows
+from bsr_explorer.cost.step import activation_rows, saved, step_rows
 from bsr_explorer.ledger import Ledger, Row, ledger
 from bsr_explorer.measure.step import measure_step
 from bsr_explorer.methods import BitFit, Bsr, Full, Last, Linear, Method
@@ -127,7 +127,7 @@ def methods(draw: st.DrawFn, depth: int, class_token: bool) -> Method:
     return draw(bsr | bsr | last | st.sampled_from([Full(), Linear(), BitFit()]))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data(), models(), st.integers(1, 3), st.sampled_from(["fused", "math"]))
 def test_any_parts_any_method(
     data: st.DataObject, options: dict[str, Any], batch: int, attention: str
@@ -198,8 +198,6 @@ def test_a_linear_backward_is_a_product_for_the_weight_and_one_for_the_input(
     tape = Tape(
         (Tensor("x", (2, 3), "x"),), parameters, (Op("fc", "linear", None, ("x",), "y", {"weight": "w"}),)
     )
-    from bsr_explorer.cost.step import activation_rows
-
     rows = list(activation_rows(tape, live))
     assert Row(None, "fc", "forward", flops=48) in rows
     assert Row(None, "fc", "backward", flops=backward) in rows

@@ -37,7 +37,7 @@ def geometries(draw: st.DrawFn) -> Geometry:
         depth=1,
         heads=heads,
         hidden=width * draw(st.integers(1, 6)),
-        mlp=draw(st.sampled_from(["gelu", "swiglu"])),  # type: ignore[arg-type]
+        mlp=draw(st.sampled_from(["gelu", "swiglu"])),
         class_token=True,
         register_tokens=0,
         position_embedding=True,

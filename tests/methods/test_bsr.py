@@ -183,7 +183,7 @@ def test_a_rate_that_rounds_up_to_every_token_drops_nothing() -> None:
     assert all(op.kind != "drop_tokens" for op in tape)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     keep=st.dictionaries(st.integers(0, 2), st.sampled_from([0.05, 0.3, 0.5, 0.75, 0.95, 1.0])),
     fuse=st.booleans(),

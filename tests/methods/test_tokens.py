@@ -63,7 +63,7 @@ def _in_order(case: Case, tokens: Tensor, kept: int) -> Tensor:
     return torch.cat([tokens[: case.prefix], patches[order], tokens[case.prefix + kept :]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_kept_and_fused_tokens_are_those_of_the_reference(case: Case) -> None:
     got = drop_tokens(case.x, case.scores, case.keep, case.prefix, case.fuse)
@@ -73,7 +73,7 @@ def test_kept_and_fused_tokens_are_those_of_the_reference(case: Case) -> None:
         )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cases())
 def test_gradients_are_those_of_the_reference(case: Case) -> None:
     def loss(images: Tensor | list[Tensor], x: Tensor) -> Tensor:

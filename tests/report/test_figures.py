@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bsr_explorer.report import figures, style
+from bsr_explorer.report import style
 from bsr_explorer.report.figures import MEMORY_AXIS, accuracy_against_memory, memory_by_block
 from bsr_explorer.report.front import Point, front, points
 from bsr_explorer.store.records import read_records
@@ -59,12 +59,12 @@ def test_the_front_is_a_line_from_least_to_most(every: list[Point], drawn: list[
     assert list(line.get_ydata()) == [*[100 * p.accuracy for p in ahead], 100 * ahead[-1].accuracy]
 
 
-def test_budget_and_full_fine_tuning_are_marked(
-    every: list[Point], drawn: list[Any], tmp_path: Path
-) -> None:
+def test_budget_and_full_fine_tuning_are_marked(every: list[Point], drawn: list[Any], tmp_path: Path) -> None:
     accuracy_against_memory(every, front(every), tmp_path)
     figure, axes = drawn[0]
-    upright = {line.get_label(): line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1}
+    upright = {
+        line.get_label(): line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1
+    }
     assert upright == {
         "budget 1400KB": 1.4,
         "full fine-tuning, 2 MB": every[0].full["counted_bytes"] / 1e6,
@@ -77,7 +77,9 @@ def test_budget_and_full_fine_tuning_are_marked(
 def test_the_axis_says_what_is_counted(
     every: list[Point], drawn: list[Any], tmp_path: Path, counts: str
 ) -> None:
-    changed = [replace(p, record=replace(p.record, study={**p.record.study, "counts": counts})) for p in every]
+    changed = [
+        replace(p, record=replace(p.record, study={**p.record.study, "counts": counts})) for p in every
+    ]
     accuracy_against_memory(changed, front(changed), tmp_path)
     assert drawn[0][1].get_xlabel() == MEMORY_AXIS[counts]
     assert drawn[0][1].get_xlabel().endswith("(MB)")
@@ -97,7 +99,10 @@ def test_each_block_has_its_memory(every: list[Point], drawn: list[Any], tmp_pat
     assert len(grid[:, 0]) == len(ledgers)
     for axes, ledger in zip(grid[:, 0], ledgers, strict=True):
         assert heights(axes, 5) == pytest.approx(
-            [sum(v for k, v in block.items() if k in style.KIND) / 1e6 for block in ledger["by_block"].values()]
+            [
+                sum(v for k, v in block.items() if k in style.KIND) / 1e6
+                for block in ledger["by_block"].values()
+            ]
         )
         assert sum(heights(axes, 5)) == pytest.approx(ledger["held_bytes"] / 1e6)
     names = [text.get_text() for text in grid[-1, 0].get_xticklabels()]

@@ -29,20 +29,30 @@ def test_every_trial_has_a_row(finished_once: Path) -> None:
     assert list(frame.columns) == COLUMNS
     assert list(frame["trial"]) == [*range(7), 9]
     assert list(frame["status"]) == ["finished"] * 7 + ["failed"]
-    assert list(frame["accuracy"][:7]) == [record.accuracy for number, record in records.items() if number < 7]
+    assert list(frame["accuracy"][:7]) == [
+        record.accuracy for number, record in records.items() if number < 7
+    ]
     assert list(frame["counted_bytes"][:7]) == list(frame["held_bytes"][:7])
     assert list(frame["trained_saved_bytes_measured"][:7]) == list(frame["trained_saved_bytes_predicted"][:7])
     assert set(frame["image_size"]) == {48}
     assert set(frame["trained_at"]) == {32}
     last = frame.iloc[-1]
     assert last["reason"] == "why not"
-    assert all(pd.isna(last[column]) for column in ("accuracy", "saved_bytes", "trained_saved_bytes_measured"))
+    assert all(
+        pd.isna(last[column]) for column in ("accuracy", "saved_bytes", "trained_saved_bytes_measured")
+    )
 
 
 def test_bytes_in_the_table_are_whole_numbers(finished_once: Path) -> None:
     text = trials_frame(read_records(finished_once)).to_csv(index=False)
     frame = pd.read_csv(pd.io.common.StringIO(text))
-    for column in ("counted_bytes", "held_bytes", "saved_bytes", "train_flops", "trained_saved_bytes_measured"):
+    for column in (
+        "counted_bytes",
+        "held_bytes",
+        "saved_bytes",
+        "train_flops",
+        "trained_saved_bytes_measured",
+    ):
         assert frame[column].dtype == "int64"
 
 

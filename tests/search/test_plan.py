@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsr_explorer.config import Config, Fidelity
@@ -79,7 +79,9 @@ def test_the_clock_learns_how_far_off_it_was() -> None:
     clock = Clock(FULL, Speed(1e9, 1e9))
     before = [clock.expected(config) for config in CONFIGS]
     clock.learn(CONFIGS[0], 3 * before[0])
-    assert [clock.expected(config) for config in CONFIGS] == pytest.approx([3 * seconds for seconds in before])
+    assert [clock.expected(config) for config in CONFIGS] == pytest.approx(
+        [3 * seconds for seconds in before]
+    )
     clock.learn(CONFIGS[2], before[2])
     factor = (3 * before[0] + before[2]) / (before[0] + before[2])
     assert clock.expected(CONFIGS[1]) == pytest.approx(factor * before[1])
@@ -106,7 +108,9 @@ def test_a_slow_machine_trains_at_a_proxy_size() -> None:
 
 
 def test_in_between_the_size_falls_as_the_machine_slows() -> None:
-    plans = [plan(CONFIGS, 12, Fidelity(), 480, Speed(10**e, 10**e), ALL) for e in (12, 11.25, 10.5, 9.75, 9, 8, 7)]
+    plans = [
+        plan(CONFIGS, 12, Fidelity(), 480, Speed(10**e, 10**e), ALL) for e in (12, 11.25, 10.5, 9.75, 9, 8, 7)
+    ]
     work = [(p.image_size or 0, p.train_size or 0) for p in plans]
     sizes = [size for size, _ in work]
     assert sizes == sorted(sizes, reverse=True)
@@ -114,6 +118,7 @@ def test_in_between_the_size_falls_as_the_machine_slows() -> None:
     assert all(images >= LEAST_IMAGES for size, images in work if size > 32)
 
 
+@settings(max_examples=50)
 @given(
     speed=st.floats(5, 16).map(lambda e: 10**e),
     ratio=st.floats(0.5, 4),
@@ -184,7 +189,9 @@ def test_a_single_batch_that_takes_too_long_makes_the_size_smaller(
     assert fidelity.image_size == 32
 
 
-@pytest.mark.xfail(strict=True, reason="a batch may hold fewer images than there are classes, which data refuses")
+@pytest.mark.xfail(
+    strict=True, reason="a batch may hold fewer images than there are classes, which data refuses"
+)
 def test_planned_images_can_be_loaded() -> None:
     config = replace(CONFIG, batch_size=4, num_classes=10)
     fidelity = plan([config], 12, Fidelity(), 10, SLOW, ALL)

@@ -254,7 +254,7 @@ def test_a_trial_without_a_record_is_trained_again_first(
     assert search.optuna.trials[number].state == FAILED
     assert search.optuna.trials[number].user_attrs["reason"] == INTERRUPTED
     search.run(watch)
-    assert [started[:2] for started in watch.started][0] == (8, key)
+    assert watch.started[0][:2] == (8, key)
     assert [key for _, key, _ in watch.started].count(key) == 1
     check_whole(search, 9)
 
@@ -289,7 +289,9 @@ def test_what_ends_a_search_during_a_trial_loses_nothing(
     check_whole(second, 7)
 
 
-@pytest.mark.xfail(strict=True, reason="read back from its parameters, last(k=1) is called bsr(blocks=(3,), …)")
+@pytest.mark.xfail(
+    strict=True, reason="read back from its parameters, last(k=1) is called bsr(blocks=(3,), …)"
+)
 def test_what_is_trained_again_keeps_its_name(
     make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
@@ -465,15 +467,17 @@ def test_permission_is_asked_of_what_exists(monkeypatch: pytest.MonkeyPatch, tmp
 
 # --- killed ---------------------------------------------------------------------------------------------
 
-COMMAND = [
-    *(sys.executable, "-m", "bsr_explorer", "search", "--model", "deit_t", "--budget", "60MB"),
-    *("--batch-size", "4", "--image-size", "48", "--proxy-size", "32", "--weights", "random"),
-    *("--train-size", "40", "--val-size", "20", "--epochs", "1", "--device", "cpu"),
-]
+
+def arguments(folder: Path, trials: int) -> list[str]:
+    return [
+        *("search", "--model", "deit_t", "--budget", "60MB", "--batch-size", "4", "--image-size", "48"),
+        *("--proxy-size", "32", "--train-size", "40", "--val-size", "20", "--epochs", "1"),
+        *("--weights", "random", "--device", "cpu", "--trials", str(trials), "--out", str(folder)),
+    ]
 
 
 def start(folder: Path, trials: int) -> subprocess.Popen[str]:
-    command = [*COMMAND, "--trials", str(trials), "--out", str(folder)]
+    command = [sys.executable, "-m", "bsr_explorer", *arguments(folder, trials)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -494,7 +498,7 @@ def wait_until_training(folder: Path, number: int, process: subprocess.Popen[str
     pytest.fail(f"trial {number} never ran: {process.communicate(timeout=60)}")
 
 
-def test_a_killed_search_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_search_goes_on_where_it_was(cli: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "study"
     process = start(folder, trials=12)
     wait_until_training(folder, 2, process)
@@ -505,10 +509,9 @@ def test_a_killed_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(before) >= 2
     assert states(folder)[-1] == "RUNNING"
 
-    again = start(folder, trials=len(before) + 2)
-    said, progress = again.communicate(timeout=120)
-    assert again.returncode == 0, progress
-    assert "1 left by a killed run settled" in said
+    done = cli(*arguments(folder, trials=len(before) + 2))
+    assert done.code == 0, done.err
+    assert "1 left by a killed run settled" in done.out
     assert states(folder).count("COMPLETE") == len(before) + 2
     assert "RUNNING" not in states(folder)
     assert fingerprint(folder).items() >= before.items()

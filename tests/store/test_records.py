@@ -107,7 +107,9 @@ def test_text_is_in_place_only_when_it_is_complete(monkeypatch: pytest.MonkeyPat
 
 
 def test_keys_of_a_later_version_are_ignored() -> None:
-    assert Record.from_dict({**record().to_dict(), "mood": "good", "format": FORMAT + 1}).accuracy == 0.1 + 0.2
+    assert (
+        Record.from_dict({**record().to_dict(), "mood": "good", "format": FORMAT + 1}).accuracy == 0.1 + 0.2
+    )
 
 
 def test_what_a_killed_write_left_is_no_record(tmp_path: Path) -> None:
@@ -116,7 +118,9 @@ def test_what_a_killed_write_left_is_no_record(tmp_path: Path) -> None:
     assert list(read_records(tmp_path)) == [0]
 
 
-NOT_A_DICTIONARY = pytest.mark.xfail(strict=True, raises=AttributeError, reason="AttributeError is not caught")
+NOT_A_DICTIONARY = pytest.mark.xfail(
+    strict=True, raises=AttributeError, reason="AttributeError is not caught"
+)
 
 
 @pytest.mark.parametrize(

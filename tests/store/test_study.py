@@ -150,7 +150,9 @@ def test_an_unknown_key_is_refused_with_the_nearest(tmp_path: Path, table: str, 
 
 
 def test_a_method_is_no_key_of_the_configuration(tmp_path: Path) -> None:
-    assert "key of [config]: unknown value 'method'" in refused(edited(tmp_path, put("config", "method", "full")))
+    assert "key of [config]: unknown value 'method'" in refused(
+        edited(tmp_path, put("config", "method", "full"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,10 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path / "none.toml") == f"{tmp_path / 'none.toml'}: cannot be read: No such file or directory"
+    assert (
+        refused(tmp_path / "none.toml")
+        == f"{tmp_path / 'none.toml'}: cannot be read: No such file or directory"
+    )
     assert refused(tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
 
 
@@ -279,7 +284,11 @@ def test_what_was_left_open_is_taken_from_the_stored_study() -> None:
 def test_what_was_given_is_not_replaced_by_the_stored_study() -> None:
     asked = replace(STUDY, weights="hub", fidelity=Fidelity(epochs=2, recipe="paper-deit-s"))
     completed = asked.completed_by(STUDY)
-    assert (completed.weights, completed.fidelity.epochs, completed.fidelity.recipe) == ("hub", 2, "paper-deit-s")
+    assert (completed.weights, completed.fidelity.epochs, completed.fidelity.recipe) == (
+        "hub",
+        2,
+        "paper-deit-s",
+    )
     assert completed.fidelity.train_size == 20
 
 

@@ -1,0 +1,359 @@
+"""What a user can get wrong: one line that names it, exit code 2, and nothing written."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import tomli_w
+import torch
+
+from bsr_explorer.models import weights as weights_module
+from bsr_explorer.store.study import Study
+from bsr_explorer.train import datasets
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+Cli = Callable[..., Any]
+MakeStudy = Callable[..., Study]
+
+PROFILE = ("profile", "--model", "toy", "--image-size", "48", "--batch-size", "4", "--method", "linear")
+SEARCH = (
+    *("search", "--model", "toy", "--budget", "1400KB", "--batch-size", "4", "--image-size", "48"),
+    *("--proxy-size", "32", "--train-size", "20", "--val-size", "20", "--epochs", "1"),
+    *("--weights", "random", "--device", "cpu", "--trials", "2"),
+)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No host answers, and no data or weights of this machine's are found."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(weights_module, "_hub_answers", lambda: False)
+    monkeypatch.setattr(datasets, "_answers", lambda url: False)
+    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every path below a folder, with its mode and content."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mode, b"" if path.is_dir() else path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture
+def refused(cli: Cli, tmp_path: Path) -> Callable[..., str]:
+    """Runs a command that must be refused; returns its one line."""
+
+    def run(*arguments: str | Path) -> str:
+        before = tree(tmp_path)
+        done = cli(*arguments)
+        assert done.code == 2, done
+        assert done.out == ""
+        assert done.err.startswith("error: ")
+        assert done.err.endswith("\n")
+        assert done.err.count("\n") == 1, done.err
+        assert "Traceback" not in done.err
+        assert tree(tmp_path) == before
+        return str(done.err)
+
+    return run
+
+
+Refused = Callable[..., str]
+
+
+# --- what a configuration cannot be ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--model", "deit_x", "unknown model 'deit_x' (nearest: deit_t, deit_s, deit_b)"),
+        ("--model", "vit_bse_patch16_224", "nearest: vit_base_patch16_224"),
+        ("--model", "resnet18", "resnet18 is not supported: it is a ResNet"),
+        (
+            "--image-size",
+            "50",
+            "50 is not a positive multiple of the patch of toy, 16 pixels; the nearest is 48 or 64",
+        ),
+        ("--image-size", "0", "0 must be a whole number of at least 1"),
+        ("--image-size", "-16", "-16 must be"),
+        ("--batch-size", "0", "0 must be"),
+        ("--num-classes", "-1", "-1 must be"),
+        ("--precision", "bf16", "unknown value 'bf16'; choose from fp32"),
+        ("--optimizer", "adam", "unknown value 'adam' (did you mean 'adamw'?)"),
+        ("--attention", "flash", "unknown value 'flash'"),
+        ("--accounting", "peek", "unknown value 'peek' (did you mean 'peak'?)"),
+        ("--method", "brs", "unknown value 'brs' (did you mean 'bsr'?)"),
+        ("--method", "bsr(blocks=(4,), keep={})", "block 4 is out of range; the model has 4 blocks, 0 to 3"),
+        ("--method", "bsr(blocks=(0,), keep={9: 0.5})", "block 9 is out of range"),
+        ("--method", "bsr(blocks=(-1,))", "-1 is no block index"),
+        ("--method", "bsr(blocks=(1, 1))", "block 1 is named twice"),
+        ("--method", "bsr(keep={1: 0})", "1: 0}): a keep rate must be above 0 and at most 1"),
+        ("--method", "bsr(keep={1: 1.5})", "1: 1.5}): a keep rate must be"),
+        ("--method", "bsr(keep={1: -1})", "1: -1}): a keep rate must be"),
+        ("--method", "bsr(keep={1: 0.5, 1: 0.7})", "names 1 twice"),
+        ("--method", "last(k=0)", "last(k=0): k must be"),
+        ("--method", "last(k=5)", "last(k=5): the model has 4 blocks"),
+        ("--method", "last(n=1)", "'last(n=1)': last has no argument 'n'"),
+        ("--method", "bsr(blocks=(1", "cannot read 'bsr(blocks=(1' at column 12"),
+        ("--method", "bsr)", "cannot read 'bsr)' at column 4"),
+        ("--method", "bsr(blocks=depth)", "at column 12: blocks must be a literal"),
+        ("--method", "", "cannot read ''"),
+        pytest.param(
+            *("--method", "bsr+", "at column"),
+            marks=pytest.mark.xfail(strict=True, reason="the end of the text is no column"),
+        ),
+        ("--method", "bsr(blocks=(), head=False, norm=False, keep={})", "trains nothing"),
+        ("--method", "linear+full", "linear and full both choose"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(
+    refused: Refused, flag: str, value: str, words: str
+) -> None:
+    line = refused(*PROFILE, flag, value)
+    assert flag in line
+    assert words in line
+
+
+def test_measuring_on_what_is_not_here_is_refused(refused: Refused) -> None:
+    assert "--device: unknown device 'tpu'; choose auto, cpu or cuda" in refused(
+        *PROFILE, "--measure", "--device", "tpu"
+    )
+
+
+# --- what a search cannot be ----------------------------------------------------------------------------
+
+WRONG_FLAG = pytest.mark.xfail(strict=True, reason="the message names --image-size, which was not given")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--model", "toyy", "unknown model 'toyy'"),
+        ("--budget", "2G", "'2G' has no unit that says its size: 'G'; write one of B, KB, MB, GB"),
+        ("--budget", "2", "'2' has no unit; write one of"),
+        ("--budget", "lots", "cannot read 'lots'"),
+        ("--budget", "0GB", "'0GB' is no memory at all"),
+        ("--budget", "-2GB", "cannot read '-2GB'"),
+        (
+            "--budget",
+            "400KB",
+            "400KB is less than the smallest configuration needs, 0.4 MB (0.4 MiB) at batch 4",
+        ),
+        ("--budget-counts", "held", "unknown value 'held' (did you mean 'published'?); choose from peak"),
+        ("--data", "didgits", "'didgits' is neither a data set nor a folder (did you mean 'digits'?)"),
+        ("--data", "./none", "'./none' is neither a data set nor a folder"),
+        ("--data", "a_file", "'a_file' is a file, not an image folder"),
+        ("--data", "empty", "'empty' has no folders of classes"),
+        ("--data", "cifar10", "cifar10 is not in"),
+        ("--image-size", "50", "50 is not a positive multiple"),
+        ("--batch-size", "0", "0 must be"),
+        ("--attention", "flash", "unknown value 'flash'"),
+        ("--recipe", "shrot", "unknown value 'shrot' (did you mean 'short'?)"),
+        ("--weights", "hbu", "unknown value 'hbu' (did you mean 'hub'?)"),
+        ("--weights", "none.pth", "there is no file 'none.pth'"),
+        ("--weights", "a_file", "'a_file' is not a file of weights"),
+        ("--weights", "junk.pth", "junk.pth cannot be read as a checkpoint"),
+        ("--weights", "other.pth", "other.pth does not fit toy"),
+        ("--weights", "hub", "the model hub has no weights for toy; choose a checkpoint file"),
+        ("--weights", "auto", "the model hub has no weights for toy"),
+        ("--trials", "0", "0 must be"),
+        ("--trials", "-3", "-3 must be"),
+        ("--time-limit", "0", "cannot read '0'; write a time such as 90s, 10m or 1h"),
+        ("--time-limit", "soon", "cannot read 'soon'"),
+        ("--time-limit", "-5m", "cannot read '-5m'"),
+        ("--train-size", "0", "0 must be"),
+        ("--train-size", "9", "9 images of digits is out of range; choose from 10"),
+        ("--train-size", "99999", "99999 images of digits is out of range"),
+        ("--val-size", "9", "9 images of digits is out of range"),
+        ("--epochs", "0", "0 must be"),
+        ("--device", "tpu", "unknown device 'tpu'"),
+        ("--out", "a_file", "a_file cannot be a folder: a_file is a file"),
+        ("--out", "a_file/below", "a_file/below cannot be a folder: a_file is a file"),
+        pytest.param("--proxy-size", "33", "33 is not a positive multiple", marks=WRONG_FLAG),
+        pytest.param("--proxy-size", "0", "0 must be", marks=WRONG_FLAG),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(
+    refused: Refused, tmp_path: Path, flag: str, value: str, words: str
+) -> None:
+    (tmp_path / "a_file").write_text("a file")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "junk.pth").write_text("no checkpoint")
+    if value == "other.pth":
+        torch.save(timm.create_model("toy_2", img_size=48, num_classes=10).state_dict(), tmp_path / value)
+    line = refused(*SEARCH, flag, value)
+    assert flag in line
+    assert words in line
+
+
+@pytest.mark.parametrize("weights", ["hub", "auto"])
+@pytest.mark.parametrize("offline", [False, True])
+def test_without_a_hub_the_choices_are_listed(
+    monkeypatch: pytest.MonkeyPatch, refused: Refused, weights: str, offline: bool
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    line = refused(*SEARCH, "--model", "deit_t", "--budget", "1GB", "--weights", weights)
+    assert f"--weights {weights}: " in line
+    assert ("HF_HUB_OFFLINE is set" if offline else "the model hub cannot be reached") in line
+    assert re.search(r"choose a checkpoint file \(\.safetensors, .*\bor random$", line.strip())
+
+
+def test_what_is_cheap_to_check_is_checked_first(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "junk.pth").write_text("no checkpoint")
+    assert "--budget" in refused(*SEARCH, "--weights", "junk.pth", "--budget", "1KB")
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """A folder that cannot be written."""
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    yield folder
+    folder.chmod(stat.S_IRWXU)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(
+    monkeypatch: pytest.MonkeyPatch, refused: Refused, locked: Path
+) -> None:
+    if os.geteuid() == 0:  # who may write everywhere
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != locked)
+    line = refused(*SEARCH, "--out", locked / "study")
+    assert f"--out: {locked / 'study'} cannot be written (no permission for {locked})" in line
+
+
+# --- what a study cannot be -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "difference"),
+    [
+        (("--budget", "1300KB"), "budget.bytes: '1400KB' → '1300KB'"),
+        (("--batch-size", "8"), "config.batch_size: 4 → 8"),
+        (("--seed", "1"), "study.seed: 0 → 1"),
+        (("--epochs", "2", "--train-size", "30"), "fidelity.train_size: 20 → 30; fidelity.epochs: 1 → 2"),
+    ],
+)
+def test_a_study_of_another_space_is_refused_with_the_difference(
+    refused: Refused, study_folder: Path, flags: tuple[str, ...], difference: str
+) -> None:
+    line = refused(*SEARCH, "--out", study_folder, *flags)
+    assert f"--out: {study_folder} holds a study of another space ({difference})" in line
+
+
+def test_a_broken_study_in_the_folder_is_named(refused: Refused, study_folder: Path) -> None:
+    (study_folder / "study.toml").write_text("[study")
+    assert f"{study_folder / 'study.toml'}: not valid TOML" in refused(*SEARCH, "--out", study_folder)
+
+
+def test_a_broken_record_in_the_folder_is_named(refused: Refused, study_folder: Path) -> None:
+    record = study_folder / "records" / "0003.json"
+    record.write_text("{")
+    assert f"{record}: not a record of a trial" in refused(*SEARCH, "--out", study_folder)
+    assert f"{record}: not a record of a trial" in refused("report", study_folder)
+
+
+@pytest.mark.xfail(strict=True, reason="sqlalchemy's DatabaseError: traceback")
+def test_a_broken_database_in_the_folder_is_named(refused: Refused, study_folder: Path) -> None:
+    (study_folder / "study.db").write_text("no database, but long enough to be taken for one" * 99)
+    assert "study.db" in refused(*SEARCH, "--out", study_folder)
+
+
+def test_a_study_file_that_is_not_there_is_refused(refused: Refused, tmp_path: Path) -> None:
+    assert "none.toml: cannot be read: No such file" in refused("search", "none.toml")
+    assert f"{tmp_path}: cannot be read: Is a directory" in refused("search", tmp_path)
+
+
+def test_a_study_file_that_is_broken_is_refused(refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text("[study]\nname = 'x\n")
+    assert "study.toml: not valid TOML: " in refused("search", path)
+
+
+def write(study: Study, path: Path, table: str, key: str, value: Any) -> Path:
+    tables = study.to_toml()
+    tables.setdefault(table, {})[key] = value
+    path.write_text(tomli_w.dumps(tables))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value", "words"),
+    [
+        ("study", "trails", 3, "key of [study]: unknown value 'trails' (did you mean 'trials'?)"),
+        ("budget", "bytes", "2G", "--budget: '2G' has no unit that says its size"),
+        ("budget", "bytes", "1KB", "--budget: 1KB is less than the smallest"),
+        ("config", "num_classes", 7, "--num-classes: the configuration has 7 classes and digits has 10"),
+        ("config", "model", "toyy", "--model: unknown model 'toyy'"),
+        ("config", "optimizer", "sgd", "--optimizer: 'sgd' does not go with --recipe short"),
+        ("data", "name", "none", "--data: 'none' is neither"),
+        ("data", "weights", "none.pth", "--weights: there is no file 'none.pth'"),
+        ("fidelity", "recipe", "shrot", "--recipe: unknown value 'shrot'"),
+        ("space", "start", ["bsr(blocks=(9,))"], "--method: bsr(blocks=…): block 9 is out of range"),
+        ("space", "drop_at", [1, 7], "[space] drop_at: block 7 is out of range"),
+        ("space", "max_blocks", 5, "[space] max_blocks: 5 must be 0 to 4"),
+        ("space", "keep", [2.0], "[space] keep: 2.0 is no keep rate"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused(
+    refused: Refused, make_study: MakeStudy, tmp_path: Path, table: str, key: str, value: Any, words: str
+) -> None:
+    assert words in refused("search", write(make_study(), tmp_path / "study.toml", table, key, value))
+
+
+@pytest.mark.xfail(strict=True, reason="a value of another type: a traceback, Python's own words, or nothing")
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [
+        ("study", "time_limit", "8m"),
+        ("study", "seed", "one"),
+        ("study", "name", 5),
+        ("config", "model", 5),
+        ("budget", "bytes", 1_400_000),
+        ("data", "name", 5),
+        ("data", "weights", 5),
+        ("space", "max_blocks", "all"),
+        ("space", "max_blocks", 2.5),
+        ("space", "drop_at", 3),
+        ("space", "drop_at", ["3"]),
+        ("space", "keep", 0.5),
+        ("space", "start", "full"),
+        ("space", "start", [3]),
+        ("space", "fuse", True),
+        ("space", "fuse", ["yes"]),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_its_key(
+    refused: Refused, make_study: MakeStudy, tmp_path: Path, table: str, key: str, value: Any
+) -> None:
+    line = refused("search", write(make_study(), tmp_path / "study.toml", table, key, value), "--dry-run")
+    named = key.replace("_", "-") if key not in ("name", "bytes") else table
+    assert re.search(rf"--{named}\b|\[{table}\] {key}\b", line), line
+
+
+# --- the rest -------------------------------------------------------------------------------------------
+
+
+def test_a_report_of_nothing_is_refused(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "a_file").write_text("a file")
+    assert "STUDY: none is not the folder of a study" in refused("report", "none")
+    assert "STUDY: a_file is not the folder of a study" in refused("report", "a_file")
+    assert f"STUDY: {tmp_path} is not the folder of a study" in refused("report", tmp_path)
+
+
+def test_a_kind_that_cannot_be_listed_is_refused(refused: Refused) -> None:
+    assert "list: unknown value 'modles' (did you mean 'models'?)" in refused("list", "modles")
