@@ -23,7 +23,7 @@ from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 
 from bsr_explorer.cost.peak import step_ledger
-from bsr_explorer.measure.step import measure_step
+from bsr_explorer.measurement.step import measure_step
 from bsr_explorer.methods import BitFit, Bsr, Full, Last, Linear, Method
 from bsr_explorer.methods.surgery import use_attention_path
 from bsr_explorer.models.geometry import read_geometry

@@ -25,7 +25,7 @@ import torch
 from bsr_explorer import Config, predict
 from bsr_explorer.cost import grid as grids
 from bsr_explorer.models.geometry import geometry
-from bsr_explorer.predict import tape_of
+from bsr_explorer.prediction import tape_of
 from bsr_explorer.run import measure
 
 KEEP = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)

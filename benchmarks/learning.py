@@ -53,7 +53,9 @@ def main() -> None:
         bar = progress.add_task("", total=len(jobs))
         for number, (seed, method) in enumerate(jobs):
             progress.update(bar, description=f"seed {seed}, {method}", completed=number)
-            if (seed, method) not in {(record.seed, record.method) for record in read_records(options.out).values()}:
+            if (seed, method) not in {
+                (record.seed, record.method) for record in read_records(options.out).values()
+            }:
                 config = Config(model=options.model, image_size=options.image_size, method=method)
                 record = fine_tune(config, options.data, fidelity, options.weights, seed)
                 write_record(options.out, number, record)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from bsr_explorer import Config, build, predict
 from bsr_explorer.cost import published
-from bsr_explorer.predict import tape_of
+from bsr_explorer.prediction import tape_of
 from bsr_explorer.run import measure, pick_device
 from bsr_explorer.train.loop import make_optimizer
 from bsr_explorer.train.recipes import recipe

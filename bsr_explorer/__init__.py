@@ -12,7 +12,7 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.methods import METHODS, Method, parse_method
-from bsr_explorer.predict import predict
+from bsr_explorer.prediction import predict
 from bsr_explorer.store.records import Record
 from bsr_explorer.version import __version__
 

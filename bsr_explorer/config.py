@@ -46,6 +46,9 @@ class Config:
     method: Method | str = "bsr"
 
     def __post_init__(self) -> None:
+        for key, kinds in (("model", str), ("method", (str, Method))):
+            if not isinstance(getattr(self, key), kinds):
+                raise UserError(f"{_flag(key)}: {getattr(self, key)!r} must be text")
         if isinstance(self.method, str):
             object.__setattr__(self, "method", parse_method(self.method))
         for key in ("image_size", "num_classes", "batch_size"):
@@ -128,7 +131,8 @@ class Fidelity:
         for key in ("image_size", "train_size", "val_size", "epochs"):
             value = getattr(self, key)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UserError(f"{_flag(key)}: {value!r} must be a whole number of at least 1")
+                flag = "--proxy-size" if key == "image_size" else _flag(key)
+                raise UserError(f"{flag}: {value!r} must be a whole number of at least 1")
 
     def at(self, config: Config) -> Config:
         """The configuration as it is really trained: at the proxy image size, if there is one."""

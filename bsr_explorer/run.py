@@ -14,13 +14,13 @@ from torch import nn
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.measure import flops
-from bsr_explorer.measure.saved import saved_storages
-from bsr_explorer.measure.step import Measurement, measure_step
+from bsr_explorer.measurement import flops
+from bsr_explorer.measurement.saved import saved_storages
+from bsr_explorer.measurement.step import Measurement, measure_step
 from bsr_explorer.methods.surgery import use_attention_path
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import WeightsUsed, create_model
-from bsr_explorer.predict import geometry_of, predict
+from bsr_explorer.prediction import geometry_of, predict
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record
 from bsr_explorer.train.data import Splits, load_splits, loader
@@ -183,14 +183,14 @@ def _pretrained_mean_std(config: Config, weights: str) -> MeanStd:
 def run(config: Config, job: Job, progress: Progress = lambda done, total, loss: None) -> Record:
     """Fine-tune one configuration as the job says."""
     actual = job.fidelity.at(config)
-    predicted, expected = predict(config), predict(actual)
+    predicted = predict(config)
     rules = recipe(job.fidelity.recipe, job.data, config.optimizer)
     device = pick_device(job.device)
     model, used = _build(actual, job.weights, job.seed)
     model.to(device)
     splits = load_data(config, replace(job, weights=used.source))
     torch.manual_seed(job.seed)
-    saved: list[int] = []
+    saved: list[tuple[int, int]] = []
     epochs = job.fidelity.epochs or _epochs(rules, len(splits.train), config.batch_size)
     outcome = fit(
         model,
@@ -220,7 +220,7 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
         weights=f"{used.source}: {used.detail}",
         seed=job.seed,
         predicted=predicted.summary(),
-        measured=_measured(actual, expected, saved[0]) if saved else None,
+        measured=_measured(actual, *saved[0]) if saved else None,
         accuracy=outcome.accuracy[-1] if outcome.accuracy and not outcome.diverged else None,
         test_accuracy=test,
         history=outcome.accuracy,
@@ -244,18 +244,20 @@ def _drop_last(splits: Splits, config: Config) -> bool:
     return len(splits.train) >= config.batch_size
 
 
-def _saved_bytes(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> int:
+def _saved_bytes(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[int, int]:
+    """Images of the batch, and the bytes that are saved for them."""
     with saved_storages(model, [images, labels]) as saved:
         loss = nn.functional.cross_entropy(model(images), labels)
         total = sum(row.bytes for row in saved.rows())
     del loss
-    return total
+    return len(labels), total
 
 
-def _measured(actual: Config, expected: Ledger, saved_bytes: int) -> dict[str, Any]:
+def _measured(actual: Config, images: int, saved_bytes: int) -> dict[str, Any]:
+    """What the first step saved, beside the prediction for as many images (a small set has no full batch)."""
     return {
         "image_size": actual.image_size,
-        "batch_size": actual.batch_size,
+        "batch_size": images,
         "saved_bytes": saved_bytes,
-        "predicted_saved_bytes": expected.saved_bytes,
+        "predicted_saved_bytes": predict(replace(actual, batch_size=images)).saved_bytes,
     }

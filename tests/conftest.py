@@ -70,7 +70,7 @@ def make_study(toy: str) -> MakeStudy:
             "trials": 7,
         }
         if "space" not in changed:
-            from bsr_explorer.predict import geometry_of
+            from bsr_explorer.prediction import geometry_of
 
             settings["space"] = default_space(geometry_of(config))
         return Study(**{**settings, **changed})

@@ -31,11 +31,11 @@ def test_the_two_commands_stand_there() -> None:
 
 @pytest.mark.parametrize("command", [c for c in dict.fromkeys(COMMANDS) if not c.startswith(RUN_ELSEWHERE)])
 def test_a_command_runs(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished_study: Path
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study_folder: Path
 ) -> None:
     words = shlex.split(command)
     assert words[0] == "bsr-explore", f"nobody runs {command!r}"
-    words = [str(finished_study) if word.startswith("reports/") else word for word in words]
+    words = [str(study_folder) if word.startswith("reports/") else word for word in words]
     if words[1] == "search" and "--dry-run" not in words:
         words += [*shlex.split(SMALL), "--out", str(tmp_path / "study")]
     monkeypatch.chdir(tmp_path)

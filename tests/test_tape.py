@@ -141,7 +141,6 @@ def test_kept_tokens_are_exact_in_decimals(patches: int, thousandths: int) -> No
     assert kept_tokens(patches, thousandths / 1000) == math.ceil(Fraction(thousandths, 1000) * patches)
 
 
-@pytest.mark.xfail(strict=True, reason="a rate below 5e-10 / patches is rounded to no token at all")
 def test_however_low_the_rate_one_token_stays() -> None:
     assert kept_tokens(196, 1e-12) == 1
 

@@ -30,7 +30,14 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """What will fine-tuning a vision transformer cost, and which accuracy can a memory budget buy?"""
+    """What will fine-tuning a vision transformer cost, and which accuracy can a memory budget buy?
+
+    Examples:
+
+      bsr-explore profile --model deit_s --method bsr
+
+      bsr-explore search --model deit_s --budget 2GB
+    """
 
 
 def _register() -> None:
@@ -62,4 +69,6 @@ def main() -> None:
             raise
         fail(say())
     else:
+        if code == 130:  # typer's own word for Ctrl-C
+            fail("stopped", code=130)
         sys.exit(code if isinstance(code, int) else 0)

@@ -13,7 +13,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.errors import unknown
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.predict import counted_bytes, geometry_of, predict, tape_of
+from bsr_explorer.prediction import counted_bytes, geometry_of, predict, tape_of
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_bytes, in_gmacs, in_mb, in_mib
 
@@ -70,7 +70,7 @@ def profile(
         "measured": None,
     }
     if measure:
-        answer["measured"] = _measured(config, device)
+        answer["measured"] = _measured(config, device, accounting)
     if as_json:
         print(json.dumps(answer))
         return
@@ -109,14 +109,17 @@ def _published(config: Config) -> dict[str, Any]:
     }
 
 
-def _measured(config: Config, device: str) -> dict[str, Any]:
+def _measured(config: Config, device: str, accounting: str) -> dict[str, Any]:
     from bsr_explorer.run import measure_in_full, second_opinion
 
     with err.status("running real steps…"):
         measurement = measure_in_full(config, device)
         flops, blind = second_opinion(config)
+    held = measurement.ledger
+    totals = {"peak": held.held_bytes, "saved": held.saved_bytes}  # nothing measures a published rule
     return {
-        **measurement.ledger.summary(),
+        **held.summary(),
+        "total_bytes": totals.get(accounting),
         "uncounted_operations": list(measurement.uncounted),
         "fvcore_forward_flops": flops,
         "fvcore_blind_to": blind,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -154,13 +155,15 @@ def _study(
     limit: float | None,
 ) -> Study:
     """The study that the flags say; what its fidelity leaves open is planned later."""
-    from bsr_explorer.predict import geometry_of
+    from bsr_explorer.prediction import geometry_of
     from bsr_explorer.search.space import default_space
 
     config = replace(config, num_classes=count_classes(data))
     geometry = geometry_of(config)
-    if fidelity.image_size is not None:
+    try:
         geometry_of(fidelity.at(config))
+    except UserError as error:
+        raise UserError(str(error).replace("--image-size", "--proxy-size", 1)) from None
     return Study(
         name=name or f"{config.model}-{Path(data).name}-{budget}",
         config=config,
@@ -194,7 +197,7 @@ def _run(study: Study, folder: Path, data_dir: Path, device: str, dry_run: bool,
     if dry_run:
         _show_dry_run(study, space, clock, folder, as_json)
         return
-    study = open_folder(study, folder, " ".join(["bsr-explore", *sys.argv[1:]]))
+    study = open_folder(study, folder, shlex.join(["bsr-explore", *sys.argv[1:]]))
     job = Job(
         data=study.data, fidelity=study.fidelity, weights=study.weights, device=device, data_dir=data_dir
     )

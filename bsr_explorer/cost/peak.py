@@ -31,25 +31,22 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def _forward_peak(tape: Tape) -> int:
-    """Activations alive at once during forward: those kept for backward, and those still to be read."""
+    """Storages alive at once during forward: those kept for backward, and those still to be read."""
     tensors = tape.tensors
     last_read = {tensors[name].storage: i for i, op in enumerate(tape) for name in op.reads}
-    kept = {(op.name, op.kind, storage): size for op, storage, size in saved(tape)}
-    kept_storages = {storage for _, _, storage in kept}
+    kept_by: dict[int, dict[str, int]] = {}
+    for op, storage, size in saved(tape):
+        kept_by.setdefault(id(op), {})[storage] = size
+    for_backward = {storage for kept in kept_by.values() for storage in kept}
     alive: dict[str, int] = {}
-    peak = held = 0
+    peak = 0
     for i, op in enumerate(tape):
-        held += sum(
-            size
-            for (name, kind, s), size in kept.items()
-            if (name, kind) == (op.name, op.kind) and s not in alive
-        )
-        storage = tensors[op.writes].storage
-        if storage == op.writes:
-            alive[storage] = _bytes(tensors[storage])
-        peak = max(peak, held + sum(alive.values()))
-        for name in [s for s in alive if last_read.get(s, -1) <= i and s not in kept_storages]:
-            del alive[name]
+        alive |= kept_by.get(id(op), {})
+        if tensors[op.writes].storage == op.writes:
+            alive.setdefault(op.writes, _bytes(tensors[op.writes]))
+        peak = max(peak, sum(alive.values()))
+        for storage in [s for s in alive if last_read.get(s, -1) <= i and s not in for_backward]:
+            del alive[storage]
     return peak
 
 

@@ -7,6 +7,7 @@ again, which is what stands in study files, records, figure legends and on the c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +23,7 @@ def quiet(default: Any) -> Any:
     return field(default=default, metadata={"quiet": True})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Method(ABC):
     """A way to fine-tune. Equal are methods with the same expression."""
 
@@ -70,7 +71,7 @@ class Method(ABC):
         return Composed((*_parts(self), *_parts(other)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Subset(Method):
     """A method that chooses which parameters train; the others are frozen.
 
@@ -93,21 +94,25 @@ class Subset(Method):
         """Freeze all but the chosen parameters."""
         depth = len(tape.blocks)
         self.check(depth)
-        chosen = tape.train_only(lambda p: self.trains(p.name, depth))
-        if not any(p.trains for p in chosen.parameters.values()):
-            raise UserError(f"--method: {self} trains nothing; let the head, the norm or a block train")
-        return chosen
+        self._check_something_trains(tape.parameters, depth)
+        return tape.train_only(lambda p: self.trains(p.name, depth))
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Set ``requires_grad`` of every parameter."""
         depth = len(model.blocks)  # type: ignore[arg-type]
         self.check(depth)
-        for name, parameter in model.named_parameters():
+        parameters = dict(model.named_parameters())
+        self._check_something_trains(parameters, depth)
+        for name, parameter in parameters.items():
             parameter.requires_grad_(self.trains(name, depth))
         return model
 
+    def _check_something_trains(self, parameters: Iterable[str], depth: int) -> None:
+        if not any(self.trains(name, depth) for name in parameters):
+            raise UserError(f"--method: {self} trains nothing; let the head, the norm or a block train")
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Composed(Method):
     """Several methods at once, written with ``+`` and applied from left to right."""
 

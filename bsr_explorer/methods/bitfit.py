@@ -12,7 +12,7 @@ from typing import ClassVar
 from bsr_explorer.methods.base import Subset, is_head
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BitFit(Subset):
     """Every bias trains, those of the norms and of the patch embedding among them, and the head."""
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Bsr(Subset):
     """Block Selective Reprogramming.
 

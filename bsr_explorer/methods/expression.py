@@ -18,12 +18,13 @@ def parse(text: str, methods: dict[str, type[Method]]) -> Method:
         UserError: not an expression (with the place), an unknown method or argument, or arguments that
             the method refuses.
     """
+    text = text.strip()
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = ast.parse(text, mode="eval").body
     except SyntaxError as error:
-        where = f" at column {error.offset}" if error.offset else ""
+        column = error.offset or len(text) + 1  # an expression that stops too early has no place of its own
         raise UserError(
-            f"--method: cannot read {text!r}{where} ({error.msg}); write a name such as bsr, "
+            f"--method: cannot read {text!r} at column {column} ({error.msg}); write a name such as bsr, "
             "or name(argument=value, …), joined with +"
         ) from None
     return reduce(add, (_method(node, text, methods) for node in _summands(tree)))
@@ -61,10 +62,12 @@ def _arguments(call: ast.Call, method: type[Method], text: str) -> dict[str, obj
             raise UserError(f"--method: {text!r}: {method.name} has no argument {key!r}; it {takes}")
         if key in values:
             raise UserError(f"--method: {text!r}: argument {key!r} is given twice")
-        _refuse_repeated_keys(node, key, text)
         try:
             values[key] = ast.literal_eval(node)
-        except ValueError:
+            _refuse_repeated_keys(node, key, text)
+        except UserError:
+            raise
+        except (ValueError, TypeError):
             raise UserError(
                 f"--method: {text!r} at column {node.col_offset + 1}: {key} must be a literal value "
                 "(numbers, text, True, False, tuples, lists, dictionaries)"
@@ -75,7 +78,7 @@ def _arguments(call: ast.Call, method: type[Method], text: str) -> dict[str, obj
 def _refuse_repeated_keys(node: ast.expr, key: str, text: str) -> None:
     """A dictionary literal would silently keep the last of two equal keys."""
     if isinstance(node, ast.Dict):
-        keys = [ast.unparse(k) for k in node.keys if k is not None]
+        keys = [ast.literal_eval(k) for k in node.keys if k is not None]
         twice = [k for k in keys if keys.count(k) > 1]
         if twice:
             raise UserError(f"--method: {text!r}: {key} names {twice[0]} twice; name each once")

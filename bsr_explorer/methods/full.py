@@ -8,7 +8,7 @@ from typing import ClassVar
 from bsr_explorer.methods.base import Subset
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Full(Subset):
     """Every parameter trains."""
 

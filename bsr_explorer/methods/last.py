@@ -10,7 +10,7 @@ from bsr_explorer.methods.base import Method, Subset, block_of, is_final_norm, i
 from bsr_explorer.methods.bsr import Bsr
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Last(Subset):
     """The last ``k`` blocks, the final norm and the head train."""
 

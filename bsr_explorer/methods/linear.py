@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bsr_explorer.methods.base import Subset, is_head
+from bsr_explorer.methods.base import Method, Subset, is_head
+from bsr_explorer.methods.bsr import Bsr
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Linear(Subset):
     """The classification head trains and nothing else: no graph reaches the backbone."""
 
@@ -21,3 +22,7 @@ class Linear(Subset):
     def trains(self, parameter: str, depth: int) -> bool:
         """Whether it is the head's."""
         return is_head(parameter)
+
+    def canonical(self, depth: int) -> Method:
+        """The same as BSR without blocks, drops and final norm."""
+        return Bsr((), {}, norm=False).canonical(depth)

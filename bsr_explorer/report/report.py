@@ -32,11 +32,24 @@ def report(folder: Path) -> Report:
     if not (folder / "records").is_dir():
         raise UserError(f"STUDY: {folder} is not the folder of a study (it has no records/)")
     records = read_records(folder)
+    for number, record in records.items():
+        if not record.study:
+            raise UserError(
+                f"STUDY: {folder}/records/{number:04d}.json is not of a search; move it away to go on"
+            )
     every = points(records)
     if not every:
         raise UserError(f"STUDY: {folder} has no finished trial yet; run its search first")
     ahead = front(every)
-    chosen = recommend(ahead)
+    try:
+        return _write(folder, records, every, ahead, recommend(ahead))
+    except OSError as error:
+        raise UserError(f"STUDY: {error.filename or folder} cannot be written ({error.strerror})") from None
+
+
+def _write(
+    folder: Path, records: dict[int, Record], every: list[Point], ahead: list[Point], chosen: Recommendation
+) -> Report:
     trials, table = folder / "trials.csv", folder / "front.csv"
     write_text(trials, tables.trials_frame(records).to_csv(index=False))
     write_text(table, tables.front_frame(ahead).to_csv(index=False))

@@ -39,7 +39,13 @@ def trials_frame(records: dict[int, Record]) -> pd.DataFrame:
                 "reason": record.reason,
             }
         )
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    whole = [
+        name for name in frame if str(name).endswith(("_bytes", "_flops", "predicted", "measured", "_at"))
+    ]
+    complete = [name for name in whole if frame[name].notna().all()]
+    # pandas would turn whole numbers beside a gap into floats
+    return frame.astype(dict.fromkeys(set(whole) - set(complete), "Int64"))
 
 
 def front_frame(ahead: Sequence[Point]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import create_model
-from bsr_explorer.predict import geometry_of, predict
+from bsr_explorer.prediction import geometry_of, predict
 from bsr_explorer.run import Job, build, load_data, pick_device
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.study import Study
@@ -133,9 +133,8 @@ def plan(
         chosen = replace(chosen, image_size=size)
         images = given.train_size or _affordable(configs, trials, chosen, seconds, speed, available[0])
         chosen = replace(chosen, train_size=images)
-        if images >= min(LEAST_IMAGES, available[0]) and (
-            given.train_size is None or _total(configs, trials, chosen, speed) <= seconds * SPARE
-        ):
+        enough = images >= min(LEAST_IMAGES, available[0])
+        if enough and _total(configs, trials, chosen, speed) <= seconds * SPARE:
             break
     return chosen
 
@@ -183,9 +182,10 @@ def _total(configs: Sequence[Config], trials: int, fidelity: Fidelity, speed: Sp
 def _affordable(
     configs: Sequence[Config], trials: int, fidelity: Fidelity, seconds: float, speed: Speed, available: int
 ) -> int:
-    """Training images that all trials can afford, in whole batches, at least one."""
+    """Training images that all trials can afford, in whole batches: at least one, and one of each class."""
     batch = configs[0].batch_size
     fixed = _total(configs, trials, replace(fidelity, train_size=batch), speed)
     more = _total(configs, trials, replace(fidelity, train_size=2 * batch), speed) - fixed
     batches = 1 + int(max(0.0, seconds * SPARE - fixed) / max(more, 1e-9))
-    return min(batches * batch, MOST_IMAGES, available) if batches > 0 else batch
+    least = -(-configs[0].num_classes // batch)
+    return min(max(batches, least) * batch, max(MOST_IMAGES, least * batch), available)

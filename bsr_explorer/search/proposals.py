@@ -26,7 +26,7 @@ TRIES = 50
 
 
 class Sampler(Protocol):
-    """Proposes from what is known so far; may propose what is over budget or done (it is asked again)."""
+    """Proposes from what is known so far. What is over budget, done or not of the space is not taken."""
 
     def propose(self, space: Space, finished: Sequence[FrozenTrial], seed: int) -> Candidate | None:
         """A configuration, or None for none."""
@@ -38,11 +38,17 @@ class TpeSampler:
     leaves no trial behind."""
 
     def propose(self, space: Space, finished: Sequence[FrozenTrial], seed: int) -> Candidate | None:
-        """TPE's next point, as a configuration."""
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=0)
+        """TPE's next point that is within the budget and new; None if it insists on others."""
+        # What is asked and not told counts as bad, so that TPE does not repeat itself.
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=0, constant_liar=True)
         scratch = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
         scratch.add_trials(finished)
-        return space.decode(scratch.ask(space.distributions).params)
+        done = {space.decode(trial.params).key for trial in finished}
+        for _ in range(TRIES):
+            candidate = space.decode(scratch.ask(space.distributions).params)
+            if space.fits(candidate) and candidate.key not in done:
+                return candidate
+        return None
 
 
 def propose(
@@ -60,10 +66,9 @@ def propose(
             return candidate
     generator = np.random.default_rng(seed)
     if len(finished) >= SAMPLER_FROM:
-        for attempt in range(TRIES):
-            proposed = sampler.propose(space, finished, derived_seed(seed, attempt))
-            if proposed is not None and space.fits(proposed) and proposed.key not in done:
-                return proposed
+        proposed = sampler.propose(space, finished, seed)
+        if proposed and space.holds(proposed) and space.fits(proposed) and proposed.key not in done:
+            return proposed
     return _stratified(space, [trial.values[1] for trial in finished], done, generator)
 
 
@@ -72,7 +77,7 @@ def _stratified(
 ) -> Candidate | None:
     """A random new configuration from the stratum of memory that has been tried least."""
     low, high = space.range_bytes[0], min(space.study.budget_bytes, space.range_bytes[1])
-    edges = np.geomspace(low, high, STRATA + 1)
+    edges = np.geomspace(low, high + 1, STRATA + 1)
     tried, _ = np.histogram(sizes, edges)
     for stratum in np.lexsort((generator.random(STRATA), tried)):
         for _ in range(TRIES):
@@ -81,7 +86,7 @@ def _stratified(
                 break
             if candidate.key not in done:
                 return candidate
-    return None
+    return next((c for c in space.shuffled(generator, low, high) if c.key not in done), None)
 
 
 def derived_seed(*parts: object) -> int:

@@ -18,10 +18,10 @@ from typing import Any, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import DatabaseError
 
-from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
-from bsr_explorer.predict import counted_bytes, predict
+from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.run import Job, run
 from bsr_explorer.search.proposals import Sampler, TpeSampler, derived_seed, propose
 from bsr_explorer.search.space import Candidate, Space
@@ -33,6 +33,9 @@ DATABASE = "study.db"
 
 INTERRUPTED = "interrupted before it finished"
 """Reason of trials that are trained again."""
+
+FAILURES = 3
+"""Trials in a row that raise an error before a search gives up: the next would most likely raise it too."""
 
 
 class Watcher(Protocol):
@@ -50,7 +53,8 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Ended:
-    """Why a search ended: ``trials`` reached, ``time`` over, or the space ``exhausted``."""
+    """Why a search ended: ``trials`` reached, ``time`` over, the space ``exhausted``, or too many
+    ``failures`` in a row."""
 
     because: str
     finished: int
@@ -129,12 +133,17 @@ class Search:
         self.study, self.folder, self.space, self.job = study, folder, space, job
         self.sampler = sampler or TpeSampler()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.optuna = optuna.create_study(
-            storage=f"sqlite:///{folder / DATABASE}",
-            study_name=study.name,
-            directions=["maximize", "minimize"],
-            load_if_exists=True,
-        )
+        try:
+            self.optuna = optuna.create_study(
+                storage=f"sqlite:///{folder / DATABASE}",
+                study_name=study.name,
+                directions=["maximize", "minimize"],
+                load_if_exists=True,
+            )
+        except DatabaseError as error:
+            raise UserError(
+                f"--out: {folder / DATABASE} cannot be used as a database ({error.orig}); give another --out"
+            ) from None
         with warnings.catch_warnings():  # optuna calls naming the objectives experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.optuna.set_metric_names(["validation accuracy", f"{study.counts} bytes"])
@@ -163,6 +172,7 @@ class Search:
             expected: seconds that a candidate is expected to take: none is begun that would overrun.
         """
         self.started, limit = time.monotonic(), self.study.time_limit
+        failures = 0
         while True:
             finished = self.trials(TrialState.COMPLETE)
             if len(finished) >= self.study.trials:
@@ -172,7 +182,10 @@ class Search:
                 return self._ended("exhausted")
             if limit is not None and time.monotonic() - self.started + expected(candidate) > limit:
                 return self._ended("time")
-            self._train(candidate, len(finished), watcher)
+            record = self._train(candidate, len(finished), watcher)
+            failures = failures + 1 if record.status == "failed" else 0
+            if failures == FAILURES:
+                return self._ended("failures")
 
     def _ended(self, because: str) -> Ended:
         return Ended(because, len(self.trials(TrialState.COMPLETE)), len(self.trials(TrialState.FAIL)))
@@ -188,7 +201,7 @@ class Search:
         seed = derived_seed(self.study.seed, "proposal", len(ended))
         return propose(self.space, self.sampler, finished, settled, seed)
 
-    def _train(self, candidate: Candidate, finished: int, watcher: Watcher) -> None:
+    def _train(self, candidate: Candidate, finished: int, watcher: Watcher) -> Record:
         number = self._begin(candidate)
         watcher.trial_starts(number, candidate, finished)
         # Each experiment has its own seed, the same however the search came to it.
@@ -199,11 +212,12 @@ class Search:
             except UserError:
                 raise
             except Exception as error:
-                record = _failed(candidate.config, job, error)
+                record = _failed(candidate, job, error)
             record = replace(record, study=self._context(number, candidate))
             write_record(self.folder, number, record)
             self._tell(number, record)
         watcher.trial_ends(number, record)
+        return record
 
     def _begin(self, candidate: Candidate) -> int:
         """Add the trial as running; returns its number."""
@@ -227,7 +241,8 @@ class Search:
         try:
             yield
         except BaseException:
-            if self.optuna.get_trials(deepcopy=False)[number].state == TrialState.RUNNING:
+            running = self.optuna.get_trials(deepcopy=False)[number].state == TrialState.RUNNING
+            if running and number not in read_records(self.folder):  # else the next start tells its record
                 self._tell_failed(number, INTERRUPTED)
             raise
 
@@ -258,18 +273,18 @@ class Search:
         }
 
 
-def _failed(config: Config, job: Job, error: Exception) -> Record:
+def _failed(candidate: Candidate, job: Job, error: Exception) -> Record:
     """A record of a trial that raised: what, and where."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(where.filename).name}:{where.lineno}"
     return Record(
         status="failed",
-        config=config.to_dict(),
-        key="",
+        config=candidate.config.to_dict(),
+        key=candidate.key,
         fidelity=asdict(job.fidelity),
         data=job.data,
         seed=job.seed,
         reason=f"{type(error).__name__} at {place}: {error}",
-        predicted=predict(config).summary(),
+        predicted=predict(candidate.config).summary(),
         provenance=provenance(job.device),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from bsr_explorer.config import Config
-from bsr_explorer.cost.grid import Grid, grid, schedule
+from bsr_explorer.cost.grid import Grid, Schedule, grid, schedule
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Method, parse_method
 from bsr_explorer.models.geometry import Geometry
-from bsr_explorer.predict import counted_bytes, geometry_of, predict
+from bsr_explorer.prediction import counted_bytes, geometry_of, predict
 from bsr_explorer.store.study import SpaceSpec, Study
 from bsr_explorer.units import format_bytes
 
@@ -110,7 +111,24 @@ class Space:
     @cached_property
     def beside(self) -> list[Candidate]:
         """Known configurations that the grid does not hold (linear probing, full fine-tuning, …)."""
-        return [c for c in self.known if not isinstance(c.config.canonical(self.geometry.depth).how, Bsr)]
+        outside = {c.key: c for c in self.known if self._in_grid(c) is None}
+        return list(outside.values())
+
+    def _in_grid(self, candidate: Candidate) -> Bsr | None:
+        """The canonical method of a configuration that the grid holds, or None."""
+        method = candidate.config.canonical(self.geometry.depth).how
+        if not isinstance(method, Bsr) or not (method.head and method.norm):
+            return None
+        inside = len(method.blocks) <= self.study.space.max_blocks
+        return method if inside and schedule(method.keep, method.fuse) in self._schedules else None
+
+    @cached_property
+    def _schedules(self) -> frozenset[Schedule]:
+        return frozenset(self.grid.schedules)
+
+    def holds(self, candidate: Candidate) -> bool:
+        """Whether a configuration is one of this space."""
+        return self._in_grid(candidate) is not None or candidate.key in {c.key for c in self.beside}
 
     def __len__(self) -> int:
         return len(self.grid) + len(self.beside)
@@ -170,50 +188,66 @@ class Space:
 
         The number of trained blocks is drawn first, or large subsets, being many, would be all one sees.
         """
-        sizes = self._sizes[self._fitting]
-        inside = self._fitting[(sizes >= low) & (sizes <= high)]
+        inside = self._between(low, high)
         if not len(inside):
             return None
         blocks = self.grid.masks[inside % len(self.grid.masks)].sum(axis=1)
         chosen = generator.choice(np.unique(blocks))
         return self.at(int(generator.choice(inside[blocks == chosen])))
 
+    def shuffled(self, generator: np.random.Generator, low: float, high: float) -> Iterator[Candidate]:
+        """All configurations that ``sample`` may draw, each once."""
+        for index in generator.permutation(self._between(low, high)):
+            yield self.at(int(index))
+
+    def _between(self, low: float, high: float) -> NDArray[np.intp]:
+        sizes = self._sizes[self._fitting]
+        inside: NDArray[np.intp] = self._fitting[(sizes >= low) & (sizes <= high)]
+        return inside
+
     # --- the same, as Optuna's parameters ---------------------------------------------------------------
 
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """One fixed encoding: the family, a bit a block, a keep rate a drop location, fused or not."""
-        families = [
-            "bsr",
-            *dict.fromkeys(str(c.config.canonical(self.geometry.depth).how) for c in self.beside),
-        ]
+        """One fixed encoding: the family (the grid's, or a configuration beside it), a bit a block, a keep
+        rate a drop location, fused or not."""
         spec = self.study.space
+        families = ["bsr", *(str(c.config.canonical(self.geometry.depth).how) for c in self.beside)]
         space: dict[str, BaseDistribution] = {"method": CategoricalDistribution(families)}
         for block in range(self.geometry.depth):
             space[f"block_{block:02d}"] = CategoricalDistribution([False, True])
         for block in spec.drop_at:
-            space[f"keep_{block:02d}"] = CategoricalDistribution(sorted({*spec.keep, 1.0}))
-        space["fuse"] = CategoricalDistribution(sorted({*spec.fuse, False}))
+            space[f"keep_{block:02d}"] = CategoricalDistribution(sorted(spec.keep))
+        space["fuse"] = CategoricalDistribution(sorted(spec.fuse))
         return space
 
     def encode(self, candidate: Candidate) -> dict[str, Any]:
-        """Optuna's parameters of a configuration."""
-        method = candidate.config.canonical(self.geometry.depth).how
-        bsr = method if isinstance(method, Bsr) else Bsr((), {}, False)
-        params: dict[str, Any] = {"method": "bsr" if isinstance(method, Bsr) else str(method)}
+        """Optuna's parameters of a configuration of this space."""
+        spec, bsr = self.study.space, self._in_grid(candidate)
+        family = "bsr" if bsr else str(candidate.config.canonical(self.geometry.depth).how)
+        bsr = bsr or Bsr((), {})
+        params: dict[str, Any] = {"method": family}
         for block in range(self.geometry.depth):
             params[f"block_{block:02d}"] = block in bsr.blocks
-        for block in self.study.space.drop_at:
-            params[f"keep_{block:02d}"] = bsr.keep.get(block, 1.0)
-        return {**params, "fuse": bsr.fuse}
+        for block in spec.drop_at:
+            rate = bsr.keep.get(block, 1.0)
+            params[f"keep_{block:02d}"] = rate if rate in spec.keep else max(spec.keep)
+        return {**params, "fuse": bsr.fuse if bsr.fuse in spec.fuse else spec.fuse[0]}
 
     def decode(self, params: dict[str, Any]) -> Candidate:
-        """The configuration of Optuna's parameters."""
-        if params["method"] != "bsr":
-            return self.candidate(parse_method(params["method"]))
-        blocks = tuple(b for b in range(self.geometry.depth) if params[f"block_{b:02d}"])
-        keep = {b: params[f"keep_{b:02d}"] for b in self.study.space.drop_at}
-        return self.candidate(Bsr(blocks, keep, params["fuse"]).canonical(self.geometry.depth))
+        """The configuration of Optuna's parameters; of more blocks than may train, the topmost do.
+
+        What is known goes by the name that the study gives it.
+        """
+        if params["method"] == "bsr":
+            blocks = [b for b in range(self.geometry.depth) if params[f"block_{b:02d}"]]
+            keep = {b: params[f"keep_{b:02d}"] for b in self.study.space.drop_at}
+            top = tuple(blocks[max(0, len(blocks) - self.study.space.max_blocks) :])
+            method: Method = Bsr(top, keep, params["fuse"]).canonical(self.geometry.depth)
+        else:
+            method = parse_method(params["method"])
+        candidate = self.candidate(method)
+        return next((known for known in self.known if known.key == candidate.key), candidate)
 
 
 def _subsets(depth: int, most: int) -> int:

@@ -104,6 +104,6 @@ def read_records(folder: Path) -> dict[int, Record]:
     for path in sorted((folder / "records").glob("*.json")):
         try:
             records[int(path.stem)] = Record.from_dict(json.loads(path.read_text()))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path}: not a record of a trial ({error}); move it away to go on") from None
     return records

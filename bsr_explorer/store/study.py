@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,17 @@ COUNTS: dict[str, str] = {
 """What a budget may count, and what that is."""
 
 FILE = "study.toml"
+
+
+_TEXT = ("text", lambda value: isinstance(value, str))
+_TRUTH = ("true or false", lambda value: isinstance(value, bool))
+_WHOLE = ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+_NUMBER = ("a number", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _list_of(kind: tuple[str, Callable[[Any], bool]]) -> tuple[str, Callable[[Any], bool]]:
+    words, fits = kind
+    return f"a list, each item {words}", lambda value: isinstance(value, list) and all(map(fits, value))
 
 
 @dataclass(frozen=True)
@@ -143,20 +155,7 @@ class Study:
             raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not valid TOML: {error}") from None
-        allowed = {
-            "study": ("name", "seed", "trials", "time_limit"),
-            "config": tuple(f.name for f in fields(Config) if f.name != "method"),
-            "budget": ("bytes", "counts"),
-            "data": ("name", "weights"),
-            "fidelity": tuple(f.name for f in fields(Fidelity)),
-            "space": tuple(f.name for f in fields(SpaceSpec)),
-        }
-        for table, values in tables.items():
-            if table not in allowed:
-                raise unknown(f"{path}: table", table, allowed)
-            for key in values if isinstance(values, dict) else ():
-                if key not in allowed[table]:
-                    raise unknown(f"{path}: key of [{table}]", key, allowed[table])
+        _check_tables(path, tables)
         try:
             about, budget, data = tables.get("study", {}), tables["budget"], tables.get("data", {})
             return cls(
@@ -201,6 +200,52 @@ class Study:
         """Write the file into the study's folder, opening with the command that made it."""
         head = f"# Made by: {command}\n# Run it again with: bsr-explore search {folder / FILE} --out {folder}\n\n"
         write_text(folder / FILE, head + tomli_w.dumps(self.to_toml()))
+
+
+_TABLES: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    "study": {"name": _TEXT, "seed": _WHOLE, "trials": _WHOLE, "time_limit": _NUMBER},
+    "config": {
+        "model": _TEXT,
+        "image_size": _WHOLE,
+        "num_classes": _WHOLE,
+        "batch_size": _WHOLE,
+        "precision": _TEXT,
+        "optimizer": _TEXT,
+        "attention": _TEXT,
+    },
+    "budget": {"bytes": _TEXT, "counts": _TEXT},
+    "data": {"name": _TEXT, "weights": _TEXT},
+    "fidelity": {
+        "image_size": _WHOLE,
+        "train_size": _WHOLE,
+        "val_size": _WHOLE,
+        "epochs": _WHOLE,
+        "recipe": _TEXT,
+    },
+    "space": {
+        "start": _list_of(_TEXT),
+        "max_blocks": _WHOLE,
+        "drop_at": _list_of(_WHOLE),
+        "keep": _list_of(_NUMBER),
+        "fuse": _list_of(_TRUTH),
+    },
+}
+"""What may stand in a study file: for each key of each table what it must be, in words and as a check."""
+
+
+def _check_tables(path: Path, tables: dict[str, Any]) -> None:
+    """Refuse tables, keys and types of values that a study does not have."""
+    for table, values in tables.items():
+        if table not in _TABLES:
+            raise unknown(f"{path}: table", table, _TABLES)
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: [{table}] must be a table of keys, and is {values!r}")
+        for key, value in values.items():
+            if key not in _TABLES[table]:
+                raise unknown(f"{path}: key of [{table}]", key, _TABLES[table])
+            kind, fits = _TABLES[table][key]
+            if not fits(value):
+                raise UserError(f"{path}: [{table}] {key} must be {kind}, and is {value!r}")
 
 
 def _flat(tables: dict[str, dict[str, Any]]) -> dict[str, Any]:

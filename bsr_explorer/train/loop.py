@@ -96,7 +96,11 @@ def fit(
         if losses:
             outcome.losses.append(sum(losses) / len(losses))
         if outcome.diverged is None and (every_epoch or outcome.steps == total):
-            outcome.accuracy.append(evaluate(model, validation))
+            accuracy = evaluate(model, validation)
+            if math.isnan(accuracy):
+                outcome.diverged = f"the outputs were not finite after step {outcome.steps} of {total}"
+            else:
+                outcome.accuracy.append(accuracy)
     outcome.seconds = time.perf_counter() - started
     outcome.step_seconds = median(durations) if durations else 0.0
     return outcome
@@ -104,12 +108,15 @@ def fit(
 
 @torch.no_grad()
 def evaluate(model: nn.Module, loader: DataLoader[Batch]) -> float:
-    """Top-1 accuracy in [0, 1]."""
+    """Top-1 accuracy in [0, 1]; not a number if an output is not finite."""
     model.eval()
     device = next(model.parameters()).device
     right = total = 0
     for images, labels in _on(device, loader):
-        right += int((model(images).argmax(dim=1) == labels).sum())
+        logits = model(images)
+        if not bool(logits.isfinite().all()):
+            return math.nan
+        right += int((logits.argmax(dim=1) == labels).sum())
         total += len(labels)
     return right / total
 

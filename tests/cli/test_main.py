@@ -37,7 +37,6 @@ def test_help_of_a_command_shows_an_example(cli: Cli, command: str) -> None:
     assert f"bsr-explore {command} " in done.out.split("Example")[1]
 
 
-@pytest.mark.xfail(strict=True, reason="the help of the whole program has no example")
 def test_help_shows_an_example(cli: Cli) -> None:
     assert "Example" in cli("--help").out
 
@@ -109,7 +108,6 @@ def test_ctrl_c_is_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" not in done.err
 
 
-@pytest.mark.xfail(strict=True, reason="typer exits on Ctrl-C by itself, without a word")
 def test_ctrl_c_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from bsr_explorer.cli import listing
 

@@ -310,9 +310,6 @@ def test_a_search_in_which_everything_fails_says_why(
     assert {record.status for record in read_records(Path("here")).values()} == {"failed"}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only finished trials are counted, so failing goes on to the end of time"
-)
 def test_a_search_in_which_everything_fails_ends_early(
     quick: Cli, monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from bsr_explorer.cost.published import (
 from bsr_explorer.methods import Bsr
 from bsr_explorer.models.geometry import geometry
 from bsr_explorer.models.vit import block_tape, drop_tokens
-from bsr_explorer.predict import predict, tape_of
+from bsr_explorer.prediction import predict, tape_of
 from bsr_explorer.tape import Parameter, Tape
 
 MIB = 2**20

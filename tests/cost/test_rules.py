@@ -16,12 +16,12 @@ from bsr_explorer.config import Config
 from bsr_explorer.cost.rules import RULES
 from bsr_explorer.cost.step import activation_rows, saved, step_rows
 from bsr_explorer.ledger import Ledger, Row, ledger
-from bsr_explorer.measure.step import measure_step
+from bsr_explorer.measurement.step import measure_step
 from bsr_explorer.methods import BitFit, Bsr, Full, Last, Linear, Method
 from bsr_explorer.methods.surgery import use_attention_path
 from bsr_explorer.models.geometry import read_geometry
 from bsr_explorer.models.vit import step_tape
-from bsr_explorer.predict import predict
+from bsr_explorer.prediction import predict
 from bsr_explorer.run import measure
 from bsr_explorer.tape import SHAPES, Op, Parameter, Tape, Tensor
 

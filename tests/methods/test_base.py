@@ -94,7 +94,6 @@ def test_an_expression_shows_arguments_but_quiet_ones_only_when_changed() -> Non
     assert str(Bsr((1,), {}, head=False)) == "bsr(blocks=(1,), keep={}, fuse=True, head=False)"
 
 
-@pytest.mark.xfail(strict=True, reason="dataclass writes a __repr__ of its own into each method")
 def test_a_method_is_shown_as_its_expression() -> None:
     assert repr(Last(3)) == "last(k=3)"
 

@@ -151,7 +151,6 @@ def test_training_nothing_is_refused() -> None:
         Bsr((), {}, head=False, norm=False).rewrite(_tape(2))
 
 
-@pytest.mark.xfail(strict=True, reason="only the rewrite refuses it, and a model is built nonetheless")
 def test_a_model_of_which_nothing_trains_is_refused() -> None:
     with pytest.raises(UserError, match="trains nothing"):
         Bsr((), {}, head=False, norm=False).apply(_vit(2))

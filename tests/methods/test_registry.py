@@ -6,7 +6,7 @@ import pytest
 
 from bsr_explorer.config import Config
 from bsr_explorer.methods import METHODS, parse_method
-from bsr_explorer.predict import predict, tape_of
+from bsr_explorer.prediction import predict, tape_of
 from bsr_explorer.run import build, measure
 
 DEPTH = 12

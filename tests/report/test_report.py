@@ -134,14 +134,12 @@ def test_a_study_without_a_finished_trial_is_refused(study_folder: Path) -> None
     assert not (study_folder / "report.md").exists()
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="a record that no search wrote: traceback")
 def test_a_record_of_no_study_is_refused(study_folder: Path) -> None:
     write_record(study_folder, 7, replace(read_records(study_folder)[0], study={}))
     with pytest.raises(UserError, match=r"0007\.json"):
         report(study_folder)
 
 
-@pytest.mark.xfail(strict=True, raises=FileExistsError, reason="a report that cannot be written: traceback")
 def test_a_folder_that_cannot_be_written_is_refused(study_folder: Path) -> None:
     (study_folder / "figures").write_text("in the way")
     with pytest.raises(UserError, match="figures"):

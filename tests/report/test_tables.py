@@ -56,7 +56,6 @@ def test_bytes_in_the_table_are_whole_numbers(finished_once: Path) -> None:
         assert frame[column].dtype == "int64"
 
 
-@pytest.mark.xfail(strict=True, reason="a trial that was not measured turns the column into floats")
 def test_bytes_stay_whole_numbers_beside_a_failed_trial(finished_once: Path) -> None:
     records = read_records(finished_once)
     records[9] = replace(records[0], status="failed", accuracy=None, measured=None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
-from bsr_explorer.predict import predict
+from bsr_explorer.prediction import predict
 from bsr_explorer.run import Job
 from bsr_explorer.search import plan as module
 from bsr_explorer.search.plan import (
@@ -179,7 +179,6 @@ def test_without_a_limit_everything_is_trained_on() -> None:
     assert plan(CONFIGS, 12, Fidelity(train_size=50), None, SLOW, ALL) == Fidelity(96, 50)
 
 
-@pytest.mark.xfail(strict=True, reason="a single batch that cannot be afforded passes for enough images")
 @pytest.mark.parametrize(("batch", "available"), [(LEAST_IMAGES, ALL), (32, (30, 10))])
 def test_a_single_batch_that_takes_too_long_makes_the_size_smaller(
     batch: int, available: tuple[int, int]
@@ -189,9 +188,6 @@ def test_a_single_batch_that_takes_too_long_makes_the_size_smaller(
     assert fidelity.image_size == 32
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a batch may hold fewer images than there are classes, which data refuses"
-)
 def test_planned_images_can_be_loaded() -> None:
     config = replace(CONFIG, batch_size=4, num_classes=10)
     fidelity = plan([config], 12, Fidelity(), 10, SLOW, ALL)

@@ -124,7 +124,7 @@ def test_a_bad_sampler_does_no_harm(space: Space) -> None:
     sampler = Bad()
     made = proposed(space, sampler, SAMPLER_FROM + 6)
     assert len(made) == SAMPLER_FROM + 6
-    assert sampler.asked >= 6 * 3  # it proposed each of its three bad things every time
+    assert sampler.asked >= 6  # it was asked, and proposed only what must not be taken
     check(space, made)
 
 
@@ -146,7 +146,6 @@ def test_a_sampler_makes_candidates_of_the_space(space: Space, make: type[Sample
         assert (again.key, again.counted_bytes) == (candidate.key, candidate.counted_bytes)
 
 
-@pytest.mark.xfail(strict=True, reason="TPE's choice hardly varies with its seed, and is over the budget")
 @pytest.mark.parametrize("make", SAMPLERS)
 def test_a_sampler_has_something_to_say(space: Space, make: type[Sampler]) -> None:
     """Of 50 proposals, one at least is within the budget and new."""
@@ -157,7 +156,6 @@ def test_a_sampler_has_something_to_say(space: Space, make: type[Sampler]) -> No
     assert new
 
 
-@pytest.mark.xfail(strict=True, reason="what a sampler proposes is not looked up in the space")
 def test_a_sampler_cannot_leave_the_space(make_study: MakeStudy) -> None:
     spec = SpaceSpec(("linear",), max_blocks=1, drop_at=(1,), keep=(1.0, 0.5))
     space, wide = (Space(make_study(space=replace(spec, max_blocks=most))) for most in (1, 2))
@@ -198,7 +196,6 @@ def test_a_tiny_space_is_exhausted(make_study: MakeStudy, make: type[Sampler]) -
     assert len(made) == space.fitting == 16  # 5 subsets × 3 schedules, and linear
 
 
-@pytest.mark.xfail(strict=True, reason="50 draws miss the last configurations of a stratum")
 def test_a_space_is_exhausted_to_the_last(space: Space) -> None:
     left = space.at(int(np.argsort([space.at(i).counted_bytes for i in range(400)])[200]))
     done = {space.at(index).key for index in range(len(space.grid))} | {c.key for c in space.known}

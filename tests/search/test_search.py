@@ -303,7 +303,6 @@ def test_what_is_trained_again_keeps_its_name(
     assert [record.method for record in read_records(tmp_path).values()][:6] == known
 
 
-@pytest.mark.xfail(strict=True, reason="its trial is called interrupted although its record is there")
 def test_ctrl_c_between_record_and_database_loses_nothing(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
@@ -352,7 +351,6 @@ def test_a_trial_that_raises_is_recorded_and_the_search_goes_on(
     assert again.started[0][1] not in [trial.user_attrs["key"] for trial in search.optuna.trials[:8]]
 
 
-@pytest.mark.xfail(strict=True, reason="strata of no width: 'bins' must increase monotonically")
 def test_a_space_of_one_size_is_searched_to_its_end(
     make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
@@ -362,7 +360,6 @@ def test_a_space_of_one_size_is_searched_to_its_end(
     assert (ended.because, ended.finished) == ("exhausted", 1)
 
 
-@pytest.mark.xfail(strict=True, reason="the record of a trial that raised has no key")
 def test_a_failed_record_has_its_key(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:

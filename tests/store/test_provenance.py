@@ -43,7 +43,6 @@ def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None
     assert provenance("cpu")["command"] == "bsr-explore search --budget 2GB"
 
 
-@pytest.mark.xfail(strict=True, reason="arguments are joined without quotes")
 def test_the_command_can_be_typed_again_with_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["bsr-explore", "profile", "--method", "last(k = 3)"])
     assert provenance("cpu")["command"] == "bsr-explore profile --method 'last(k = 3)'"

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from bsr_explorer.ledger import Ledger, Row, ledger
-from bsr_explorer.measure.flops import Uncounted, counter
-from bsr_explorer.measure.peak import LiveStorages
-from bsr_explorer.measure.saved import saved_storages
+from bsr_explorer.measurement.flops import Uncounted, counter
+from bsr_explorer.measurement.peak import LiveStorages
+from bsr_explorer.measurement.saved import saved_storages
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils import flop_counter
 
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.measure.step import Measurement, measure_step
+from bsr_explorer.measurement.step import Measurement, measure_step
 
 WEIGHT, BIAS = 5 * 12 * 4, 5 * 4
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bsr_explorer.config import Config
-from bsr_explorer.measure.peak import LiveStorages
+from bsr_explorer.measurement.peak import LiveStorages
 from bsr_explorer.run import measure
 
 

@@ -27,12 +27,13 @@ class SavedStorages:
     running: list[str] = field(default_factory=lambda: [LOSS])
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Saved-tensor hook: note the storage, keep the tensor."""
+        """Saved-tensor hook: note the storage, and keep the tensor without its history (of which an
+        operation that keeps its own output is a part: they would hold each other for ever)."""
         storage = tensor.untyped_storage()
         identity = storage._cdata
         if identity not in self.excluded and identity not in self.seen:
             self.seen[identity] = (StorageWeakRef(storage), storage.nbytes(), self.running[-1])
-        return tensor
+        return tensor.detach()
 
     def rows(self) -> list[Row]:
         """One row a storage that is still alive."""

@@ -10,7 +10,7 @@ import pytest
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.predict import counted_bytes, geometry_of, predict, tape_of
+from bsr_explorer.prediction import counted_bytes, geometry_of, predict, tape_of
 
 PROBE = Config("deit_t", image_size=64, num_classes=10, batch_size=2, method="linear")
 
@@ -73,7 +73,7 @@ def test_everything_but_the_geometry_starts_without_torch() -> None:
     modules = """bsr_explorer bsr_explorer.cost.grid bsr_explorer.cost.peak bsr_explorer.cost.published
         bsr_explorer.cost.rules bsr_explorer.cost.step bsr_explorer.config bsr_explorer.ledger
         bsr_explorer.methods bsr_explorer.models.geometry bsr_explorer.models.names bsr_explorer.models.vit
-        bsr_explorer.predict bsr_explorer.report.report bsr_explorer.store.provenance
+        bsr_explorer.prediction bsr_explorer.report.report bsr_explorer.store.provenance
         bsr_explorer.store.records bsr_explorer.store.study bsr_explorer.tape bsr_explorer.units"""
     code = f"import sys, {', '.join(modules.split())}; assert not {{'torch', 'timm'}} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

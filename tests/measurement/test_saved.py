@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from bsr_explorer.ledger import Row
-from bsr_explorer.measure.saved import saved_storages
+from bsr_explorer.measurement.saved import saved_storages
 
 
 class Toy(nn.Module):
@@ -128,7 +127,6 @@ def test_backward_works_after_watching() -> None:
     assert all(p.grad is not None for p in model.parameters())
 
 
-@pytest.mark.xfail(strict=True, reason="the hook holds what an operation keeps of its own output: a circle")
 def test_nothing_of_a_step_outlives_its_loss() -> None:
     model, x = Toy(lambda h, buffer: h.exp()), torch.randn(4, 3)  # exp keeps what it writes
     kept: list[StorageWeakRef] = []
