@@ -91,6 +91,8 @@ class Config:
         """A configuration file: the fields as top-level keys."""
         try:
             return cls.from_dict(tomllib.loads(path.read_text()))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
         except tomllib.TOMLDecodeError as error:
             raise UserError(f"{path}: not valid TOML: {error}") from None
 

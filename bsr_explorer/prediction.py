@@ -41,6 +41,7 @@ def counted_bytes(config: Config, counts: str) -> int:
         counts: ``peak`` (everything that a step holds), ``saved`` (activations for backward) or
             ``published`` (the BSR paper's own rule).
     """
+    assert counts in ("peak", "saved", "published"), counts
     tape = tape_of(config)
     if counts == "published":
         return published.total_bytes(tape)

@@ -274,7 +274,7 @@ SHAPES: dict[str, ShapeRule] = {
 def kept_tokens(patches: int, keep: float) -> int:
     """How many of ``patches`` tokens a keep rate keeps: ``ceil(keep · patches)`` (EViT's and BSR's rule).
 
-    The product is rounded to 9 decimals first, so that 0.7 of 10 tokens is 7 and not, for the sake of a
+    The product is rounded to 9 decimals first, so that 0.07 of 100 tokens is 7 and not, for the sake of a
     binary fraction, 8. However low the rate, one token stays.
     """
     return max(1, math.ceil(round(keep * patches, 9)))

@@ -45,6 +45,8 @@ def parse_bytes(text: str, key: str = "--budget") -> int:
     if unit not in BYTE_UNITS:
         said = f"has no unit that says its size: {unit!r}" if unit else "has no unit"
         raise UserError(f"{key}: {text!r} {said}; write one of {units} (2GB = 2·10^9, 2GiB = 2^31 bytes)")
+    if len(number) > 30:
+        raise UserError(f"{key}: {text!r} is more memory than there is; write a quantity such as 2GB")
     size = round(float(number) * BYTE_UNITS[unit])
     if size <= 0:
         raise UserError(f"{key}: {text!r} is no memory at all; write a positive quantity such as 2GB")

@@ -36,6 +36,7 @@ def test_a_command_runs(
     words = shlex.split(command)
     assert words[0] == "bsr-explore", f"nobody runs {command!r}"
     words = [str(study_folder) if word.startswith("reports/") else word for word in words]
+    words = [str(ROOT / word) if word.startswith("studies/") else word for word in words]
     if words[1] == "search" and "--dry-run" not in words:
         words += [*shlex.split(SMALL), "--out", str(tmp_path / "study")]
     monkeypatch.chdir(tmp_path)

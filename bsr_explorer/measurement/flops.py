@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bsr_explorer.units import FLOPS_PER_MAC
 
-_MULTIPLYING = ("mm", "matmul", "conv", "attention", "linear", "einsum", "baddbmm", "gru", "lstm", "dot")
+_MULTIPLYING = ("mm", "matmul", "conv", "attention", "einsum", "baddbmm", "gru", "lstm", "dot")
 """Words in the names of operations that multiply matrices: each of them must have a formula."""
 
 

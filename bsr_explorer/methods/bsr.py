@@ -122,7 +122,9 @@ _NO_CLASS_TOKEN = "--method: {method} drops tokens by the class token's attentio
 
 def _checked_blocks(blocks: object) -> tuple[int, ...]:
     indices: list[Any] = (
-        list(blocks) if isinstance(blocks, Iterable) and not isinstance(blocks, (str, Mapping)) else [blocks]
+        list(blocks)
+        if isinstance(blocks, Iterable) and not isinstance(blocks, (str, Mapping, set))
+        else [blocks]
     )
     for index in indices:
         if isinstance(index, bool) or not isinstance(index, int) or index < 0:

@@ -38,4 +38,5 @@ class Last(Subset):
 
     def canonical(self, depth: int) -> Method:
         """The same as BSR with those blocks and no drop."""
+        self.check(depth)
         return Bsr(blocks=tuple(range(depth - self.k, depth)), keep={}).canonical(depth)

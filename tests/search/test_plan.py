@@ -20,7 +20,6 @@ from bsr_explorer.search.plan import (
     MOST_IMAGES,
     MOST_VALIDATION,
     OVERHEAD_SECONDS,
-    SPARE,
     Clock,
     Speed,
     calibrate,
@@ -145,7 +144,7 @@ def test_the_trials_end_in_time_or_are_the_least_there_is(
     assert fidelity.val_size == min(validation, MOST_VALIDATION)
     assert fidelity.epochs == (given_epochs or 3)
     least = fidelity.image_size == 32 and fidelity.train_size == min(CONFIG.batch_size, images)
-    assert least or total(fidelity, trials, machine) <= seconds * SPARE * (1 + 1e-9)
+    assert least or total(fidelity, trials, machine) <= seconds
 
 
 @given(

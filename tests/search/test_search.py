@@ -210,6 +210,21 @@ def leave_running(search: Search, index: int = 0) -> int:
     return len(search.optuna.trials) - 1
 
 
+def test_a_record_is_written_before_the_database_is_told(
+    monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    """Killed in between, the search reads the record; the other way round, it would be lost."""
+    tell, there = Search._tell, []
+
+    def watched(self: Search, number: int, record: Record) -> None:
+        there.append(read_records(tmp_path).get(number) == record)
+        tell(self, number, record)
+
+    monkeypatch.setattr(Search, "_tell", watched)
+    open_search(make_study(trials=2), tmp_path).run(Watch())
+    assert there == [True, True]
+
+
 def test_a_record_that_was_not_told_is_told_and_not_trained_again(
     make_study: MakeStudy, open_search: OpenSearch, study_folder: Path
 ) -> None:
@@ -289,9 +304,6 @@ def test_what_ends_a_search_during_a_trial_loses_nothing(
     check_whole(second, 7)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="read back from its parameters, last(k=1) is called bsr(blocks=(3,), …)"
-)
 def test_what_is_trained_again_keeps_its_name(
     make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
