@@ -15,7 +15,7 @@ from bsr_explorer.errors import UserError
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
 """Results."""
 
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 132)
 """Progress and errors, so that results can be piped."""
 
 _TIME = re.compile(r"([0-9]*\.?[0-9]+)\s*(s|m|min|h)?")
