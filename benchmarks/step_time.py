@@ -71,7 +71,9 @@ def main() -> None:
     print(
         f"{options.model}, {options.image_size} px, batch {options.batch_size}, {device}; full fine-tuning over each:"
     )
-    print("| method | step time | saved, measured | all held, measured | paper's accounting, batch 32 |")
+    print(
+        "| method | step time | saved, measured | all held, exact prediction | paper's accounting, batch 32 |"
+    )
     print("|---|---|---|---|---|")
     for row in rows:
         print(

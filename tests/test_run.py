@@ -47,6 +47,14 @@ def test_the_same_seed_gives_the_same_result(record: Record) -> None:
     assert (again.losses, again.accuracy, again.history) == (record.losses, record.accuracy, record.history)
 
 
+def test_augmentation_follows_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    still = tune(seed=3).losses
+    change_recipe(monkeypatch, augment="crop_flip")
+    augmented = tune(seed=3).losses
+    torch.manual_seed(12345)
+    assert tune(seed=3).losses == augmented != still
+
+
 def test_another_seed_gives_other_losses(record: Record) -> None:
     assert tune(seed=4).losses != record.losses
 

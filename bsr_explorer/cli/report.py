@@ -37,15 +37,15 @@ def show_front(made: Report, folder: Path) -> None:
             f"{100 * point.accuracy:.1f}",
             f"{in_mb(point.bytes):,.1f}",
             f"{in_mib(point.bytes):,.1f}",
-            f"{point.saving:.2f}x",
+            f"{point.saving:.2f}x less",
             f"{point.record.predicted['train_flops'] / 1e9:,.0f}",
-            f"{point.compute_saving:.2f}x",
+            f"{point.compute_saving:.2f}x less",
             str(point.number),
             point.method,
         )
         for point in made.front
     ]
-    columns = ["accuracy %", "MB", "MiB", "saving", "GFLOPs a step", "saving", "trial", "method"]
+    columns = ["accuracy %", "MB", "MiB", "memory", "GFLOPs a step", "FLOPs", "trial", "method"]
     out.print(table(columns, rows, title="Front: accuracy against memory", left=(7,), fold=(7,)))
     full = made.front[0].full
     out.print(

@@ -21,7 +21,7 @@ from bsr_explorer.train.recipes import recipe
 OVERHEAD_SECONDS = 3.0
 """Of a trial beside its steps: building the model, loading weights, writing the record."""
 
-SPARE = 0.8
+SPARE = 0.6
 """Share of the time limit to plan for: machines are noisy, and finishing late is worse than early."""
 
 LEAST_IMAGES = 256

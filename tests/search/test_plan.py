@@ -107,9 +107,8 @@ def test_a_slow_machine_trains_at_a_proxy_size() -> None:
 
 
 def test_in_between_the_size_falls_as_the_machine_slows() -> None:
-    plans = [
-        plan(CONFIGS, 12, Fidelity(), 480, Speed(10**e, 10**e), ALL) for e in (12, 11.25, 10.5, 9.75, 9, 8, 7)
-    ]
+    speeds = [10 ** (12 - step / 10) for step in range(50)]
+    plans = [plan(CONFIGS, 12, Fidelity(), 480, Speed(speed, speed), ALL) for speed in speeds]
     work = [(p.image_size or 0, p.train_size or 0) for p in plans]
     sizes = [size for size, _ in work]
     assert sizes == sorted(sizes, reverse=True)

@@ -148,10 +148,10 @@ def test_a_sampler_makes_candidates_of_the_space(space: Space, make: type[Sample
 
 @pytest.mark.parametrize("make", SAMPLERS)
 def test_a_sampler_has_something_to_say(space: Space, make: type[Sampler]) -> None:
-    """Of 50 proposals, one at least is within the budget and new."""
+    """Of 5 proposals, one at least is within the budget and new."""
     made = proposed(space, Bad(), SAMPLER_FROM)
     finished = [trial(space, candidate, accuracy=i / 20) for i, candidate in enumerate(made)]
-    proposals = [make().propose(space, finished, seed) for seed in range(50)]
+    proposals = [make().propose(space, finished, seed) for seed in range(5)]
     new = {c.key for c in proposals if c is not None and space.fits(c)} - {c.key for c in made}
     assert new
 

@@ -385,6 +385,29 @@ def test_a_failed_record_has_its_key(
     assert read_records(tmp_path)[0].key == search.space.known[0].key
 
 
+@pytest.mark.parametrize(("failing", "trials"), [("fffff", 3), ("ff.ff.fff", 9), (".ff.ff.", 7)])
+def test_errors_in_a_row_end_a_search(
+    monkeypatch: pytest.MonkeyPatch,
+    make_study: MakeStudy,
+    open_search: OpenSearch,
+    tmp_path: Path,
+    failing: str,
+    trials: int,
+) -> None:
+    run, begun = module.run, []
+
+    def sometimes(config: Config, job: Job, progress: Any) -> Record:
+        begun.append(config)
+        if failing[len(begun) - 1] == "f":
+            raise RuntimeError("not enough memory")
+        return run(config, job, progress)
+
+    monkeypatch.setattr(module, "run", sometimes)
+    ended = open_search(make_study(trials=3), tmp_path).run(Watch())
+    assert len(begun) == trials
+    assert ended.because == ("failures" if failing[trials - 3 : trials] == "fff" else "trials")
+
+
 def test_a_diverged_trial_is_failed_with_its_reason(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
