@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bsr_explorer.errors import UserError
@@ -39,9 +40,9 @@ def table(
     made = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for place, column in enumerate(columns):
         justify: Literal["left", "right"] = "left" if place in left else "right"
-        made.add_column(column, justify=justify, no_wrap=place not in fold, overflow="fold")
+        made.add_column(escape(column), justify=justify, no_wrap=place not in fold, overflow="fold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(escape, row))  # a name with brackets is no markup
     return made
 
 

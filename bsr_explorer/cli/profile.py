@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, out, table
@@ -141,8 +142,8 @@ _LINES = (
 
 def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
     out.print(
-        f"[bold]{config.model}[/bold], {config.image_size} px, batch {config.batch_size}, {config.optimizer}, "
-        f"{config.precision}, {config.attention} attention\nmethod  {config.method}\n"
+        f"[bold]{escape(config.model)}[/bold], {config.image_size} px, batch {config.batch_size}, {config.optimizer}, "
+        f"{config.precision}, {config.attention} attention\nmethod  {escape(str(config.method))}\n"
     )
     measured = answer["measured"]
     if measured is None:

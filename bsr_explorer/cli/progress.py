@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @contextmanager
 def watching(searching: Search, clock: Clock) -> Iterator[Progressing]:
     """Show a search's progress on the error console; yields what the search reports to."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[left]}"))
     with Progress(*columns, console=err, transient=True) as progress:
         yield Progressing(progress, searching, clock)
 

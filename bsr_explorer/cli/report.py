@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.units import format_bytes, in_mb, in_mib
@@ -50,9 +51,9 @@ def show_front(made: Report, folder: Path) -> None:
     full = made.front[0].full
     out.print(
         f"full fine-tuning: {format_bytes(full['counted_bytes'])}, {full['train_flops'] / 1e9:,.0f} GFLOPs a step\n\n"
-        f"[bold]Recommended:[/bold] {made.recommendation.point.method}\n  {made.recommendation.reason}\n"
+        f"[bold]Recommended:[/bold] {escape(made.recommendation.point.method)}\n  {made.recommendation.reason}\n"
     )
     out.print("Written:")
     for path in [*made.files, folder / "study.toml", folder / "study.db", folder / "records"]:
         if path.exists():
-            out.print(f"  {path}", soft_wrap=True)
+            out.print(f"  {path}", soft_wrap=True, markup=False)

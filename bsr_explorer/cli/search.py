@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, table
@@ -215,10 +216,14 @@ def _run(study: Study, folder: Path, data_dir: Path, device: str, dry_run: bool,
         print(json.dumps(_summary(study, made, folder, ended.because)))
         return
     show_front(made, folder)
-    if ended.because == "time":
-        out.print(
-            f"The time limit was reached after {ended.finished} of {study.trials} trials; the same command trains more."
-        )
+    why = {
+        "time": "The time limit was reached",
+        "exhausted": "No other configuration is within the budget",
+        "failures": "The last trials all failed, as their records say,",
+    }
+    if ended.because in why:
+        more = "; the same command trains more" if ended.because == "time" else ""
+        out.print(f"{why[ended.because]} after {ended.finished} of {study.trials} trials{more}.")
 
 
 def _train(searching: Search, clock: Clock) -> Ended:
@@ -238,17 +243,17 @@ def _show_plan(study: Study, space: Space, clock: Clock, folder: Path, searching
     done = len(searching.trials(TrialState.COMPLETE))
     trained, target = study.fidelity.image_size, study.config.image_size
     out.print(
-        f"[bold]{study.name}[/bold]: {len(space):,} configurations of {study.config.model} at {target} px, batch "
-        f"{study.config.batch_size}, from {format_bytes(low)} to {format_bytes(high)}\n"
+        f"[bold]{escape(study.name)}[/bold]: {len(space):,} configurations of {study.config.model} at "
+        f"{target} px, batch {study.config.batch_size}, from {format_bytes(low)} to {format_bytes(high)}\n"
         f"budget {study.budget} = {format_bytes(study.budget_bytes)}, counting {COUNTS[study.counts]}: "
         f"{space.fitting:,} fit\n"
-        f"weights: {study.weights}; data: {study.data}, {study.fidelity.train_size or 'all'} training images, "
+        f"weights: {study.weights}; data: {escape(study.data)}, {study.fidelity.train_size or 'all'} training images, "
         f"{study.fidelity.epochs or 'the recipe’s'} epochs at {trained} px"
         + (f" (a proxy: memory is counted at {target} px)" if trained != target else "")
         + f"\n{study.trials} trials"
         + (f", {done} of them done" if done else "")
         + (f", {searching.repaired} left by a killed run settled" if searching.repaired else "")
-        + f"; folder {folder}\n"
+        + f"; folder {escape(str(folder))}\n"
     )
 
 

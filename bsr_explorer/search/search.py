@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DatabaseError
 
@@ -30,6 +31,7 @@ from bsr_explorer.store.records import Record, read_records, write_record
 from bsr_explorer.store.study import FILE, Study
 
 DATABASE = "study.db"
+LOCK = "study.lock"
 
 INTERRUPTED = "interrupted before it finished"
 """Reason of trials that are trained again."""
@@ -147,7 +149,8 @@ class Search:
         with warnings.catch_warnings():  # optuna calls naming the objectives experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.optuna.set_metric_names(["validation accuracy", f"{study.counts} bytes"])
-        self.repaired = self._repair()
+        with self._alone():
+            self.repaired = self._repair()
         self.started = time.monotonic()
 
     def _repair(self) -> int:
@@ -161,6 +164,25 @@ class Search:
                 self._tell_failed(trial.number, INTERRUPTED)
         return len(left)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the folder's lock, which the system lets go of however a process ends.
+
+        Raises:
+            UserError: another search holds it.
+        """
+        lock = FileLock(self.folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"--out: another search is at work in {self.folder}; wait for it, or give another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The trials in these states."""
         return [trial for trial in self.optuna.get_trials(deepcopy=False) if trial.state in states]
@@ -171,6 +193,10 @@ class Search:
         Args:
             expected: seconds that a candidate is expected to take: none is begun that would overrun.
         """
+        with self._alone():
+            return self._run(watcher, expected)
+
+    def _run(self, watcher: Watcher, expected: Callable[[Candidate], float]) -> Ended:
         self.started, limit = time.monotonic(), self.study.time_limit
         failures = 0
         while True:

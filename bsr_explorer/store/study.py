@@ -179,6 +179,8 @@ class Study:
     def differences(self, other: Study) -> list[str]:
         """What makes the trials of two studies incomparable, a line each: ``key: mine → other's``."""
         mine, theirs = _flat(self.to_toml()), _flat(other.to_toml())
+        if self.budget_bytes == other.budget_bytes:  # 2GB and 2000MB are one budget
+            theirs["budget.bytes"] = mine["budget.bytes"]
         free = {"study.name", "study.trials", "study.time_limit"}
         keys = [key for key in dict.fromkeys([*mine, *theirs]) if key not in free]
         return [

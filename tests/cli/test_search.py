@@ -70,6 +70,13 @@ def test_a_search_shows_its_front_and_names_its_files(cli: Cli) -> None:
     ]
 
 
+@pytest.mark.parametrize("flag", ["--out", "--study"])
+def test_a_name_with_brackets_is_shown(quick: Cli, tmp_path: Path, flag: str) -> None:
+    done = quick(*FLAGS, flag, "a[old]b", "--dry-run")
+    assert (done.code, list(tmp_path.iterdir())) == (0, [])
+    assert "a[old]b" in done.out
+
+
 def test_json_is_all_there_is(quick: Cli) -> None:
     done = quick(*FLAGS, "--trials", "2", "--out", "here", "--json")
     assert done.code == 0, done.err

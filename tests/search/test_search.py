@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -24,6 +25,7 @@ from bsr_explorer.search import search as module
 from bsr_explorer.search.search import (
     DATABASE,
     INTERRUPTED,
+    LOCK,
     Search,
     check_writable,
     open_folder,
@@ -96,7 +98,7 @@ def test_a_search_trains_what_it_was_asked_for(
     assert watch.steps == [(done, 5) for done in range(1, 6)] * 7
     known = [str(c.config.how) for c in search.space.known if search.space.fits(c)]
     assert [record.method for record in records.values()][:6] == known
-    assert {path.name for path in tmp_path.iterdir()} == {FILE, DATABASE, "records"}
+    assert {path.name for path in tmp_path.iterdir()} == {FILE, DATABASE, LOCK, "records"}
 
 
 def test_a_record_knows_its_study(finished_once: Path) -> None:
@@ -280,6 +282,22 @@ def test_a_record_that_cannot_be_read_is_named(
     (study_folder / "records" / "0002.json").write_text("{")
     with pytest.raises(UserError, match=r"records/0002\.json: not a record of a trial"):
         open_search(make_study(), study_folder)
+
+
+def test_two_searches_in_one_folder_do_no_harm(
+    monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    train = module.run
+
+    def meanwhile(*arguments: Any) -> Record:
+        with contextlib.suppress(UserError):
+            open_search(make_study(), tmp_path)
+        return train(*arguments)
+
+    monkeypatch.setattr(module, "run", meanwhile)
+    search = open_search(make_study(trials=2), tmp_path)
+    search.run(Watch())
+    check_whole(search, 2)
 
 
 # --- interrupted ----------------------------------------------------------------------------------------

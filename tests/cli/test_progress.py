@@ -1,0 +1,64 @@
+"""What a running search shows: a line a trial, and the time that is left."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bsr_explorer.cli import progress
+
+
+class _Clock:
+    """Expects ten seconds of every trial."""
+
+    def expected(self, config: Any) -> float:
+        return 10.0
+
+    def learn(self, config: Any, seconds: float) -> None:
+        self.learned = seconds
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    text = io.StringIO()
+    monkeypatch.setattr(progress, "err", Console(file=text, width=200))
+    return text
+
+
+def _searching(time_limit: float | None, started: float = 0.0) -> Any:
+    candidate = SimpleNamespace(config=SimpleNamespace(how="linear"), counted_bytes=2_000_000)
+    space = SimpleNamespace(known=[candidate], smallest=candidate, fits=lambda c: True)
+    study = SimpleNamespace(trials=4, time_limit=time_limit)
+    return SimpleNamespace(study=study, space=space, started=started), candidate
+
+
+def test_a_finished_trial_is_a_line_with_the_time_left(shown: io.StringIO) -> None:
+    searching, candidate = _searching(None)
+    record = SimpleNamespace(accuracy=0.5, status="finished", reason="", method="linear")
+    with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
+        watcher.trial_starts(0, candidate, 0)
+        watcher.step(1, 2, 0.1)
+        watcher.trial_ends(0, record)  # type: ignore[arg-type]
+    assert "trial 0: 50.0%, 2 MB, 0 s, linear  [about 30 s left]" in shown.getvalue()
+
+
+def test_a_failed_trial_says_why_and_counts_for_nothing(shown: io.StringIO) -> None:
+    searching, candidate = _searching(None)
+    record = SimpleNamespace(accuracy=None, status="diverged", reason="the loss was nan", method="linear")
+    with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
+        watcher.trial_starts(7, candidate, 0)
+        watcher.trial_ends(7, record)  # type: ignore[arg-type]
+    assert "trial 7: diverged: the loss was nan" in shown.getvalue()
+    assert "about 40 s left" in shown.getvalue()
+
+
+def test_no_more_is_left_than_the_time_limit(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 100.0)
+    searching, candidate = _searching(time_limit=15.0, started=97.0)
+    with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
+        watcher.trial_starts(0, candidate, 0)
+        assert watcher._left() == 12.0
