@@ -3,7 +3,7 @@
     python benchmarks/exactness.py --configs 300
 
 Prints how many configurations were compared and how many missed by a byte or a FLOP: 0 is expected. About
-5 minutes on 2 CPU cores. Models of different geometry (small ones made for this, and timm's), random
+2 minutes on 2 CPU cores. Models of different geometry (small ones made for this, and timm's), random
 subsets of blocks, keep schedules, fusing, attention paths, and batch sizes 1, 2, 5 and 8.
 """
 

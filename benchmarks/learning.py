@@ -3,7 +3,7 @@
     python benchmarks/learning.py --out reports/learning
 
 fashion_mnist, 1,500 training images at 112 px, 4 epochs, deit_s with the offline weights, 3 seeds: about
-45 minutes on 2 CPU cores. Each run leaves a record; the same command runs only what is missing. Expected:
+an hour on 2 CPU cores. Each run leaves a record; the same command runs only what is missing. Expected:
 the more is trained, the better, with linear probing last; dropping tokens costs a little accuracy.
 """
 

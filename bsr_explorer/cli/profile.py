@@ -14,7 +14,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.errors import unknown
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.prediction import counted_bytes, geometry_of, predict, tape_of
+from bsr_explorer.prediction import counted_bytes, predict, tape_of
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_bytes, in_gmacs, in_mb, in_mib
 
@@ -217,7 +217,6 @@ def _show_blocks(config: Config, predicted: Ledger) -> None:
                 f"{entry.get('train_flops', 0) / 1e9:,.2f}",
             )
         )
-    assert geometry_of(config).depth == len(rows) - 1
     columns = [
         "block (0-based)",
         "tokens",
