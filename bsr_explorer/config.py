@@ -9,14 +9,19 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from bsr_explorer.cost.optimizers import IMPLEMENTATIONS, OPTIMIZERS
+from bsr_explorer.cost.peak import Setup
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Method, parse_method
+from bsr_explorer.models.lowering import ATTENTION, PRECISIONS
 from bsr_explorer.models.names import timm_name
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "precision": ("fp32",),
-    "optimizer": ("adamw", "sgd", "sgd_momentum"),
-    "attention": ("fused", "math"),
+    "precision": tuple(PRECISIONS),
+    "optimizer": tuple(OPTIMIZERS),
+    "implementation": IMPLEMENTATIONS,
+    "attention": ATTENTION,
+    "device": ("cpu", "cuda"),
 }
 """What may stand under each key that names one of a few things."""
 
@@ -29,11 +34,18 @@ class Config:
         model: an alias (``deit_s``) or the timm name of a vision transformer.
         image_size: side of the square images, pixels.
         num_classes: outputs of the head.
-        batch_size: images a step, B.
-        precision: number format; ``fp32``, the only one whose costs are exact so far.
-        optimizer: ``adamw``, ``sgd`` (no momentum) or ``sgd_momentum``.
-        attention: ``fused`` (one kernel) or ``math`` (explicit softmax).
+        batch_size: images an optimiser step, B.
+        precision: ``fp32``; ``amp_bf16`` or ``amp_fp16`` (autocast; fp16 with a gradient scaler); ``bf16``
+            (weights, images and optimiser state too).
+        optimizer: ``adamw``, ``adamw_8bit``, ``sgd`` (no momentum) or ``sgd_momentum``.
+        attention: ``fused`` (the kernel that torch picks), ``math`` (explicit softmax), or on CUDA a kernel
+            by name: ``flash``, ``efficient``, ``cudnn``.
         method: a method, or the expression that says it.
+        implementation: how torch runs the optimiser: ``loop``, ``foreach``, ``fused``, or ``auto``, which is
+            foreach on CUDA and loop on the CPU.
+        micro_batches: parts in which a step's images pass forward and backward, their gradients added up.
+        set_to_none: whether gradients are given back after a step (or stay, as zeros).
+        device: where the step runs, for memory differs: ``cpu`` or ``cuda``.
     """
 
     model: str = "deit_s"
@@ -44,6 +56,10 @@ class Config:
     optimizer: str = "adamw"
     attention: str = "fused"
     method: Method | str = "bsr"
+    implementation: str = "auto"
+    micro_batches: int = 1
+    set_to_none: bool = True
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for key, kinds in (("model", str), ("method", (str, Method))):
@@ -51,13 +67,47 @@ class Config:
                 raise UserError(f"{_flag(key)}: {getattr(self, key)!r} must be text")
         if isinstance(self.method, str):
             object.__setattr__(self, "method", parse_method(self.method))
-        for key in ("image_size", "num_classes", "batch_size"):
+        for key in ("image_size", "num_classes", "batch_size", "micro_batches"):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"{_flag(key)}: {value!r} must be a whole number of at least 1")
+        if not isinstance(self.set_to_none, bool):
+            raise UserError(f"--set-to-none: {self.set_to_none!r} must be true or false")
         for key, allowed in CHOICES.items():
             if getattr(self, key) not in allowed:
                 raise unknown(_flag(key), getattr(self, key), allowed)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse values that do not go with each other."""
+        if self.batch_size % self.micro_batches:
+            raise UserError(
+                f"--micro-batches: {self.batch_size} images do not fall into {self.micro_batches} equal parts; "
+                "choose a divisor of --batch-size"
+            )
+        if self.device == "cpu" and self.attention not in ("fused", "math"):
+            raise UserError(
+                f"--attention: the kernel {self.attention!r} exists on CUDA only; choose fused or math, or "
+                "--device cuda"
+            )
+        self.how.check_device(self.device)
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Images that pass forward and backward at once."""
+        return self.batch_size // self.micro_batches
+
+    @property
+    def setup(self) -> Setup:
+        """How the step is run, beside what its tape says."""
+        return Setup(
+            optimizer=self.optimizer,
+            implementation=self.implementation,
+            device=self.device,
+            micro_batches=self.micro_batches,
+            set_to_none=self.set_to_none,
+            scaler=self.precision == "amp_fp16",
+        )
 
     @property
     def how(self) -> Method:

@@ -6,20 +6,30 @@ A prediction and a measurement answer with the same type, so that they can be su
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Kind = Literal["parameter", "gradient", "optimizer", "input", "saved", "transient", "forward", "backward"]
+Kind = Literal[
+    "parameter",
+    "gradient",
+    "optimizer",
+    "input",
+    "saved",
+    "transient",
+    "forward",
+    "backward",
+    "recompute",
+]
 
 HELD: tuple[Kind, ...] = ("parameter", "gradient", "optimizer", "input", "saved")
 """Kinds of memory that a step holds. ``transient`` lives within one operation and counts in the peak only."""
 
-COMPUTE: tuple[Kind, ...] = ("forward", "backward")
-"""Kinds of row that carry FLOPs instead of bytes."""
+COMPUTE: tuple[Kind, ...] = ("forward", "backward", "recompute")
+"""Kinds of row that carry FLOPs instead of bytes; ``recompute`` is forward work done again in backward."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +44,44 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Peak:
+    """The fullest moment of a step.
+
+    Attributes:
+        bytes: what is alive then.
+        phase: ``forward``, ``backward`` or ``optimizer`` (its step); ``standing`` if nothing is added to
+            what is there before.
+        block: 0-based, or None outside of the blocks.
+        operation: the operation at work.
+        alive: bytes by kind; ``transient`` is what neither stands nor is kept for backward.
+    """
+
+    bytes: int
+    phase: str
+    block: int | None
+    operation: str
+    alive: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Ledger:
     """The rows of one step, and the peak that no sum of rows can tell.
 
     Attributes:
         rows: entries; several may share block, operation and kind.
         peak_bytes: the most memory alive at any moment of the step, in bytes.
-        peak_is: how far to trust ``peak_bytes``: ``estimate``, ``live storages`` (CPU) or
-            ``allocator`` (CUDA).
+        peak_is: where ``peak_bytes`` is from: ``predicted``, ``live tensors`` (measured on the CPU) or
+            ``allocator`` (measured on CUDA).
+        peak: when the predicted peak is, and what is alive then.
+        scratch_bytes: measured on the CPU, how much higher the allocator's own peak was: what kernels take
+            and give back within one call.
     """
 
     rows: tuple[Row, ...]
     peak_bytes: int = 0
-    peak_is: str = "estimate"
+    peak_is: str = "predicted"
+    peak: Peak | None = None
+    scratch_bytes: int = 0
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -96,7 +131,7 @@ class Ledger:
 
     @property
     def train_flops(self) -> int:
-        """FLOPs of forward and backward together."""
+        """FLOPs of forward and backward together, and of what is computed again."""
         return self.flops_of(*COMPUTE)
 
     def by_block(self) -> dict[str, dict[str, int]]:
@@ -152,6 +187,8 @@ class Ledger:
             "train_flops": self.train_flops,
             "by_block": self.by_block(),
             "by_kind": self.by_kind(),
+            **({"peak": asdict(self.peak)} if self.peak else {}),
+            **({"scratch_bytes": self.scratch_bytes} if self.scratch_bytes else {}),
         }
 
     def to_frame(self) -> pd.DataFrame:
@@ -161,6 +198,13 @@ class Ledger:
         return pd.DataFrame([asdict(row) for row in self.rows], columns=list(Row.__slots__))
 
 
-def ledger(rows: Iterable[Row], peak_bytes: int = 0, peak_is: str = "estimate") -> Ledger:
+def ledger(
+    rows: Iterable[Row],
+    peak_bytes: int = 0,
+    peak_is: str = "predicted",
+    peak: Peak | None = None,
+    scratch_bytes: int = 0,
+) -> Ledger:
     """A ledger of the rows that say something: those with no bytes and no FLOPs are left out."""
-    return Ledger(tuple(row for row in rows if row.bytes or row.flops), peak_bytes, peak_is)
+    said = tuple(row for row in rows if row.bytes or row.flops)
+    return Ledger(said, peak_bytes, peak_is, peak, scratch_bytes)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.cost.peak import step_ledger
-from bsr_explorer.cost.step import step_rows
-from bsr_explorer.ledger import Ledger, ledger
+from bsr_explorer.ledger import Ledger
 from bsr_explorer.models.geometry import Geometry, geometry
+from bsr_explorer.models.lowering import lower
 from bsr_explorer.models.vit import step_tape
 from bsr_explorer.tape import Tape
 
@@ -18,32 +20,73 @@ def geometry_of(config: Config) -> Geometry:
 
 
 def tape_of(config: Config) -> Tape:
-    """The tape of a configuration's training step, rewritten by its method."""
-    tape = step_tape(geometry_of(config), config.batch_size, config.attention)
-    return config.how.rewrite(tape)
+    """The tape of a configuration's forward and backward pass (of one micro-batch), rewritten by its method
+    and lowered to its precision and device."""
+    tape = step_tape(geometry_of(config), config.micro_batch_size, config.attention)
+    return lower(config.how.rewrite(tape), config.precision, config.device)
+
+
+def published_tape(config: Config) -> Tape:
+    """The tape that published accountings count: all images at once, every number of 4 bytes."""
+    return config.how.rewrite(step_tape(geometry_of(config), config.batch_size, config.attention))
 
 
 def predict(config: Config) -> Ledger:
     """What one training step of this configuration holds and computes, before it runs.
 
-    Saved bytes, FLOPs, parameters, gradients and optimiser state are exact; ``peak_bytes`` is an estimate.
+    Saved bytes, FLOPs, parameters, gradients and optimiser state are exact. ``peak_bytes`` is what torch's
+    tensors hold at the fullest moment of a steady step; ``peak`` says when that is, and what it is made of.
 
     Raises:
         UserError: the model, the image size or the method do not go together.
     """
-    return step_ledger(tape_of(config), config.optimizer)
+    return step_ledger(tape_of(config), config.setup)
 
 
 def counted_bytes(config: Config, counts: str) -> int:
     """What a budget counts of a configuration.
 
     Args:
-        counts: ``peak`` (everything that a step holds), ``saved`` (activations for backward) or
+        counts: ``peak`` (the fullest moment of a step), ``saved`` (activations for backward) or
             ``published`` (the BSR paper's own rule).
     """
     assert counts in ("peak", "saved", "published"), counts
-    tape = tape_of(config)
     if counts == "published":
-        return published.total_bytes(tape)
-    rows = ledger(step_rows(tape, config.optimizer))
-    return rows.saved_bytes if counts == "saved" else rows.held_bytes
+        return published.total_bytes(published_tape(config))
+    predicted = predict(config)
+    return predicted.saved_bytes if counts == "saved" else predicted.peak_bytes
+
+
+def largest_batch(config: Config, budget_bytes: int, counts: str = "peak") -> int:
+    """The most images a step that fit a budget; 0 if not even the fewest do (one, or one a micro-batch).
+
+    The method, micro-batches and everything else stay as the configuration says.
+    """
+
+    def size(parts: int) -> int:
+        return counted_bytes(replace(config, batch_size=parts * config.micro_batches), counts)
+
+    low, least = 1, size(1)
+    if least > budget_bytes:
+        return 0
+    high, most = 2, size(2)
+    while most <= budget_bytes:  # memory is nearly linear in the batch: go where the line meets the budget
+        each = max(1, (most - least) // (high - low))
+        low, least = high, most
+        if low >= MOST_IMAGES:
+            return low * config.micro_batches
+        high = min(low + 1 + (budget_bytes - least) // each, 2 * MOST_IMAGES)
+        most = size(high)
+    while high - low > 1:
+        guess = low + (high - low) * (budget_bytes - least) // max(1, most - least)
+        middle = min(max(guess, low + 1), high - 1)
+        between = size(middle)
+        if between <= budget_bytes:
+            low, least = middle, between
+        else:
+            high, most = middle, between
+    return low * config.micro_batches
+
+
+MOST_IMAGES = 2**24
+"""A batch that is as good as unlimited."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
 from torch import nn
 
-from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.config import CHOICES, Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.measurement import flops
-from bsr_explorer.measurement.saved import saved_storages
-from bsr_explorer.measurement.step import Measurement, measure_step
+from bsr_explorer.measurement.step import Measurement, measure_step, peak_of, saved_rows
 from bsr_explorer.methods.surgery import use_attention_path
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import WeightsUsed, create_model
@@ -27,6 +27,7 @@ from bsr_explorer.train.data import Splits, load_splits, loader
 from bsr_explorer.train.datasets import default_data_dir
 from bsr_explorer.train.loop import evaluate, fit, make_optimizer
 from bsr_explorer.train.recipes import IMAGENET, MeanStd, Recipe, recipe
+from bsr_explorer.train.step import Step, image_dtype, in_precision
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
@@ -59,38 +60,64 @@ def _build(config: Config, weights: str, seed: int) -> tuple[nn.Module, WeightsU
     return config.how.apply(model), used
 
 
-def pick_device(device: str) -> torch.device:
+def pick_device(device: str) -> str:
     """``auto`` is CUDA where there is one, else the CPU.
 
     Raises:
-        UserError: a device that is not here.
+        UserError: no such device.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"--device: unknown device {device!r}; choose auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in CHOICES["device"]:
+        raise UserError(f"--device: unknown device {device!r}; choose auto, {' or '.join(CHOICES['device'])}")
+    return device
+
+
+def device_of(config: Config) -> torch.device:
+    """The device that a configuration's steps run on.
+
+    Raises:
+        UserError: it is not here.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: no CUDA device is available here; choose cpu or auto")
-    return torch.device(device)
+    return torch.device(config.device)
 
 
-def measure(config: Config, device: str = "cpu") -> Ledger:
+def make_step(model: nn.Module, config: Config, rules: Recipe, kind: type[Step] = Step) -> Step:
+    """The training step of a configuration: its optimiser, precision and micro-batches, a recipe's rates."""
+    optimizer = make_optimizer(model, rules, config.batch_size, config.optimizer, config.implementation)
+    return kind(
+        model,
+        optimizer,
+        precision=config.precision,
+        micro_batches=config.micro_batches,
+        set_to_none=config.set_to_none,
+        clip=rules.clip,
+        label_smoothing=rules.label_smoothing,
+    )
+
+
+def measure(config: Config) -> Ledger:
     """The ledger of real training steps on this machine, with random weights and images."""
-    return measure_in_full(config, device).ledger
+    return measure_in_full(config).ledger
 
 
-def measure_in_full(config: Config, device: str = "cpu") -> Measurement:
+def measure_in_full(config: Config) -> Measurement:
     """``measure``, with the operations that no FLOP counter knows."""
-    where = pick_device(device)
-    model = build(config).to(where)
+    device = device_of(config)
+    model = in_precision(build(config), config.precision).to(device)
     generator = torch.Generator().manual_seed(0)
     shape = (config.batch_size, 3, config.image_size, config.image_size)
-    images = torch.randn(shape, generator=generator).to(where)
-    labels = torch.randint(config.num_classes, (config.batch_size,), generator=generator).to(where)
-    rules = Recipe(
-        "measure", "", config.optimizer, lr=1e-4, weight_decay=0.0, epochs=1, batch_size=config.batch_size
-    )
-    return measure_step(model, images, labels, make_optimizer(model, rules, config.batch_size))
+    images = torch.randn(shape, generator=generator).to(device, image_dtype(config.precision))
+    labels = torch.randint(config.num_classes, (config.batch_size,), generator=generator).to(device)
+    return measure_step(make_step(model, config, _plain(config)), images, labels)
+
+
+def _plain(config: Config) -> Recipe:
+    """A recipe that adds nothing to what the configuration says; as in others, AdamW decays weights."""
+    decay = 0.05 if config.optimizer.startswith("adamw") else 0.0
+    return Recipe("measure", "", config.optimizer, lr=1e-4, weight_decay=decay, epochs=1, batch_size=1)
 
 
 def second_opinion(config: Config) -> tuple[int, dict[str, int]]:
@@ -115,7 +142,6 @@ class Job:
     fidelity: Fidelity = field(default_factory=Fidelity)
     weights: str = "auto"
     seed: int = 0
-    device: str = "auto"
     data_dir: Path | None = None
     test: bool = False
     every_epoch: bool = False
@@ -127,7 +153,6 @@ def fine_tune(
     fidelity: Fidelity | None = None,
     weights: str = "auto",
     seed: int = 0,
-    device: str = "auto",
     data_dir: Path | None = None,
     test: bool = False,
     every_epoch: bool = False,
@@ -140,7 +165,7 @@ def fine_tune(
     Raises:
         UserError: bad input, found before training starts.
     """
-    job = Job(data, fidelity or Fidelity(), weights, seed, device, data_dir, test, every_epoch)
+    job = Job(data, fidelity or Fidelity(), weights, seed, data_dir, test, every_epoch)
     return run(config, job, progress)
 
 
@@ -185,30 +210,28 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
     actual = job.fidelity.at(config)
     predicted = predict(config)
     rules = recipe(job.fidelity.recipe, job.data, config.optimizer)
-    device = pick_device(job.device)
+    device = device_of(config)
     model, used = _build(actual, job.weights, job.seed)
-    model.to(device)
+    in_precision(model, config.precision).to(device)
     splits = load_data(config, replace(job, weights=used.source))
     torch.manual_seed(job.seed)
-    saved: list[tuple[int, int]] = []
+    step = cast(_Watched, make_step(model, actual, rules, _Watched))
     epochs = job.fidelity.epochs or _epochs(rules, len(splits.train), config.batch_size)
+    check = partial(loader, batch_size=config.micro_batch_size, shuffle=False, seed=0, drop_last=False)
     outcome = fit(
-        model,
+        step,
         loader(
             splits.train, config.batch_size, shuffle=True, seed=job.seed, drop_last=_drop_last(splits, config)
         ),
-        loader(splits.validation, 2 * config.batch_size, shuffle=False, seed=0, drop_last=False),
+        check(splits.validation),
         rules,
         epochs,
         progress,
-        first_step=lambda images, labels: saved.append(_saved_bytes(model, images, labels)),
         every_epoch=job.every_epoch,
     )
     test = None
     if job.test and outcome.diverged is None:
-        test = evaluate(
-            model, loader(splits.test, 2 * config.batch_size, shuffle=False, seed=0, drop_last=False)
-        )
+        test = evaluate(model, check(splits.test), config.precision)
     return Record(
         status="diverged" if outcome.diverged else "finished",
         reason=outcome.diverged or "",
@@ -220,7 +243,7 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
         weights=f"{used.source}: {used.detail}",
         seed=job.seed,
         predicted=predicted.summary(),
-        measured=_measured(actual, *saved[0]) if saved else None,
+        measured=step.account(actual),
         accuracy=outcome.accuracy[-1] if outcome.accuracy and not outcome.diverged else None,
         test_accuracy=test,
         history=outcome.accuracy,
@@ -244,20 +267,45 @@ def _drop_last(splits: Splits, config: Config) -> bool:
     return len(splits.train) >= config.batch_size
 
 
-def _saved_bytes(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[int, int]:
-    """Images of the batch, and the bytes that are saved for them."""
-    with saved_storages(model, [images, labels]) as saved:
-        loss = nn.functional.cross_entropy(model(images), labels)
-        total = sum(row.bytes for row in saved.rows())
-    del loss
-    return len(labels), total
+class _Watched(Step):
+    """A step that measures itself while it trains: what the first one saves, and the peak of the second,
+    which is a steady one (on CUDA, of all of them)."""
 
+    done = images = saved_bytes = peak_bytes = scratch_bytes = 0
 
-def _measured(actual: Config, images: int, saved_bytes: int) -> dict[str, Any]:
-    """What the first step saved, beside the prediction for as many images (a small set has no full batch)."""
-    return {
-        "image_size": actual.image_size,
-        "batch_size": images,
-        "saved_bytes": saved_bytes,
-        "predicted_saved_bytes": predict(replace(actual, batch_size=images)).saved_bytes,
-    }
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+        """See ``Step``."""
+        number, self.done = self.done, self.done + 1
+        if number == 0:
+            self.images = len(labels)
+            self.saved_bytes = sum(row.bytes for row in saved_rows(self, images, labels))
+        if number != 1:
+            return super().__call__(images, labels)
+        value = 0.0
+
+        def step() -> None:
+            nonlocal value
+            value = super(_Watched, self).__call__(images, labels)
+
+        self.peak_bytes, _, self.scratch_bytes = peak_of(self, step, images, labels)
+        return value
+
+    def account(self, actual: Config) -> dict[str, Any] | None:
+        """What was measured beside what is predicted for as many images (a small set has no full batch, and
+        then no steady step)."""
+        if not self.images:
+            return None
+        first = -(-self.images // self.micro_batches)
+        account = {
+            "image_size": actual.image_size,
+            "batch_size": self.images,
+            "saved_bytes": self.saved_bytes,
+            "predicted_saved_bytes": predict(replace(actual, batch_size=first, micro_batches=1)).saved_bytes,
+        }
+        if self.peak_bytes and self.images == actual.batch_size:
+            account |= {
+                "peak_bytes": self.peak_bytes,
+                "predicted_peak_bytes": predict(actual).peak_bytes,
+                "scratch_bytes": self.scratch_bytes,
+            }
+        return account

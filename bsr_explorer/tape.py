@@ -14,7 +14,9 @@ drop, merge, fuse tokens    an operation that writes fewer tokens (``insert_afte
 low-rank weights, adapters  operations and parameters added or replaced
 quantised, sparse, sampled  ``Op.stored``: how the operation stores a tensor that it keeps. Two operations
 rows, low rank, sub-tokens  that store one tensor alike hold it once; stored differently, it is held twice
-recomputation               a storage of zero bytes for what a segment recomputes, its FLOPs as operations
+recomputation               ``Op.segment``: operations of one segment keep only what the segment is fed
+                            with, and run again in backward
+low precision               ``cast`` operations, of activations and of weights, as autocast inserts them
 side network                operations that read backbone tensors; no trained parameter below them, so
                             autograd keeps nothing of the backbone
 mixture of experts          a router's operations, and linears over the tokens that it sends to an expert
@@ -54,6 +56,11 @@ class Tensor:
     def numel(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its elements."""
+        return self.numel * WIDTH[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,9 @@ class Dense:
 
 DENSE = Dense()
 
+EVERYTHING = "*"
+"""In ``Op.stored``: whatever the operation keeps."""
+
 
 @dataclass(frozen=True)
 class Op:
@@ -108,9 +118,11 @@ class Op:
         block: 0-based block index, or None.
         reads: tensors, in the order that the kind's rule expects.
         writes: the tensor that it makes.
-        params: parameters by the part that they play, such as ``{"weight": "head.weight"}``.
+        params: by the part that they play (``{"weight": "head.weight"}``), parameters, or tensors that
+            were made of parameters (a copy in another number format).
         attrs: numbers that the kind's rules need (heads, kept tokens, …).
-        stored: how a kept tensor is stored, by name; ``DENSE`` where nothing is said.
+        stored: how a kept tensor is stored, by name, or ``EVERYTHING``; ``DENSE`` where nothing is said.
+        segment: the recomputed segment that it belongs to, or nothing.
     """
 
     name: str
@@ -121,6 +133,11 @@ class Op:
     params: Mapping[str, str] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
     stored: Mapping[str, Storage] = field(default_factory=dict)
+    segment: str = ""
+
+    def stores(self, tensor: str) -> Storage:
+        """How it stores a tensor that it keeps."""
+        return self.stored.get(tensor) or self.stored.get(EVERYTHING, DENSE)
 
 
 @dataclass(frozen=True)
@@ -143,10 +160,7 @@ class Tape:
         """All tensors by name, with the shapes that follow from the operations."""
         tensors = {tensor.name: tensor for tensor in self.inputs}
         for op in self.ops:
-            reads = [tensors[name] for name in op.reads]
-            params = {part: self.parameters[name] for part, name in op.params.items()}
-            shape, storage = SHAPES[op.kind](op, reads, params)
-            tensors[op.writes] = Tensor(op.writes, shape, storage or op.writes)
+            tensors[op.writes] = inferred(op, tensors, self.parameters)
         return tensors
 
     @property
@@ -177,7 +191,10 @@ class Tape:
         """
         needs = {tensor.name: live_inputs and tensor.role == "activation" for tensor in self.inputs}
         for op in self.ops:
-            trained = any(self.parameters[name].trains for name in op.params.values())
+            trained = any(
+                self.parameters[name].trains if name in self.parameters else needs[name]
+                for name in op.params.values()
+            )
             needs[op.writes] = op.kind not in WITHOUT_GRADIENT and (
                 trained or any(needs[name] for name in op.reads)
             )
@@ -187,67 +204,89 @@ class Tape:
         return iter(self.ops)
 
 
+def inferred(op: Op, tensors: Mapping[str, Tensor], parameters: Mapping[str, Parameter]) -> Tensor:
+    """What an operation writes, given what it reads."""
+    reads = [tensors[name] for name in op.reads]
+    params = {part: parameters.get(name) or tensors[name] for part, name in op.params.items()}
+    shape, storage = SHAPES[op.kind](op, reads, params)
+    dtype = op.attrs.get("dtype") or _widest(*reads, *params.values())
+    return Tensor(op.writes, shape, storage or op.writes, dtype)
+
+
+def _widest(*operands: Part) -> str:
+    """The number format of a result: the widest of the floating-point operands'."""
+    floats = [operand.dtype for operand in operands if not operand.dtype.startswith("int")]
+    return max(floats, key=WIDTH.__getitem__, default="fp32")
+
+
 def _reading(op: Op, old: str | None, new: str) -> Op:
     return replace(op, reads=tuple(new if name == old else name for name in op.reads))
 
 
 # --- the shape of what each kind of operation writes, and the storage that it views, if it is a view ----
 
-ShapeRule = Callable[[Op, list[Tensor], dict[str, Parameter]], tuple[Shape, str | None]]
+Part = Parameter | Tensor
+"""What plays a part in an operation: a parameter, or a tensor that was made of one."""
+
+ShapeRule = Callable[[Op, list[Tensor], dict[str, Part]], tuple[Shape, str | None]]
 
 WITHOUT_GRADIENT = frozenset({"class_attention"})
 """Operations that run without a graph whatever they read."""
 
 
-def _patch_embed(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+def _patch_embed(op: Op, reads: list[Tensor], params: dict[str, Part]) -> tuple[Shape, str | None]:
     batch, _, height, width = reads[0].shape
     out, _, patch, _ = params["weight"].shape
     return (batch, (height // patch) * (width // patch), out), None
 
 
-def _prefix(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+def _prefix(op: Op, reads: list[Tensor], params: dict[str, Part]) -> tuple[Shape, str | None]:
     batch, tokens, width = reads[0].shape
     return (batch, tokens + sum(p.shape[1] for p in params.values()), width), None
 
 
-def _linear(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+def _linear(op: Op, reads: list[Tensor], params: dict[str, Part]) -> tuple[Shape, str | None]:
     return (*reads[0].shape[:-1], params["weight"].shape[0]), None
 
 
-def _attention(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+def _attention(op: Op, reads: list[Tensor], params: dict[str, Part]) -> tuple[Shape, str | None]:
     batch, tokens, width3 = reads[0].shape
     return (batch, tokens, width3 // 3), None
 
 
-def _class_attention(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+def _class_attention(op: Op, reads: list[Tensor], params: dict[str, Part]) -> tuple[Shape, str | None]:
     batch, tokens, _ = reads[0].shape
     return (batch, tokens - op.attrs["prefix"]), None
 
 
-def _drop_tokens(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+def _drop_tokens(op: Op, reads: list[Tensor], params: dict[str, Part]) -> tuple[Shape, str | None]:
     batch, tokens, width = reads[0].shape
     prefix = op.attrs["prefix"]
     kept = kept_tokens(tokens - prefix, op.attrs["keep"])
     return (batch, prefix + kept + op.attrs["fuse"], width), None
 
 
-def _half(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+def _half(op: Op, reads: list[Tensor], params: dict[str, Part]) -> tuple[Shape, str | None]:
     return (*reads[0].shape[:-1], reads[0].shape[-1] // 2), None
 
 
-def _select_token(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+def _select_token(op: Op, reads: list[Tensor], params: dict[str, Part]) -> tuple[Shape, str | None]:
     return (reads[0].shape[0], reads[0].shape[2]), reads[0].storage
 
 
-def _mean_tokens(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+def _mean_tokens(op: Op, reads: list[Tensor], params: dict[str, Part]) -> tuple[Shape, str | None]:
     return (reads[0].shape[0], reads[0].shape[2]), None
 
 
-def _scalar(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+def _scalar(op: Op, reads: list[Tensor], params: dict[str, Part]) -> tuple[Shape, str | None]:
     return (), None
 
 
-def _same(op: Op, reads: list[Tensor], params: dict[str, Parameter]) -> tuple[Shape, str | None]:
+def _of_parameter(op: Op, reads: list[Tensor], params: dict[str, Part]) -> tuple[Shape, str | None]:
+    return params["value"].shape, None
+
+
+def _same(op: Op, reads: list[Tensor], params: dict[str, Part]) -> tuple[Shape, str | None]:
     return reads[0].shape, None
 
 
@@ -268,6 +307,8 @@ SHAPES: dict[str, ShapeRule] = {
     "select_token": _select_token,
     "mean_tokens": _mean_tokens,
     "cross_entropy": _scalar,
+    "cast": _same,
+    "cast_parameter": _of_parameter,
 }
 
 

@@ -22,7 +22,7 @@ BYTE_UNITS: dict[str, int] = {
     "TiB": 2**40,
 }
 
-WIDTH: dict[str, int] = {"fp32": 4, "int64": 8, "int32": 4}
+WIDTH: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "int64": 8, "int32": 4}
 """Bytes of one element, by number format."""
 
 FLOPS_PER_MAC = 2

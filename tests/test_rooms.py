@@ -20,7 +20,7 @@ ROOMS: dict[str, str] = {
     "tape": "units",
     "models": "errors tape",
     "methods": "errors tape models",
-    "config": "errors methods models",
+    "config": "errors methods models cost",
     "cost": "units ledger tape models",
     "prediction": "config cost ledger models tape",
     "measurement": "units ledger",

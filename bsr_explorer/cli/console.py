@@ -67,3 +67,12 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def resolved(device: str) -> str:
+    """A device by its own name. (Only ``auto`` has to ask torch.)"""
+    if device in ("cpu", "cuda"):
+        return device
+    from bsr_explorer.run import pick_device
+
+    return pick_device(device)

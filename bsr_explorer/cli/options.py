@@ -16,13 +16,29 @@ Method = Annotated[
 ImageSize = Annotated[int, typer.Option(help="Side of the images, in pixels, at which memory is counted.")]
 BatchSize = Annotated[int, typer.Option(help="Images a step.")]
 Classes = Annotated[int, typer.Option("--num-classes", help="Outputs of the head.")]
-Precision = Annotated[str, typer.Option(help="Number format: fp32.")]
-Optimizer = Annotated[str, typer.Option(help="adamw, sgd or sgd_momentum.")]
-Attention = Annotated[str, typer.Option(help="fused (one kernel) or math (explicit softmax).")]
+Precision = Annotated[
+    str,
+    typer.Option(help="fp32, amp_bf16 or amp_fp16 (autocast), or bf16 (weights and optimiser state too)."),
+]
+Optimizer = Annotated[str, typer.Option(help="adamw, adamw_8bit, sgd or sgd_momentum.")]
+Implementation = Annotated[
+    str, typer.Option(help="How torch runs the optimiser: loop, foreach, fused, or auto (its own choice).")
+]
+MicroBatches = Annotated[int, typer.Option(help="Parts in which a step's images pass forward and backward.")]
+SetToNone = Annotated[
+    bool,
+    typer.Option("--set-to-none/--keep-gradients", help="Give gradients back after a step, or zero them."),
+]
+Attention = Annotated[
+    str,
+    typer.Option(help="fused (one kernel), math (explicit softmax), or on CUDA flash, efficient or cudnn."),
+]
 Weights = Annotated[
     str, typer.Option(help="auto (hub, else offline), hub, offline, random, or a .safetensors or .pth file.")
 ]
 Seed = Annotated[int, typer.Option(help="Of everything that is random.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[
+    str, typer.Option(help="Where steps run, which decides what they hold: cpu, cuda or auto.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where datasets lie, or are downloaded to.")]

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, table
+from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, resolved, table
 from bsr_explorer.cli.progress import mean_expected, watching
 from bsr_explorer.cli.report import show_front
 from bsr_explorer.config import Config, Fidelity
@@ -47,9 +47,16 @@ def search(
     data: Annotated[
         str, typer.Option(help="A dataset (see `list datasets`) or the path of an image folder.")
     ] = "digits",
-    batch_size: options.BatchSize = 32,
+    batch_size: Annotated[
+        str, typer.Option(help="Images a step; several, such as 16,32,64, are a part of the search.")
+    ] = "32",
     image_size: options.ImageSize = 224,
+    precision: options.Precision = "fp32",
     attention: options.Attention = "fused",
+    optimizer: Annotated[
+        str | None, typer.Option(help="The recipe's own if left out, or its 8-bit kin: adamw_8bit.")
+    ] = None,
+    micro_batches: options.MicroBatches = 1,
     recipe_name: Annotated[
         str, typer.Option("--recipe", help=f"How to fine-tune: {', '.join(RECIPES)}.")
     ] = "short",
@@ -97,7 +104,8 @@ def search(
         _refuse_flags_beside_file(context)
         study = Study.from_toml(study_file)
         wanted = trials if _given(context, "trials") else study.trials
-        study = replace(study, trials=wanted, time_limit=limit or study.time_limit)
+        config = replace(study.config, device=resolved(device)) if _given(context, "device") else study.config
+        study = replace(study, config=config, trials=wanted, time_limit=limit or study.time_limit)
         _check(study, where)
     else:
         if budget_counts not in COUNTS:
@@ -105,18 +113,34 @@ def search(
         parse_bytes(budget)
         check_weights(weights)
         check_data(data, where)
-        rules = recipe(recipe_name, data)
+        rules = recipe(recipe_name, data, optimizer)
+        sizes = _batch_sizes(batch_size)
         config = Config(
             model=model,
             image_size=image_size,
-            batch_size=batch_size,
-            optimizer=rules.optimizer,
+            batch_size=sizes[0],
+            precision=precision,
+            optimizer=optimizer or rules.optimizer,
             attention=attention,
+            micro_batches=micro_batches,
+            device=resolved(device),
         )
         fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name)
         study = _study(name, config, budget, budget_counts, data, weights, fidelity, seed, trials, limit)
+        if len(sizes) > 1:
+            study = replace(study, space=replace(study.space, batch_sizes=sizes))
     folder = folder or Path("reports") / study.name
-    _run(study, folder, where, device, dry_run, as_json)
+    _run(study, folder, where, dry_run, as_json)
+
+
+def _batch_sizes(text: str) -> tuple[int, ...]:
+    """The numbers of a list such as ``16,32,64``."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(
+            f"--batch-size: {text!r} must be a whole number of at least 1, or several, such as 16,32,64"
+        )
+    return tuple(int(part) for part in parts)
 
 
 def _given(context: typer.Context, parameter: str) -> bool:
@@ -180,7 +204,7 @@ def _study(
     )
 
 
-def _run(study: Study, folder: Path, data_dir: Path, device: str, dry_run: bool, as_json: bool) -> None:
+def _run(study: Study, folder: Path, data_dir: Path, dry_run: bool, as_json: bool) -> None:
     from bsr_explorer.report.report import report
     from bsr_explorer.run import Job
     from bsr_explorer.search import plan
@@ -193,15 +217,13 @@ def _run(study: Study, folder: Path, data_dir: Path, device: str, dry_run: bool,
     space.check_budget()
     stored = stored_study(study, folder)
     with err.status("loading weights and data, and timing this machine…"):
-        study, speed = plan.settle(stored or study, space, Job(data_dir=data_dir, device=device), TIME_LIMIT)
+        study, speed = plan.settle(stored or study, space, Job(data_dir=data_dir), TIME_LIMIT)
     clock = plan.Clock(study.fidelity, speed)
     if dry_run:
         _show_dry_run(study, space, clock, folder, as_json)
         return
     study = open_folder(study, folder, shlex.join(["bsr-explore", *sys.argv[1:]]))
-    job = Job(
-        data=study.data, fidelity=study.fidelity, weights=study.weights, device=device, data_dir=data_dir
-    )
+    job = Job(data=study.data, fidelity=study.fidelity, weights=study.weights, data_dir=data_dir)
     searching = Search(study, folder, space, job)
     if not as_json:
         _show_plan(study, space, clock, folder, searching)

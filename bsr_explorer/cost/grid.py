@@ -9,15 +9,18 @@ then a sum of table entries, and millions of them are one matrix product. The sc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bsr_explorer.cost import published
-from bsr_explorer.cost.step import activation_rows, input_rows, parameter_rows
+from bsr_explorer.cost.memory import Memory, Pass
+from bsr_explorer.cost.peak import Setup, device_bytes, levels, optimizer_peak, standing_rows
+from bsr_explorer.cost.step import activation_rows
 from bsr_explorer.models.geometry import Geometry
+from bsr_explorer.models.lowering import lower
 from bsr_explorer.models.vit import block_tape, drop_tokens, stem_tape, step_tape, tail_tape
 from bsr_explorer.tape import Tape
 
@@ -26,7 +29,13 @@ Schedule = tuple[tuple[tuple[int, float], ...], bool]
 """Keep rates by 0-based block, sorted, and whether the dropped tokens are fused."""
 
 SAVED, FORWARD, BACKWARD, PUBLISHED = range(4)
-"""Columns of the table: saved bytes, FLOPs forward and backward, published activation bytes an image."""
+"""Columns of the table that add up: saved bytes, FLOPs forward and backward, published activation bytes an
+image."""
+
+LEVEL, HIGH, BACK_LEVEL, BACK_HIGH, CACHED, FED = range(4, 10)
+"""Columns that make the peak. By how much the memory is fuller after a part's forward pass than before it,
+and how high it goes on the way; the same of its backward pass; copies of weights that autocast holds until
+the whole forward pass is over; what the part was fed with, if nothing but the first caller holds it."""
 
 _EXACT = 2**53
 """Below this, sums of whole numbers in double precision are exact."""
@@ -53,7 +62,7 @@ class Grid:
         masks: trained blocks, (masks, depth).
         schedules: token drops.
         batch_sizes: images a step.
-        saved_bytes, held_bytes, published_bytes: bytes by each accounting.
+        saved_bytes, peak_bytes, published_bytes: bytes by each accounting.
         forward_flops, train_flops: FLOPs, 2 per multiply-add.
     """
 
@@ -61,7 +70,7 @@ class Grid:
     schedules: tuple[Schedule, ...]
     batch_sizes: tuple[int, ...]
     saved_bytes: Counts
-    held_bytes: Counts
+    peak_bytes: Counts
     published_bytes: Counts
     forward_flops: Counts
     train_flops: Counts
@@ -70,8 +79,8 @@ class Grid:
         return int(self.saved_bytes.size)
 
     def bytes(self, counts: str) -> Counts:
-        """Bytes by the accounting of a budget: ``peak`` (held bytes), ``saved`` or ``published``."""
-        return {"peak": self.held_bytes, "saved": self.saved_bytes, "published": self.published_bytes}[counts]
+        """Bytes by the accounting of a budget: ``peak``, ``saved`` or ``published``."""
+        return {"peak": self.peak_bytes, "saved": self.saved_bytes, "published": self.published_bytes}[counts]
 
     def blocks(self, mask: int) -> tuple[int, ...]:
         """The trained blocks of a mask's row, 0-based."""
@@ -92,78 +101,136 @@ class Grid:
         return [tuple(int(i) for i in np.unravel_index(i, shape)) for i in order[ahead]]  # type: ignore[misc]
 
 
+@dataclass(frozen=True)
+class Runs:
+    """How every configuration of a grid is run: see ``Config`` for the words."""
+
+    attention: str = "fused"
+    precision: str = "fp32"
+    setup: Setup = field(default_factory=Setup)
+
+    def lowered(self, tape: Tape) -> Tape:
+        """A tape, or a part of one, as it is run."""
+        return lower(tape, self.precision, self.setup.device)
+
+
 def grid(
     geometry: Geometry,
     masks: NDArray[np.bool_],
     schedules: Sequence[Schedule],
     batch_sizes: Sequence[int],
-    attention: str = "fused",
-    optimizer: str = "adamw",
+    runs: Runs | None = None,
 ) -> Grid:
     """Costs of every mask × schedule × batch size.
 
     Args:
         masks: trained blocks, (masks, depth).
         schedules: see ``schedule``.
+        batch_sizes: images a step; each passes in ``runs.setup.micro_batches`` parts.
     """
-    states, live = _states(masks), masks.any(axis=1).astype(int)
-    sums = np.stack(
-        [_costs(geometry, states, live, schedules, batch, attention) for batch in batch_sizes], axis=1
-    )  # (columns, batch sizes, schedules, masks)
-    standing, paper = _standing(geometry, masks, optimizer)
-    inputs = [sum(row.bytes for row in input_rows(step_tape(geometry, b, attention))) for b in batch_sizes]
+    runs = runs or Runs()
+    parts = runs.setup.micro_batches
+    states = _states(masks)
+    each = [_costs(geometry, masks, states, schedules, batch // parts, runs) for batch in batch_sizes]
+    sums = np.stack([costs for costs, _ in each], axis=1)  # (columns, batch sizes, schedules, masks)
+    standing, gradients, paper, stepping = _standing(geometry, masks, runs)
+    inputs = np.array([_inputs(geometry, batch, runs) for batch in batch_sizes])[:, None, None]
+    heights = np.stack([heights for _, heights in each], axis=1)  # (2, batch sizes, schedules, masks)
+    stand = gradients if runs.setup.gradients_stand else 0
+    highest = np.maximum(heights.max(axis=0) + stand, gradients + stepping)
     return Grid(
         masks,
         tuple(schedules),
         tuple(batch_sizes),
         saved_bytes=sums[SAVED],
-        held_bytes=sums[SAVED] + standing + np.array(inputs)[:, None, None],
+        peak_bytes=highest + standing + inputs,
         published_bytes=sums[PUBLISHED] * np.array(batch_sizes)[:, None, None] + paper,
-        forward_flops=sums[FORWARD],
-        train_flops=sums[FORWARD] + sums[BACKWARD],
+        forward_flops=sums[FORWARD] * parts,
+        train_flops=(sums[FORWARD] + sums[BACKWARD]) * parts,
     )
 
 
-def _states(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """One-hot state of each block, (depth · 4, masks): 2 · (a gradient arrives from below) + (trains)."""
-    count, depth = masks.shape
+def _inputs(geometry: Geometry, batch: int, runs: Runs) -> int:
+    rows = standing_rows(_whole(geometry, batch // runs.setup.micro_batches, runs), runs.setup)
+    return sum(_rounded(row.bytes, runs) for row in rows if row.kind == "input")
+
+
+def _whole(geometry: Geometry, batch: int, runs: Runs) -> Tape:
+    return runs.lowered(step_tape(geometry, batch, runs.attention))
+
+
+def _states(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """State of each block, (masks, depth): 2 · (a gradient arrives from below) + (trains)."""
     below = np.cumsum(masks, axis=1) - masks > 0
-    state = 2 * below + masks
-    one_hot = (state[..., None] == np.arange(4)).reshape(count, depth * 4)
-    return np.ascontiguousarray(one_hot.T, dtype=np.float64)
+    return (2 * below + masks).astype(np.int64)
 
 
 def _costs(
     geometry: Geometry,
-    states: NDArray[np.float64],
-    live: NDArray[np.int64],
+    masks: NDArray[np.bool_],
+    states: NDArray[np.int64],
     schedules: Sequence[Schedule],
     batch: int,
-    attention: str,
-) -> Counts:
-    """(columns, schedules, masks) for one batch size."""
-    tables, ends = [], []
+    runs: Runs,
+) -> tuple[Counts, Counts]:
+    """For one batch size: the columns that add up, (4, schedules, masks); and how high the forward and the
+    backward pass go above what stands, (2, schedules, masks)."""
+    tables, tails = [], []
+    stem = np.array(_stem(geometry, batch, runs))
     for drops, fuse in schedules:
         rates, tokens, table = dict(drops), geometry.tokens, []
         for block in range(geometry.depth):
-            entry, tokens = _block_entry(geometry, batch, tokens, attention, rates.get(block, 1.0), fuse)
+            entry, tokens = _block_entry(geometry, batch, tokens, rates.get(block, 1.0), fuse, runs)
             table.append(entry)
         tables.append(table)
-        stem, tails = _ends(geometry, batch, tokens, attention)
-        ends.append([[s + t for s, t in zip(stem, tail, strict=True)] for tail in tails])
-    weights = np.array(tables, dtype=np.float64).reshape(len(schedules), -1, 4).transpose(2, 0, 1)
-    assert np.abs(weights).sum(axis=2).max() < _EXACT
-    outside: Counts = np.array(ends).transpose(2, 0, 1)  # (columns, schedules, without and with a gradient)
-    blocks: Counts = (weights @ states).astype(np.int64)
-    return blocks + outside[:, :, live]
+        tails.append(_tail(geometry, batch, tokens, runs))
+    blocks = np.array(tables)  # (schedules, depth, states, columns)
+    ends = np.array(tails)  # (schedules, without and with a gradient below, columns)
+    live = masks.any(axis=1).astype(int)
+    weights = blocks[..., :LEVEL].astype(np.float64)
+    assert weights.sum(axis=1).max() < _EXACT
+    one_hot = (states[..., None] == np.arange(4)).reshape(len(masks), -1).T.astype(np.float64)
+    added = weights.reshape(len(schedules), -1, LEVEL).transpose(2, 0, 1) @ np.ascontiguousarray(one_hot)
+    outside = (stem[None, None] + ends)[..., :LEVEL].transpose(2, 0, 1)  # (columns, schedules, live)
+    return added.astype(np.int64) + outside[:, :, live], _heights(blocks, ends, stem, states, live)
+
+
+def _heights(
+    blocks: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    stem: NDArray[np.int64],
+    states: NDArray[np.int64],
+    live: NDArray[np.int64],
+) -> Counts:
+    """How high the forward and the backward pass go, block by block: (2, schedules, masks)."""
+    level = np.full((len(blocks), len(states)), stem[LEVEL])
+    forward = np.full_like(level, stem[HIGH])
+    until_end = np.full_like(level, stem[CACHED])
+    depth = states.shape[1]
+    fed = blocks[:, 0][:, states[:, 0], FED]  # held by the caller of all blocks until they return
+    for block in range(depth):
+        entries, chosen = blocks[:, block], states[:, block]
+        np.maximum(forward, level + entries[:, chosen, HIGH], out=forward)
+        level += entries[:, chosen, LEVEL] + (fed if block == 0 else 0)
+        until_end += entries[:, chosen, CACHED]
+    level -= fed
+    np.maximum(forward, level + ends[:, live, HIGH], out=forward)
+    level += ends[:, live, LEVEL] - until_end - ends[:, live, CACHED]
+    backward = level + ends[:, live, BACK_HIGH]
+    level += ends[:, live, BACK_LEVEL]
+    for block in reversed(range(depth)):
+        entries, chosen = blocks[:, block], states[:, block]
+        np.maximum(backward, level + entries[:, chosen, BACK_HIGH], out=backward)
+        level += entries[:, chosen, BACK_LEVEL]
+    return np.stack([forward, backward])
 
 
 @lru_cache(maxsize=4096)
 def _block_entry(
-    geometry: Geometry, batch: int, tokens: int, attention: str, keep: float, fuse: bool
+    geometry: Geometry, batch: int, tokens: int, keep: float, fuse: bool, runs: Runs
 ) -> tuple[tuple[tuple[int, ...], ...], int]:
     """The table's four rows for a block of so many tokens, and the tokens that leave it."""
-    tape = block_tape(geometry, batch, tokens, attention)
+    tape = block_tape(geometry, batch, tokens, runs.attention)
     if keep < 1:
         tape = drop_tokens(tape, 0, keep, fuse)
     frozen = tape.train_only(lambda p: False)
@@ -171,19 +238,25 @@ def _block_entry(
     for live in (False, True):
         for trains in (False, True):
             activations = published.block_activation_bytes(tape, 0, trains, live)
-            rows.append((*_sums(tape if trains else frozen, live), activations))
+            part = runs.lowered(tape if trains else frozen)
+            rows.append((*_sums(part, live), activations, *_profile(part, live, "blocks", runs)))
     return tuple(rows), tape.tensors[tape.ops[-1].writes].shape[1]
 
 
+@lru_cache(maxsize=1024)
+def _stem(geometry: Geometry, batch: int, runs: Runs) -> tuple[int, ...]:
+    """Columns of what stands before the blocks, and does not train."""
+    tape = runs.lowered(stem_tape(geometry, batch).train_only(lambda p: False))
+    return (*_sums(tape, False), 0, *_profile(tape, False, "", runs))
+
+
 @lru_cache(maxsize=4096)
-def _ends(
-    geometry: Geometry, batch: int, tokens: int, attention: str
-) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-    """Columns of the stem, and of the tail without and with a gradient that goes on below it."""
-    stem = (*_sums(stem_tape(geometry, batch).train_only(lambda p: False), False), 0)
-    tail = tail_tape(geometry, batch, tokens)
-    activations = published.tail_activation_bytes(tail)
-    return stem, tuple((*_sums(tail, live), activations) for live in (False, True))
+def _tail(geometry: Geometry, batch: int, tokens: int, runs: Runs) -> tuple[tuple[int, ...], ...]:
+    """Columns of what stands after the blocks, without and with a gradient that goes on below it."""
+    tape = tail_tape(geometry, batch, tokens)
+    activations = published.tail_activation_bytes(tape)
+    part = runs.lowered(tape)
+    return tuple((*_sums(part, live), activations, *_profile(part, live, "", runs)) for live in (False, True))
 
 
 def _sums(tape: Tape, live: bool) -> tuple[int, int, int]:
@@ -192,20 +265,64 @@ def _sums(tape: Tape, live: bool) -> tuple[int, int, int]:
     return (
         sum(row.bytes for row in rows),
         sum(row.flops for row in rows if row.kind == "forward"),
-        sum(row.flops for row in rows if row.kind == "backward"),
+        sum(row.flops for row in rows if row.kind != "forward"),
     )
 
 
-def _standing(geometry: Geometry, masks: NDArray[np.bool_], optimizer: str) -> tuple[Counts, Counts]:
-    """By mask: bytes of parameters, gradients and optimiser state; and of published parameters."""
-    whole = step_tape(geometry, 1, "fused")
+def _profile(tape: Tape, live: bool, fed_at: str, runs: Runs) -> tuple[int, ...]:
+    """The columns from ``LEVEL`` on of a part of a step."""
+    memory = Memory(runs.setup.granularity)
+    run = Pass(tape, memory, live, fed_at, runs.setup.gradients_stand)
+    fed = [tensor for tensor in tape.inputs if tensor.role == "activation"]
+    for tensor in tape.inputs:
+        memory.found(tensor.name, tensor.bytes)
+    run.forward(to_the_end=False)
+    level, high = levels(memory.events)
+    let_go = sum(memory.size(tensor.name) for tensor in fed if not memory.holders(tensor.name))
+    cached = sum(memory.size(name) for name in run.until_end if memory.holders(name) == 1)
+    memory.drop(*run.until_end)
+    memory.events.clear()
+    back = (0, 0)
+    if run.needs[tape.ops[-1].writes]:
+        if tape.ops[-1].kind == "cross_entropy":
+            run.begin_backward()
+        else:
+            run.feed_gradient()
+        run.backward()
+        back = levels(memory.events)
+    return level, high, *back, cached, let_go
+
+
+def _standing(
+    geometry: Geometry, masks: NDArray[np.bool_], runs: Runs
+) -> tuple[Counts, Counts, Counts, Counts]:
+    """By mask: bytes of parameters and optimiser state; of gradients; of published parameters; and what the
+    optimiser's step allocates at most."""
+    whole = _whole(geometry, runs.setup.micro_batches, runs)
     tail = set(tail_tape(geometry, 1, 1).parameters)
 
-    def sizes(tape: Tape) -> tuple[int, int]:
-        return sum(row.bytes for row in parameter_rows(tape, optimizer)), published.parameter_bytes(tape)
+    def sizes(blocks: int) -> tuple[int, int, int, int]:
+        trained = set(range(blocks))
+        tape = whole.train_only(lambda p: p.name in tail or p.block in trained)
+        rows = [row for row in standing_rows(tape, runs.setup) if row.kind != "input"]
+        rounded = {kind: sum(_rounded(r.bytes, runs) for r in rows if r.kind == kind) for kind in _STANDING}
+        stepping = optimizer_peak([p for p in tape.parameters.values() if p.trains], runs.setup)
+        held = rounded["parameter"] + rounded["optimizer"] + device_bytes(runs.setup)
+        return held, rounded["gradient"], published.parameter_bytes(tape), stepping
 
-    base = sizes(whole.train_only(lambda p: p.name in tail))
-    one_block = sizes(whole.train_only(lambda p: p.name in tail or p.block == 0))
+    none, one, two = (sizes(blocks) for blocks in range(3))
     trained = masks.sum(axis=1)
-    held, paper = (b + trained * (o - b) for b, o in zip(base, one_block, strict=True))
-    return held, paper
+    more = [b - a for a, b in zip(one, two, strict=True)]  # of each further block
+    columns = zip(none, one, more, strict=True)
+    held, gradients, paper, stepping = (
+        np.where(trained == 0, zero, first + (trained - 1) * further) for zero, first, further in columns
+    )
+    return held, gradients, paper, stepping
+
+
+_STANDING = ("parameter", "gradient", "optimizer")
+
+
+def _rounded(size: int, runs: Runs) -> int:
+    granularity = runs.setup.granularity
+    return -(-size // granularity) * granularity

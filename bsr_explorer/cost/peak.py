@@ -1,69 +1,154 @@
-"""A first estimate of the peak: what is alive along forward and backward, operation by operation.
-
-Exact are the tensors of the tape and how long they live; estimated is what kernels take for themselves
-and when gradients replace activations. It is labelled an estimate wherever it is shown.
-"""
+"""The peak of a training step: everything that is alive, over time."""
 
 from __future__ import annotations
 
-from bsr_explorer.cost.step import contexts, parameter_rows, saved, step_rows
-from bsr_explorer.ledger import Ledger, ledger
-from bsr_explorer.tape import Tape, Tensor
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bsr_explorer.cost.memory import Event, Memory, Moment, Pass
+from bsr_explorer.cost.optimizers import OPTIMIZERS, groups
+from bsr_explorer.cost.step import activation_rows, input_rows, parameter_rows
+from bsr_explorer.ledger import Ledger, Peak, Row, ledger
+from bsr_explorer.tape import Parameter, Tape
 from bsr_explorer.units import WIDTH
 
+CUDA_GRANULARITY = 512
+"""CUDA's caching allocator hands out multiples of so many bytes."""
 
-def step_ledger(tape: Tape, optimizer: str) -> Ledger:
-    """The ledger of a whole step with its estimated peak."""
-    return ledger(step_rows(tape, optimizer), estimate_peak(tape, optimizer), "estimate")
-
-
-def estimate_peak(tape: Tape, optimizer: str) -> int:
-    """Bytes alive at the fullest moment of a steady step (optimiser state exists, gradients do not yet)."""
-    standing = sum(
-        row.bytes for row in parameter_rows(tape, optimizer) if row.kind in ("parameter", "optimizer")
-    )
-    standing += sum(_bytes(tensor) for tensor in tape.inputs if tensor.role == "input")
-    return standing + max(_forward_peak(tape), _backward_peak(tape))
+CUBLAS_WORKSPACE = 8_519_680
+"""Bytes that cuBLAS takes at its first product (``CUBLAS_WORKSPACE_CONFIG`` left alone; [schema], and 32 MiB
+on Hopper)."""
 
 
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel * WIDTH[tensor.dtype]
+@dataclass(frozen=True)
+class Setup:
+    """How a step is run, beside what its tape says.
+
+    Attributes:
+        optimizer: key of ``cost.optimizers.OPTIMIZERS``.
+        implementation: how torch runs it, one of ``cost.optimizers.IMPLEMENTATIONS``.
+        device: ``cpu`` or ``cuda``.
+        micro_batches: forward and backward passes a step; the tape is one of them.
+        set_to_none: whether gradients are given back after a step, and not zeroed.
+        scaler: whether a gradient scaler is at work (fp16).
+    """
+
+    optimizer: str = "adamw"
+    implementation: str = "auto"
+    device: str = "cpu"
+    micro_batches: int = 1
+    set_to_none: bool = True
+    scaler: bool = False
+
+    @property
+    def gradients_stand(self) -> bool:
+        """Whether gradients exist while a forward pass runs."""
+        return self.micro_batches > 1 or not self.set_to_none
+
+    @property
+    def granularity(self) -> int:
+        """The allocator rounds sizes up to a multiple of so many bytes."""
+        return CUDA_GRANULARITY if self.device == "cuda" else 1
+
+    @property
+    def runs_as(self) -> str:
+        """The implementation that ``auto`` comes to."""
+        if self.optimizer == "adamw_8bit":  # it has one, and on CUDA that is a kernel
+            return "fused" if self.device == "cuda" else "loop"
+        if self.implementation != "auto":
+            return self.implementation
+        return "foreach" if self.device == "cuda" else "loop"
 
 
-def _forward_peak(tape: Tape) -> int:
-    """Storages alive at once during forward: those kept for backward, and those still to be read."""
-    tensors = tape.tensors
-    last_read = {tensors[name].storage: i for i, op in enumerate(tape) for name in op.reads}
-    kept_by: dict[int, dict[str, int]] = {}
-    for op, storage, size in saved(tape):
-        kept_by.setdefault(id(op), {})[storage] = size
-    for_backward = {storage for kept in kept_by.values() for storage in kept}
-    alive: dict[str, int] = {}
-    peak = 0
-    for i, op in enumerate(tape):
-        alive |= kept_by.get(id(op), {})
-        if tensors[op.writes].storage == op.writes:
-            alive.setdefault(op.writes, _bytes(tensors[op.writes]))
-        peak = max(peak, sum(alive.values()))
-        for storage in [s for s in alive if last_read.get(s, -1) <= i and s not in for_backward]:
-            del alive[storage]
-    return peak
+def standing_rows(tape: Tape, setup: Setup) -> Iterator[Row]:
+    """Rows of parameters, gradients, optimiser state and the batch."""
+    yield from parameter_rows(tape, setup.optimizer)
+    for row in input_rows(tape):
+        yield Row(row.block, row.operation, row.kind, bytes=row.bytes * setup.micro_batches)
+    shared = OPTIMIZERS[setup.optimizer].shared_bytes([p for p in tape.parameters.values() if p.trains])
+    scaler = 2 * WIDTH["fp32"] if setup.scaler else 0
+    yield Row(None, "shared", "optimizer", bytes=shared + scaler)
 
 
-def _backward_peak(tape: Tape) -> int:
-    """Saved tensors not yet used, gradients of parameters so far, and the gradients passing through."""
-    kept: dict[tuple[str, str], int] = {}
-    for op, _, size in saved(tape):
-        kept[op.name, op.kind] = kept.get((op.name, op.kind), 0) + size
-    held, gradients, peak = sum(kept.values()), 0, sum(kept.values())
-    for context in reversed(list(contexts(tape))):
-        if not context.live:
-            continue
-        op = context.op
-        passing = _bytes(context.writes) + sum(
-            _bytes(x) for x, needs in zip(context.reads, context.needs, strict=True) if needs
-        )
-        gradients += sum(p.bytes for p in context.params.values() if p.trains)
-        peak = max(peak, held + gradients + passing)
-        held -= kept.get((op.name, op.kind), 0)
-    return max(peak, held + gradients)
+def step_ledger(tape: Tape, setup: Setup) -> Ledger:
+    """The ledger of a whole step, with its peak."""
+    rows = [*standing_rows(tape, setup)]
+    for row in activation_rows(tape):
+        yields = row.flops * setup.micro_batches
+        rows.append(Row(row.block, row.operation, row.kind, row.bytes, yields))
+    peak = find_peak(timeline(tape, setup))
+    return ledger(rows, peak.bytes, "predicted", peak)
+
+
+def device_bytes(setup: Setup) -> int:
+    """What the device's libraries take for themselves."""
+    return CUBLAS_WORKSPACE if setup.device == "cuda" else 0
+
+
+def timeline(tape: Tape, setup: Setup) -> Memory:
+    """Everything that a steady step allocates and frees, in order (optimiser state exists already)."""
+    memory = Memory(setup.granularity)
+    for row in standing_rows(tape, setup):
+        if row.bytes and (row.kind != "gradient" or setup.gradients_stand):
+            noun = "" if row.kind in ("parameter", "input") else f"{row.kind} of "
+            memory.take(f"{noun}{row.operation}", row.bytes, row.kind)
+    if device_bytes(setup):
+        memory.take("cuBLAS workspace", device_bytes(setup))
+    run = Pass(tape, memory, gradients_stand=setup.gradients_stand)
+    run.forward()
+    loss = tape.tensors[tape.ops[-1].writes].bytes
+    if setup.micro_batches > 1:  # the mean over the micro-batches
+        memory.take("share of the loss", loss)
+    if setup.scaler:
+        memory.take("scaled loss", loss)
+    run.begin_backward()
+    run.backward()
+    run.end_backward()
+    _optimizer_step(tape, setup, memory)
+    return memory
+
+
+def _optimizer_step(tape: Tape, setup: Setup, memory: Memory) -> None:
+    memory.moment = Moment("optimizer", None, setup.optimizer)
+    for group in groups([p for p in tape.parameters.values() if p.trains]):
+        for change, name in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as):
+            if change > 0:
+                memory.take(name, change)
+            else:
+                memory.drop(name)
+
+
+def optimizer_peak(trained: list[Parameter], setup: Setup) -> int:
+    """Bytes that the optimiser's step allocates at most, beside what stands."""
+    most = 0
+    for group in groups(trained):
+        level = 0
+        for change, _ in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as):
+            size = -(-abs(change) // setup.granularity) * setup.granularity
+            level += size if change > 0 else -size
+            most = max(most, level)
+    return most
+
+
+def find_peak(memory: Memory) -> Peak:
+    """The first fullest moment, and what is alive then."""
+    level = most = at = 0
+    for index, event in enumerate(memory.events):
+        level += event.change
+        if level > most:
+            most, at = level, index
+    alive: Counter[str] = Counter()
+    for event in memory.events[: at + 1]:
+        alive[memory.kinds.get(event.name, "transient")] += event.change
+    moment = memory.events[at].moment
+    return Peak(most, *moment, {kind: size for kind, size in alive.items() if size})
+
+
+def levels(events: list[Event]) -> tuple[int, int]:
+    """Where the events lead, and how high they go: bytes relative to their beginning."""
+    level = most = 0
+    for event in events:
+        level += event.change
+        most = max(most, level)
+    return level, most

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
+from bsr_explorer.cost.optimizers import OPTIMIZERS
 from bsr_explorer.cost.rules import RULES, Context, Kept
 from bsr_explorer.ledger import Row
-from bsr_explorer.tape import DENSE, Op, Storage, Tape
-from bsr_explorer.units import WIDTH
-
-OPTIMIZERS: dict[str, tuple[int, int]] = {"sgd": (0, 0), "sgd_momentum": (1, 0), "adamw": (2, 4)}
-"""State of each optimiser: copies of each trained parameter, and bytes beside them (AdamW's fp32 step
-count of each parameter)."""
+from bsr_explorer.tape import DENSE, Storage, Tape
 
 
 def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:
@@ -27,38 +25,151 @@ def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:
             op=op,
             reads=tuple(tensors[name] for name in op.reads),
             writes=tensors[op.writes],
-            params={part: tape.parameters[name] for part, name in op.params.items()},
+            params={part: tape.parameters.get(name) or tensors[name] for part, name in op.params.items()},
             needs=tuple(needs[name] for name in op.reads),
+            part_needs={
+                part: tape.parameters[name].trains if name in tape.parameters else needs[name]
+                for part, name in op.params.items()
+            },
         )
 
 
-def saved(tape: Tape, live_inputs: bool = False) -> Iterator[tuple[Op, str, int]]:
-    """(operation, storage, bytes) of each unique storage kept for backward, under the first to keep it."""
-    tensors = tape.tensors
+# --- what is kept ---------------------------------------------------------------------------------------
+
+
+class Keep(NamedTuple):
+    """A storage that an operation keeps: under which name, how, and the bytes that this takes."""
+
+    name: str
+    how: Storage
+    bytes: int
+    dense_bytes: int
+
+
+def kept_by_op(tape: Tape, all_contexts: Sequence[Context]) -> list[list[Keep]]:
+    """For each operation the storages that it keeps when it is recorded, each once; no parameters, and
+    nothing of the batch."""
+    return [_keeps(tape, c) if _recorded(c) else [] for c in all_contexts]
+
+
+def _keeps(tape: Tape, c: Context) -> list[Keep]:
+    tensors, found = tape.tensors, {}
+    for kept in RULES[c.op.kind].keeps(c):
+        if kept.tensor in tape.parameters:
+            continue
+        owner = kept
+        if kept.tensor in tensors:
+            storage = tensors[tensors[kept.tensor].storage]
+            if storage.role == "input":
+                continue
+            owner = Kept(storage.name, storage.shape, storage.dtype)
+        how = c.op.stores(kept.tensor)
+        found[owner.tensor, how] = Keep(
+            owner.tensor,
+            how,
+            how.bytes(owner.shape, owner.dtype),
+            DENSE.bytes(owner.shape, owner.dtype),
+        )
+    return list(found.values())
+
+
+def _recorded(c: Context) -> bool:
+    """Whether the operation may keep something: rules say themselves what, given what needs a gradient."""
+    return c.live
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """A segment that is run again in backward.
+
+    Attributes:
+        inputs: storages that it is fed with, and keeps.
+        indices: operations that run again, in order; the last is the last to keep something.
+        computes_last: whether that one has to be computed before all is kept.
+        first: its first operation.
+        last_unwound: the one that backward unwinds last.
+    """
+
+    name: str
+    block: int | None
+    inputs: tuple[str, ...]
+    indices: tuple[int, ...]
+    computes_last: bool
+    first: int
+    last_unwound: int
+
+
+def recomputed(tape: Tape, all_contexts: Sequence[Context]) -> dict[str, Recomputed]:
+    """The segments of which autograd would keep something, by name.
+
+    Recomputation ends as soon as all that backward needs is there again (torch's early stop), so that the
+    operations after the last one that keeps something do not run twice.
+    """
+    members: dict[str, list[int]] = {}
+    for index, c in enumerate(all_contexts):
+        if c.op.segment:
+            members.setdefault(c.op.segment, []).append(index)
+    found = {}
+    for name, indices in members.items():
+        keeping = [i for i in indices if RULES[all_contexts[i].op.kind].keeps(all_contexts[i])]
+        if not keeping:
+            continue
+        made = {all_contexts[i].writes.name for i in indices}
+        read = [tensor for i in indices for tensor in all_contexts[i].reads if tensor.name not in made]
+        inputs = dict.fromkeys(
+            tensor.storage for tensor in read if tape.tensors[tensor.storage].role == "activation"
+        )
+        last = all_contexts[keeping[-1]]
+        found[name] = Recomputed(
+            name,
+            last.op.block,
+            tuple(inputs),
+            tuple(i for i in indices if i <= keeping[-1]),
+            RULES[last.op.kind].keeps_results,
+            indices[0],
+            next(i for i in indices if all_contexts[i].live),
+        )
+    return found
+
+
+def saved(tape: Tape, live_inputs: bool = False) -> Iterator[tuple[int | None, str, str, int]]:
+    """(block, operation, storage, bytes) of each unique storage kept for backward at the end of forward,
+    under the first to keep it (a recomputed segment keeps what it is fed with)."""
+    all_contexts = list(contexts(tape, live_inputs))
+    again = recomputed(tape, all_contexts)
+    begins = {segment.first: segment for segment in again.values()}
     held: set[tuple[str, Storage]] = set()
-    for context in contexts(tape, live_inputs):
-        op = context.op
-        for kept in RULES[op.kind].keeps(context):
-            owner = kept
-            if kept.tensor in tensors:
-                storage = tensors[tensors[kept.tensor].storage]
-                if storage.role == "input":
-                    continue
-                owner = Kept(storage.name, storage.shape, storage.dtype)
-            how = op.stored.get(kept.tensor, DENSE)
-            if (owner.tensor, how) not in held:
-                held.add((owner.tensor, how))
-                yield op, owner.tensor, how.bytes(owner.shape, owner.dtype)
+    for index, (c, keeps) in enumerate(zip(all_contexts, kept_by_op(tape, all_contexts), strict=True)):
+        if index in begins:
+            segment = begins[index]
+            for name in segment.inputs:
+                if (name, DENSE) not in held:
+                    held.add((name, DENSE))
+                    yield segment.block, segment.name, name, tape.tensors[name].bytes
+        if c.op.segment in again:
+            continue
+        for keep in keeps:
+            if (keep.name, keep.how) not in held:
+                held.add((keep.name, keep.how))
+                yield c.op.block, c.op.name, keep.name, keep.bytes
+
+
+# --- rows -----------------------------------------------------------------------------------------------
 
 
 def activation_rows(tape: Tape, live_inputs: bool = False) -> Iterator[Row]:
     """Rows of what is saved and what is computed, which add up over the parts of a step."""
-    for op, _, size in saved(tape, live_inputs):
-        yield Row(op.block, op.name, "saved", bytes=size)
-    for context in contexts(tape, live_inputs):
-        op, rule = context.op, RULES[context.op.kind]
-        yield Row(op.block, op.name, "forward", flops=rule.forward(context))
-        yield Row(op.block, op.name, "backward", flops=rule.backward(context))
+    for block, operation, _, size in saved(tape, live_inputs):
+        yield Row(block, operation, "saved", bytes=size)
+    all_contexts = list(contexts(tape, live_inputs))
+    for c in all_contexts:
+        op, rule = c.op, RULES[c.op.kind]
+        yield Row(op.block, op.name, "forward", flops=rule.forward(c))
+        yield Row(op.block, op.name, "backward", flops=rule.backward(c))
+    for segment in recomputed(tape, all_contexts).values():
+        for i in segment.indices if segment.computes_last else segment.indices[:-1]:
+            op = all_contexts[i].op
+            yield Row(op.block, op.name, "recompute", flops=RULES[op.kind].forward(all_contexts[i]))
 
 
 def parameter_rows(tape: Tape, optimizer: str) -> Iterator[Row]:
@@ -67,19 +178,18 @@ def parameter_rows(tape: Tape, optimizer: str) -> Iterator[Row]:
     Args:
         optimizer: key of ``OPTIMIZERS``.
     """
-    copies, beside = OPTIMIZERS[optimizer]
     for p in tape.parameters.values():
         yield Row(p.block, p.name, "parameter", bytes=p.bytes)
         if p.trains:
             yield Row(p.block, p.name, "gradient", bytes=p.bytes)
-            yield Row(p.block, p.name, "optimizer", bytes=copies * p.bytes + beside)
+            yield Row(p.block, p.name, "optimizer", bytes=OPTIMIZERS[optimizer].state_bytes(p))
 
 
 def input_rows(tape: Tape) -> Iterator[Row]:
     """Rows of the batch: images and labels."""
     for tensor in tape.inputs:
         if tensor.role == "input":
-            yield Row(None, tensor.name, "input", bytes=tensor.numel * WIDTH[tensor.dtype])
+            yield Row(None, tensor.name, "input", bytes=tensor.bytes)
 
 
 def step_rows(tape: Tape, optimizer: str) -> Iterator[Row]:

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from bsr_explorer.ledger import Ledger, Row, ledger
 from bsr_explorer.measurement.flops import Uncounted, counter
-from bsr_explorer.measurement.peak import LiveStorages
+from bsr_explorer.measurement.peak import highest_on_cpu
 from bsr_explorer.measurement.saved import saved_storages
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Stepper(Protocol):
+    """A training step that can be run whole and in parts."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    skipped: bool
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> object:
+        """Forward, backward and update."""
+        ...
+
+    def parts(self, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Batch]:
+        """The micro-batches of a batch."""
+        ...
+
+    def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Forward and loss of a micro-batch."""
+        ...
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Its backward."""
+        ...
+
+
+_MOST_SKIPPED = 24
+"""Steps until a gradient scaler, which begins at 2^16 and halves when gradients overflow, lets one pass."""
 
 
 @dataclass(frozen=True)
@@ -23,85 +53,120 @@ class Measurement:
     uncounted: tuple[str, ...]
 
 
-def measure_step(
-    model: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    optimizer: torch.optim.Optimizer,
-) -> Measurement:
-    """Run two real steps and account for them.
+def measure_step(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> Measurement:
+    """Run real steps and account for them.
 
-    The first step counts saved storages and FLOPs and brings the optimiser's state into being; the
-    second one, a steady step, gives the peak.
+    A forward pass shows the saved storages, a forward and a backward pass the FLOPs and gradients, a whole
+    step brings the optimiser's state into being, and a last one, a steady step, gives the peak.
 
     Args:
-        images: (B, channels, S, S), on the model's device.
+        images: (B, channels, S, S), on the model's device, in its number format.
         labels: (B,), class indices.
     """
+    model = step.model
     model.train()
-    with saved_storages(model, [images, labels]) as saved:
-        loss = F.cross_entropy(model(images), labels)
-        rows = saved.rows()
-    loss.backward()
-    rows += _state_rows(model, optimizer, images, labels)
+    rows = saved_rows(step, images, labels)
     uncounted: set[str] = set()
-    rows += list(_flop_rows(model, images, labels, uncounted))
-    optimizer.zero_grad(set_to_none=True)
-    peak, how = _peak(model, images, labels, optimizer)
-    return Measurement(ledger(rows, peak, how), tuple(sorted(uncounted)))
+    rows += list(_flop_rows(step, images, labels, uncounted))
+    rows += list(_gradient_rows(step))
+    step.optimizer.zero_grad(set_to_none=True)
+    for _ in range(_MOST_SKIPPED):
+        step(images, labels)
+        if not step.skipped:
+            break
+    rows += list(_standing_rows(step, images, labels))
+    peak, how, scratch = peak_of(step, lambda: step(images, labels), images, labels)
+    return Measurement(ledger(rows, peak, how, scratch_bytes=scratch), tuple(sorted(uncounted)))
 
 
-def _state_rows(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor
-) -> list[Row]:
-    """Parameters, gradients, the batch and, after one step, the optimiser's state."""
-    optimizer.step()
-    rows = [
-        Row(None, name, "input", bytes=_nbytes(x)) for name, x in (("images", images), ("labels", labels))
-    ]
-    for name, p in model.named_parameters():
-        block = int(name.split(".")[1]) if name.startswith("blocks.") else None
-        rows.append(Row(block, name, "parameter", bytes=_nbytes(p)))
-        if p.grad is not None:
-            # Its own elements: with one image, the class token's gradient is a view of another one's.
-            rows.append(Row(block, name, "gradient", bytes=p.grad.nbytes))
-        state = optimizer.state.get(p, {}).values()
-        size = sum(_nbytes(value) for value in state if isinstance(value, torch.Tensor))
-        rows.append(Row(block, name, "optimizer", bytes=size))
+def saved_rows(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> list[Row]:
+    """What the first micro-batch saves for backward, one row a storage."""
+    first = next(step.parts(images, labels))
+    with saved_storages(step.model, [images, labels]) as saved:
+        loss = step.loss(*first)
+        rows = saved.rows()
+    del loss
     return rows
 
 
+def _gradient_rows(step: Stepper) -> Iterator[Row]:
+    """Gradients by their own elements: with one image, the class token's is a view of another one's."""
+    for name, p in step.model.named_parameters():
+        if p.grad is not None:
+            yield Row(_block(name), name, "gradient", bytes=p.grad.nbytes)
+
+
+def _standing_rows(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Row]:
+    """Parameters, the batch and, after a step, the optimiser's state."""
+    yield Row(None, "images", "input", bytes=_nbytes(images))
+    yield Row(None, "labels", "input", bytes=_nbytes(labels))
+    for name, p in step.model.named_parameters():
+        yield Row(_block(name), name, "parameter", bytes=_nbytes(p))
+        yield Row(_block(name), name, "optimizer", bytes=sum(_nbytes(x) for x in _state(step, p)))
+    yield Row(None, "shared", "optimizer", bytes=sum(_nbytes(x) for x in _shared(step)))
+
+
+def _block(name: str) -> int | None:
+    return int(name.split(".")[1]) if name.startswith("blocks.") else None
+
+
+def _state(step: Stepper, p: nn.Parameter) -> list[torch.Tensor]:
+    """The optimiser's state of one parameter alone."""
+    shared = {x.data_ptr() for x in _shared(step)}
+    values = step.optimizer.state.get(p, {}).values()
+    return [x for x in values if isinstance(x, torch.Tensor) and x.data_ptr() not in shared]
+
+
+def _shared(step: Stepper) -> list[torch.Tensor]:
+    """What the optimiser keeps for all parameters together: the code maps of an 8-bit one, and the scale and
+    the count of a gradient scaler."""
+    maps = list(getattr(step.optimizer, "name2qmap", {}).values())
+    scaler = getattr(step, "scaler", None)
+    counts = (getattr(scaler, name, None) for name in ("_scale", "_growth_tracker"))
+    return [*maps, *(x for x in counts if isinstance(x, torch.Tensor))]
+
+
 def _flop_rows(
-    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, uncounted: set[str]
+    step: Stepper, images: torch.Tensor, labels: torch.Tensor, uncounted: set[str]
 ) -> Iterator[Row]:
     """FLOPs of forward and of backward, as two rows: the counter knows no operation's backward by name."""
     flops = counter()
+    forward = 0
     with Uncounted(flops) as unknown, flops:
-        loss = F.cross_entropy(model(images), labels)
-        forward = flops.get_total_flops()
-        loss.backward()
+        for part in step.parts(images, labels):
+            before = flops.get_total_flops()
+            loss = step.loss(*part)
+            forward += flops.get_total_flops() - before
+            step.backward(loss)
     uncounted |= unknown.names
     yield Row(None, "step", "forward", flops=forward)
     yield Row(None, "step", "backward", flops=flops.get_total_flops() - forward)
 
 
-def _peak(
-    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, optimizer: torch.optim.Optimizer
-) -> tuple[int, str]:
-    def step() -> None:
-        F.cross_entropy(model(images), labels).backward()
-        optimizer.step()
-
+def peak_of(
+    step: Stepper, run: Callable[[], object], images: torch.Tensor, labels: torch.Tensor
+) -> tuple[int, str, int]:
+    """The peak of running a step once, in bytes, with what stands before it; how it was found; and on the
+    CPU how much kernels took for themselves on top."""
     if images.is_cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        step()
+        run()
         torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated(), "allocator"
-    state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
-    with LiveStorages([*model.parameters(), *model.buffers(), *state, images, labels]) as live:
-        step()
-    return live.peak_bytes, "live storages"
+        return torch.cuda.max_memory_allocated(), "allocator", 0
+    standing = _standing(step, images, labels)
+    highest = highest_on_cpu(run)
+    return standing + highest.tensors, "live tensors", highest.allocator - highest.tensors
+
+
+def _standing(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> int:
+    """Bytes of parameters, buffers, gradients, optimiser state and the batch."""
+    parameters = list(step.model.parameters())
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    state = [x for p in parameters for x in _state(step, p)]
+    tensors = [*parameters, *step.model.buffers(), *gradients, *state, *_shared(step), images, labels]
+    storages = {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in tensors}
+    return sum(storages.values())
 
 
 def _nbytes(tensor: torch.Tensor) -> int:

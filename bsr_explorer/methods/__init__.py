@@ -6,6 +6,7 @@ from bsr_explorer.methods import expression
 from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.bitfit import BitFit
 from bsr_explorer.methods.bsr import Bsr
+from bsr_explorer.methods.checkpoint import Checkpoint
 from bsr_explorer.methods.full import Full
 from bsr_explorer.methods.last import Last
 from bsr_explorer.methods.linear import Linear
@@ -16,6 +17,7 @@ METHODS: dict[str, type[Method]] = {
     "last": Last,
     "bitfit": BitFit,
     "bsr": Bsr,
+    "checkpoint": Checkpoint,
 }
 
 
@@ -28,4 +30,24 @@ def parse_method(text: str) -> Method:
     return expression.parse(text, METHODS)
 
 
-__all__ = ["METHODS", "BitFit", "Bsr", "Full", "Last", "Linear", "Method", "parse_method"]
+def parse_methods(text: str) -> list[Method]:
+    """The methods of a list, separated by commas.
+
+    Raises:
+        UserError: see ``expression.parse_list``.
+    """
+    return expression.parse_list(text, METHODS)
+
+
+__all__ = [
+    "METHODS",
+    "BitFit",
+    "Bsr",
+    "Checkpoint",
+    "Full",
+    "Last",
+    "Linear",
+    "Method",
+    "parse_method",
+    "parse_methods",
+]

@@ -7,8 +7,8 @@ again, which is what stands in study files, records, figure legends and on the c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
@@ -30,6 +30,9 @@ class Method(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     citation: ClassVar[str]
+    stage: ClassVar[int] = 0
+    """Where it stands among composed methods: what changes the model (0) comes before what changes how its
+    tensors are kept (1), and that before what runs parts of it again (2)."""
 
     @abstractmethod
     def rewrite(self, tape: Tape) -> Tape:
@@ -42,6 +45,14 @@ class Method(ABC):
     @abstractmethod
     def apply(self, model: nn.Module) -> nn.Module:
         """The same change to a timm vision transformer, in place; returns the model to train."""
+
+    def check_device(self, device: str) -> None:
+        """Refuse a device on which the method does nothing, or does not run.
+
+        Raises:
+            UserError: with what would be allowed.
+        """
+        return
 
     def canonical(self, depth: int) -> Method:
         """The simplest method that does the same in a model of ``depth`` blocks.
@@ -69,6 +80,41 @@ class Method(ABC):
 
     def __add__(self, other: Method) -> Method:
         return Composed((*_parts(self), *_parts(other)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OfBlocks(Method):
+    """A method that does something to chosen blocks, or to all of them.
+
+    Attributes:
+        blocks: 0-based indices, or None: all blocks.
+    """
+
+    blocks: tuple[int, ...] | None = quiet(None)
+
+    def __post_init__(self) -> None:
+        if self.blocks is not None:
+            object.__setattr__(self, "blocks", checked_blocks(self.name, self.blocks))
+
+    def chosen(self, depth: int) -> tuple[int, ...]:
+        """The chosen blocks of a model.
+
+        Raises:
+            UserError: a block that it does not have.
+        """
+        if self.blocks is None:
+            return tuple(range(depth))
+        beyond = [block for block in self.blocks if block >= depth]
+        if beyond:
+            raise UserError(
+                f"--method: {self.name}(blocks=…): block {beyond[0]} is out of range; the model has {depth} "
+                f"blocks, 0 to {depth - 1} (0-based)"
+            )
+        return self.blocks
+
+    def canonical(self, depth: int) -> Method:
+        """All blocks are said as None."""
+        return replace(self, blocks=None) if self.chosen(depth) == tuple(range(depth)) else self
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,7 +160,7 @@ class Subset(Method):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Composed(Method):
-    """Several methods at once, written with ``+`` and applied from left to right."""
+    """Several methods at once, written with ``+`` in any order and applied by ``stage``."""
 
     parts: tuple[Method, ...]
 
@@ -123,6 +169,11 @@ class Composed(Method):
     citation: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(sorted(self.parts, key=lambda part: part.stage)))
+        names = [part.name for part in self.parts]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UserError(f"--method: {twice[0]} stands twice in {self}; name each method once")
         choosers = [str(part) for part in self.parts if isinstance(part, Subset)]
         if len(choosers) > 1:
             raise UserError(
@@ -141,9 +192,16 @@ class Composed(Method):
             model = part.apply(model)
         return model
 
+    def check_device(self, device: str) -> None:
+        """Each part's check."""
+        for part in self.parts:
+            part.check_device(device)
+
     def canonical(self, depth: int) -> Method:
-        """Each part in its canonical form."""
-        return Composed(tuple(part.canonical(depth) for part in self.parts))
+        """Each part in its canonical form; everything trains without being said."""
+        parts = [part.canonical(depth) for part in self.parts]
+        more = [part for part in parts if part.name != "full"]
+        return more[0] if len(more) == 1 else Composed(tuple(more))
 
     def __str__(self) -> str:
         return "+".join(str(part) for part in self.parts)
@@ -151,6 +209,30 @@ class Composed(Method):
 
 def _parts(method: Method) -> tuple[Method, ...]:
     return method.parts if isinstance(method, Composed) else (method,)
+
+
+def checked_blocks(method: str, blocks: object) -> tuple[int, ...]:
+    """Block indices in order.
+
+    Raises:
+        UserError: something that is no block index, or one that stands twice.
+    """
+    indices: list[Any] = (
+        list(blocks)
+        if isinstance(blocks, Iterable) and not isinstance(blocks, (str, Mapping, set))
+        else [blocks]
+    )
+    for index in indices:
+        if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+            raise UserError(
+                f"--method: {method}(blocks=…): {index!r} is no block index; use 0, 1, 2, … (0-based)"
+            )
+    twice = sorted({index for index in indices if indices.count(index) > 1})
+    if twice:
+        raise UserError(
+            f"--method: {method}(blocks=…): block {twice[0]} is named twice; name each block once"
+        )
+    return tuple(sorted(indices))
 
 
 def block_of(parameter: str) -> int | None:

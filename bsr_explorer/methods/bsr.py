@@ -14,12 +14,12 @@ computed forward:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.base import Method, Subset, block_of, is_final_norm, is_head, quiet
+from bsr_explorer.methods.base import Method, Subset, block_of, checked_blocks, is_final_norm, is_head, quiet
 from bsr_explorer.models.vit import drop_tokens
 from bsr_explorer.tape import Tape
 
@@ -53,7 +53,7 @@ class Bsr(Subset):
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "blocks", _checked_blocks(self.blocks))
+        object.__setattr__(self, "blocks", checked_blocks("bsr", self.blocks))
         object.__setattr__(self, "keep", _checked_keep(self.keep))
         for flag in ("fuse", "head", "norm"):
             if not isinstance(getattr(self, flag), bool):
@@ -118,21 +118,6 @@ class Bsr(Subset):
 
 
 _NO_CLASS_TOKEN = "--method: {method} drops tokens by the class token's attention, and the model has none"
-
-
-def _checked_blocks(blocks: object) -> tuple[int, ...]:
-    indices: list[Any] = (
-        list(blocks)
-        if isinstance(blocks, Iterable) and not isinstance(blocks, (str, Mapping, set))
-        else [blocks]
-    )
-    for index in indices:
-        if isinstance(index, bool) or not isinstance(index, int) or index < 0:
-            raise UserError(f"--method: bsr(blocks=…): {index!r} is no block index; use 0, 1, 2, … (0-based)")
-    twice = sorted({index for index in indices if indices.count(index) > 1})
-    if twice:
-        raise UserError(f"--method: bsr(blocks=…): block {twice[0]} is named twice; name each block once")
-    return tuple(sorted(indices))
 
 
 def _checked_keep(keep: object) -> dict[int, float]:

@@ -30,6 +30,25 @@ def parse(text: str, methods: dict[str, type[Method]]) -> Method:
     return reduce(add, (_method(node, text, methods) for node in _summands(tree)))
 
 
+def parse_list(text: str, methods: dict[str, type[Method]]) -> list[Method]:
+    """The methods of a list such as ``full, last(k=3), bsr()+checkpoint()``, each once.
+
+    Raises:
+        UserError: as ``parse``, or a method that stands twice.
+    """
+    try:
+        nodes = ast.parse(f"[{text}]", mode="eval").body
+    except SyntaxError:
+        nodes = None
+    if not isinstance(nodes, ast.List) or not nodes.elts:
+        return [parse(text, methods)]  # which says what is wrong with it
+    found = [parse(ast.get_source_segment(f"[{text}]", node) or "", methods) for node in nodes.elts]
+    twice = [str(method) for method in found if found.count(method) > 1]
+    if twice:
+        raise UserError(f"--methods: {twice[0]} stands twice; name each method once")
+    return found
+
+
 def _summands(node: ast.expr) -> list[ast.expr]:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return [*_summands(node.left), *_summands(node.right)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from bsr_explorer.methods import tokens
 from bsr_explorer.tape import kept_tokens
@@ -57,6 +59,15 @@ def drop_tokens_in(model: nn.Module, block: int, keep: float, fuse: bool) -> Non
     vit = cast(Any, model)
     drop = TokenDrop(keep, vit.num_prefix_tokens, vit.blocks[block].attn.num_heads, fuse)
     vit.blocks[block] = TokenDropBlock(vit.blocks[block], drop)
+
+
+def checkpoint_block(model: nn.Module, block: int) -> None:
+    """Let a block (0-based) keep its input only, and run again in backward, in place.
+
+    Nothing in it is random, so that no state of a random generator is kept.
+    """
+    module = cast(Any, model).blocks[block]
+    module.forward = partial(checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False)
 
 
 def use_attention_path(model: nn.Module, path: str) -> None:

@@ -118,7 +118,7 @@ def drop_tokens(tape: Tape, block: int, keep: float, fuse: bool) -> Tape:
         block,
         (f"{here}.attn.qkv.out",),
         f"{here}.scores",
-        attrs={"prefix": prefix},
+        attrs={"prefix": prefix, "heads": tape.op(f"{here}.attn", "attention").attrs["heads"]},
     )
     drop = Op(
         f"{here}.drop",
@@ -130,7 +130,7 @@ def drop_tokens(tape: Tape, block: int, keep: float, fuse: bool) -> Tape:
     )
     residual = next(op for op in tape if op.writes == f"{here}.middle")
     tape = tape.insert_after(residual, drop, instead_of=f"{here}.middle")
-    return tape.insert_after(tape.op(f"{here}.attn", "attention"), scores)
+    return tape.insert_after(residual, scores)
 
 
 def _write_stem(writer: _Writer) -> str:
@@ -144,7 +144,7 @@ def _write_stem(writer: _Writer) -> str:
 
     def positions(x: str, tokens: int) -> str:
         params = {"value": ("pos_embed", (1, tokens, g.width))}
-        return writer.op("", "add_parameter", [x], "pos_embed.out", None, params)
+        return writer.op("_pos_embed", "add_parameter", [x], "pos_embed.out", None, params)
 
     if g.position_embedding and not g.embed_prefix:
         x = positions(x, g.patches)
@@ -154,7 +154,7 @@ def _write_stem(writer: _Writer) -> str:
     if g.register_tokens:
         prefix["registers"] = ("reg_token", (1, g.register_tokens, g.width))
     if prefix:
-        x = writer.op("", "prefix_tokens", [x], "tokens", None, prefix)
+        x = writer.op("_pos_embed", "prefix_tokens", [x], "tokens", None, prefix)
     if g.position_embedding and g.embed_prefix:
         x = positions(x, g.tokens)
     return writer.norm("norm_pre", x, g.width) if g.pre_norm else x

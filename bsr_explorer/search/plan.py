@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import geometry_of, predict
-from bsr_explorer.run import Job, build, load_data, pick_device
+from bsr_explorer.run import Job, build, device_of, load_data, make_step
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.study import Study
 from bsr_explorer.train.recipes import recipe
+from bsr_explorer.train.step import image_dtype, in_precision
 
 OVERHEAD_SECONDS = 3.0
 """Of a trial beside its steps: building the model, loading weights, writing the record."""
@@ -39,24 +39,23 @@ class Speed:
     forward: float
 
 
-def calibrate(config: Config, device: str) -> Speed:
+def calibrate(config: Config) -> Speed:
     """Time one training step and one evaluation step of a small batch, each after a warm-up."""
-    where = pick_device(device)
-    small = replace(config, batch_size=min(8, config.batch_size))
-    model = build(small).to(where)
-    images = torch.randn(small.batch_size, 3, small.image_size, small.image_size, device=where)
-    labels = torch.zeros(small.batch_size, dtype=torch.int64, device=where)
-
-    def train() -> None:
-        F.cross_entropy(model(images), labels).backward()
-        model.zero_grad(set_to_none=True)
+    device = device_of(config)
+    small = replace(config, batch_size=min(8, config.batch_size), micro_batches=1)
+    model = in_precision(build(small), small.precision).to(device)
+    images = torch.randn(small.batch_size, 3, small.image_size, small.image_size)
+    images = images.to(device, image_dtype(small.precision))
+    labels = torch.zeros(small.batch_size, dtype=torch.int64, device=device)
+    step = make_step(model, small, replace(recipe("short"), lr=0.0))
 
     @torch.no_grad()
     def forward() -> None:
-        model(images)
+        step.loss(images, labels)
 
     costs = predict(small)
-    return Speed(costs.train_flops / _seconds(train, where), costs.forward_flops / _seconds(forward, where))
+    training = _seconds(lambda: step(images, labels), device)
+    return Speed(costs.train_flops / training, costs.forward_flops / _seconds(forward, device))
 
 
 def _seconds(step: object, device: torch.device) -> float:
@@ -161,7 +160,7 @@ def settle(study: Study, space: Space, job: Job, time_limit: float) -> tuple[Stu
         study = replace(study, weights=used.source)
     sizes = proxy_sizes(config)
     planned = fidelity.image_size or sizes[min(1, len(sizes) - 1)]
-    speed = calibrate(replace(config.with_method("full"), image_size=planned), job.device)
+    speed = calibrate(replace(config.with_method("full"), image_size=planned))
     limit = study.time_limit or time_limit
     study = replace(study, time_limit=limit)
     splits = load_data(

@@ -126,7 +126,7 @@ class Search:
     Args:
         study: with nothing left open in its fidelity but what means "all of it".
         folder: of the study; see ``open_folder``.
-        job: data, device and weights of every trial (the seed is each trial's own).
+        job: data and weights of every trial (the seed is each trial's own).
     """
 
     def __init__(
@@ -312,5 +312,5 @@ def _failed(candidate: Candidate, job: Job, error: Exception) -> Record:
         seed=job.seed,
         reason=f"{type(error).__name__} at {place}: {error}",
         predicted=predict(candidate.config).summary(),
-        provenance=provenance(job.device),
+        provenance=provenance(candidate.config.device),
     )

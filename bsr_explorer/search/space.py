@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from bsr_explorer.config import Config
-from bsr_explorer.cost.grid import Grid, Schedule, grid, schedule
+from bsr_explorer.cost.grid import Grid, Runs, Schedule, grid, schedule
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Method, parse_method
 from bsr_explorer.models.geometry import Geometry
@@ -56,11 +56,17 @@ class Space:
 
     Args:
         study: its budget and accounting decide what fits.
+
+    Attributes:
+        batch_sizes: images a step that may be chosen.
+        known: the configurations to try first, at the first of these sizes.
+        beside: configurations that the grid does not hold (linear probing, full fine-tuning, …).
     """
 
     def __init__(self, study: Study) -> None:
         self.study = study
         self.geometry = geometry_of(study.config)
+        self.batch_sizes = list(study.space.batch_sizes) or [study.config.batch_size]
         self._check(study.space)
         rates = itertools.product(study.space.keep, repeat=len(study.space.drop_at))
         keeps = [dict(zip(study.space.drop_at, choice, strict=True)) for choice in rates]
@@ -69,11 +75,15 @@ class Space:
             self.geometry,
             _masks(self.geometry.depth, study.space.max_blocks),
             list(schedules),
-            [study.config.batch_size],
-            study.config.attention,
-            study.config.optimizer,
+            self.batch_sizes,
+            runs_of(study.config),
         )
         self.known: list[Candidate] = [self.candidate(parse_method(text)) for text in study.space.start]
+        others = [
+            self.candidate(known.config.how, size) for size in self.batch_sizes[1:] for known in self.known
+        ]
+        outside = {c.key: c for c in (*self.known, *others) if self._in_grid(c) is None}
+        self.beside: list[Candidate] = list(outside.values())
 
     def _check(self, spec: SpaceSpec) -> None:
         depth = self.geometry.depth
@@ -108,18 +118,13 @@ class Space:
         """Flat indices of the grid's configurations within the budget."""
         return np.flatnonzero(self._sizes <= self.study.budget_bytes)
 
-    @cached_property
-    def beside(self) -> list[Candidate]:
-        """Known configurations that the grid does not hold (linear probing, full fine-tuning, …)."""
-        outside = {c.key: c for c in self.known if self._in_grid(c) is None}
-        return list(outside.values())
-
     def _in_grid(self, candidate: Candidate) -> Bsr | None:
         """The canonical method of a configuration that the grid holds, or None."""
         method = candidate.config.canonical(self.geometry.depth).how
         if not isinstance(method, Bsr) or not (method.head and method.norm):
             return None
         inside = len(method.blocks) <= self.study.space.max_blocks
+        inside = inside and candidate.config.batch_size in self.batch_sizes
         return method if inside and schedule(method.keep, method.fuse) in self._schedules else None
 
     @cached_property
@@ -164,17 +169,20 @@ class Space:
 
     # --- candidates -------------------------------------------------------------------------------------
 
-    def candidate(self, method: Method) -> Candidate:
-        """A method of this space, with its costs."""
-        config = self.study.config.with_method(method)
+    def candidate(self, method: Method, batch_size: int | None = None) -> Candidate:
+        """A method of this space, with its costs; at the first of the batch sizes if none is said."""
+        config = self._config(method, batch_size or self.batch_sizes[0])
         size = counted_bytes(config, self.study.counts)
         return Candidate(config, config.key(self.geometry.depth), size, predict(config).train_flops)
 
+    def _config(self, method: Method, batch_size: int) -> Config:
+        return replace(self.study.config, method=method, batch_size=batch_size)
+
     def at(self, index: int) -> Candidate:
         """The grid's configuration at a flat index."""
-        _, drops, mask = np.unravel_index(index, self.grid.saved_bytes.shape)
+        batch, drops, mask = np.unravel_index(index, self.grid.saved_bytes.shape)
         (keep, fuse), blocks = self.grid.schedules[int(drops)], self.grid.blocks(int(mask))
-        config = self.study.config.with_method(Bsr(blocks, dict(keep), fuse))
+        config = self._config(Bsr(blocks, dict(keep), fuse), self.batch_sizes[int(batch)])
         flops = int(self.grid.train_flops.ravel()[index])
         return Candidate(config, config.key(self.geometry.depth), int(self._sizes[index]), flops)
 
@@ -212,13 +220,16 @@ class Space:
         """One fixed encoding: the family (the grid's, or a configuration beside it), a bit a block, a keep
         rate a drop location, fused or not."""
         spec = self.study.space
-        families = ["bsr", *(str(c.config.canonical(self.geometry.depth).how) for c in self.beside)]
+        beside = (str(c.config.canonical(self.geometry.depth).how) for c in self.beside)
+        families = list(dict.fromkeys(["bsr", *beside]))
         space: dict[str, BaseDistribution] = {"method": CategoricalDistribution(families)}
         for block in range(self.geometry.depth):
             space[f"block_{block:02d}"] = CategoricalDistribution([False, True])
         for block in spec.drop_at:
             space[f"keep_{block:02d}"] = CategoricalDistribution(sorted(spec.keep))
         space["fuse"] = CategoricalDistribution(sorted(spec.fuse))
+        if len(self.batch_sizes) > 1:
+            space["batch_size"] = CategoricalDistribution(sorted(self.batch_sizes))
         return space
 
     def encode(self, candidate: Candidate) -> dict[str, Any]:
@@ -232,6 +243,8 @@ class Space:
         for block in spec.drop_at:
             rate = bsr.keep.get(block, 1.0)
             params[f"keep_{block:02d}"] = rate if rate in spec.keep else max(spec.keep)
+        if len(self.batch_sizes) > 1:
+            params["batch_size"] = candidate.config.batch_size
         return {**params, "fuse": bsr.fuse if bsr.fuse in spec.fuse else spec.fuse[0]}
 
     def decode(self, params: dict[str, Any]) -> Candidate:
@@ -246,8 +259,13 @@ class Space:
             method: Method = Bsr(top, keep, params["fuse"]).canonical(self.geometry.depth)
         else:
             method = parse_method(params["method"])
-        candidate = self.candidate(method)
+        candidate = self.candidate(method, params.get("batch_size"))
         return next((known for known in self.known if known.key == candidate.key), candidate)
+
+
+def runs_of(config: Config) -> Runs:
+    """How the configurations of a grid are run, as one of them says."""
+    return Runs(config.attention, config.precision, config.setup)
 
 
 def _subsets(depth: int, most: int) -> int:

@@ -3,11 +3,12 @@
 ::
 
     [study]     name, seed, trials, time_limit (seconds)
-    [config]    model, image_size, num_classes, batch_size, precision, optimizer, attention
+    [config]    model, image_size, num_classes, batch_size, precision, optimizer, attention, implementation,
+                micro_batches, set_to_none, device
     [budget]    bytes ("2GB"), counts (peak, saved or published)
     [data]      name, weights
     [fidelity]  image_size, train_size, val_size, epochs, recipe
-    [space]     start, max_blocks, drop_at, keep, fuse
+    [space]     start, max_blocks, drop_at, keep, fuse, batch_sizes
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from bsr_explorer.store.records import write_text
 from bsr_explorer.units import parse_bytes
 
 COUNTS: dict[str, str] = {
-    "peak": "parameters, gradients, optimiser state, inputs and saved activations",
+    "peak": "all that is alive at the fullest moment of a step",
     "saved": "saved activations only",
     "published": "the BSR paper's own accounting",
 }
@@ -58,6 +59,7 @@ class SpaceSpec:
         start: method expressions, tried in this order where they fit.
         drop_at: 0-based blocks where tokens may be dropped.
         keep: keep rates to choose from; 1.0 is no drop.
+        batch_sizes: images a step to choose from; none: the configuration's own.
     """
 
     start: tuple[str, ...]
@@ -65,6 +67,7 @@ class SpaceSpec:
     drop_at: tuple[int, ...]
     keep: tuple[float, ...] = (1.0, 0.7, 0.5)
     fuse: tuple[bool, ...] = (True, False)
+    batch_sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -76,6 +79,13 @@ class SpaceSpec:
         for rate in self.keep:
             if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1:
                 raise UserError(f"[space] keep: {rate!r} is no keep rate; each must be above 0 and at most 1")
+        for size in self.batch_sizes:
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise UserError(
+                    f"--batch-size: {size!r} is no number of images; each must be a whole number of at least 1"
+                )
+        if len(set(self.batch_sizes)) < len(self.batch_sizes):
+            raise UserError(f"--batch-size: {self.batch_sizes} names a size twice; name each once")
         if not self.keep or not self.fuse:
             raise UserError("[space] keep and fuse need at least one value each, such as keep = [1.0]")
 
@@ -214,6 +224,10 @@ _TABLES: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
         "precision": _TEXT,
         "optimizer": _TEXT,
         "attention": _TEXT,
+        "implementation": _TEXT,
+        "micro_batches": _WHOLE,
+        "set_to_none": _TRUTH,
+        "device": _TEXT,
     },
     "budget": {"bytes": _TEXT, "counts": _TEXT},
     "data": {"name": _TEXT, "weights": _TEXT},
@@ -230,6 +244,7 @@ _TABLES: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
         "drop_at": _list_of(_WHOLE),
         "keep": _list_of(_NUMBER),
         "fuse": _list_of(_TRUTH),
+        "batch_sizes": _list_of(_WHOLE),
     },
 }
 """What may stand in a study file: for each key of each table what it must be, in words and as a check."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +11,12 @@ from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
+from bsr_explorer.errors import UserError
 from bsr_explorer.train.recipes import Recipe
+from bsr_explorer.train.step import Step, autocast, image_dtype
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -42,50 +44,37 @@ class Outcome:
 
 
 def fit(
-    model: nn.Module,
+    step: Step,
     train: DataLoader[Batch],
     validation: DataLoader[Batch],
     recipe: Recipe,
     epochs: int,
     progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
-    first_step: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
     every_epoch: bool = False,
 ) -> Outcome:
-    """Fine-tune the parameters that require a gradient.
+    """Repeat a step over the training images.
 
     Args:
+        step: what is repeated.
         train: batches of (images (B, 3, S, S), labels (B,)).
-        recipe: optimiser, schedule and loss.
+        recipe: schedule of the learning rate, and length.
         epochs: passes over ``train``; ``recipe.steps``, if given, ends training earlier.
         progress: called after every step with steps done, steps in all and the loss.
-        first_step: called with the first batch before it is trained on.
         every_epoch: evaluate after each epoch, and not at the end alone.
     """
-    device = next(model.parameters()).device
-    batch_size = train.batch_size or 1
     total = max(1, min(epochs * len(train), recipe.steps or epochs * len(train)))
-    optimizer = make_optimizer(model, recipe, batch_size)
-    peak_rates = [group["lr"] for group in optimizer.param_groups]
-    trained = [p for p in model.parameters() if p.requires_grad]
+    peak_rates = [group["lr"] for group in step.optimizer.param_groups]
     outcome, durations, started = Outcome(), [], time.perf_counter()
     while outcome.steps < total and outcome.diverged is None:
-        model.train()
+        step.model.train()
         losses = []
-        for images, labels in _on(device, train):
-            if outcome.steps == 0 and first_step is not None:
-                first_step(images, labels)
+        for images, labels in _on(step.device, train, image_dtype(step.precision)):
             began = time.perf_counter()
-            _set_rates(optimizer, peak_rates, rate_factor(outcome.steps, total, recipe))
-            loss = F.cross_entropy(model(images), labels, label_smoothing=recipe.label_smoothing)
-            value = loss.item()
+            _set_rates(step.optimizer, peak_rates, rate_factor(outcome.steps, total, recipe))
+            value = step(images, labels)
             if not math.isfinite(value):
                 outcome.diverged = f"the loss was {value} at step {outcome.steps + 1} of {total}"
                 break
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if recipe.clip is not None:
-                nn.utils.clip_grad_norm_(trained, recipe.clip)
-            optimizer.step()
             durations.append(time.perf_counter() - began)
             losses.append(value)
             outcome.steps += 1
@@ -96,7 +85,7 @@ def fit(
         if losses:
             outcome.losses.append(sum(losses) / len(losses))
         if outcome.diverged is None and (every_epoch or outcome.steps == total):
-            accuracy = evaluate(model, validation)
+            accuracy = evaluate(step.model, validation, step.precision)
             if math.isnan(accuracy):
                 outcome.diverged = f"the outputs were not finite after step {outcome.steps} of {total}"
             else:
@@ -107,13 +96,14 @@ def fit(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader: DataLoader[Batch]) -> float:
+def evaluate(model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32") -> float:
     """Top-1 accuracy in [0, 1]; not a number if an output is not finite."""
     model.eval()
     device = next(model.parameters()).device
     right = total = 0
-    for images, labels in _on(device, loader):
-        logits = model(images)
+    for images, labels in _on(device, loader, image_dtype(precision)):
+        with autocast(precision, device):
+            logits = model(images)
         if not bool(logits.isfinite().all()):
             return math.nan
         right += int((logits.argmax(dim=1) == labels).sum())
@@ -132,8 +122,18 @@ def rate_factor(step: int, total: int, recipe: Recipe) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, batch_size: int) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module,
+    recipe: Recipe,
+    batch_size: int,
+    optimizer: str | None = None,
+    implementation: str = "auto",
+) -> torch.optim.Optimizer:
     """The recipe's optimiser over the parameters that train.
+
+    Args:
+        optimizer: another of the same family, which takes the recipe's hyperparameters.
+        implementation: one of ``cost.optimizers.IMPLEMENTATIONS``.
 
     One group a (learning rate, weight decay): layer decay lowers the rate from the head down; vectors
     (biases, norms, LayerScale) and embeddings are not decayed.
@@ -148,10 +148,37 @@ def make_optimizer(model: nn.Module, recipe: Recipe, batch_size: int) -> torch.o
             decay = recipe.weight_decay if p.ndim > 1 and name not in _EMBEDDINGS else 0.0
             groups.setdefault((rate, decay), []).append(p)
     params = [{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(params, lr=base)
-    momentum = recipe.momentum if recipe.optimizer == "sgd_momentum" else 0.0
-    return torch.optim.SGD(params, lr=base, momentum=momentum)
+    name = optimizer or recipe.optimizer
+    how: dict[str, Any] = {
+        "auto": {},
+        "loop": {"foreach": False},
+        "foreach": {"foreach": True},
+        "fused": {"fused": True},
+    }[implementation]
+    if name == "adamw_8bit":
+        return _adamw_8bit(params, base)
+    if name == "adamw":
+        return torch.optim.AdamW(params, lr=base, **how)
+    momentum = recipe.momentum if name == "sgd_momentum" else 0.0
+    return torch.optim.SGD(params, lr=base, momentum=momentum, **how)
+
+
+def _adamw_8bit(params: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+    """bitsandbytes' AdamW.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # reports a slower kernel
+    try:
+        from bitsandbytes.optim.adamw import AdamW8bit
+    except ImportError:
+        raise UserError(
+            '--optimizer: adamw_8bit needs bitsandbytes; install it with pip install "bsr-explorer[8bit]", or '
+            "choose adamw"
+        ) from None
+    made: torch.optim.Optimizer = AdamW8bit(params, lr=rate)
+    return made
 
 
 _EMBEDDINGS = frozenset({"pos_embed", "cls_token", "reg_token"})
@@ -170,6 +197,6 @@ def _set_rates(optimizer: torch.optim.Optimizer, peaks: list[float], factor: flo
         group["lr"] = peak * factor
 
 
-def _on(device: torch.device, loader: DataLoader[Batch]) -> Iterator[Batch]:
+def _on(device: torch.device, loader: DataLoader[Batch], dtype: torch.dtype) -> Iterator[Batch]:
     for images, labels in loader:
-        yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        yield images.to(device, dtype, non_blocking=True), labels.to(device, non_blocking=True)

@@ -20,7 +20,7 @@ class Recipe:
     """Everything about a fine-tune but its model, method, data and seed.
 
     Attributes:
-        optimizer: key of ``cost.step.OPTIMIZERS``.
+        optimizer: key of ``cost.optimizers.OPTIMIZERS``.
         lr: learning rate at the peak of the schedule; ``lr_for_batch`` applies ``lr_batch``.
         lr_batch: batch size that ``lr`` is meant for (it scales linearly), or None: as it is.
         head_lr_scale: factor for the head, which starts from nothing.
@@ -109,7 +109,7 @@ def recipe(name: str, data: str = "", optimizer: str | None = None) -> Recipe:
     """A preset, with the learning rate that it prescribes for a dataset.
 
     Args:
-        optimizer: what the configuration counts memory for; it must be the recipe's own.
+        optimizer: what the configuration counts memory for; it must be the recipe's own, or its 8-bit kin.
 
     Raises:
         UserError: an unknown preset, or an optimiser that is not the preset's.
@@ -117,7 +117,7 @@ def recipe(name: str, data: str = "", optimizer: str | None = None) -> Recipe:
     if name not in RECIPES:
         raise unknown("--recipe", name, RECIPES)
     chosen = RECIPES[name]
-    if optimizer is not None and optimizer != chosen.optimizer:
+    if optimizer is not None and optimizer.removesuffix("_8bit") != chosen.optimizer:
         raise UserError(
             f"--optimizer: {optimizer!r} does not go with --recipe {name}, which uses {chosen.optimizer!r}"
         )

@@ -1,0 +1,113 @@
+"""``bsr-explore max-batch``: the largest batch that a budget holds, for several methods."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from bsr_explorer.cli import options
+from bsr_explorer.cli.console import out, resolved, table
+from bsr_explorer.cli.profile import COMPARED
+from bsr_explorer.config import Config
+from bsr_explorer.errors import unknown
+from bsr_explorer.methods import parse_methods
+from bsr_explorer.prediction import counted_bytes, largest_batch, predict
+from bsr_explorer.store.study import COUNTS
+from bsr_explorer.units import format_bytes, in_mb, in_mib, parse_bytes
+
+
+def max_batch(
+    model: options.Model = "deit_s",
+    budget: Annotated[str, typer.Option(help="Memory with its unit: 2GB, 512MiB, …")] = "2GB",
+    method: Annotated[
+        str, typer.Option(help="Method expressions, separated by commas (see `list methods`).")
+    ] = "full, checkpoint, last(k=3), bsr, bsr+checkpoint, linear",
+    budget_counts: Annotated[
+        str, typer.Option(help="What the budget counts: peak, saved or published.")
+    ] = "peak",
+    image_size: options.ImageSize = 224,
+    num_classes: options.Classes = 10,
+    optimizer: options.Optimizer = "adamw",
+    precision: options.Precision = "fp32",
+    implementation: options.Implementation = "auto",
+    attention: options.Attention = "fused",
+    micro_batches: options.MicroBatches = 1,
+    set_to_none: options.SetToNone = True,
+    device: options.Device = "cpu",
+    as_json: options.Json = False,
+) -> None:
+    """Find the largest batch that fits a budget, for one method or several.
+
+    Examples:
+
+      bsr-explore max-batch --model deit_s --budget 2GB
+
+      bsr-explore max-batch --model vit_b --budget 4GiB --method "full, bsr, bsr+checkpoint()" --precision amp_bf16
+    """
+    if budget_counts not in COUNTS:
+        raise unknown("--budget-counts", budget_counts, COUNTS)
+    budget_bytes = parse_bytes(budget)
+    config = Config(
+        model=model,
+        image_size=image_size,
+        num_classes=num_classes,
+        batch_size=micro_batches,
+        precision=precision,
+        optimizer=optimizer,
+        attention=attention,
+        implementation=implementation,
+        micro_batches=micro_batches,
+        set_to_none=set_to_none,
+        device=resolved(device),
+    )
+    found = [_row(config.with_method(each), budget_bytes, budget_counts) for each in parse_methods(method)]
+    if as_json:
+        answer = {
+            "config": {key: v for key, v in config.to_dict().items() if key not in ("method", "batch_size")},
+            "budget_bytes": budget_bytes,
+            "counts": budget_counts,
+            "compared": COMPARED[config.device],
+            "methods": found,
+        }
+        print(json.dumps(answer))
+        return
+    columns = ["method", "largest batch", "MB", "MiB", "a larger one needs MB", "train GFLOPs an image"]
+    rows = [
+        (
+            row["method"],
+            f"{row['batch_size']:,}" if row["batch_size"] else "none fits",
+            _amount(row["counted_bytes"], in_mb),
+            _amount(row["counted_bytes"], in_mib),
+            _amount(row["next_bytes"], in_mb),
+            f"{row['train_flops_per_image'] / 1e9:,.1f}",
+        )
+        for row in found
+    ]
+    out.print(
+        f"[bold]{model}[/bold], {image_size} px, {optimizer}, {precision}, {attention} attention, {config.device}; "
+        f"budget {budget} = {format_bytes(budget_bytes)}, counting {budget_counts} ({COUNTS[budget_counts]})\n"
+    )
+    out.print(table(columns, rows, left=(0,), fold=(0,)))
+    if config.device != "cpu":
+        out.print(f"[yellow]predictions for {config.device} are {COMPARED[config.device]}[/yellow]")
+
+
+def _row(config: Config, budget_bytes: int, counts: str) -> dict[str, Any]:
+    batch = largest_batch(config, budget_bytes, counts)
+    following = replace(config, batch_size=batch + config.micro_batches)
+    here = replace(config, batch_size=batch) if batch else following
+    return {
+        "method": str(config.method),
+        "batch_size": batch,
+        "counted_bytes": counted_bytes(here, counts) if batch else None,
+        "next_batch_size": following.batch_size,
+        "next_bytes": counted_bytes(following, counts),
+        "train_flops_per_image": predict(here).train_flops / here.batch_size,
+    }
+
+
+def _amount(size: int | None, scale: Any) -> str:
+    return "" if size is None else f"{scale(size):,.1f}"

@@ -1,0 +1,136 @@
+"""Optimisers: the state that they keep, and what a step of theirs allocates on the way.
+
+Read in ``torch.optim`` (2.11 to 2.15) and compared with the allocator's record of real steps.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bsr_explorer.tape import Parameter
+from bsr_explorer.units import WIDTH
+
+IMPLEMENTATIONS = ("auto", "loop", "foreach", "fused")
+"""How torch runs an optimiser: ``loop`` parameter by parameter, ``foreach`` on lists of them, ``fused`` in
+one kernel; ``auto`` is what torch does by itself: foreach on CUDA, else loop."""
+
+Change = tuple[int, str]
+"""Bytes allocated (> 0) or freed (< 0), and a name for them."""
+
+
+@dataclass(frozen=True)
+class Optimizer(ABC):
+    """The memory of one optimiser."""
+
+    @abstractmethod
+    def state_bytes(self, p: Parameter) -> int:
+        """Bytes kept from step to step for a parameter."""
+
+    def shared_bytes(self, trained: Sequence[Parameter]) -> int:
+        """Bytes kept from step to step for all parameters together."""
+        return 0
+
+    @abstractmethod
+    def step(self, trained: Sequence[Parameter], implementation: str) -> Iterator[Change]:
+        """What a step allocates and frees, in order.
+
+        Args:
+            trained: the parameters of one parameter group, in order.
+            implementation: ``loop``, ``foreach`` or ``fused``.
+        """
+
+
+@dataclass(frozen=True)
+class Sgd(Optimizer):
+    """Stochastic gradient descent without weight decay: all in place."""
+
+    momentum: bool
+
+    def state_bytes(self, p: Parameter) -> int:
+        """A momentum buffer, or nothing."""
+        return p.bytes if self.momentum else 0
+
+    def step(self, trained: Sequence[Parameter], implementation: str) -> Iterator[Change]:
+        """Nothing."""
+        yield from ()
+
+
+@dataclass(frozen=True)
+class AdamW(Optimizer):
+    """AdamW with two moments in the parameter's own format, and an fp32 step count each."""
+
+    def state_bytes(self, p: Parameter) -> int:
+        """Two moments and the count."""
+        return 2 * p.bytes + WIDTH["fp32"]
+
+    def step(self, trained: Sequence[Parameter], implementation: str) -> Iterator[Change]:
+        """The denominator: its root, then the root over a bias correction; a loop's variable holds each
+        until the next takes its place. Lists have one denominator for all parameters at once."""
+        if implementation == "foreach":
+            for sign in (1, -1):
+                yield from ((sign * p.bytes, f"denominator of {p.name}") for p in trained)
+        if implementation != "loop":
+            return
+        before: Parameter | None = None
+        for p in trained:
+            yield p.bytes, f"root for {p.name}"
+            yield p.bytes, f"denominator of {p.name}"
+            yield -p.bytes, f"root for {p.name}"
+            if before is not None:
+                yield -before.bytes, f"denominator of {before.name}"
+            before = p
+        if before is not None:
+            yield -before.bytes, f"denominator of {before.name}"
+
+
+@dataclass(frozen=True)
+class AdamW8bit(Optimizer):
+    """AdamW with its moments in 8 bits, as bitsandbytes 0.50 has it (arXiv 2110.02861).
+
+    Moments of 4096 elements and more are codes with one fp32 scale each 256; smaller ones are fp32. Two
+    code maps are shared by all parameters. The step of its CPU library computes in copies of one parameter
+    after another; the CUDA kernel works in place ([schema], not measured).
+    """
+
+    def state_bytes(self, p: Parameter) -> int:
+        """Two moments."""
+        if p.numel < _LEAST_IN_8_BITS:
+            return 2 * p.numel * WIDTH["fp32"]
+        return 2 * p.numel + 2 * WIDTH["fp32"] * -(-p.numel // 256)
+
+    def shared_bytes(self, trained: Sequence[Parameter]) -> int:
+        """Two maps of 256 codes."""
+        return 2 * 256 * WIDTH["fp32"]
+
+    def step(self, trained: Sequence[Parameter], implementation: str) -> Iterator[Change]:
+        """Copies of the gradient, the moments and what is made of them, parameter by parameter."""
+        if implementation == "fused":
+            return
+        for p in trained:
+            copies = 12 if p.numel < _LEAST_IN_8_BITS else 20
+            size = copies * p.numel + (4 * p.numel if WIDTH[p.dtype] < 4 else 0) + 8
+            yield size, f"copies for {p.name}"
+            yield -size, f"copies for {p.name}"
+
+
+_LEAST_IN_8_BITS = 4096
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "sgd": Sgd(momentum=False),
+    "sgd_momentum": Sgd(momentum=True),
+    "adamw": AdamW(),
+    "adamw_8bit": AdamW8bit(),
+}
+
+
+def groups(trained: Sequence[Parameter]) -> list[list[Parameter]]:
+    """The parameter groups that a recipe makes: weights that are decayed, and vectors that are not."""
+    decayed = [p for p in trained if len(p.shape) > 1 and p.name not in EMBEDDINGS]
+    others = [p for p in trained if p not in decayed]
+    return [group for group in (decayed, others) if group]
+
+
+EMBEDDINGS = frozenset({"pos_embed", "cls_token", "reg_token"})
+"""Parameters that are not decayed for all their dimensions."""

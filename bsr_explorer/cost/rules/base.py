@@ -1,0 +1,161 @@
+"""What a rule is: the physics of one kind of operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from bsr_explorer.tape import Op, Parameter, Part, Shape, Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a rule may ask about the operation that it judges.
+
+    Attributes:
+        needs: for each tensor that is read, whether a gradient is computed for it.
+        part_needs: the same for each part (a parameter's gradient is computed if it trains).
+    """
+
+    op: Op
+    reads: tuple[Tensor, ...]
+    writes: Tensor
+    params: dict[str, Part]
+    needs: tuple[bool, ...]
+    part_needs: dict[str, bool]
+
+    def trains(self, part: str) -> bool:
+        """Whether what plays this part exists and gets a gradient."""
+        return self.part_needs.get(part, False)
+
+    @property
+    def live(self) -> bool:
+        """Whether autograd records this operation at all."""
+        return any(self.needs) or any(self.part_needs.values())
+
+    def own(self, name: str) -> str:
+        """Name of a tensor that only this operation knows."""
+        return f"{self.op.name}:{name}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A tensor that the operation keeps: one of the tape's, or one of its own."""
+
+    tensor: str
+    shape: Shape
+    dtype: str = "fp32"
+
+
+class Taking(Protocol):
+    """Tensors come into being, and are let go by who holds them."""
+
+    def take(self, name: str, size: int) -> None:
+        """Allocate a tensor of so many bytes."""
+        ...
+
+    def drop(self, *names: str) -> None:
+        """Let go of tensors: each is freed unless autograd keeps it."""
+        ...
+
+
+class Forward(Taking, Protocol):
+    """A forward pass as a rule sees it."""
+
+    def keep_number(self, name: str, size: int) -> None:
+        """Allocate a Python number that autograd keeps as a tensor, which no hook on saved tensors sees;
+        the backward pass drops it."""
+        ...
+
+
+class Backward(Taking, Protocol):
+    """A backward pass as a rule sees it."""
+
+    def give(self, read: int) -> None:
+        """Allocate the gradient of a tensor that the operation read."""
+        ...
+
+    def pass_on(self, read: int) -> None:
+        """Let the gradient that arrived stand for that of a tensor that the operation read."""
+        ...
+
+    def give_part(self, part: str) -> None:
+        """Allocate the gradient of a parameter, or of a tensor that plays its part."""
+        ...
+
+    def view_part(self, part: str) -> None:
+        """Let a parameter's gradient be a view of the gradient that arrived, which it holds."""
+        ...
+
+    def end_call(self) -> None:
+        """The node's own call ended, and the engine goes on with its results: what was brought back or
+        recomputed for the call is let go."""
+        ...
+
+    def end_node(self, *kept: str) -> None:
+        """An autograd node ended, and more of this operation's follow: let go of the gradient that
+        arrived, and of these kept tensors."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The physics of one kind.
+
+    Attributes:
+        keeps: what is kept for backward, given what needs a gradient; parameters too.
+        forward: FLOPs of the forward pass.
+        backward: FLOPs of the backward pass, given what needs a gradient.
+        run: what the forward pass allocates and lets go, in order.
+        unwind: the same of the backward pass. When it returns, the gradient that arrived and what is
+            still kept are let go.
+        keeps_results: whether something kept is known only after computing, so that a recomputation
+            which ends as soon as all is kept again has to compute it.
+    """
+
+    keeps: Callable[[Context], list[Kept]]
+    forward: Callable[[Context], int]
+    backward: Callable[[Context], int]
+    run: Callable[[Context, Forward], None]
+    unwind: Callable[[Context, Backward], None]
+    keeps_results: bool = False
+
+
+def kept(tensor: Tensor | Parameter) -> Kept:
+    """A tensor of the tape, or a parameter, as it is."""
+    return Kept(tensor.name, tensor.shape, tensor.dtype)
+
+
+def own(c: Context, name: str, shape: Shape, dtype: str = "fp32") -> Kept:
+    """A tensor that only the operation knows."""
+    return Kept(c.own(name), shape, dtype)
+
+
+def nothing(c: Context) -> list[Kept]:
+    """Keeps nothing."""
+    return []
+
+
+def zero(c: Context) -> int:
+    """No FLOPs."""
+    return 0
+
+
+def write(c: Context, m: Forward) -> None:
+    """A forward pass that allocates its result and nothing else."""
+    m.take(c.writes.name, c.writes.bytes)
+
+
+def view(c: Context, m: Forward) -> None:
+    """A forward pass whose result is a view."""
+
+
+def give_all(c: Context, b: Backward) -> None:
+    """A backward pass of one node: gradients of what was read, then of what trains."""
+    for read, needs in enumerate(c.needs):
+        if needs:
+            b.give(read)
+    for part in c.params:
+        if c.trains(part):
+            b.give_part(part)

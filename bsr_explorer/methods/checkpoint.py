@@ -1,0 +1,45 @@
+"""Gradient checkpointing: blocks keep only what they are fed with, and run again in backward.
+
+Chen et al., Training Deep Nets with Sublinear Memory Cost (arXiv 1604.06174), as torch's
+``torch.utils.checkpoint`` does it (non-reentrant, with early stop: a block runs again only until all that
+its backward needs is there).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from bsr_explorer.methods.base import OfBlocks
+from bsr_explorer.tape import Tape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Checkpoint(OfBlocks):
+    """Each chosen block is a segment of its own. Blocks of which nothing is kept are left alone.
+
+    Attributes:
+        blocks: 0-based indices of the blocks that run again, or None: all of them.
+    """
+
+    name: ClassVar[str] = "checkpoint"
+    summary: ClassVar[str] = "blocks keep their input only, and run again in backward"
+    citation: ClassVar[str] = "Training Deep Nets with Sublinear Memory Cost (arXiv 1604.06174)"
+    stage: ClassVar[int] = 2
+
+    def rewrite(self, tape: Tape) -> Tape:
+        """Each chosen block becomes a segment."""
+        chosen = self.chosen(len(tape.blocks))
+        ops = (replace(op, segment=f"blocks.{op.block}") if op.block in chosen else op for op in tape)
+        return replace(tape, ops=tuple(ops))
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Each chosen block's forward pass goes through torch's checkpoint."""
+        from bsr_explorer.methods import surgery
+
+        for block in self.chosen(len(model.blocks)):  # type: ignore[arg-type]
+            surgery.checkpoint_block(model, block)
+        return model

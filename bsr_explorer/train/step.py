@@ -1,0 +1,110 @@
+"""One optimiser step: forward, loss and backward of each micro-batch, then the update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bsr_explorer.models.lowering import PRECISIONS
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Step:
+    """What a training loop repeats, and what a measurement measures.
+
+    Attributes:
+        model, optimizer: what is trained, by what.
+        precision: key of ``models.lowering.PRECISIONS``; ``in_precision`` must have prepared the model.
+        micro_batches: parts in which the images pass forward and backward; gradients add up to those of
+            the whole batch.
+        set_to_none: whether gradients are given back after the update, or zeroed and kept.
+        clip: largest norm of the gradient, or None.
+        label_smoothing: of the cross entropy.
+        skipped: whether the last update was left out, because scaled gradients overflowed (fp16).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        precision: str = "fp32",
+        micro_batches: int = 1,
+        set_to_none: bool = True,
+        clip: float | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        self.model, self.optimizer, self.precision = model, optimizer, precision
+        self.micro_batches, self.set_to_none = micro_batches, set_to_none
+        self.clip, self.label_smoothing = clip, label_smoothing
+        self.device = next(model.parameters()).device
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.skipped = False
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "amp_fp16")
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+        """Train on images (B, 3, S, S) and labels (B,); returns the mean loss.
+
+        A loss that is not finite is returned at once, and nothing is updated.
+        """
+        total = 0.0
+        for part in self.parts(images, labels):
+            loss = self.loss(*part)
+            value = loss.item()
+            total += value / self.micro_batches
+            if not math.isfinite(value):
+                return value
+            self.backward(loss)
+            del loss
+        if self.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.trained, self.clip)
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.skipped = self.scaler.get_scale() < scale
+        self.optimizer.zero_grad(set_to_none=self.set_to_none)
+        return total
+
+    def parts(
+        self, images: torch.Tensor, labels: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The micro-batches, as views."""
+        if self.micro_batches == 1:
+            yield images, labels
+        else:
+            yield from zip(
+                images.tensor_split(self.micro_batches), labels.tensor_split(self.micro_batches), strict=True
+            )
+
+    def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Mean cross entropy of a micro-batch."""
+        with autocast(self.precision, self.device):
+            return F.cross_entropy(self.model(images), labels, label_smoothing=self.label_smoothing)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of a micro-batch's share of the loss."""
+        share = loss / self.micro_batches if self.micro_batches > 1 else loss
+        self.scaler.scale(share).backward()
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Autocast for a precision, or nothing."""
+    name, automatic = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype=DTYPES[name]) if automatic else nullcontext()
+
+
+def image_dtype(precision: str) -> torch.dtype:
+    """The number format of images."""
+    name, automatic = PRECISIONS[precision]
+    return torch.float32 if automatic else DTYPES[name]
+
+
+def in_precision(model: nn.Module, precision: str) -> nn.Module:
+    """The model with its weights in the precision's own format (autocast leaves them alone)."""
+    return model.to(image_dtype(precision))
