@@ -90,7 +90,6 @@ class Config:
                 f"--attention: the kernel {self.attention!r} exists on CUDA only; choose fused or math, or "
                 "--device cuda"
             )
-        self.how.check_device(self.device)
 
     @property
     def micro_batch_size(self) -> int:

@@ -10,11 +10,11 @@ allocator's own record of a real step (``tests/cost/test_peak.py``).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from bsr_explorer.cost.rules import RULES, Context
-from bsr_explorer.cost.step import Keep, contexts, kept_by_op, recomputed
+from bsr_explorer.cost.step import Keep, Recomputed, contexts, kept_by_op, recomputed
 from bsr_explorer.tape import DENSE, Op, Parameter, Tape
 
 
@@ -178,7 +178,7 @@ class Pass:
             if tensor.role == "activation" and tensor.name in self._frames.ends:
                 frames[tensor.name] = self._frames.ends[tensor.name]
         for index, c in enumerate(self.contexts):
-            if index in segments:
+            if index in segments and segments[index].how is DENSE:
                 for name in segments[index].inputs:
                     self.memory.hold(name, "saved")
             recorded = c.op.segment not in self._again
@@ -235,20 +235,25 @@ class Pass:
                 continue
             segment = self._again.get(c.op.segment)
             if segment is not None and index == segment.indices[-1]:
-                self._recompute(segment.indices, segment.computes_last)
+                self._recompute(segment)
             self._unwind(index)
-            if segment is not None and index == segment.last_unwound:
+            if segment is not None and index == segment.last_unwound and segment.how is DENSE:
                 self.memory.drop(*segment.inputs)
 
     def end_backward(self) -> None:
         """The caller of backward lets go of the loss and of its gradient."""
         self.memory.drop(self.contexts[-1].writes.name, "gradient of the loss")
 
-    def _recompute(self, indices: Sequence[int], computes_last: bool) -> None:
+    def _recompute(self, segment: Recomputed) -> None:
         """Run a segment again, this time recorded, until all that it keeps is there."""
         frames: dict[str, int] = {}
-        for index in indices:
-            compute = computes_last or index != indices[-1]
+        if segment.how is not DENSE:
+            self.memory.moment = Moment("backward", segment.block, segment.name)
+            for name in segment.inputs:
+                self.memory.take(name, self.tape.tensors[name].bytes, "saved")
+                frames[name] = len(self.contexts)
+        for index in segment.indices:
+            compute = segment.computes_last or index != segment.indices[-1]
             self._run(index, "backward", True, frames, compute)
         self._leave(frames, len(self.contexts) + 1)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bsr_explorer.cost.optimizers import OPTIMIZERS
 from bsr_explorer.cost.rules import RULES, Context, Kept
 from bsr_explorer.ledger import Row
-from bsr_explorer.tape import DENSE, Storage, Tape
+from bsr_explorer.tape import DENSE, EVERYTHING, Storage, Tape
 
 
 def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:
@@ -64,6 +64,8 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
                 continue
             owner = Kept(storage.name, storage.shape, storage.dtype)
         how = c.op.stores(kept.tensor)
+        if c.op.segment and kept.tensor not in c.op.stored:
+            how = DENSE  # what is taken elsewhere is what the segment is fed with
         found[owner.tensor, how] = Keep(
             owner.tensor,
             how,
@@ -84,6 +86,7 @@ class Recomputed:
 
     Attributes:
         inputs: storages that it is fed with, and keeps.
+        how: how it stores them.
         indices: operations that run again, in order; the last is the last to keep something.
         computes_last: whether that one has to be computed before all is kept.
         first: its first operation.
@@ -93,6 +96,7 @@ class Recomputed:
     name: str
     block: int | None
     inputs: tuple[str, ...]
+    how: Storage
     indices: tuple[int, ...]
     computes_last: bool
     first: int
@@ -124,6 +128,7 @@ def recomputed(tape: Tape, all_contexts: Sequence[Context]) -> dict[str, Recompu
             name,
             last.op.block,
             tuple(inputs),
+            all_contexts[indices[0]].op.stores(EVERYTHING),
             tuple(i for i in indices if i <= keeping[-1]),
             RULES[last.op.kind].keeps_results,
             indices[0],
@@ -143,9 +148,11 @@ def saved(tape: Tape, live_inputs: bool = False) -> Iterator[tuple[int | None, s
         if index in begins:
             segment = begins[index]
             for name in segment.inputs:
-                if (name, DENSE) not in held:
-                    held.add((name, DENSE))
-                    yield segment.block, segment.name, name, tape.tensors[name].bytes
+                if (name, segment.how) not in held:
+                    held.add((name, segment.how))
+                    tensor = tape.tensors[name]
+                    size = segment.how.bytes(tensor.shape, tensor.dtype)
+                    yield segment.block, segment.name, name, size
         if c.op.segment in again:
             continue
         for keep in keeps:

@@ -10,6 +10,7 @@ from bsr_explorer.methods.checkpoint import Checkpoint
 from bsr_explorer.methods.full import Full
 from bsr_explorer.methods.last import Last
 from bsr_explorer.methods.linear import Linear
+from bsr_explorer.methods.offload import Offload
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
@@ -18,6 +19,7 @@ METHODS: dict[str, type[Method]] = {
     "bitfit": BitFit,
     "bsr": Bsr,
     "checkpoint": Checkpoint,
+    "offload": Offload,
 }
 
 
@@ -48,6 +50,7 @@ __all__ = [
     "Last",
     "Linear",
     "Method",
+    "Offload",
     "parse_method",
     "parse_methods",
 ]

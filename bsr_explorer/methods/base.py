@@ -32,7 +32,8 @@ class Method(ABC):
     citation: ClassVar[str]
     stage: ClassVar[int] = 0
     """Where it stands among composed methods: what changes the model (0) comes before what changes how its
-    tensors are kept (1), and that before what runs parts of it again (2)."""
+    operations store tensors (1), that before what runs parts of it again (2), and that before what takes the
+    tensors that are left elsewhere (3)."""
 
     @abstractmethod
     def rewrite(self, tape: Tape) -> Tape:
@@ -45,14 +46,6 @@ class Method(ABC):
     @abstractmethod
     def apply(self, model: nn.Module) -> nn.Module:
         """The same change to a timm vision transformer, in place; returns the model to train."""
-
-    def check_device(self, device: str) -> None:
-        """Refuse a device on which the method does nothing, or does not run.
-
-        Raises:
-            UserError: with what would be allowed.
-        """
-        return
 
     def canonical(self, depth: int) -> Method:
         """The simplest method that does the same in a model of ``depth`` blocks.
@@ -191,11 +184,6 @@ class Composed(Method):
         for part in self.parts:
             model = part.apply(model)
         return model
-
-    def check_device(self, device: str) -> None:
-        """Each part's check."""
-        for part in self.parts:
-            part.check_device(device)
 
     def canonical(self, depth: int) -> Method:
         """Each part in its canonical form; everything trains without being said."""

@@ -1,0 +1,57 @@
+"""Offloading: what blocks keep for backward goes one level down the memory hierarchy, and comes back.
+
+From a CUDA device to the host's memory, as torch's ``save_on_cpu`` does; from the host to a temporary file
+(paging, as in POET, arXiv 2207.07697). Unlike ``save_on_cpu``, weights stay where they are. The file lies in
+the folder for temporary files, which must not itself be a disk in memory (``TMPDIR`` names another).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from bsr_explorer.methods.base import OfBlocks
+from bsr_explorer.tape import EVERYTHING, Shape, Tape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Stored in another memory."""
+
+    def bytes(self, shape: Shape, dtype: str) -> int:
+        """None here, whatever its size."""
+        return 0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Offload(OfBlocks):
+    """Of a block that is checkpointed too, only its input is kept, and goes elsewhere.
+
+    Attributes:
+        blocks: 0-based indices of the blocks whose saved tensors go, or None: all of them.
+    """
+
+    name: ClassVar[str] = "offload"
+    summary: ClassVar[str] = "saved tensors of blocks go to the host (from CUDA) or to a file (from the host)"
+    citation: ClassVar[str] = "torch.autograd.graph.save_on_cpu; POET (arXiv 2207.07697)"
+    stage: ClassVar[int] = 3
+
+    def rewrite(self, tape: Tape) -> Tape:
+        """Whatever the chosen blocks keep is stored elsewhere."""
+        chosen = self.chosen(len(tape.blocks))
+        ops = (
+            replace(op, stored={EVERYTHING: Elsewhere(), **op.stored}) if op.block in chosen else op
+            for op in tape
+        )
+        return replace(tape, ops=tuple(ops))
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Each chosen block's forward pass runs under hooks on what it saves."""
+        from bsr_explorer.methods import surgery
+
+        for block in self.chosen(len(model.blocks)):  # type: ignore[arg-type]
+            surgery.offload_block(model, block)
+        return model
