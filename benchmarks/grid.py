@@ -54,7 +54,7 @@ def main() -> None:
     )
 
     def lay_out() -> grids.Grid:
-        for cached in (grids._block_entry, grids._ends):
+        for cached in (grids._block_entry, grids._stem, grids._tail):
             cached.cache_clear()  # the table is built anew each time: nothing is free
         return grids.grid(shape, masks, schedules, [32])
 

@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    device = pick_device(options.device)
+    device = torch.device(pick_device(options.device))
     full = Config(options.model, options.image_size, batch_size=options.batch_size, method="full")
     rows = [compare(full, full.with_method(method), options.pairs, device) for method in METHODS]
     if options.json:

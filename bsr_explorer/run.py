@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -268,26 +269,33 @@ def _drop_last(splits: Splits, config: Config) -> bool:
 
 
 class _Watched(Step):
-    """A step that measures itself while it trains: what the first one saves, and the peak of the second,
-    which is a steady one (on CUDA, of all of them)."""
+    """A step that measures itself while it trains: what the first one saves, and the peak of a steady one,
+    which updates after another that did (the second, unless a gradient scaler skips some)."""
 
-    done = images = saved_bytes = peak_bytes = scratch_bytes = 0
+    images = saved_bytes = peak_bytes = scratch_bytes = 0
+    updated = False
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """See ``Step``."""
-        number, self.done = self.done, self.done + 1
-        if number == 0:
+        if not self.images:
             self.images = len(labels)
             self.saved_bytes = sum(row.bytes for row in saved_rows(self, images, labels))
-        if number != 1:
-            return super().__call__(images, labels)
+        if self.updated and not self.peak_bytes:
+            return self._measured(images, labels)
+        value = super().__call__(images, labels)
+        self.updated = self.updated or not self.skipped
+        return value
+
+    def _measured(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         value = 0.0
 
         def step() -> None:
             nonlocal value
             value = super(_Watched, self).__call__(images, labels)
 
-        self.peak_bytes, _, self.scratch_bytes = peak_of(self, step, images, labels)
+        peak, _, scratch = peak_of(self, step, images, labels)
+        if math.isfinite(value) and not self.skipped:
+            self.peak_bytes, self.scratch_bytes = peak, scratch
         return value
 
     def account(self, actual: Config) -> dict[str, Any] | None:

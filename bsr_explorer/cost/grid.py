@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from bsr_explorer.cost import published
 from bsr_explorer.cost.memory import Memory, Pass
-from bsr_explorer.cost.peak import Setup, device_bytes, levels, optimizer_peak, standing_rows
+from bsr_explorer.cost.peak import (
+    Setup,
+    device_bytes,
+    levels,
+    made_of_the_loss,
+    optimizer_peak,
+    standing_rows,
+)
 from bsr_explorer.cost.step import activation_rows
 from bsr_explorer.models.geometry import Geometry
 from bsr_explorer.models.lowering import lower
@@ -133,9 +140,11 @@ def grid(
     states = _states(masks)
     each = [_costs(geometry, masks, states, schedules, batch // parts, runs) for batch in batch_sizes]
     sums = np.stack([costs for costs, _ in each], axis=1)  # (columns, batch sizes, schedules, masks)
-    standing, gradients, paper, stepping = _standing(geometry, masks, runs)
+    whole = _whole(geometry, 1, runs)
+    standing, gradients, paper, stepping = _standing(geometry, whole, masks, runs)
     inputs = np.array([_inputs(geometry, batch, runs) for batch in batch_sizes])[:, None, None]
     heights = np.stack([heights for _, heights in each], axis=1)  # (2, batch sizes, schedules, masks)
+    heights[1] += sum(_rounded(size, runs) for size in made_of_the_loss(whole, runs.setup).values())
     stand = gradients if runs.setup.gradients_stand else 0
     highest = np.maximum(heights.max(axis=0) + stand, gradients + stepping)
     return Grid(
@@ -294,11 +303,10 @@ def _profile(tape: Tape, live: bool, fed_at: str, runs: Runs) -> tuple[int, ...]
 
 
 def _standing(
-    geometry: Geometry, masks: NDArray[np.bool_], runs: Runs
+    geometry: Geometry, whole: Tape, masks: NDArray[np.bool_], runs: Runs
 ) -> tuple[Counts, Counts, Counts, Counts]:
     """By mask: bytes of parameters and optimiser state; of gradients; of published parameters; and what the
     optimiser's step allocates at most."""
-    whole = _whole(geometry, runs.setup.micro_batches, runs)
     tail = set(tail_tape(geometry, 1, 1).parameters)
 
     def sizes(blocks: int) -> tuple[int, int, int, int]:
@@ -310,13 +318,8 @@ def _standing(
         held = rounded["parameter"] + rounded["optimizer"] + device_bytes(runs.setup)
         return held, rounded["gradient"], published.parameter_bytes(tape), stepping
 
-    none, one, two = (sizes(blocks) for blocks in range(3))
-    trained = masks.sum(axis=1)
-    more = [b - a for a, b in zip(one, two, strict=True)]  # of each further block
-    columns = zip(none, one, more, strict=True)
-    held, gradients, paper, stepping = (
-        np.where(trained == 0, zero, first + (trained - 1) * further) for zero, first, further in columns
-    )
+    by_count = np.array([sizes(blocks) for blocks in range(geometry.depth + 1)])  # blocks are all alike
+    held, gradients, paper, stepping = by_count[masks.sum(axis=1)].T
     return held, gradients, paper, stepping
 
 

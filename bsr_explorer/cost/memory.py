@@ -260,8 +260,9 @@ class Pass:
     def _unwind(self, index: int) -> None:
         c = self.contexts[index]
         self.memory.moment = Moment("backward", c.op.block, c.op.name)
-        unwinding = _Unwinding(self, c, self._arrived.pop(c.writes.name), self._held[index])
-        unwinding.unpack(self._keeps[index])
+        unwinding = _Unwinding(
+            self, c, self._arrived.pop(c.writes.name), self._held[index], self._keeps[index]
+        )
         RULES[c.op.kind].unwind(c, unwinding)
         unwinding.finish()
         self._held[index] = []
@@ -337,7 +338,7 @@ class _Recording:
 class _Unwinding:
     """A backward operation."""
 
-    def __init__(self, whole: Pass, c: Context, arrived: str, held: list[str]) -> None:
+    def __init__(self, whole: Pass, c: Context, arrived: str, held: list[str], keeps: Iterable[Keep]) -> None:
         self._pass, self._memory, self._c = whole, whole.memory, c
         self._arrived: str | None = arrived
         self._incoming = arrived
@@ -345,12 +346,16 @@ class _Unwinding:
         self._given: list[tuple[str, str]] = []
         self._own: set[str] = set()
         self._unpacked: list[str] = []
+        self._elsewhere = [keep for keep in keeps if keep.how is not DENSE]
+        self._one_node = not RULES[c.op.kind].several_nodes(c)
+        if self._one_node:
+            self.bring_back(*(keep.name for keep in self._elsewhere))
         self._added: list[str] = []
 
-    def unpack(self, keeps: Iterable[Keep]) -> None:
-        """What is not stored as it is, is brought back."""
-        for keep in keeps:
-            if keep.how is not DENSE:
+    def bring_back(self, *kept: str) -> None:
+        self._let_go_of_unpacked()
+        for keep in self._elsewhere:
+            if keep.name in kept:
                 name = f"{keep.name} unpacked"
                 self._memory.take(name, keep.dense_bytes)
                 self._unpacked.append(name)
@@ -390,10 +395,13 @@ class _Unwinding:
         if not self._pass.gradients_stand:
             self._memory.hold(self._incoming)
 
-    def end_call(self) -> None:
+    def _let_go_of_unpacked(self) -> None:
         self._memory.drop(*self._unpacked)
         self._unpacked = []
-        if self._c.op.segment:
+
+    def end_call(self) -> None:
+        self._let_go_of_unpacked()
+        if self._c.op.segment and self._one_node:
             self._memory.drop(*self._held)
             self._held = []
 

@@ -93,20 +93,41 @@ def timeline(tape: Tape, setup: Setup) -> Memory:
         if row.bytes and (row.kind != "gradient" or setup.gradients_stand):
             noun = "" if row.kind in ("parameter", "input") else f"{row.kind} of "
             memory.take(f"{noun}{row.operation}", row.bytes, row.kind)
+    if setup.gradients_stand:
+        for name, size in _viewed_gradients(tape):
+            memory.take(name, size, "gradient")
     if device_bytes(setup):
         memory.take("cuBLAS workspace", device_bytes(setup))
     run = Pass(tape, memory, gradients_stand=setup.gradients_stand)
     run.forward()
-    loss = tape.tensors[tape.ops[-1].writes].bytes
-    if setup.micro_batches > 1:  # the mean over the micro-batches
-        memory.take("share of the loss", loss)
-    if setup.scaler:
-        memory.take("scaled loss", loss)
+    made = made_of_the_loss(tape, setup)
+    for name, size in made.items():
+        memory.take(name, size)
     run.begin_backward()
     run.backward()
     run.end_backward()
+    memory.drop(*made)
     _optimizer_step(tape, setup, memory)
     return memory
+
+
+def made_of_the_loss(tape: Tape, setup: Setup) -> dict[str, int]:
+    """Bytes, by name, of what is made of the loss and stays while backward runs: the mean over micro-batches,
+    and the gradient scaler's product."""
+    size = tape.tensors[tape.ops[-1].writes].bytes
+    share = {"share of the loss": size} if setup.micro_batches > 1 else {}
+    return {**share, "scaled loss": size} if setup.scaler else share
+
+
+def _viewed_gradients(tape: Tape) -> Iterator[tuple[str, int]]:
+    """With one image, the gradients of the class token and registers are views of the gradient of all
+    tokens, which they hold whole."""
+    for op in tape:
+        trained = [tape.parameters[name] for name in op.params.values() if name in tape.parameters]
+        trained = [p for p in trained if p.trains]
+        tokens = tape.tensors[op.writes]
+        if op.kind == "prefix_tokens" and tokens.shape[0] == 1 and trained:
+            yield "gradient of all tokens", tokens.bytes - sum(p.bytes for p in trained)
 
 
 def _optimizer_step(tape: Tape, setup: Setup, memory: Memory) -> None:

@@ -31,6 +31,8 @@ FAMILY: dict[str, tuple[str, str]] = {
     "linear": (GREEN, "^"),
     "bitfit": (PURPLE, "D"),
     "full": (VERMILION, "*"),
+    "checkpoint": (SKY, "v"),
+    "offload": (YELLOW, "P"),
 }
 """Colour and marker of each method, the same in every figure."""
 

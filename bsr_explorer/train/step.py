@@ -21,8 +21,8 @@ class Step:
     Attributes:
         model, optimizer: what is trained, by what.
         precision: key of ``models.lowering.PRECISIONS``; ``in_precision`` must have prepared the model.
-        micro_batches: parts in which the images pass forward and backward; gradients add up to those of
-            the whole batch.
+        micro_batches: parts in which the images pass forward and backward (fewer, if there are fewer
+            images); gradients add up to those of the whole batch.
         set_to_none: whether gradients are given back after the update, or zeroed and kept.
         clip: largest norm of the gradient, or None.
         label_smoothing: of the cross entropy.
@@ -56,10 +56,11 @@ class Step:
         for part in self.parts(images, labels):
             loss = self.loss(*part)
             value = loss.item()
-            total += value / self.micro_batches
+            share = len(part[1]) / len(labels)
+            total += value * share
             if not math.isfinite(value):
                 return value
-            self.backward(loss)
+            self.backward(loss, share)
             del loss
         if self.clip is not None:
             self.scaler.unscale_(self.optimizer)
@@ -78,19 +79,18 @@ class Step:
         if self.micro_batches == 1:
             yield images, labels
         else:
-            yield from zip(
-                images.tensor_split(self.micro_batches), labels.tensor_split(self.micro_batches), strict=True
-            )
+            count = min(self.micro_batches, len(images))
+            yield from zip(images.tensor_split(count), labels.tensor_split(count), strict=True)
 
     def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean cross entropy of a micro-batch."""
         with autocast(self.precision, self.device):
             return F.cross_entropy(self.model(images), labels, label_smoothing=self.label_smoothing)
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of a micro-batch's share of the loss."""
-        share = loss / self.micro_batches if self.micro_batches > 1 else loss
-        self.scaler.scale(share).backward()
+    def backward(self, loss: torch.Tensor, share: float = 1.0) -> None:
+        """Add the gradients of a micro-batch, which has a share of the images."""
+        shared = loss * share if self.micro_batches > 1 else loss
+        self.scaler.scale(shared).backward()
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -117,6 +117,7 @@ def _unwind(c: Context, b: Backward) -> None:
     gradients = [c.own(f"gradient of {part}") for part in "qkv"]
     for name in gradients:
         b.take(name, size)
+    b.end_call()
     b.end_node(c.reads[0].storage, c.writes.name, c.own("logsumexp"))
     _lay_together(c, b, gradients)
 
@@ -128,6 +129,7 @@ def _unwind_math(c: Context, b: Backward) -> None:
     if c.op.attrs["heads"] > 1:
         b.take(by_head, size)
         b.end_node()
+    b.bring_back(c.own("softmax"), c.own("probabilities"), c.own("value"))
     b.take(v, size)
     b.take(scores, _scores(c) * width)
     b.end_node(c.own("probabilities"), c.own("value"))
@@ -135,12 +137,14 @@ def _unwind_math(c: Context, b: Backward) -> None:
     if wide != width:
         b.take(c.own("wide gradient"), _scores(c) * wide)
         b.drop(scores)
+    b.bring_back(c.own("softmax"))
     b.take(c.own("gradient through softmax"), _scores(c) * wide)
     b.drop(scores, c.own("wide gradient"))
     b.end_node(c.own("softmax"))
     if wide != width:
         b.take(c.own("narrow gradient"), _scores(c) * width)
         b.drop(c.own("gradient through softmax"))
+    b.bring_back(c.own("query"), c.own("key"), c.reads[0].storage)
     b.take(c.own("gradient of scaled q"), size)
     b.take(k, size)
     b.drop(c.own("gradient through softmax"), c.own("narrow gradient"))
@@ -170,7 +174,11 @@ def _backward(c: Context) -> int:
     return _forward(c) * 2 if c.op.attrs["path"] == "math" else _forward(c) * 5 // 2
 
 
-ATTENTION = Rule(_keeps, _forward, _backward, _run, _unwind, keeps_results=True)
+def _explicit(c: Context) -> bool:
+    return bool(c.op.attrs["path"] == "math")
+
+
+ATTENTION = Rule(_keeps, _forward, _backward, _run, _unwind, keeps_results=True, several_nodes=_explicit)
 
 
 # --- the class token's attention, without a graph -------------------------------------------------------

@@ -88,6 +88,11 @@ class Backward(Taking, Protocol):
         """Let a parameter's gradient be a view of the gradient that arrived, which it holds."""
         ...
 
+    def bring_back(self, *kept: str) -> None:
+        """The next node needs these kept tensors: those that are not stored as they are are brought back,
+        until it ends. (A rule that never says so has one node that needs them all.)"""
+        ...
+
     def end_call(self) -> None:
         """The node's own call ended, and the engine goes on with its results: what was brought back or
         recomputed for the call is let go."""
@@ -112,6 +117,8 @@ class Rule:
             still kept are let go.
         keeps_results: whether something kept is known only after computing, so that a recomputation
             which ends as soon as all is kept again has to compute it.
+        several_nodes: whether autograd has several nodes for it that need kept tensors; the backward pass
+            then says when each does (``bring_back``, ``end_node``).
     """
 
     keeps: Callable[[Context], list[Kept]]
@@ -120,6 +127,7 @@ class Rule:
     run: Callable[[Context, Forward], None]
     unwind: Callable[[Context, Backward], None]
     keeps_results: bool = False
+    several_nodes: Callable[[Context], bool] = lambda c: False
 
 
 def kept(tensor: Tensor | Parameter) -> Kept:

@@ -49,7 +49,15 @@ def _patch_backward(c: Context) -> int:
     return _patch_forward(c) * (c.trains("weight") + c.needs[0])
 
 
-PATCH_EMBED = Rule(_patch_keeps, _patch_forward, _patch_backward, write, give_all)
+def _patch_unwind(c: Context, b: Backward) -> None:
+    """oneDNN makes the weight's gradient beside the bias's, whether it is wanted or not."""
+    give_all(c, b)
+    if not c.trains("weight"):
+        b.take(c.own("unwanted gradient"), c.params["weight"].bytes)
+        b.drop(c.own("unwanted gradient"))
+
+
+PATCH_EMBED = Rule(_patch_keeps, _patch_forward, _patch_backward, write, _patch_unwind)
 
 
 def _cast_part(c: Context, b: Backward) -> None:
