@@ -148,6 +148,10 @@ class Job:
     every_epoch: bool = False
 
 
+TOLERANCE = 0.02
+"""By how much a run may exceed its predicted peak before it is recorded as a fault of the cost model."""
+
+
 def fine_tune(
     config: Config,
     data: str = "digits",
@@ -304,16 +308,22 @@ class _Watched(Step):
         if not self.images:
             return None
         first = -(-self.images // self.micro_batches)
-        account = {
+        account: dict[str, Any] = {
             "image_size": actual.image_size,
             "batch_size": self.images,
             "saved_bytes": self.saved_bytes,
             "predicted_saved_bytes": predict(replace(actual, batch_size=first, micro_batches=1)).saved_bytes,
         }
         if self.peak_bytes and self.images == actual.batch_size:
+            predicted = predict(actual).peak_bytes
             account |= {
                 "peak_bytes": self.peak_bytes,
-                "predicted_peak_bytes": predict(actual).peak_bytes,
+                "predicted_peak_bytes": predicted,
                 "scratch_bytes": self.scratch_bytes,
             }
+            if self.peak_bytes > predicted * (1 + TOLERANCE):
+                over = self.peak_bytes / predicted - 1
+                account["fault"] = (
+                    f"the peak was {over:.1%} above its prediction: the cost model is wrong here"
+                )
         return account

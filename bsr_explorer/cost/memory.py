@@ -203,6 +203,8 @@ class Pass:
                 frames[name] = self._frames.ends.get(name, len(self.contexts) + 1)
             else:
                 frames[name] = self._frames.end_of(c.op.name)
+        for name in recording.numbers:  # held by a graph of its own until the segment has run again
+            frames[name] = len(self.contexts) + 1
         self._leave(frames, index)
 
     def _leave(self, frames: dict[str, int], index: int) -> None:
@@ -297,6 +299,7 @@ class _Recording:
         self._keeps = {keep.name: keep for keep in keeps}
         self.taken: dict[str, None] = {}
         self.held: list[str] = []
+        self.numbers: list[str] = []
 
     def begin(self) -> None:
         """Autograd holds what is kept of what exists already."""
@@ -318,7 +321,8 @@ class _Recording:
 
     def keep_number(self, name: str, size: int) -> None:
         if self._memory.holders(name):  # the first run of a segment holds it, for no hook took it away
-            self.take(f"{name} again", size)
+            self._memory.take(f"{name} again", size)
+            self.numbers.append(f"{name} again")
         else:
             self._memory.take(name, size)
 
@@ -409,6 +413,9 @@ class _Unwinding:
         if self._arrived is not None:
             self._memory.drop(self._arrived)
             self._arrived = None
+        self.let_go(*kept)
+
+    def let_go(self, *kept: str) -> None:
         for name in kept:
             if name in self._held:
                 self._held.remove(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.report import figures, tables
@@ -55,6 +56,7 @@ def _write(
     write_text(table, tables.front_frame(ahead).to_csv(index=False))
     drawn = figures.accuracy_against_memory(every, ahead, folder / "figures")
     drawn += figures.memory_by_block(_shown(ahead, chosen.point), folder / "figures")
+    drawn += figures.calibration(list(records.values()), folder / "figures")
     page = folder / "report.md"
     write_text(page, _page(records, every, ahead, chosen))
     return Report(records, ahead, chosen, [page, table, trials, *drawn])
@@ -70,11 +72,7 @@ def _page(records: dict[int, Record], every: list[Point], ahead: list[Point], ch
     record = every[0].record
     study, config = record.study, record.config
     failed = {number: r for number, r in records.items() if r.status != "finished"}
-    exact = sum(
-        r.measured is not None and r.measured["saved_bytes"] == r.measured["predicted_saved_bytes"]
-        for r in records.values()
-    )
-    measured = sum(r.measured is not None for r in records.values())
+    calibrated = _calibrated([r.measured for r in records.values() if r.measured])
     lines = [
         f"# {study['name']}",
         "",
@@ -88,8 +86,7 @@ def _page(records: dict[int, Record], every: list[Point], ahead: list[Point], ch
         "",
         f"Trained at {record.fidelity['image_size']} px for {record.fidelity['epochs']} epochs "
         f"(recipe `{record.fidelity['recipe']}`), one seed a configuration; accuracy is {record.accuracy_is}. "
-        f"Memory and FLOPs are predicted at {config['image_size']} px. Saved bytes, predicted and measured at "
-        f"the trained size, are equal in {exact} of {measured} trials.",
+        f"Memory and FLOPs are predicted at {config['image_size']} px. {calibrated}",
         "",
         "## Front",
         "",
@@ -102,8 +99,32 @@ def _page(records: dict[int, Record], every: list[Point], ahead: list[Point], ch
         "![memory by block](figures/memory_by_block.png)",
         "",
     ]
+    if any(r.measured for r in records.values()):
+        lines += ["![predicted against measured](figures/calibration.png)", ""]
+    faults = {
+        number: r.measured["fault"] for number, r in records.items() if r.measured and "fault" in r.measured
+    }
+    if faults:
+        lines += ["## Faults of the cost model", ""]
+        lines += [
+            f"- trial {number}, `{records[number].method}`: {fault}" for number, fault in faults.items()
+        ]
+        lines.append("")
     if failed:
         lines += ["## Not finished", ""]
         lines += [f"- trial {number}, `{r.method}`: {r.status}, {r.reason}" for number, r in failed.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def _calibrated(measured: list[dict[str, Any]]) -> str:
+    """How far the trials, as they were trained, were from their predictions."""
+    if not measured:
+        return ""
+    exact = sum(m["saved_bytes"] == m["predicted_saved_bytes"] for m in measured)
+    said = f"Saved bytes, predicted and measured at the trained size, are equal in {exact} of {len(measured)} trials"
+    ratios = [m["peak_bytes"] / m["predicted_peak_bytes"] for m in measured if "peak_bytes" in m]
+    if not ratios:
+        return f"{said}."
+    low, high = (f"{100 * (ratio - 1):+.3f}%" for ratio in (min(ratios), max(ratios)))
+    return f"{said}; the peak of a step was {low} to {high} off its prediction."

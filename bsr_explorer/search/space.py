@@ -86,6 +86,8 @@ class Space:
         self.beside: list[Candidate] = list(outside.values())
 
     def _check(self, spec: SpaceSpec) -> None:
+        for size in self.batch_sizes:
+            replace(self.study.config, batch_size=size)  # which refuses what does not go together
         depth = self.geometry.depth
         beyond = [block for block in spec.drop_at if not 0 <= block < depth]
         if beyond:

@@ -27,7 +27,8 @@ class Record:
         split: sizes of the training, validation and test sets.
         weights: where the pretrained weights came from.
         accuracy: top-1 on validation in [0, 1] after the last epoch.
-        measured: what the run held at the image size that it trained at, beside what was predicted for it.
+        measured: what the run held at the image size that it trained at, beside what was predicted for it;
+            ``fault`` says so where its peak was more than 2% above its prediction.
         provenance: versions, machine, commit, time.
         study: what the search knew of it (trial number, budget, accounting), or nothing.
     """

@@ -98,6 +98,11 @@ class Backward(Taking, Protocol):
         recomputed for the call is let go."""
         ...
 
+    def let_go(self, *kept: str) -> None:
+        """An autograd node ended, and others still see the gradient that arrived: let go of these kept
+        tensors."""
+        ...
+
     def end_node(self, *kept: str) -> None:
         """An autograd node ended, and more of this operation's follow: let go of the gradient that
         arrived, and of these kept tensors."""

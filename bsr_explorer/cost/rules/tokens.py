@@ -103,27 +103,45 @@ def _drop_run(c: Context, m: Forward) -> None:
 
 
 def _drop_unwind(c: Context, b: Backward) -> None:
-    """Each part of the concatenation leads to a tensor of all tokens; they are added up one by one."""
+    """The parts of the concatenation see the gradient that arrived, until the kept tokens' part is copied
+    (with one image it stays a view). Each leads to a tensor of all tokens; they are added up one by one."""
     batch, patches, count = _dropped(c)
-    width = c.reads[0].shape[-1]
+    width, dtype = c.reads[0].shape[-1], c.reads[0].dtype
     if c.op.attrs["fuse"]:
-        product = batch * patches * width * WIDTH[_product(c)]
-        b.take(c.own("gradient of fused"), product)
-        b.end_node(c.own(_weights(c)))
-        if _product(c) != c.reads[0].dtype:
-            b.take(c.own("wide gradient of fused"), batch * patches * width * WIDTH[c.reads[0].dtype])
+        narrow = WIDTH[_product(c)]
+        b.bring_back(c.own(_weights(c)))
+        if _product(c) != dtype:
+            b.take(c.own("cast gradient"), batch * width * narrow)
+        b.take(c.own("gradient of fused"), batch * patches * width * narrow)
+        b.drop(c.own("cast gradient"))
+        b.let_go(c.own(_weights(c)))
+        if _product(c) != dtype:
+            b.take(c.own("wide gradient of fused"), batch * patches * width * WIDTH[dtype])
             b.drop(c.own("gradient of fused"))
         b.give(0)
         b.drop(c.own("gradient of fused"), c.own("wide gradient of fused"))
     b.give(0)
     if batch > 1:
-        b.take(c.own("gradient of selected"), batch * count * width * WIDTH[c.reads[0].dtype])
+        b.take(c.own("gradient of selected"), batch * count * width * WIDTH[dtype])
         b.end_node()
+    b.bring_back(c.own("positions"))
     b.give(0)
     b.drop(c.own("gradient of selected"))
 
 
-DROP_TOKENS = Rule(_drop_keeps, _drop_forward, _drop_backward, _drop_run, _drop_unwind, keeps_results=True)
+def _always(c: Context) -> bool:
+    return True
+
+
+DROP_TOKENS = Rule(
+    _drop_keeps,
+    _drop_forward,
+    _drop_backward,
+    _drop_run,
+    _drop_unwind,
+    keeps_results=True,
+    several_nodes=_always,
+)
 
 # --- pooling --------------------------------------------------------------------------------------------
 
