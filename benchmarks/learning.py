@@ -73,6 +73,7 @@ def table(records: list[Record]) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for method, rs in runs.items():
         scores = [100 * r.accuracy for r in rs if r.accuracy is not None]
+        here = predict(Config.from_dict(rs[0].config))
         at_224 = predict(Config.from_dict({**rs[0].config, "image_size": 224}))
         full_224 = predict(Config.from_dict({**rs[0].config, "image_size": 224, "method": "full"}))
         assert all(r.measured and r.measured["saved_bytes"] == r.predicted["saved_bytes"] for r in rs)
@@ -83,10 +84,10 @@ def table(records: list[Record]) -> list[dict[str, object]]:
                 "accuracy": mean(scores),
                 "std": stdev(scores) if len(scores) > 1 else 0.0,
                 "seconds": mean(r.seconds for r in rs),
-                "memory_mb": in_mb(rs[0].predicted["held_bytes"]),
-                "saved_mb": in_mb(rs[0].predicted["saved_bytes"]),
-                "memory_224_mb": in_mb(at_224.held_bytes),
-                "saving_224": full_224.held_bytes / at_224.held_bytes,
+                "memory_mb": in_mb(here.peak_bytes),
+                "saved_mb": in_mb(here.saved_bytes),
+                "memory_224_mb": in_mb(at_224.peak_bytes),
+                "saving_224": full_224.peak_bytes / at_224.peak_bytes,
             }
         )
     return sorted(rows, key=lambda row: float(str(row["memory_224_mb"])))
@@ -100,8 +101,8 @@ def markdown(rows: list[dict[str, object]], record: Record) -> str:
         f"`{record.config['model']}` at {record.config['image_size']} px, batch {record.config['batch_size']}, "
         f"{record.fidelity['epochs']} epochs, recipe `{record.fidelity['recipe']}`; data `{record.data}` "
         f"({record.split}); weights: {record.weights}. Accuracy is {record.accuracy_is}, mean ± standard "
-        "deviation over the seeds. Memory is what a step holds (parameters, gradients, optimiser state, input, "
-        "saved activations), predicted; the saved bytes of every run were measured and equal to the prediction.",
+        "deviation over the seeds. Memory is the peak of a step, predicted; the saved bytes of every run were "
+        "measured and equal to the prediction.",
         "",
         "| method | accuracy (%) | seeds | seconds | memory at this size (MB) | of it saved "
         "| memory at 224 px (MB) | full ÷ this |",

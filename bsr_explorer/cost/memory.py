@@ -413,9 +413,13 @@ class _Unwinding:
         if self._arrived is not None:
             self._memory.drop(self._arrived)
             self._arrived = None
-        self.let_go(*kept)
+        self._let_go(*kept)
 
     def let_go(self, *kept: str) -> None:
+        self._let_go(*kept)
+        self._deliver()
+
+    def _let_go(self, *kept: str) -> None:
         for name in kept:
             if name in self._held:
                 self._held.remove(name)

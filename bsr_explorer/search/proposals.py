@@ -6,6 +6,7 @@ Whatever proposes, nothing over the budget and nothing trained before comes out 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -75,7 +76,8 @@ def propose(
 def _stratified(
     space: Space, sizes: Sequence[float], done: set[str], generator: np.random.Generator
 ) -> Candidate | None:
-    """A random new configuration from the stratum of memory that has been tried least."""
+    """A random new configuration from the stratum of memory that has been tried least; when the grid has
+    no more, one that lies beside it."""
     low, high = space.range_bytes[0], min(space.study.budget_bytes, space.range_bytes[1])
     edges = np.geomspace(low, high + 1, STRATA + 1)
     tried, _ = np.histogram(sizes, edges)
@@ -86,7 +88,8 @@ def _stratified(
                 break
             if candidate.key not in done:
                 return candidate
-    return next((c for c in space.shuffled(generator, low, high) if c.key not in done), None)
+    left = itertools.chain(space.shuffled(generator, low, high), filter(space.fits, space.beside))
+    return next((c for c in left if c.key not in done), None)
 
 
 def derived_seed(*parts: object) -> int:

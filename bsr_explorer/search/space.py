@@ -43,7 +43,7 @@ def default_space(geometry: Geometry) -> SpaceSpec:
     stretched = Bsr.stretched(depth)
     paper = [str(stretched)] if geometry.class_token else []
     last = [f"last(k={k})" for k in (1, 3, depth // 2) if 1 <= k < depth]
-    start = ["linear", *paper, *last, str(Bsr(stretched.blocks, {})), "full"]
+    start = ["linear", *paper, *last, str(Bsr(stretched.blocks, {})), "checkpoint", "full"]
     return SpaceSpec(
         start=tuple(dict.fromkeys(start)),
         max_blocks=max(most for most in range(depth + 1) if _subsets(depth, most) <= MOST_SUBSETS // 2),
@@ -165,7 +165,7 @@ class Space:
         if self.study.budget_bytes < least:
             raise UserError(
                 f"--budget: {self.study.budget} is less than the smallest configuration needs, "
-                f"{format_bytes(least)} at batch {self.study.config.batch_size} counting "
+                f"{format_bytes(least)} at batch {min(self.batch_sizes)} counting "
                 f"{self.study.counts}; raise it, or lower --batch-size"
             )
 

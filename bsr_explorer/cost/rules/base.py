@@ -99,8 +99,8 @@ class Backward(Taking, Protocol):
         ...
 
     def let_go(self, *kept: str) -> None:
-        """An autograd node ended, and others still see the gradient that arrived: let go of these kept
-        tensors."""
+        """An autograd node ended, and others still see the gradient that arrived: pass on what it gave, and
+        let go of these kept tensors."""
         ...
 
     def end_node(self, *kept: str) -> None:

@@ -121,6 +121,7 @@ def _drop_unwind(c: Context, b: Backward) -> None:
         b.give(0)
         b.drop(c.own("gradient of fused"), c.own("wide gradient of fused"))
     b.give(0)
+    b.let_go()
     if batch > 1:
         b.take(c.own("gradient of selected"), batch * count * width * WIDTH[dtype])
         b.end_node()
