@@ -55,7 +55,7 @@ def toy() -> str:
 
 @pytest.fixture(scope="session")
 def make_study(toy: str) -> MakeStudy:
-    """A study of the toy model: trains in no time, at 32 of 48 pixels, and cannot afford ``full``."""
+    """A study of the toy model: trains in no time, at 32 of 48 pixels, and cannot afford ``full`` nor ``checkpoint``."""
 
     def make(**changed: Any) -> Study:
         config = Config(**{"model": toy, "image_size": 48, "batch_size": 4, **changed.pop("config", {})})
@@ -86,7 +86,7 @@ def open_search() -> OpenSearch:
         from bsr_explorer.run import Job
 
         study = open_folder(study, folder, "bsr-explore search")
-        job = Job(data=study.data, fidelity=study.fidelity, weights=study.weights, device="cpu")
+        job = Job(data=study.data, fidelity=study.fidelity, weights=study.weights)
         return Search(study, folder, Space(study), job, sampler)
 
     return open_it

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.config import CHOICES, Config, Fidelity
+from bsr_explorer.cost.peak import Setup
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Last
 
@@ -24,9 +27,31 @@ BSR = "bsr(blocks=(9, 10, 11), keep={})"
         ({"num_classes": -1}, "--num-classes: -1 "),
         ({"batch_size": 2.0}, "--batch-size: 2.0 "),
         ({"batch_size": True}, "--batch-size: True "),
-        ({"precision": "bf16"}, "--precision: unknown value 'bf16'"),
+        (
+            {"precision": "fp16"},
+            "--precision: unknown value 'fp16' (did you mean 'bf16'?); choose from fp32, ",
+        ),
         ({"optimizer": "adam"}, "--optimizer: unknown value 'adam' (did you mean 'adamw'?)"),
-        ({"attention": "flash"}, "--attention: unknown value 'flash'"),
+        ({"attention": "flsh"}, "--attention: unknown value 'flsh' (did you mean 'flash'?)"),
+        ({"implementation": "for"}, "--implementation: unknown value 'for' (did you mean 'foreach'?)"),
+        ({"device": "auto"}, "--device: unknown value 'auto'; choose from cpu, cuda"),
+        ({"device": "tpu"}, "--device: unknown value 'tpu'"),
+        ({"micro_batches": 0}, "--micro-batches: 0 must be a whole number of at least 1"),
+        ({"micro_batches": 2.0}, "--micro-batches: 2.0 must be"),
+        ({"micro_batches": True}, "--micro-batches: True must be"),
+        (
+            {"micro_batches": 5},
+            "--micro-batches: 32 images do not fall into 5 equal parts; choose a divisor of --batch-size",
+        ),
+        ({"micro_batches": 64}, "--micro-batches: 32 images do not fall into 64 equal parts"),
+        ({"set_to_none": 1}, "--set-to-none: 1 must be true or false"),
+        ({"set_to_none": "yes"}, "--set-to-none: 'yes' must be true or false"),
+        (
+            {"attention": "flash"},
+            "--attention: the kernel 'flash' exists on CUDA only; choose fused or math, or --device cuda",
+        ),
+        ({"attention": "efficient"}, "--attention: the kernel 'efficient' exists on CUDA only"),
+        ({"attention": "cudnn"}, "--attention: the kernel 'cudnn' exists on CUDA only"),
         ({"method": "brs"}, "--method: unknown value 'brs' (did you mean 'bsr'?)"),
     ],
 )
@@ -47,9 +72,38 @@ def test_a_method_may_be_given_as_its_expression() -> None:
     assert Config().with_method("full").how == Config(method="full").how
 
 
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key in CHOICES for value in CHOICES[key]])
+def test_what_may_be_chosen_may_be_chosen_on_cuda(key: str, value: str) -> None:
+    config = Config.from_dict({"device": "cuda", key: value})
+    assert getattr(config, key) == value
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 4, 8, 16, 32])
+def test_a_micro_batch_is_its_share_of_the_images(micro_batches: int) -> None:
+    assert Config(micro_batches=micro_batches).micro_batch_size == 32 // micro_batches
+
+
+def test_the_setup_of_the_step_is_the_configurations() -> None:
+    config = Config(
+        batch_size=8,
+        precision="amp_fp16",
+        optimizer="sgd_momentum",
+        implementation="foreach",
+        micro_batches=4,
+        set_to_none=False,
+        device="cuda",
+    )
+    assert config.setup == Setup("sgd_momentum", "foreach", "cuda", 4, set_to_none=False, scaler=True)
+    assert not any(Config(precision=name).setup.scaler for name in ("fp32", "amp_bf16", "bf16"))
+
+
 def test_plain_values_are_read_back() -> None:
     config = Config("vit_t", 64, 3, 2, optimizer="sgd", attention="math", method=Bsr((1,), {0: 0.25}))
     assert Config.from_dict(config.to_dict()) == config
+    other = replace(config, precision="bf16", implementation="fused", micro_batches=2, set_to_none=False)
+    assert Config.from_dict(other.to_dict()) == other
+    assert json.loads(json.dumps(other.to_dict())) == other.to_dict()
+    assert set(other.to_dict()) == {field.name for field in fields(Config)}
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
@@ -81,6 +135,8 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         ({"method": "bsr(blocks=(7, 3))"}, {"method": "bsr(blocks=[3, 7])"}),
         ({"method": "bsr"}, {"method": "bsr(head=True, norm=True)"}),
         ({"method": "linear"}, {"method": "bsr(blocks=(), keep={}, norm=False)"}),
+        ({"method": "full+checkpoint"}, {"method": "checkpoint"}),
+        ({"method": "checkpoint+last(3)"}, {"method": f"{BSR}+checkpoint(blocks={tuple(range(12))})"}),
     ],
 )
 def test_equal_experiments_have_equal_keys(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -96,6 +152,17 @@ def test_equal_experiments_have_equal_keys(one: dict[str, Any], other: dict[str,
         {"batch_size": 31},
         {"optimizer": "sgd"},
         {"attention": "math"},
+        {"precision": "amp_bf16"},
+        {"precision": "amp_fp16"},
+        {"precision": "bf16"},
+        {"optimizer": "adamw_8bit"},
+        {"implementation": "foreach"},
+        {"implementation": "fused"},
+        {"micro_batches": 2},
+        {"set_to_none": False},
+        {"device": "cuda"},
+        {"method": f"{BSR}+checkpoint"},
+        {"method": f"{BSR}+checkpoint(blocks=(3,))"},
         {"method": "last(2)"},
         {"method": "full"},
         {"method": "bsr(blocks=(9, 10, 11), keep={3: 0.5})"},
@@ -105,6 +172,27 @@ def test_equal_experiments_have_equal_keys(one: dict[str, Any], other: dict[str,
 )
 def test_every_change_of_an_experiment_changes_its_key(changed: dict[str, Any]) -> None:
     assert Config(**{"method": BSR, **changed}).key(12) != Config(method=BSR).key(12)
+
+
+def test_every_field_has_a_part_in_the_key() -> None:
+    """A field that is added later has its place among the changes above."""
+    changes: dict[str, Any] = {
+        "model": "deit_t",
+        "image_size": 208,
+        "num_classes": 11,
+        "batch_size": 31,
+        "precision": "bf16",
+        "optimizer": "sgd",
+        "attention": "math",
+        "method": "full",
+        "implementation": "fused",
+        "micro_batches": 2,
+        "set_to_none": False,
+        "device": "cuda",
+    }
+    assert set(changes) == {field.name for field in fields(Config)}
+    keys = {Config(**{key: value}).key(12) for key, value in changes.items()} | {Config().key(12)}
+    assert len(keys) == len(changes) + 1
 
 
 def test_the_last_blocks_depend_on_the_depth() -> None:
@@ -126,7 +214,9 @@ def test_a_key_is_the_same_in_any_process() -> None:
     assert keys == {Config().key(12)}
 
 
-@pytest.mark.parametrize("method", ["full", "linear", "last(3)", "bitfit", "bsr(keep={3: 1})"])
+@pytest.mark.parametrize(
+    "method", ["full", "linear", "last(3)", "bitfit", "bsr(keep={3: 1})", "checkpoint+full"]
+)
 def test_the_canonical_form_of_a_canonical_form_is_itself(method: str) -> None:
     once = Config("deit_t", method=method).canonical(12)
     assert once.canonical(12) == once

@@ -1,17 +1,32 @@
-"""From a configuration to numbers: a head alone, by hand; what a budget counts; and no torch on the way."""
+"""From a configuration to numbers: a head alone, by hand; what a budget counts and holds; and no torch on the way."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from bsr_explorer import prediction as module
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.prediction import counted_bytes, geometry_of, predict, tape_of
+from bsr_explorer.prediction import (
+    MOST_IMAGES,
+    counted_bytes,
+    geometry_of,
+    largest_batch,
+    predict,
+    published_tape,
+    tape_of,
+)
+from bsr_explorer.store.study import COUNTS
 
+BSR = "bsr(blocks=(1, 3), keep={1: 0.5, 2: 0.5}, fuse=True)"
 PROBE = Config("deit_t", image_size=64, num_classes=10, batch_size=2, method="linear")
 
 
@@ -40,12 +55,26 @@ def test_a_heads_backward_is_its_weights_gradient(probe: Ledger) -> None:
     assert probe.flops_of("backward") == 2 * 2 * 192 * 10
 
 
-def test_a_predicted_peak_is_called_an_estimate(probe: Ledger) -> None:
-    assert probe.peak_is == "estimate"
+def test_a_predicted_peak_says_when_it_is_and_what_is_alive(probe: Ledger) -> None:
+    assert probe.peak_is == "predicted"
+    assert probe.peak is not None
+    assert probe.peak.bytes == probe.peak_bytes == sum(probe.peak.alive.values())
+    assert probe.peak.phase == "forward"
+    assert probe.peak.alive["parameter"] == probe.parameter_bytes
+    assert probe.peak.alive["input"] == probe.input_bytes
+    assert probe.peak.alive["optimizer"] == probe.optimizer_bytes
+    assert "gradient" not in probe.peak.alive
+
+
+@pytest.mark.parametrize("method", ["full", "bsr", "last(k=3)", "checkpoint"])
+def test_a_peak_holds_what_stands_and_not_all_that_is_held(method: str) -> None:
+    predicted = predict(replace(PROBE, method=method, batch_size=16))
+    stands = predicted.parameter_bytes + predicted.optimizer_bytes + predicted.input_bytes
+    assert stands < predicted.peak_bytes < 2 * predicted.held_bytes
 
 
 def test_a_budget_counts_one_of_three_things(probe: Ledger) -> None:
-    assert counted_bytes(PROBE, "peak") == probe.held_bytes
+    assert counted_bytes(PROBE, "peak") == probe.peak_bytes
     assert counted_bytes(PROBE, "saved") == probe.saved_bytes
     inputs_of_norm_and_head = 2 * (17 + 1) * 192 * 4
     trained = 10 * 192 + 10
@@ -64,6 +93,116 @@ def test_the_tape_takes_batch_and_attention_from_the_configuration() -> None:
     assert tape.op("blocks.0.attn", "attention").attrs["path"] == "math"
 
 
+@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+def test_the_tape_is_of_one_micro_batch(micro_batches: int) -> None:
+    config = Config("deit_t", image_size=64, batch_size=4, micro_batches=micro_batches)
+    assert tape_of(config).tensors["images"].shape[0] == 4 // micro_batches
+    assert published_tape(config).tensors["images"].shape[0] == 4
+
+
+@pytest.mark.parametrize("changes", [{"micro_batches": 2}, {"precision": "bf16"}, {"precision": "amp_fp16"}])
+def test_the_published_rule_counts_all_images_in_4_bytes(changes: dict[str, Any]) -> None:
+    assert counted_bytes(replace(PROBE, **changes), "published") == counted_bytes(PROBE, "published")
+
+
+def test_micro_batches_compute_as_much_and_save_less() -> None:
+    whole, parts = (predict(replace(PROBE, batch_size=8, micro_batches=n, method="full")) for n in (1, 4))
+    assert (parts.train_flops, parts.forward_flops) == (whole.train_flops, whole.forward_flops)
+    assert parts.input_bytes == whole.input_bytes
+    assert parts.saved_bytes < 0.3 * whole.saved_bytes
+
+
+def test_16_bits_halve_what_is_all_in_them() -> None:
+    wide, narrow = (predict(replace(PROBE, precision=name, method="full")) for name in ("fp32", "bf16"))
+    assert 2 * narrow.parameter_bytes == wide.parameter_bytes
+    assert 2 * narrow.gradient_bytes == wide.gradient_bytes
+    assert narrow.train_flops == wide.train_flops
+    mixed = predict(replace(PROBE, precision="amp_bf16", method="full"))
+    assert (mixed.parameter_bytes, mixed.optimizer_bytes) == (wide.parameter_bytes, wide.optimizer_bytes)
+
+
+# --- the largest batch ----------------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_the_largest_batch_fits_and_the_next_does_not(toy: str, draw: st.DataObject) -> None:
+    micro_batches = draw.draw(st.sampled_from([1, 2, 3]))
+    config = Config(
+        toy,
+        image_size=32,
+        batch_size=micro_batches,
+        micro_batches=micro_batches,
+        method=draw.draw(st.sampled_from(["full", "linear", BSR, "last(k=2)+checkpoint", "bitfit"])),
+        optimizer=draw.draw(st.sampled_from(["adamw", "sgd"])),
+        precision=draw.draw(st.sampled_from(["fp32", "amp_bf16"])),
+        device=draw.draw(st.sampled_from(["cpu", "cuda"])),
+    )
+    counts = draw.draw(st.sampled_from(sorted(COUNTS)))
+    least = counted_bytes(config, counts)
+    budget = draw.draw(st.one_of(st.integers(least - 2, least + 2), st.integers(1, 10**8)))
+    found = largest_batch(config, budget, counts)
+
+    def size(batch: int) -> int:
+        return counted_bytes(replace(config, batch_size=batch), counts)
+
+    assert found % config.micro_batches == 0
+    assert size(found + config.micro_batches) > budget
+    assert not found or size(found) <= budget
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_the_largest_batch_is_exact_to_the_byte(counts: str) -> None:
+    config = replace(PROBE, method="bsr", batch_size=1)
+    size = counted_bytes(replace(config, batch_size=37), counts)
+    assert [largest_batch(config, size + more, counts) for more in (-1, 0, 1)] == [36, 37, 37]
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_where_not_one_image_fits_the_largest_batch_is_0(counts: str) -> None:
+    least = counted_bytes(replace(PROBE, batch_size=1), counts)
+    assert largest_batch(PROBE, least - 1, counts) == 0
+    assert largest_batch(PROBE, least, counts) >= 1
+
+
+def test_where_not_one_image_a_micro_batch_fits_the_largest_batch_is_0() -> None:
+    config = replace(PROBE, batch_size=4, micro_batches=4)
+    least = predict(config).peak_bytes
+    assert largest_batch(config, least - 1) == 0
+    assert largest_batch(config, least) % 4 == 0
+
+
+def test_the_batch_of_the_configuration_does_not_matter() -> None:
+    assert len({largest_batch(replace(PROBE, batch_size=size), 10**8) for size in (1, 7, 500)}) == 1
+
+
+def test_more_memory_never_holds_fewer_images() -> None:
+    found = [largest_batch(replace(PROBE, method="full"), budget) for budget in range(10**8, 10**9, 10**8)]
+    assert found == sorted(found)
+    assert found[-1] > found[0] > 0
+
+
+def test_what_seems_unlimited_has_an_end() -> None:
+    assert largest_batch(PROBE, 10**18) >= MOST_IMAGES
+
+
+def test_only_few_sizes_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def watched(config: Config, counts: str) -> int:
+        asked.append(config.batch_size)
+        return counted_bytes(config, counts)
+
+    monkeypatch.setattr(module, "counted_bytes", watched)
+    for method in ("full", "linear", "bsr", "checkpoint"):
+        asked.clear()
+        assert largest_batch(Config("deit_s", method=method), 20 * 10**9) > 100
+        assert len(asked) < 12
+
+
+# --- what is refused, and what it takes -----------------------------------------------------------------
+
+
 def test_a_method_that_does_not_fit_is_refused() -> None:
     with pytest.raises(UserError, match="block 12 is out of range"):
         predict(Config("deit_t", image_size=64, method="bsr(blocks=(12,))"))
@@ -71,6 +210,7 @@ def test_a_method_that_does_not_fit_is_refused() -> None:
 
 def test_everything_but_the_geometry_starts_without_torch() -> None:
     modules = """bsr_explorer bsr_explorer.cost.grid bsr_explorer.cost.peak bsr_explorer.cost.published
+        bsr_explorer.cost.memory bsr_explorer.cost.optimizers bsr_explorer.models.lowering
         bsr_explorer.cost.rules bsr_explorer.cost.step bsr_explorer.config bsr_explorer.ledger
         bsr_explorer.methods bsr_explorer.models.geometry bsr_explorer.models.names bsr_explorer.models.vit
         bsr_explorer.prediction bsr_explorer.report.report bsr_explorer.store.provenance

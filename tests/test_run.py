@@ -14,10 +14,12 @@ from bsr_explorer import run as run_module
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import predict
-from bsr_explorer.run import Job, build, fine_tune, load_data, pick_device
+from bsr_explorer.run import Job, build, device_of, fine_tune, load_data, measure, pick_device
 from bsr_explorer.store.records import Record
+from bsr_explorer.train import data
 from bsr_explorer.train.data import ImageSplit
 from bsr_explorer.train.recipes import HALF, IMAGENET, RECIPES
+from bsr_explorer.train.step import Step
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -27,7 +29,7 @@ PROXY = Fidelity(image_size=32, train_size=20, val_size=20, epochs=1)
 
 
 def tune(config: Config = CONFIG, fidelity: Fidelity = PROXY, **options: Any) -> Record:
-    return fine_tune(config, "digits", fidelity, **{"weights": "random", "device": "cpu", **options})
+    return fine_tune(config, "digits", fidelity, **{"weights": "random", **options})
 
 
 def change_recipe(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
@@ -101,20 +103,86 @@ def test_the_fidelity_of_the_record_leaves_no_epochs_or_size_open() -> None:
 @pytest.mark.parametrize("method", ["full", "linear", "bitfit", "last(k=2)", BSR])
 def test_saved_bytes_are_measured_as_predicted_at_the_size_trained(method: str) -> None:
     config = CONFIG.with_method(method)
-    record = tune(config)
+    measured = tune(config).measured
     trained = predict(PROXY.at(config))
-    assert record.measured == {
-        "image_size": 32,
-        "batch_size": 4,
-        "saved_bytes": trained.saved_bytes,
-        "predicted_saved_bytes": trained.saved_bytes,
-    }
+    assert measured is not None
+    assert (measured["image_size"], measured["batch_size"]) == (32, 4)
+    assert measured["saved_bytes"] == measured["predicted_saved_bytes"] == trained.saved_bytes
 
 
-def test_saved_bytes_of_a_real_model_are_measured_as_predicted() -> None:
-    record = tune(replace(CONFIG, model="deit_t", method="bsr"), replace(PROXY, train_size=10))
-    assert record.measured is not None
-    assert record.measured["saved_bytes"] == record.measured["predicted_saved_bytes"] > 0
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "amp_bf16"},
+        {"precision": "amp_fp16"},
+        {"precision": "bf16"},
+        {"micro_batches": 2},
+        {"micro_batches": 2, "precision": "amp_fp16", "method": "full"},
+        {"set_to_none": False},
+        {"optimizer": "adamw_8bit"},
+        {"optimizer": "adamw_8bit", "precision": "bf16", "micro_batches": 2},
+        {"implementation": "foreach"},
+        {"implementation": "fused"},
+        {"attention": "math"},
+        {"method": f"{BSR}+checkpoint"},
+        {"method": "full"},
+        {"method": "linear"},
+    ],
+    ids=str,
+)
+def test_a_run_is_measured_as_predicted_however_it_runs(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    change_recipe(monkeypatch, layer_decay=1.0, head_lr_scale=1.0)  # the two groups that are predicted
+    config = replace(CONFIG, **changes)
+    record, trained = tune(config), predict(PROXY.at(config))
+    measured = record.measured
+    assert (record.status, record.images_trained) == ("finished", 20)
+    assert measured is not None
+    assert measured["saved_bytes"] == measured["predicted_saved_bytes"] == trained.saved_bytes
+    assert measured["predicted_peak_bytes"] == trained.peak_bytes
+    assert measured["peak_bytes"] == pytest.approx(trained.peak_bytes, rel=1e-3)
+    assert measured["scratch_bytes"] >= 0
+
+
+def test_a_real_model_is_measured_as_predicted() -> None:
+    measured = tune(replace(CONFIG, model="deit_t", method="bsr"), replace(PROXY, train_size=10)).measured
+    assert measured is not None
+    assert measured["saved_bytes"] == measured["predicted_saved_bytes"] > 0
+    assert measured["peak_bytes"] == pytest.approx(measured["predicted_peak_bytes"], rel=1e-4)
+
+
+def test_the_peak_is_that_of_a_step_that_updates_after_another_that_did(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A gradient scaler begins by skipping steps, and Adam's state is there from the first update on."""
+    skipped: list[bool] = []
+    step = Step.__call__
+
+    def watched(self: Step, images: Any, labels: Any) -> float:
+        value = step(self, images, labels)
+        skipped.append(self.skipped)
+        return value
+
+    monkeypatch.setattr(Step, "__call__", watched)
+    config = replace(CONFIG, precision="amp_fp16", method="full")
+    measured = tune(config).measured
+    assert skipped[:2] == [True, False]
+    assert measured is not None
+    assert measured["peak_bytes"] == pytest.approx(predict(PROXY.at(config)).peak_bytes, rel=1e-3)
+
+
+def test_measuring_changes_nothing_that_is_trained(monkeypatch: pytest.MonkeyPatch, record: Record) -> None:
+    monkeypatch.setattr(run_module, "_Watched", Unwatched)
+    plain = tune(seed=3)
+    assert (plain.losses, plain.accuracy) == (record.losses, record.accuracy)
+
+
+class Unwatched(Step):
+    """A step that measures nothing."""
+
+    def account(self, actual: Config) -> None:
+        """Nothing."""
 
 
 def test_memory_is_predicted_at_the_size_of_the_configuration(record: Record) -> None:
@@ -124,9 +192,45 @@ def test_memory_is_predicted_at_the_size_of_the_configuration(record: Record) ->
 
 
 def test_saved_bytes_agree_with_fewer_images_than_a_batch() -> None:
-    record = tune(replace(CONFIG, batch_size=32))  # 20 training images
+    measured = tune(replace(CONFIG, batch_size=32)).measured  # 20 training images
+    assert measured is not None
+    assert measured["batch_size"] == 20
+    assert measured["saved_bytes"] == measured["predicted_saved_bytes"]
+    assert "peak_bytes" not in measured  # which is that of a whole batch, and of a second step
+
+
+@pytest.mark.parametrize("micro_batches", [8, 32])
+def test_fewer_images_than_a_batch_are_trained_on_in_micro_batches(micro_batches: int) -> None:
+    record = tune(replace(CONFIG, batch_size=64, micro_batches=micro_batches))
+    assert (record.status, record.images_trained) == ("finished", 20)
     assert record.measured is not None
     assert record.measured["saved_bytes"] == record.measured["predicted_saved_bytes"]
+
+
+# --- number formats and micro-batches -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "amp_bf16"},
+        {"precision": "amp_fp16"},
+        {"precision": "bf16"},
+        {"optimizer": "adamw_8bit"},
+    ],
+    ids=str,
+)
+def test_it_learns_much_the_same_however_it_runs(record: Record, changes: dict[str, Any]) -> None:
+    other = tune(replace(CONFIG, **changes), seed=3)
+    assert other.losses == pytest.approx(record.losses, rel=0.05)
+    assert other.config == {**record.config, **changes}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"micro_batches": 4}, {"set_to_none": False}, {"implementation": "foreach"}]
+)
+def test_the_losses_are_the_same_but_for_rounding(record: Record, changes: dict[str, Any]) -> None:
+    assert tune(replace(CONFIG, **changes), seed=3).losses == pytest.approx(record.losses, rel=1e-4)
 
 
 # --- divergence -----------------------------------------------------------------------------------------
@@ -142,6 +246,7 @@ def test_divergence_is_a_result(monkeypatch: pytest.MonkeyPatch, test: bool) -> 
     assert record.test_accuracy is None
     assert record.images_trained == 4
     assert record.measured is not None  # the first step was good
+    assert "peak_bytes" not in record.measured
     assert Record.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 
@@ -185,7 +290,6 @@ def test_a_recipe_of_steps_trains_that_many(monkeypatch: pytest.MonkeyPatch) -> 
         CONFIG,
         fidelity=replace(PROXY, epochs=None),
         weights="random",
-        device="cpu",
         progress=lambda done, total, loss: steps.append(total - done),
     )
     assert steps == [6, 5, 4, 3, 2, 1, 0]
@@ -206,16 +310,34 @@ def test_a_recipe_of_another_optimiser_is_refused() -> None:
         tune(replace(CONFIG, optimizer="sgd"))
 
 
-@pytest.mark.parametrize("device", ["tpu", "cuda"])
-def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match=r"--device: .*choose"):
-        pick_device(device)
+def test_a_recipe_takes_its_optimiser_in_8_bits() -> None:
+    assert tune(replace(CONFIG, optimizer="adamw_8bit")).config["optimizer"] == "adamw_8bit"
 
 
-def test_auto_is_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(UserError, match="--device: unknown device 'tpu'; choose auto, cpu or cuda"):
+        pick_device("tpu")
+
+
+def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device("auto") == torch.device("cpu")
+    config = replace(CONFIG, device="cuda")
+    for refusing in (device_of, measure, tune):
+        with pytest.raises(UserError, match="--device: no CUDA device is available here; choose cpu or auto"):
+            refusing(config)
+    assert predict(config).peak_bytes > 0
+
+
+@pytest.mark.parametrize(("there", "device"), [(False, "cpu"), (True, "cuda")])
+def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch, there: bool, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert pick_device("auto") == device
+    assert [pick_device(name) for name in ("cpu", "cuda")] == ["cpu", "cuda"]
+
+
+def test_the_device_is_the_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [device_of(replace(CONFIG, device=name)).type for name in ("cpu", "cuda")] == ["cpu", "cuda"]
 
 
 # --- build and load -------------------------------------------------------------------------------------
@@ -231,9 +353,9 @@ def test_build_applies_the_method() -> None:
 
 
 def test_build_depends_on_the_seed_alone() -> None:
-    one, same, other = build(CONFIG, seed=1), build(CONFIG, seed=1), build(CONFIG, seed=2)
-    assert torch.equal(one.head.weight, same.head.weight)
-    assert not torch.equal(one.patch_embed.proj.weight, other.patch_embed.proj.weight)
+    one, same, other = (build(CONFIG, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(one["head.weight"], same["head.weight"])
+    assert not torch.equal(one["patch_embed.proj.weight"], other["patch_embed.proj.weight"])
 
 
 @pytest.mark.parametrize(
@@ -250,11 +372,10 @@ def test_images_are_normalised_as_the_weights_were_trained(
     monkeypatch: pytest.MonkeyPatch, model: str, optimizer: str, weights: str, recipe: str, expected: Any
 ) -> None:
     asked: dict[str, Any] = {}
-    load_splits = run_module.load_splits
 
-    def watched(data: str, **options: Any) -> Any:
+    def watched(name: str, **options: Any) -> Any:
         asked.update(options)
-        return load_splits(data, **options)
+        return data.load_splits(name, **options)
 
     monkeypatch.setattr(run_module, "load_splits", watched)
     config = Config(model=model, image_size=48, optimizer=optimizer)

@@ -10,6 +10,7 @@ from typing import IO, Any, cast
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from bsr_explorer.methods import tokens
@@ -124,7 +125,23 @@ def offload_block(model: nn.Module, block: int) -> None:
 
 
 def use_attention_path(model: nn.Module, path: str) -> None:
-    """Let every attention layer run ``fused`` (one kernel) or ``math`` (explicit softmax)."""
+    """Let every attention layer run ``math`` (explicit softmax), ``fused`` (the kernel that torch picks), or
+    a CUDA kernel by its name: ``flash``, ``efficient`` or ``cudnn``."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):
-            cast(Any, module).fused_attn = path == "fused"
+            layer = cast(Any, module)
+            layer.fused_attn = path != "math"
+            if path in _KERNELS:
+                layer.forward = partial(_with_kernel, _KERNELS[path], layer.forward)
+
+
+_KERNELS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
+
+
+def _with_kernel(kernel: SDPBackend, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with sdpa_kernel(kernel):
+        return forward(*args, **kwargs)

@@ -90,9 +90,20 @@ Refused = Callable[..., str]
         ("--image-size", "-16", "-16 must be"),
         ("--batch-size", "0", "0 must be"),
         ("--num-classes", "-1", "-1 must be"),
-        ("--precision", "bf16", "unknown value 'bf16'; choose from fp32"),
+        ("--precision", "bf61", "unknown value 'bf61' (did you mean 'bf16'?); choose from fp32, amp_bf16, "),
+        (
+            "--implementation",
+            "for",
+            "unknown value 'for' (did you mean 'foreach'?); choose from auto, loop, ",
+        ),
+        ("--micro-batches", "3", "4 images do not fall into 3 equal parts; choose a divisor of --batch-size"),
+        ("--micro-batches", "0", "0 must be a whole number of at least 1"),
+        ("--device", "tpu", "unknown device 'tpu'; choose auto, cpu or cuda"),
+        ("--method", "checkpoint(blocks=(4,))", "checkpoint(blocks=…): block 4 is out of range"),
+        ("--method", "checkpoint+bsr+checkpoint", "checkpoint stands twice in bsr("),
         ("--optimizer", "adam", "unknown value 'adam' (did you mean 'adamw'?)"),
-        ("--attention", "flash", "unknown value 'flash'"),
+        ("--attention", "flsh", "unknown value 'flsh' (did you mean 'flash'?)"),
+        ("--attention", "flash", "the kernel 'flash' exists on CUDA only; choose fused or math, or --device"),
         ("--accounting", "peek", "unknown value 'peek' (did you mean 'peak'?)"),
         ("--method", "brs", "unknown value 'brs' (did you mean 'bsr'?)"),
         ("--method", "bsr(blocks=(4,), keep={})", "block 4 is out of range; the model has 4 blocks, 0 to 3"),
@@ -125,10 +136,66 @@ def test_a_configuration_that_cannot_be_is_refused(
     assert words in line
 
 
+@pytest.fixture
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("no_cuda")
 def test_measuring_on_what_is_not_here_is_refused(refused: Refused) -> None:
     assert "--device: unknown device 'tpu'; choose auto, cpu or cuda" in refused(
         *PROFILE, "--measure", "--device", "tpu"
     )
+    assert "--device: no CUDA device is available here; choose cpu or auto" in refused(
+        *PROFILE, "--measure", "--device", "cuda"
+    )
+
+
+# --- what has no largest batch --------------------------------------------------------------------------
+
+MAX_BATCH = (
+    "max-batch",
+    "--model",
+    "toy",
+    "--image-size",
+    "48",
+    "--budget",
+    "2MB",
+    "--method",
+    "full, linear",
+)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--model", "deit_x", "unknown model 'deit_x'"),
+        ("--budget", "2G", "'2G' has no unit that says its size: 'G'; write one of B, KB, MB, GB"),
+        ("--budget", "0MB", "'0MB' is no memory at all"),
+        (
+            "--budget-counts",
+            "held",
+            "unknown value 'held' (did you mean 'published'?); choose from peak, saved",
+        ),
+        ("--image-size", "50", "50 is not a positive multiple of the patch of toy, 16 pixels"),
+        ("--num-classes", "0", "0 must be a whole number of at least 1"),
+        ("--micro-batches", "0", "0 must be a whole number of at least 1"),
+        ("--precision", "fp61", "unknown value 'fp61'"),
+        ("--optimizer", "adam", "unknown value 'adam' (did you mean 'adamw'?)"),
+        ("--attention", "cudnn", "the kernel 'cudnn' exists on CUDA only"),
+        ("--implementation", "for", "unknown value 'for' (did you mean 'foreach'?)"),
+        ("--device", "tpu", "unknown device 'tpu'"),
+        ("--method", "full, brs", "unknown value 'brs' (did you mean 'bsr'?)"),
+        ("--method", "full, last(k=5)", "last(k=5): the model has 4 blocks"),
+        ("--method", "full, bsr(", "cannot read 'full, bsr('"),
+        ("--method", "", "cannot read ''"),
+        ("--method", "full, linear, full", "full stands twice; name each method once"),
+    ],
+)
+def test_what_has_no_largest_batch_is_refused(refused: Refused, flag: str, value: str, words: str) -> None:
+    line = refused(*MAX_BATCH, flag, value)
+    assert flag in line
+    assert words in line
 
 
 # --- what a search cannot be ----------------------------------------------------------------------------
@@ -146,7 +213,7 @@ def test_measuring_on_what_is_not_here_is_refused(refused: Refused) -> None:
         (
             "--budget",
             "400KB",
-            "400KB is less than the smallest configuration needs, 0.4 MB (0.4 MiB) at batch 4",
+            "400KB is less than the smallest configuration needs, 0.5 MB (0.5 MiB) at batch 4 counting peak",
         ),
         ("--budget-counts", "held", "unknown value 'held' (did you mean 'published'?); choose from peak"),
         ("--data", "didgits", "'didgits' is neither a data set nor a folder (did you mean 'digits'?)"),
@@ -155,8 +222,18 @@ def test_measuring_on_what_is_not_here_is_refused(refused: Refused) -> None:
         ("--data", "empty", "'empty' has no folders of classes"),
         ("--data", "cifar10", "cifar10 is not in"),
         ("--image-size", "50", "50 is not a positive multiple"),
-        ("--batch-size", "0", "0 must be"),
-        ("--attention", "flash", "unknown value 'flash'"),
+        ("--batch-size", "0", "'0' must be a whole number of at least 1, or several, such as 16,32,64"),
+        ("--batch-size", "-4", "'-4' must be a whole number of at least 1, or several"),
+        ("--batch-size", "4,,8", "'4,,8' must be a whole number of at least 1, or several"),
+        ("--batch-size", "4,0", "'4,0' must be a whole number of at least 1, or several"),
+        ("--batch-size", "4;8", "'4;8' must be a whole number of at least 1, or several"),
+        ("--batch-size", "4, 8, 4", "(4, 8, 4) names a size twice; name each once"),
+        ("--micro-batches", "3", "4 images do not fall into 3 equal parts"),
+        ("--precision", "bf61", "unknown value 'bf61' (did you mean 'bf16'?)"),
+        ("--optimizer", "sgd", "'sgd' does not go with --recipe short, which uses 'adamw'"),
+        ("--attention", "flsh", "unknown value 'flsh' (did you mean 'flash'?)"),
+        ("--attention", "flash", "the kernel 'flash' exists on CUDA only"),
+        ("--device", "cuda", "no CUDA device is available here; choose cpu or auto"),
         ("--recipe", "shrot", "unknown value 'shrot' (did you mean 'short'?)"),
         ("--weights", "hbu", "unknown value 'hbu' (did you mean 'hub'?)"),
         ("--weights", "none.pth", "there is no file 'none.pth'"),
@@ -182,6 +259,7 @@ def test_measuring_on_what_is_not_here_is_refused(refused: Refused) -> None:
         pytest.param("--proxy-size", "0", "0 must be"),
     ],
 )
+@pytest.mark.usefixtures("no_cuda")
 def test_a_search_that_cannot_be_is_refused(
     refused: Refused, tmp_path: Path, flag: str, value: str, words: str
 ) -> None:
@@ -207,6 +285,16 @@ def test_without_a_hub_the_choices_are_listed(
     assert f"--weights {weights}: " in line
     assert ("HF_HUB_OFFLINE is set" if offline else "the model hub cannot be reached") in line
     assert re.search(r"choose a checkpoint file \(\.safetensors, .*\bor random$", line.strip())
+
+
+def test_batch_sizes_that_do_not_all_fall_into_micro_batches_are_refused(refused: Refused) -> None:
+    line = refused(*SEARCH, "--batch-size", "4,6", "--micro-batches", "4")
+    assert "--micro-batches: 6 images do not fall into 4 equal parts" in line
+
+
+def test_the_least_that_is_needed_is_that_of_the_smallest_batch(refused: Refused) -> None:
+    line = refused(*SEARCH, "--batch-size", "64,1", "--budget", "200KB")
+    assert re.search(r"needs, 0\.\d MB .* at batch 1 counting peak", line)
 
 
 def test_what_is_cheap_to_check_is_checked_first(refused: Refused, tmp_path: Path) -> None:
@@ -241,6 +329,9 @@ def test_a_folder_that_cannot_be_written_is_refused(
     [
         (("--budget", "1300KB"), "budget.bytes: '1400KB' → '1300KB'"),
         (("--batch-size", "8"), "config.batch_size: 4 → 8"),
+        (("--batch-size", "4,8"), "space.batch_sizes: [] → [4, 8]"),
+        (("--precision", "amp_bf16"), "config.precision: 'fp32' → 'amp_bf16'"),
+        (("--micro-batches", "2"), "config.micro_batches: 1 → 2"),
         (("--seed", "1"), "study.seed: 0 → 1"),
         (("--epochs", "2", "--train-size", "30"), "fidelity.train_size: 20 → 30; fidelity.epochs: 1 → 2"),
     ],
@@ -296,6 +387,11 @@ def write(study: Study, path: Path, table: str, key: str, value: Any) -> Path:
         ("config", "num_classes", 7, "--num-classes: the configuration has 7 classes and digits has 10"),
         ("config", "model", "toyy", "--model: unknown model 'toyy'"),
         ("config", "optimizer", "sgd", "--optimizer: 'sgd' does not go with --recipe short"),
+        ("config", "micro_batches", 3, "--micro-batches: 4 images do not fall into 3 equal parts"),
+        ("config", "device", "auto", "--device: unknown value 'auto'; choose from cpu, cuda"),
+        ("config", "device", "cuda", "--device: no CUDA device is available here"),
+        ("space", "batch_sizes", [4, 0], "--batch-size: 0 is no number of images"),
+        ("space", "batch_sizes", [4, 4], "--batch-size: (4, 4) names a size twice"),
         ("data", "name", "none", "--data: 'none' is neither"),
         ("data", "weights", "none.pth", "--weights: there is no file 'none.pth'"),
         ("fidelity", "recipe", "shrot", "--recipe: unknown value 'shrot'"),
@@ -305,6 +401,7 @@ def write(study: Study, path: Path, table: str, key: str, value: Any) -> Path:
         ("space", "keep", [2.0], "[space] keep: 2.0 is no keep rate"),
     ],
 )
+@pytest.mark.usefixtures("no_cuda")
 def test_a_study_that_cannot_be_is_refused(
     refused: Refused, make_study: MakeStudy, tmp_path: Path, table: str, key: str, value: Any, words: str
 ) -> None:
@@ -325,6 +422,10 @@ def test_a_study_that_cannot_be_is_refused(
         ("space", "max_blocks", 2.5),
         ("space", "drop_at", 3),
         ("space", "drop_at", ["3"]),
+        ("space", "batch_sizes", 4),
+        ("space", "batch_sizes", ["4"]),
+        ("config", "micro_batches", "1"),
+        ("config", "set_to_none", "yes"),
         ("space", "keep", 0.5),
         ("space", "start", "full"),
         ("space", "start", [3]),

@@ -16,7 +16,7 @@ from bsr_explorer.version import __version__
 
 Cli = Callable[..., Any]
 
-COMMANDS = ("profile", "search", "report", "list")
+COMMANDS = ("profile", "max-batch", "search", "report", "list")
 
 
 # --- help and version -----------------------------------------------------------------------------------
@@ -73,6 +73,7 @@ def test_nothing_asked_is_answered_with_help(cli: Cli) -> None:
         (["search", "--no-such-flag"], "--no-such-flag"),
         (["search", "--trials", "abc"], "--trials"),
         (["search", "--batch-size", "1.5"], "--batch-size"),
+        (["max-batch", "--micro-batches", "1.5"], "--micro-batches"),
         (["report"], "STUDY"),
     ],
 )
@@ -139,6 +140,7 @@ def imported_by(*arguments: str | Path) -> set[str]:
     [
         *(["--help"], ["--version"], ["search", "--help"], ["profile", "--help"]),
         *(["list", kind] for kind in ("models", "methods", "datasets")),
+        *(["max-batch", "--budget", "1GB"], ["profile", "--device", "cuda", "--precision", "amp_fp16"]),
     ],
     ids=" ".join,
 )

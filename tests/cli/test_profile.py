@@ -70,7 +70,13 @@ def test_blocks_and_kinds_add_up(cli: Cli) -> None:
     assert sum(block.get("train_flops", 0) for block in said["by_block"].values()) == said["train_flops"]
     assert said["by_kind"]["saved"] == said["saved_bytes"]
     held = ("saved", "parameter", "gradient", "optimizer", "input")
-    assert sum(said["by_kind"][kind] for kind in held) == said["total_bytes"] == said["held_bytes"]
+    assert sum(said["by_kind"][kind] for kind in held) == said["held_bytes"]
+    assert (
+        said["total_bytes"]
+        == said["peak_bytes"]
+        == said["peak"]["bytes"]
+        == sum(said["peak"]["alive"].values())
+    )
 
 
 # --- measured -------------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ def test_the_front_is_shown_and_every_file_is_named(cli: Cli, study_folder: Path
     named = [Path(line) for line in lines[lines.index("Written:") + 1 :]]
     assert {path.name for path in named} == {
         *("report.md", "front.csv", "trials.csv", "front.png", "front.pdf"),
-        *("memory_by_block.png", "memory_by_block.pdf", "study.toml", "study.db", "records"),
+        *("memory_by_block.png", "memory_by_block.pdf", "calibration.png", "calibration.pdf"),
+        *("study.toml", "study.db", "records"),
     }
     assert all(path.exists() for path in named)
 

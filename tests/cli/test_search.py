@@ -59,7 +59,7 @@ def test_a_search_shows_its_front_and_names_its_files(cli: Cli) -> None:
     folder = Path("reports") / NAME
     assert len(read_records(folder)) == 3
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
-    assert lines[0].startswith(f"{NAME}: 850 configurations of toy at 48 px, batch 4, from 0.4 MB (0.4 MiB)")
+    assert lines[0].startswith(f"{NAME}: 851 configurations of toy at 48 px, batch 4, from 0.5 MB (0.5 MiB)")
     assert any(line.startswith("Recommended: ") for line in lines)
     assert "(a proxy: memory is counted at 48 px)" in " ".join(lines)
     written = [Path(line) for line in lines[lines.index("Written:") + 1 :]]
@@ -132,7 +132,7 @@ def test_a_dry_run_trains_and_writes_nothing(quick: Cli, tmp_path: Path) -> None
     done = quick(*FLAGS, "--dry-run")
     assert (done.code, list(tmp_path.iterdir())) == (0, [])
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
-    assert {"configurations 850", "budget 1400KB = 1.4 MB (1.3 MiB)"} <= set(lines)
+    assert {"configurations 851", "budget 1400KB = 1.4 MB (1.3 MiB)"} <= set(lines)
     assert "trials 12: 20 images, 1 epochs, 32 px" in lines
     assert "does not fit" in next(line for line in done.out.splitlines() if line.startswith("full"))
     assert "fits" in next(line for line in done.out.splitlines() if line.startswith("linear"))

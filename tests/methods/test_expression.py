@@ -10,7 +10,17 @@ import pytest
 from torch import nn
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods import METHODS, BitFit, Bsr, Full, Last, parse_method
+from bsr_explorer.methods import (
+    METHODS,
+    BitFit,
+    Bsr,
+    Checkpoint,
+    Full,
+    Last,
+    Linear,
+    parse_method,
+    parse_methods,
+)
 from bsr_explorer.methods.base import Composed, Method
 from bsr_explorer.methods.expression import parse
 from bsr_explorer.tape import Tape
@@ -64,9 +74,9 @@ def test_expressions_are_read(text: str, method: Method) -> None:
 
 def test_a_plus_composes_in_order() -> None:
     methods: dict[str, type[Method]] = {**METHODS, "quantised": Quantised}
-    method = parse("quantised(4) + last(2) + quantised", methods)
+    method = parse("quantised(4) + last(2) + checkpoint", methods)
     assert isinstance(method, Composed)
-    assert method.parts == (Quantised(4), Last(2), Quantised(8))
+    assert method.parts == (Quantised(4), Last(2), Checkpoint())
     assert parse(str(method), methods) == method
 
 
@@ -91,7 +101,7 @@ def test_what_is_no_expression_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["1", "'bsr'", "-bsr", "bsr.x", "bsr()()", "bsr*2", "bsr-full", "lambda: 0"])
 def test_what_is_no_name_of_a_method_is_refused_at_its_column(text: str) -> None:
-    assert "at column 1: expected the name of a method (full, linear, last, bitfit, bsr)" in _refusal(text)
+    assert f"at column 1: expected the name of a method ({', '.join(METHODS)})" in _refusal(text)
 
 
 def test_the_second_of_two_methods_is_named_by_its_own_column() -> None:
@@ -166,3 +176,52 @@ def test_an_expression_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [True, 0, -1, 1.5, "2", None, (1,)])
 def test_arguments_are_checked_by_the_method(value: Any) -> None:
     assert "k must be a whole number of at least 1" in _refusal(f"last({value!r})")
+
+
+# --- lists ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "methods"),
+    [
+        ("full", [Full()]),
+        (" full , linear, ", [Full(), Linear()]),
+        ("last(k=3), last(2)", [Last(3), Last(2)]),
+        (
+            "bsr((1, 2), {0: 0.25, 1: 0.5}), full+checkpoint((0, 1)), (linear)",
+            [Bsr((1, 2), {0: 0.25, 1: 0.5}), Full() + Checkpoint((0, 1)), Linear()],
+        ),
+    ],
+)
+def test_lists_are_separated_by_the_commas_between_methods(text: str, methods: list[Method]) -> None:
+    assert parse_methods(text) == methods
+
+
+@pytest.mark.parametrize(
+    "text", ["last(3), full, last(k=3)", "last, last(3)", "full+checkpoint, checkpoint+full"]
+)
+def test_a_list_names_a_method_once(text: str) -> None:
+    with pytest.raises(UserError, match="stands twice; name each method once"):
+        parse_methods(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "cannot read ''"),
+        (" , ", "cannot read ','"),
+        ("full,, bsr", "cannot read 'full,, bsr' at column 6 ("),
+        ("full, bsr(", "cannot read 'full, bsr('"),
+        ("full], [bsr", "cannot read 'full], [bsr' at column 5 ("),
+        ("full for x in y", "cannot read 'full for x in y'"),
+        ("full, brs", "unknown value 'brs' (did you mean 'bsr'?)"),
+        ("full, 3", "cannot read '3' at column 1: expected the name of a method"),
+        ("full, *bsr", "cannot read '*bsr'"),
+        ("full, last(k=0)", "last(k=0): k must be a whole number of at least 1"),
+        ("full linear", "cannot read 'full linear'"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_refused(text: str, says: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_methods(text)
+    assert str(error.value).startswith(f"--method: {says}")

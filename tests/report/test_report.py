@@ -17,7 +17,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.report.front import front, points, recommend
 from bsr_explorer.report.report import Report, report
 from bsr_explorer.store.records import read_records, write_record
-from bsr_explorer.store.study import Study
+from bsr_explorer.store.study import COUNTS, Study
 
 FILES = {
     *("report.md", "front.csv", "trials.csv"),
@@ -78,7 +78,7 @@ def test_the_page_says_what_was_found(written: tuple[Path, Report]) -> None:
     folder, made = written
     page = (folder / "report.md").read_text()
     assert page.startswith("# toy-study\n")
-    assert "Budget 1400KB = 1.4 MB (1.3 MiB), counting parameters, gradients" in page
+    assert f"Budget 1400KB = 1.4 MB (1.3 MiB), counting {COUNTS['peak']}. Full fine-tuning" in page
     assert "Trained at 32 px for 1 epochs (recipe `short`)" in page
     assert "equal in 7 of 7 trials" in page
     assert f"**Recommended: `{made.recommendation.point.method}`**" in page
@@ -90,7 +90,7 @@ def test_the_page_says_what_was_found(written: tuple[Path, Report]) -> None:
 
 def test_what_did_not_finish_is_listed_with_its_reason(study_folder: Path) -> None:
     record = read_records(study_folder)[0]
-    lost = {"accuracy": None, "measured": None}
+    lost: dict[str, Any] = {"accuracy": None, "measured": None}
     write_record(study_folder, 7, replace(record, status="diverged", reason="the loss was nan", **lost))
     write_record(study_folder, 8, replace(record, status="failed", reason="RuntimeError: no memory", **lost))
     report(study_folder)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
+from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import predict
 from bsr_explorer.run import Job
 from bsr_explorer.search import plan as module
@@ -56,11 +57,12 @@ def test_a_trial_takes_its_steps_and_its_validation() -> None:
     assert expected_seconds(CONFIG, FULL, speed) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("change", [{"epochs": 4}, {"train_size": 640}])
-def test_time_scales_with_the_images_trained(change: dict[str, int]) -> None:
+@pytest.mark.parametrize(("epochs", "images"), [(4, 320), (2, 640)])
+def test_time_scales_with_the_images_trained(epochs: int, images: int) -> None:
     speed, unseen = Speed(1e8, 1e99), replace(FULL, val_size=1)
     once = expected_seconds(CONFIG, unseen, speed) - OVERHEAD_SECONDS
-    twice = expected_seconds(CONFIG, replace(unseen, **change), speed) - OVERHEAD_SECONDS
+    more = replace(unseen, epochs=epochs, train_size=images)
+    twice = expected_seconds(CONFIG, more, speed) - OVERHEAD_SECONDS
     assert twice == pytest.approx(2 * once)
 
 
@@ -196,26 +198,42 @@ def test_planned_images_can_be_loaded() -> None:
 
 
 def test_the_machine_is_timed() -> None:
-    speed = calibrate(replace(CONFIG, image_size=32), "cpu")
+    speed = calibrate(replace(CONFIG, image_size=32))
     assert 1e6 < speed.train < 1e16
     assert 1e6 < speed.forward < 1e16
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "amp_fp16"},
+        {"precision": "bf16", "optimizer": "adamw_8bit"},
+        {"micro_batches": 4},
+        {"method": "checkpoint"},
+        {"optimizer": "sgd_momentum"},
+    ],
+    ids=str,
+)
+def test_every_way_to_run_is_timed(changes: dict[str, Any]) -> None:
+    speed = calibrate(replace(CONFIG, image_size=32, **changes))
+    assert min(speed.train, speed.forward) > 1e6
 
 
 def test_speed_is_work_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_seconds", lambda step, device: 0.5)
     costs = predict(replace(CONFIG, batch_size=8))
-    assert calibrate(CONFIG, "cpu") == Speed(2 * costs.train_flops, 2 * costs.forward_flops)
+    assert calibrate(CONFIG) == Speed(2 * costs.train_flops, 2 * costs.forward_flops)
 
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "calibrate", lambda config, device: FAST)
+    monkeypatch.setattr(module, "calibrate", lambda config: FAST)
 
 
 @pytest.mark.usefixtures("fast")
 def test_everything_open_is_settled(make_study: MakeStudy) -> None:
     study = make_study(fidelity=Fidelity(), time_limit=None)
-    settled, speed = settle(study, Space(study), Job(device="cpu"), 100.0)
+    settled, speed = settle(study, Space(study), Job(), 100.0)
     assert speed == FAST
     assert settled.time_limit == 100.0
     assert settled.fidelity == Fidelity(48, 1078, 359, 3, "short")  # all images of digits
@@ -225,22 +243,21 @@ def test_everything_open_is_settled(make_study: MakeStudy) -> None:
 @pytest.mark.usefixtures("fast")
 def test_what_is_settled_stays(make_study: MakeStudy) -> None:
     study = make_study(time_limit=50.0)
-    assert settle(study, Space(study), Job(device="cpu"), 100.0) == (study, FAST)
+    assert settle(study, Space(study), Job(), 100.0) == (study, FAST)
 
 
 @pytest.mark.usefixtures("fast")
 def test_auto_weights_become_what_was_found(monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy) -> None:
-    create = module.create_model
     asked: list[str] = []
 
     def found(name: str, *, weights: str, **options: Any) -> Any:
         asked.append(weights)
-        model, used = create(name, weights="random", **options)
+        model, used = create_model(name, weights="random", **options)
         return model, replace(used, source="offline")
 
     monkeypatch.setattr(module, "create_model", found)
     study = make_study(weights="auto")
-    assert settle(study, Space(study), Job(device="cpu"), 100.0)[0].weights == "offline"
+    assert settle(study, Space(study), Job(), 100.0)[0].weights == "offline"
     assert asked == ["auto"]
 
 
@@ -248,4 +265,4 @@ def test_auto_weights_become_what_was_found(monkeypatch: pytest.MonkeyPatch, mak
 def test_data_of_other_classes_is_refused_before_training(make_study: MakeStudy) -> None:
     study = make_study(config={"num_classes": 7})
     with pytest.raises(UserError, match="--num-classes"):
-        settle(study, Space(study), Job(device="cpu"), 100.0)
+        settle(study, Space(study), Job(), 100.0)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from optuna.trial import FrozenTrial, create_trial
 
+from bsr_explorer.methods import Bsr
 from bsr_explorer.search import proposals
 from bsr_explorer.search.proposals import SAMPLER_FROM, STRATA, Sampler, TpeSampler, derived_seed, propose
 from bsr_explorer.search.space import Candidate, Space
@@ -77,7 +78,7 @@ class Stubborn:
 
 @pytest.fixture(scope="module")
 def space(make_study: MakeStudy) -> Space:
-    """850 configurations, of which 6 of 7 known ones are within the budget."""
+    """851 configurations, of which 6 of 8 known ones are within the budget."""
     return Space(make_study())
 
 
@@ -136,6 +137,18 @@ def test_a_sampler_proposes_what_fits_and_is_new(space: Space, make: type[Sample
 
 
 @pytest.mark.parametrize("make", SAMPLERS)
+def test_every_batch_size_is_proposed(make_study: MakeStudy, make: type[Sampler]) -> None:
+    study = make_study(budget="2MB")
+    space = Space(replace(study, space=replace(study.space, batch_sizes=(4, 8))))
+    made = proposed(space, make(), SAMPLER_FROM + 4)
+    assert len(made) == SAMPLER_FROM + 4
+    check(space, made)
+    known, others = made[:6], made[6:]
+    assert {candidate.config.batch_size for candidate in known} == {4}
+    assert {candidate.config.batch_size for candidate in others} == {4, 8}
+
+
+@pytest.mark.parametrize("make", SAMPLERS)
 def test_a_sampler_makes_candidates_of_the_space(space: Space, make: type[Sampler]) -> None:
     made = proposed(space, Bad(), SAMPLER_FROM)
     finished = [trial(space, candidate, accuracy=i / 20) for i, candidate in enumerate(made)]
@@ -160,10 +173,16 @@ def test_a_sampler_cannot_leave_the_space(make_study: MakeStudy) -> None:
     spec = SpaceSpec(("linear",), max_blocks=1, drop_at=(1,), keep=(1.0, 0.5))
     space, wide = (Space(make_study(space=replace(spec, max_blocks=most))) for most in (1, 2))
     outside = wide.at(len(wide.grid) - 1)
-    assert len(outside.config.how.blocks) == 2
+    assert blocks(outside) == 2
     finished = [trial(space, space.at(0))] * SAMPLER_FROM
     candidate = propose(space, Stubborn(outside), finished, {space.known[0].key}, 0)
-    assert candidate is None or len(candidate.config.how.blocks) <= 1
+    assert candidate is None or blocks(candidate) <= 1
+
+
+def blocks(candidate: Candidate) -> int:
+    """How many blocks train."""
+    assert isinstance(candidate.config.how, Bsr)
+    return len(candidate.config.how.blocks)
 
 
 # --- repeatable, and to the end -------------------------------------------------------------------------
@@ -194,6 +213,16 @@ def test_a_tiny_space_is_exhausted(make_study: MakeStudy, make: type[Sampler]) -
     made = proposed(space, make(), 99)
     check(space, made)
     assert len(made) == space.fitting == 16  # 5 subsets × 3 schedules, and linear
+
+
+@pytest.mark.parametrize("make", [Bad, *SAMPLERS])
+def test_a_tiny_space_of_several_batch_sizes_is_exhausted(make_study: MakeStudy, make: type[Sampler]) -> None:
+    spec = SpaceSpec(("linear", "full"), max_blocks=1, drop_at=(), batch_sizes=(4, 2))
+    space = Space(make_study(space=spec))
+    made = proposed(space, make(), 99)
+    check(space, made)
+    assert len(made) == space.fitting
+    assert {str(c.config.how) for c in made if c.config.batch_size == 2} >= {"linear"}
 
 
 def test_a_space_is_exhausted_to_the_last(space: Space) -> None:

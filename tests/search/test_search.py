@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -20,7 +21,7 @@ from optuna.trial import TrialState, create_trial
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
-from bsr_explorer.run import Job
+from bsr_explorer.run import Job, run
 from bsr_explorer.search import search as module
 from bsr_explorer.search.search import (
     DATABASE,
@@ -110,10 +111,13 @@ def test_a_record_knows_its_study(finished_once: Path) -> None:
         assert record.study["name"] == study.name
         assert (record.study["budget"], record.study["budget_bytes"]) == ("1400KB", 1_400_000)
         assert record.study["counts"] == "peak"
-        assert record.study["counted_bytes"] == record.predicted["held_bytes"] <= 1_400_000
+        assert record.study["counted_bytes"] == record.predicted["peak_bytes"] <= 1_400_000
         assert record.study["full"]["counted_bytes"] > 1_400_000
         assert record.measured is not None
         assert record.measured["saved_bytes"] == record.measured["predicted_saved_bytes"]
+        assert record.measured["peak_bytes"] == pytest.approx(
+            record.measured["predicted_peak_bytes"], rel=1e-3
+        )
 
 
 def test_the_test_set_is_not_for_a_search(finished_once: Path) -> None:
@@ -159,6 +163,57 @@ def test_no_trial_begins_that_would_overrun(
     assert (ended.because, ended.finished) == ("time", 3)
     assert search.run(Watch(), lambda candidate: 1.0).because == "trials"
     check_whole(search, 7)
+
+
+@pytest.mark.parametrize(
+    ("config", "optimizer"),
+    [({"precision": "amp_bf16"}, "adamw"), ({"micro_batches": 2, "optimizer": "adamw_8bit"}, "adamw_8bit")],
+    ids=str,
+)
+def test_trials_are_run_as_the_configuration_says(
+    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path, config: dict[str, Any], optimizer: str
+) -> None:
+    search = open_search(make_study(config=config, trials=2), tmp_path)
+    assert search.run(Watch()).because == "trials"
+    check_whole(search, 2)
+    for record in read_records(tmp_path).values():
+        assert record.config.items() >= {"optimizer": optimizer, **config}.items()
+        measured = record.measured
+        assert measured is not None
+        assert measured["saved_bytes"] == measured["predicted_saved_bytes"]
+        assert measured["peak_bytes"] == pytest.approx(measured["predicted_peak_bytes"], rel=1e-3)
+
+
+# --- several batch sizes --------------------------------------------------------------------------------
+
+
+def test_a_search_over_batch_sizes_ends_with_every_one_trained(
+    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    spec = SpaceSpec(("linear",), max_blocks=0, drop_at=(), batch_sizes=(4, 2))
+    study = make_study(space=spec, trials=99)
+    first = open_search(replace(study, trials=1), tmp_path)
+    assert first.run(Watch()).because == "trials"
+    search, watch = open_search(study, tmp_path), Watch()
+    ended = search.run(watch)
+    assert (ended.because, ended.finished) == ("exhausted", search.space.fitting)
+    check_whole(search, 4)
+    assert [number for number, _, _ in watch.started] == [1, 2, 3]
+    assert trained(tmp_path)[0] == ("linear", 4)
+    methods = ("linear", "bsr(blocks=(), keep={}, fuse=False)")
+    assert set(trained(tmp_path)) == set(itertools.product(methods, (2, 4)))
+
+
+def trained(folder: Path) -> list[tuple[str, int]]:
+    """Method and batch size of each trial."""
+    return [(record.method, record.config["batch_size"]) for record in read_records(folder).values()]
+
+
+def test_other_batch_sizes_are_another_study(make_study: MakeStudy, study_folder: Path) -> None:
+    study = make_study()
+    other = replace(study, space=replace(study.space, batch_sizes=(4, 8)))
+    with pytest.raises(UserError, match=r"another space \(space\.batch_sizes: \[\] → \[4, 8\]\)"):
+        stored_study(other, study_folder)
 
 
 # --- going on -------------------------------------------------------------------------------------------
@@ -287,12 +342,10 @@ def test_a_record_that_cannot_be_read_is_named(
 def test_two_searches_in_one_folder_do_no_harm(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
-    train = module.run
-
     def meanwhile(*arguments: Any) -> Record:
         with contextlib.suppress(UserError):
             open_search(make_study(), tmp_path)
-        return train(*arguments)
+        return run(*arguments)
 
     monkeypatch.setattr(module, "run", meanwhile)
     search = open_search(make_study(trials=2), tmp_path)
@@ -329,7 +382,7 @@ def test_what_is_trained_again_keeps_its_name(
         open_search(make_study(), tmp_path).run(Watch(raise_at=2))
     search = open_search(make_study(), tmp_path)
     search.run(Watch())
-    known = [text for text in search.study.space.start if text != "full"]
+    known = [str(c.config.how) for c in search.space.known if search.space.fits(c)]
     assert [record.method for record in read_records(tmp_path).values()][:6] == known
 
 
@@ -354,8 +407,6 @@ def test_ctrl_c_between_record_and_database_loses_nothing(
 def test_a_trial_that_raises_is_recorded_and_the_search_goes_on(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
-    run = module.run
-
     def sometimes(config: Config, job: Job, progress: Any) -> Record:
         if "last(k=1)" in str(config.how):
             raise RuntimeError("not enough memory")
@@ -370,7 +421,7 @@ def test_a_trial_that_raises_is_recorded_and_the_search_goes_on(
     record = read_records(tmp_path)[failed]
     assert record.method == "last(k=1)"
     assert record.accuracy is None
-    assert record.predicted["held_bytes"] == record.study["counted_bytes"]
+    assert record.predicted["peak_bytes"] == record.study["counted_bytes"]
     assert record.reason.startswith("RuntimeError at test_search.py:")
     assert record.reason.endswith(": not enough memory")
     assert search.optuna.trials[failed].state == FAILED
@@ -412,7 +463,7 @@ def test_errors_in_a_row_end_a_search(
     failing: str,
     trials: int,
 ) -> None:
-    run, begun = module.run, []
+    begun: list[Config] = []
 
     def sometimes(config: Config, job: Job, progress: Any) -> Record:
         begun.append(config)
@@ -508,8 +559,13 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
 
 
 def test_permission_is_asked_of_what_exists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked = []
-    monkeypatch.setattr(os, "access", lambda path, mode: asked.append(path) or False)
+    asked: list[Path] = []
+
+    def refuse(path: Path, mode: int) -> bool:
+        asked.append(path)
+        return False
+
+    monkeypatch.setattr(os, "access", refuse)
     with pytest.raises(UserError, match=f"--out: .*no permission for {tmp_path}"):
         check_writable(tmp_path / "a" / "b")
     assert asked == [tmp_path]
@@ -574,7 +630,8 @@ def test_a_killed_search_goes_on_where_it_was(cli: Callable[..., Any], tmp_path:
 
 @pytest.mark.slow
 def test_a_search_that_is_killed_again_and_again_ends_whole(open_search: OpenSearch, tmp_path: Path) -> None:
-    folder, moments, before = tmp_path / "study", random.Random(0), {}
+    folder, moments = tmp_path / "study", random.Random(0)
+    before: dict[str, bytes] = {}
     for _ in range(5):
         process = start(folder, trials=6)
         wait_until_training(folder, len(states(folder)) if (folder / DATABASE).exists() else 0, process)

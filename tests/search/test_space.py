@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,16 @@ from bsr_explorer.store.study import COUNTS, SpaceSpec, Study
 
 MakeStudy = Callable[..., Study]
 
+SEVERAL = (8, 2, 4)
+"""Batch sizes; that of the study's configuration, 4, is not the first of them."""
+
 SMALL = SpaceSpec(("linear", "bsr(blocks=(1,), keep={1: 0.5})", "full"), 2, (1, 2), (1.0, 0.5), (True, False))
+
+
+@pytest.fixture(scope="module")
+def small(make_study: MakeStudy) -> Space:
+    """The space of ``SMALL``, most of which is within the budget."""
+    return Space(make_study(space=SMALL, budget="1100KB"))
 
 
 def enumerated(space: Space) -> dict[str, int]:
@@ -33,8 +43,8 @@ def enumerated(space: Space) -> dict[str, int]:
         Bsr(blocks, dict(zip(spec.drop_at, keep, strict=True)), fuse)
         for blocks, keep, fuse in itertools.product(subsets, rates, spec.fuse)
     ]
-    for method in methods:
-        config = space.study.config.with_method(method)
+    for method, size in itertools.product(methods, spec.batch_sizes or [space.study.config.batch_size]):
+        config = replace(space.study.config, method=method, batch_size=size)
         found[config.key(depth)] = counted_bytes(config, space.study.counts)
     return found
 
@@ -50,6 +60,8 @@ def enumerated(space: Space) -> dict[str, int]:
         ("toy", replace(SMALL, drop_at=(0,), keep=(0.9, 0.3), fuse=(True,))),
         ("toy", replace(SMALL, drop_at=(), max_blocks=4)),
         ("toy", replace(SMALL, max_blocks=0, start=())),
+        ("toy", replace(SMALL, batch_sizes=SEVERAL)),
+        ("toy", replace(SMALL, batch_sizes=(8,))),
         ("toy_2", replace(SMALL, drop_at=(0, 1), keep=(1.0, 0.7, 0.2), start=("bitfit",))),
     ],
 )
@@ -68,8 +80,11 @@ def test_the_space_is_what_its_study_says(
         assert cut.fitting == sum(size <= budget for size in expected.values())
 
 
-def test_every_index_has_the_costs_of_its_configuration(make_study: MakeStudy) -> None:
-    space = Space(make_study(space=SMALL))
+@pytest.mark.parametrize("batch_sizes", [(), SEVERAL])
+def test_every_index_has_the_costs_of_its_configuration(
+    make_study: MakeStudy, batch_sizes: tuple[int, ...]
+) -> None:
+    space = Space(make_study(space=replace(SMALL, batch_sizes=batch_sizes)))
     expected, found = enumerated(space), {}
     for index in range(len(space.grid)):
         candidate = space.at(index)
@@ -109,7 +124,123 @@ def test_known_configurations_have_their_costs(make_study: MakeStudy) -> None:
     for candidate in space.known:
         assert candidate.counted_bytes == counted_bytes(candidate.config, "peak")
         assert space.fits(candidate) == (candidate.counted_bytes <= study.budget_bytes)
-    assert [space.fits(c) for c in space.known] == [True] * 6 + [False]
+    assert [space.fits(c) for c in space.known] == [True] * 6 + [False] * 2
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"precision": "amp_bf16"},
+        {"micro_batches": 2, "precision": "amp_fp16"},
+        {"set_to_none": False, "optimizer": "adamw_8bit"},
+        {"device": "cuda", "precision": "bf16"},
+        {"attention": "math", "optimizer": "sgd_momentum"},
+    ],
+    ids=str,
+)
+def test_costs_are_those_of_how_the_configuration_is_run(
+    make_study: MakeStudy, config: dict[str, Any]
+) -> None:
+    space = Space(make_study(config=config, space=replace(SMALL, start=("linear",), batch_sizes=(4, 8))))
+    for index in np.random.default_rng(0).choice(len(space.grid), 12, replace=False):
+        candidate = space.at(int(index))
+        assert candidate.config.to_dict().items() >= config.items()
+        assert candidate.counted_bytes == counted_bytes(candidate.config, "peak")
+        assert candidate.train_flops == predict(candidate.config).train_flops
+
+
+# --- several batch sizes --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def several(make_study: MakeStudy) -> Space:
+    """A space of three batch sizes, with configurations beside the grid."""
+    start = ("linear", "bsr(blocks=(1,), keep={})", "bitfit", "full")
+    return Space(make_study(space=replace(SMALL, start=start, batch_sizes=SEVERAL)))
+
+
+def sizes_of(candidates: Iterable[Candidate]) -> Counter[int]:
+    return Counter(candidate.config.batch_size for candidate in candidates)
+
+
+def test_there_is_as_much_at_each_batch_size(several: Space) -> None:
+    each = sizes_of(several.at(index) for index in range(len(several.grid)))
+    assert each == dict.fromkeys(SEVERAL, len(several.grid) // 3)
+
+
+def test_what_is_known_is_tried_at_the_first_batch_size(several: Space) -> None:
+    assert sizes_of(several.known) == {SEVERAL[0]: 4}
+
+
+def test_what_lies_beside_the_grid_does_so_at_each_batch_size(several: Space) -> None:
+    beside = {(str(c.config.how), c.config.batch_size): c for c in several.beside}
+    methods = ("bitfit", "full", "linear")
+    assert set(beside) == set(itertools.product(methods, SEVERAL))
+    assert len({candidate.key for candidate in several.beside}) == len(several.beside)
+    for candidate in several.beside:
+        assert candidate.counted_bytes == counted_bytes(candidate.config, "peak")
+        assert several.holds(candidate)
+
+
+def test_only_the_batch_sizes_of_the_space_are_held(several: Space) -> None:
+    method = several.known[1].config.how
+    assert [size for size in range(1, 17) if several.holds(several.candidate(method, size))] == [2, 4, 8]
+
+
+@pytest.mark.parametrize("size", SEVERAL)
+def test_a_sample_may_have_any_batch_size(several: Space, size: int) -> None:
+    generator = np.random.default_rng(0)
+    drawn = [several.sample(generator, 0, 1e12) for _ in range(100)]
+    each = sizes_of(candidate for candidate in drawn if candidate is not None)
+    assert each[size] > 10
+    assert sizes_of(several.shuffled(generator, 0, 1e12))[size] > 10
+
+
+def test_a_larger_batch_takes_more_memory(several: Space) -> None:
+    for known in several.known:
+        bytes_of = {size: several.candidate(known.config.how, size).counted_bytes for size in SEVERAL}
+        assert bytes_of[2] < bytes_of[4] < bytes_of[8]
+
+
+def test_the_batch_size_is_a_parameter_where_there_are_several(make_study: MakeStudy, several: Space) -> None:
+    assert several.distributions["batch_size"].choices == (2, 4, 8)  # type: ignore[attr-defined]
+    for sizes in ((), (8,)):
+        space = Space(make_study(space=replace(SMALL, batch_sizes=sizes)))
+        assert "batch_size" not in space.distributions
+        assert sizes_of([*space.known, space.smallest]) == {(sizes or (4,))[0]: len(space.known) + 1}
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_parameters_say_the_batch_size(several: Space, draw: st.DataObject) -> None:
+    places = st.integers(0, len(several.grid) - 1).map(several.at) | st.sampled_from(several.beside)
+    candidate = draw.draw(places)
+    params = several.encode(candidate)
+    assert params.keys() == several.distributions.keys()
+    assert params["batch_size"] == candidate.config.batch_size
+    assert same(several.decode(params), candidate)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_all_parameters_are_of_a_configuration_of_the_space(several: Space, draw: st.DataObject) -> None:
+    params = {
+        name: draw.draw(st.sampled_from(distribution.choices))  # type: ignore[attr-defined]
+        for name, distribution in several.distributions.items()
+    }
+    candidate = several.decode(params)
+    assert candidate.config.batch_size == params["batch_size"]
+    assert several.holds(candidate)
+    assert same(several.decode(several.encode(candidate)), candidate)
+
+
+@pytest.mark.parametrize("start", [("linear",), ()])
+def test_a_batch_size_that_does_not_fall_into_micro_batches_is_refused(
+    make_study: MakeStudy, start: tuple[str, ...]
+) -> None:
+    spec = replace(SMALL, start=start, batch_sizes=(4, 6))
+    with pytest.raises(UserError, match="--micro-batches: 6 images do not fall into 4 equal parts"):
+        Space(make_study(config={"micro_batches": 4}, space=spec))
 
 
 # --- the default ----------------------------------------------------------------------------------------
@@ -195,19 +326,16 @@ def test_a_budget_that_nothing_fits_is_refused_with_what_is_needed(
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), low=st.floats(0, 1), high=st.floats(0, 1))
-def test_a_sample_fits_and_lies_in_its_range(
-    make_study: MakeStudy, seed: int, low: float, high: float
-) -> None:
-    space = Space(make_study(space=SMALL, budget="1100KB"))
-    least, most = space.range_bytes
+def test_a_sample_fits_and_lies_in_its_range(small: Space, seed: int, low: float, high: float) -> None:
+    least, most = small.range_bytes
     low, high = (least + share * (most - least) for share in (low, high))
-    candidate = space.sample(np.random.default_rng(seed), low, high)
+    candidate = small.sample(np.random.default_rng(seed), low, high)
     if candidate is None:
-        sizes = enumerated_sizes(space)
+        sizes = enumerated_sizes(small)
         assert not any(low <= size <= min(high, 1_100_000) for size in sizes)
     else:
         assert low <= candidate.counted_bytes <= high
-        assert space.fits(candidate)
+        assert small.fits(candidate)
         assert candidate.counted_bytes == counted_bytes(candidate.config, "peak")
 
 
@@ -219,7 +347,8 @@ def test_every_number_of_blocks_is_sampled_as_often(make_study: MakeStudy) -> No
     space = Space(make_study(space=replace(SMALL, max_blocks=4), budget="1GB"))
     generator = np.random.default_rng(0)
     drawn = [space.sample(generator, 0, 1e9) for _ in range(500)]
-    counts = np.bincount([len(c.config.how.blocks) for c in drawn if c is not None])
+    methods = [c.config.how for c in drawn if c is not None]
+    counts = np.bincount([len(method.blocks) for method in methods if isinstance(method, Bsr)])
     assert counts.sum() == 500
     assert len(counts) == 5
     assert counts.min() > 60
@@ -234,28 +363,26 @@ def same(left: Candidate, right: Candidate) -> bool:
 
 @settings(max_examples=60)
 @given(st.data())
-def test_parameters_say_the_configuration(make_study: MakeStudy, draw: st.DataObject) -> None:
-    space = Space(make_study(space=SMALL))
-    index = draw.draw(st.integers(0, len(space.grid) - 1))
-    candidate = space.at(index)
-    params = space.encode(candidate)
-    assert params.keys() == space.distributions.keys()
-    for name, distribution in space.distributions.items():
+def test_parameters_say_the_configuration(small: Space, draw: st.DataObject) -> None:
+    index = draw.draw(st.integers(0, len(small.grid) - 1))
+    candidate = small.at(index)
+    params = small.encode(candidate)
+    assert params.keys() == small.distributions.keys()
+    for name, distribution in small.distributions.items():
         assert distribution._contains(distribution.to_internal_repr(params[name]))
-    assert same(space.decode(params), candidate)
+    assert same(small.decode(params), candidate)
 
 
 @settings(max_examples=60)
 @given(st.data())
-def test_all_parameters_are_of_a_configuration(make_study: MakeStudy, draw: st.DataObject) -> None:
-    space = Space(make_study(space=SMALL))
+def test_all_parameters_are_of_a_configuration(small: Space, draw: st.DataObject) -> None:
     params = {
         name: draw.draw(st.sampled_from(distribution.choices))  # type: ignore[attr-defined]
-        for name, distribution in space.distributions.items()
+        for name, distribution in small.distributions.items()
     }
-    candidate = space.decode(params)
+    candidate = small.decode(params)
     assert candidate.counted_bytes == counted_bytes(candidate.config, "peak")
-    assert same(space.decode(space.encode(candidate)), candidate)
+    assert same(small.decode(small.encode(candidate)), candidate)
 
 
 def test_known_configurations_have_parameters(make_study: MakeStudy) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ def test_the_file_says_how_it_was_made_and_how_to_repeat_it(tmp_path: Path) -> N
     keep=st.lists(st.floats(0.01, 1), min_size=1, max_size=4).map(tuple),
     fuse=st.sampled_from([(True,), (False,), (True, False)]),
     limit=st.none() | st.floats(0.1, 1e6),
+    batch_sizes=st.lists(st.integers(1, 512), unique=True, max_size=3).map(tuple),
     sizes=st.tuples(*[st.none() | st.integers(1, 10_000)] * 4),
     name=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20),
 )
@@ -90,10 +91,11 @@ def test_every_study_is_read_as_it_was_written(
     keep: tuple[float, ...],
     fuse: tuple[bool, ...],
     limit: float | None,
-    sizes: tuple[int | None, ...],
+    batch_sizes: tuple[int, ...],
+    sizes: tuple[int | None, int | None, int | None, int | None],
     name: str,
 ) -> None:
-    space = SpaceSpec(STUDY.space.start, blocks, drop_at, keep, fuse)
+    space = SpaceSpec(STUDY.space.start, blocks, drop_at, keep, fuse, batch_sizes)
     fidelity = Fidelity(*sizes)
     study = replace(
         STUDY, name=name, counts=counts, budget=budget, space=space, fidelity=fidelity, time_limit=limit
@@ -101,6 +103,29 @@ def test_every_study_is_read_as_it_was_written(
     folder = tmp_path_factory.mktemp("study")
     study.write(folder, "a command")
     assert Study.from_toml(folder / FILE) == study
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "amp_fp16"},
+        {"optimizer": "adamw_8bit"},
+        {"implementation": "foreach"},
+        {"micro_batches": 2},
+        {"set_to_none": False},
+        {"device": "cuda", "attention": "flash"},
+    ],
+)
+def test_every_configuration_is_read_as_it_was_written(tmp_path: Path, changes: dict[str, Any]) -> None:
+    study = replace(STUDY, config=replace(STUDY.config, **changes))
+    study.write(tmp_path, "a command")
+    assert Study.from_toml(tmp_path / FILE) == study
+    assert tomllib.loads((tmp_path / FILE).read_text())["config"].items() >= changes.items()
+
+
+def test_every_field_of_a_configuration_has_a_key_in_the_file() -> None:
+    assert set(STUDY.to_toml()["config"]) == {f.name for f in fields(Config)} - {"method"}
+    assert set(STUDY.to_toml()["space"]) == {f.name for f in fields(SpaceSpec)}
 
 
 def test_what_a_file_leaves_out_has_a_default(tmp_path: Path) -> None:
@@ -168,9 +193,20 @@ def test_a_method_is_no_key_of_the_configuration(tmp_path: Path) -> None:
         ("budget", "counts", "peek", "--budget-counts: unknown value 'peek' (did you mean 'peak'?)"),
         ("config", "batch_size", 0, "--batch-size: 0"),
         ("config", "batch_size", 1.5, "[config] batch_size must be a whole number, and is 1.5"),
-        ("config", "precision", "bf16", "--precision: unknown value 'bf16'; choose from fp32"),
+        ("config", "precision", "bf61", "--precision: unknown value 'bf61' (did you mean 'bf16'?)"),
+        ("config", "device", "auto", "--device: unknown value 'auto'; choose from cpu, cuda"),
+        (
+            "config",
+            "implementation",
+            "for",
+            "--implementation: unknown value 'for' (did you mean 'foreach'?)",
+        ),
+        ("config", "micro_batches", 3, "--micro-batches: 4 images do not fall into 3 equal parts"),
+        ("config", "micro_batches", "2", "[config] micro_batches must be a whole number, and is '2'"),
+        ("config", "set_to_none", "yes", "[config] set_to_none must be true or false, and is 'yes'"),
         ("config", "optimizer", "adam", "--optimizer: unknown value 'adam' (did you mean 'adamw'?)"),
-        ("config", "attention", "flash", "--attention: unknown value 'flash'"),
+        ("config", "attention", "flash", "--attention: the kernel 'flash' exists on CUDA only"),
+        ("config", "attention", "flsh", "--attention: unknown value 'flsh' (did you mean 'flash'?)"),
         ("fidelity", "epochs", 0, "--epochs: 0"),
         ("fidelity", "train_size", "all", "[fidelity] train_size must be a whole number, and is 'all'"),
         ("space", "keep", [0.5, 0], "[space] keep: 0 is no keep rate"),
@@ -178,6 +214,15 @@ def test_a_method_is_no_key_of_the_configuration(tmp_path: Path) -> None:
         ("space", "keep", ["half"], "[space] keep must be a list, each item a number, and is ['half']"),
         ("space", "keep", [], "[space] keep and fuse need at least one value each"),
         ("space", "fuse", [], "[space] keep and fuse need at least one value each"),
+        ("space", "batch_sizes", 16, "[space] batch_sizes must be a list, each item a whole number"),
+        ("space", "batch_sizes", [1.5], "[space] batch_sizes must be a list, each item a whole number"),
+        (
+            "space",
+            "batch_sizes",
+            [16, 0],
+            "--batch-size: 0 is no number of images; each must be a whole number",
+        ),
+        ("space", "batch_sizes", [16, 16], "--batch-size: (16, 16) names a size twice; name each once"),
         ("space", "start", ["bsr", "lnear"], "--method: unknown value 'lnear' (did you mean 'linear'?)"),
         ("space", "start", ["bsr(keep={3: 0})"], "a keep rate must be above 0"),
     ],
@@ -261,6 +306,9 @@ def test_a_key_where_a_table_belongs_is_refused(tmp_path: Path, name: str, value
         ({"fidelity": replace(STUDY.fidelity, val_size=9)}, "fidelity.val_size: 'unset' → 9"),
         ({"fidelity": replace(STUDY.fidelity, train_size=None)}, "fidelity.train_size: 20 → 'unset'"),
         ({"space": replace(STUDY.space, drop_at=(3,))}, "space.drop_at: [3, 6] → [3]"),
+        ({"space": replace(STUDY.space, batch_sizes=(4, 8))}, "space.batch_sizes: [] → [4, 8]"),
+        ({"config": replace(STUDY.config, device="cuda")}, "config.device: 'cpu' → 'cuda'"),
+        ({"config": replace(STUDY.config, precision="bf16")}, "config.precision: 'fp32' → 'bf16'"),
     ],
 )
 def test_a_difference_is_told_by_its_key(changes: dict[str, Any], line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bsr_explorer.config import Config
+from bsr_explorer.errors import UserError
 from bsr_explorer.run import build
-from bsr_explorer.train.loop import evaluate, fit, make_optimizer, rate_factor
+from bsr_explorer.train.loop import Outcome, evaluate, fit, make_optimizer, rate_factor
 from bsr_explorer.train.recipes import RECIPES, Recipe
+from bsr_explorer.train.step import Step, in_precision
 
 PLAIN = Recipe("plain", "ours", "sgd", lr=0.1, weight_decay=0.0, epochs=1, batch_size=4, warmup_steps=0)
 
@@ -43,6 +46,21 @@ def batches(count: int = 20, batch: int = 4) -> DataLoader[Any]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(count, 5, generator=generator)
     return DataLoader(TensorDataset(images, torch.arange(count) % 3), batch_size=batch)
+
+
+def train(
+    model: nn.Module,
+    loader: DataLoader[Any],
+    recipe: Recipe = PLAIN,
+    epochs: int = 1,
+    validation: DataLoader[Any] | None = None,
+    kind: type[Step] = Step,
+    **options: Any,
+) -> Outcome:
+    """``fit`` with the step that a recipe says."""
+    optimizer = make_optimizer(model, recipe, 4)
+    step = kind(model, optimizer, clip=recipe.clip, label_smoothing=recipe.label_smoothing)
+    return fit(step, loader, validation or batches(), recipe, epochs, **options)
 
 
 # --- the schedule ---------------------------------------------------------------------------------------
@@ -86,7 +104,7 @@ def test_training_follows_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.optim.SGD, "step", watched)
     recipe = replace(PLAIN, warmup_steps=2)
-    fit(Line(), batches(), batches(), recipe, epochs=2)
+    train(Line(), batches(), recipe, epochs=2)
     assert seen == pytest.approx([0.1 * rate_factor(i, 10, recipe) for i in range(10)])
 
 
@@ -170,11 +188,55 @@ def test_the_optimiser_is_the_recipes(optimizer: str, kind: type, momentum: floa
     assert made.param_groups[0].get("momentum") == momentum
 
 
+@pytest.mark.parametrize(("recipes", "wanted"), [("adamw", "adamw_8bit"), ("sgd", "sgd_momentum")])
+def test_another_optimiser_takes_the_recipes_hyperparameters(recipes: str, wanted: str) -> None:
+    recipe = replace(PLAIN, optimizer=recipes, lr=0.25, weight_decay=0.125, momentum=0.75, head_lr_scale=2.0)
+    own, other = (make_optimizer(Line(), recipe, 4, name) for name in (None, wanted))
+    assert type(own) is not type(other) or recipes == "sgd"
+    for mine, theirs in zip(own.param_groups, other.param_groups, strict=True):
+        assert (mine["lr"], mine["weight_decay"]) == (theirs["lr"], theirs["weight_decay"])
+    assert {group["lr"] for group in other.param_groups} == {0.5}
+    assert other.param_groups[0].get("momentum") == (0.75 if wanted == "sgd_momentum" else None)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "foreach", "fused"),
+    [("auto", None, None), ("loop", False, None), ("foreach", True, None), ("fused", None, True)],
+)
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "sgd_momentum"])
+def test_the_implementation_is_the_one_asked_for(
+    optimizer: str, implementation: str, foreach: bool | None, fused: bool | None
+) -> None:
+    made = make_optimizer(Line(), replace(PLAIN, optimizer=optimizer), 4, implementation=implementation)
+    assert {(group["foreach"], group["fused"]) for group in made.param_groups} == {(foreach, fused)}
+
+
+@pytest.mark.parametrize("implementation", ["loop", "foreach", "fused"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "sgd_momentum"])
+def test_implementations_update_alike(optimizer: str, implementation: str) -> None:
+    def trained(how: str) -> Line:
+        model, recipe = Line(), replace(PLAIN, optimizer=optimizer, weight_decay=0.1)
+        fit(
+            Step(model, make_optimizer(model, recipe, 4, implementation=how)), batches(), batches(), recipe, 1
+        )
+        return model
+
+    for mine, own in zip(trained(implementation).parameters(), trained("auto").parameters(), strict=True):
+        torch.testing.assert_close(mine, own)
+
+
+def test_an_optimiser_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim.adamw", None)
+    with pytest.raises(UserError, match=r'pip install "bsr-explorer\[8bit\]", or choose adamw') as error:
+        make_optimizer(Line(), replace(PLAIN, optimizer="adamw"), 4, "adamw_8bit")
+    assert str(error.value).startswith("--optimizer: adamw_8bit needs bitsandbytes")
+
+
 # --- steps ----------------------------------------------------------------------------------------------
 
 
 def test_every_image_is_trained_on_once_an_epoch() -> None:
-    outcome = fit(Line(), batches(18), batches(), PLAIN, epochs=3)
+    outcome = train(Line(), batches(18), epochs=3)
     assert (outcome.steps, outcome.images) == (15, 54)  # a last batch of 2 images
     assert len(outcome.losses) == 3
     assert outcome.losses == sorted(outcome.losses, reverse=True)
@@ -184,7 +246,7 @@ def test_every_image_is_trained_on_once_an_epoch() -> None:
 
 @pytest.mark.parametrize(("limit", "steps", "epochs"), [(3, 3, 1), (5, 5, 1), (7, 7, 2), (100, 10, 2)])
 def test_the_recipes_steps_end_training_earlier(limit: int, steps: int, epochs: int) -> None:
-    outcome = fit(Line(), batches(), batches(), replace(PLAIN, steps=limit), epochs=2)
+    outcome = train(Line(), batches(), replace(PLAIN, steps=limit), epochs=2)
     assert outcome.steps == steps
     assert outcome.images == 4 * steps
     assert len(outcome.losses) == epochs
@@ -194,7 +256,7 @@ def test_the_recipes_steps_end_training_earlier(limit: int, steps: int, epochs: 
 def test_the_gradient_is_clipped() -> None:
     def moved(clip: float | None) -> float:
         model, start = Line(), Line()
-        fit(model, batches(4), batches(), replace(PLAIN, lr=1.0, clip=clip), epochs=1)
+        train(model, batches(4), replace(PLAIN, lr=1.0, clip=clip))
         pairs = zip(model.parameters(), start.parameters(), strict=True)
         return math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in pairs))
 
@@ -206,35 +268,40 @@ def test_the_gradient_is_clipped() -> None:
 def test_labels_are_smoothed() -> None:
     images, labels = next(iter(batches(4)))
     expected = F.cross_entropy(Line()(images), labels, label_smoothing=0.2).item()
-    assert fit(Line(), batches(4), batches(), replace(PLAIN, label_smoothing=0.2), 1).losses == [expected]
-    assert fit(Line(), batches(4), batches(), PLAIN, 1).losses != [expected]
+    assert train(Line(), batches(4), replace(PLAIN, label_smoothing=0.2)).losses == [expected]
+    assert train(Line(), batches(4)).losses != [expected]
 
 
 def test_what_does_not_train_stays() -> None:
     model = Line()
     model.head.weight.requires_grad_(False)
-    fit(model, batches(), batches(), replace(PLAIN, weight_decay=0.5, optimizer="adamw"), epochs=1)
+    train(model, batches(), replace(PLAIN, weight_decay=0.5, optimizer="adamw"))
     assert torch.equal(model.head.weight, Line().head.weight)
     assert not torch.equal(model.head.bias, Line().head.bias)
 
 
-def test_the_first_batch_is_shown_once_before_it_is_trained_on() -> None:
-    model, shown = Line(), []
+def test_each_batch_is_given_to_the_step_once_an_epoch() -> None:
+    model, got = Line(), []
 
-    def first_step(images: Tensor, labels: Tensor) -> None:
-        shown.append((images.clone(), labels.clone(), model.head.weight.detach().clone()))
+    class Noting(Step):
+        def __call__(self, images: Tensor, labels: Tensor) -> float:
+            assert model.training
+            got.append((images, labels, model.head.weight.detach().clone()))
+            return super().__call__(images, labels)
 
-    fit(model, batches(), batches(), PLAIN, epochs=2, first_step=first_step)
-    images, labels = next(iter(batches()))
-    assert len(shown) == 1
-    assert torch.equal(shown[0][0], images)
-    assert torch.equal(shown[0][1], labels)
-    assert torch.equal(shown[0][2], Line().head.weight)
+    train(model, batches(), epochs=2, kind=Noting)
+    expected = [*batches(), *batches()]
+    assert len(got) == len(expected) == 10
+    for (images, labels, _), batch in zip(got, expected, strict=True):
+        assert torch.equal(images, batch[0])
+        assert torch.equal(labels, batch[1])
+    assert torch.equal(got[0][2], Line().head.weight)
+    assert len({tuple(weights.flatten().tolist()) for _, _, weights in got}) == 10
 
 
 def test_progress_is_told_after_every_step() -> None:
     told: list[tuple[int, int, float]] = []
-    outcome = fit(Line(), batches(), batches(), PLAIN, 2, lambda *said: told.append(said))
+    outcome = train(Line(), batches(), epochs=2, progress=lambda *said: told.append(said))
     assert [said[:2] for said in told] == [(step, 10) for step in range(1, 11)]
     assert sum(said[2] for said in told[:5]) / 5 == pytest.approx(outcome.losses[0])
 
@@ -243,7 +310,7 @@ def test_a_loss_that_is_not_finite_ends_training() -> None:
     model = Line()
     poisoned = batches()
     poisoned.dataset.tensors[0][8:].fill_(math.nan)  # type: ignore[attr-defined]
-    outcome = fit(model, poisoned, batches(), PLAIN, epochs=2)
+    outcome = train(model, poisoned, epochs=2)
     assert outcome.diverged == "the loss was nan at step 3 of 10"
     assert outcome.steps == 2
     assert outcome.accuracy == []
@@ -257,7 +324,7 @@ def test_a_loss_that_is_not_finite_ends_training() -> None:
 @pytest.mark.parametrize(("every_epoch", "count"), [(True, 3), (False, 1)])
 def test_validation_is_evaluated_after_each_epoch_or_at_the_end(every_epoch: bool, count: int) -> None:
     model = Line()
-    outcome = fit(model, batches(), batches(21), PLAIN, epochs=3, every_epoch=every_epoch)
+    outcome = train(model, batches(), epochs=3, validation=batches(21), every_epoch=every_epoch)
     assert len(outcome.accuracy) == count
     assert outcome.accuracy[-1] == evaluate(model, batches(21))
 
@@ -270,3 +337,26 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
             return F.one_hot(torch.full((len(x),), 2), 3).float()
 
     assert evaluate(Always().train(), batches(count=8, batch=3)) == 2 / 8  # of the labels 0 1 2 0 1 2 0 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "images", "outputs"),
+    [
+        ("fp32", torch.float32, torch.float32),
+        ("amp_bf16", torch.float32, torch.bfloat16),
+        ("amp_fp16", torch.float32, torch.float16),
+        ("bf16", torch.bfloat16, torch.bfloat16),
+    ],
+)
+def test_evaluation_and_training_are_in_the_precision(
+    precision: str, images: torch.dtype, outputs: torch.dtype
+) -> None:
+    model = in_precision(Line(), precision)
+    used: list[tuple[torch.dtype, torch.dtype]] = []
+    model.register_forward_hook(lambda module, args, out: used.append((args[0].dtype, out.dtype)))
+    evaluate(model, batches(), precision)
+    assert set(used) == {(images, outputs)}
+    used.clear()
+    fit(Step(model, make_optimizer(model, PLAIN, 4), precision), batches(), batches(), PLAIN, 1)
+    assert len(used) == 10  # 5 steps, and 5 batches of validation
+    assert set(used) == {(images, outputs)}

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bsr_explorer.cost.step import OPTIMIZERS
+from bsr_explorer.cost.optimizers import OPTIMIZERS
 from bsr_explorer.errors import UserError
 from bsr_explorer.train.recipes import RECIPES, recipe
 
@@ -31,6 +31,14 @@ def test_an_unknown_preset_is_refused_with_the_nearest() -> None:
 def test_an_optimiser_that_memory_is_not_counted_for_is_refused(name: str, optimizer: str) -> None:
     with pytest.raises(UserError, match=f"--optimizer: '{optimizer}' does not go with --recipe {name}"):
         recipe(name, "digits", optimizer)
+
+
+def test_an_8_bit_optimiser_goes_with_the_recipes_of_its_kin() -> None:
+    assert recipe("short", "digits", "adamw_8bit") == recipe("short", "digits", "adamw")
+    with pytest.raises(
+        UserError, match="'adamw_8bit' does not go with --recipe paper-vit-b, which uses 'sgd_m"
+    ):
+        recipe("paper-vit-b", "cifar10", "adamw_8bit")
 
 
 @pytest.mark.parametrize(
