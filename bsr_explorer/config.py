@@ -67,7 +67,7 @@ class Config:
                 raise UserError(f"{_flag(key)}: {getattr(self, key)!r} must be text")
         if isinstance(self.method, str):
             object.__setattr__(self, "method", parse_method(self.method))
-        for key in ("image_size", "num_classes", "batch_size", "micro_batches"):
+        for key in ("image_size", "num_classes", "micro_batches", "batch_size"):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"{_flag(key)}: {value!r} must be a whole number of at least 1")

@@ -19,6 +19,9 @@ one kernel; ``auto`` is what torch does by itself: foreach on CUDA, else loop.""
 Change = tuple[int, str]
 """Bytes allocated (> 0) or freed (< 0), and a name for them."""
 
+_NUMBER = 8
+"""Bytes of a Python number that a kernel is given as a tensor."""
+
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
@@ -69,14 +72,18 @@ class AdamW(Optimizer):
         """The denominator: its root, then the root over a bias correction; a loop's variable holds each
         until the next takes its place. Lists have one denominator for all parameters at once."""
         if implementation == "foreach":
-            for sign in (1, -1):
-                yield from ((sign * p.bytes, f"denominator of {p.name}") for p in trained)
+            yield from ((p.bytes, f"denominator of {p.name}") for p in trained)
+            yield _NUMBER, "correction"
+            yield -_NUMBER, "correction"
+            yield from ((-p.bytes, f"denominator of {p.name}") for p in trained)
         if implementation != "loop":
             return
         before: Parameter | None = None
         for p in trained:
             yield p.bytes, f"root for {p.name}"
+            yield _NUMBER, "correction"
             yield p.bytes, f"denominator of {p.name}"
+            yield -_NUMBER, "correction"
             yield -p.bytes, f"root for {p.name}"
             if before is not None:
                 yield -before.bytes, f"denominator of {before.name}"
@@ -110,7 +117,7 @@ class AdamW8bit(Optimizer):
             return
         for p in trained:
             copies = 12 if p.numel < _LEAST_IN_8_BITS else 20
-            size = copies * p.numel + (4 * p.numel if WIDTH[p.dtype] < 4 else 0) + 8
+            size = copies * p.numel + (4 * p.numel if WIDTH[p.dtype] < 4 else 0) + _NUMBER
             yield size, f"copies for {p.name}"
             yield -size, f"copies for {p.name}"
 

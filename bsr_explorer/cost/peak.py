@@ -132,6 +132,8 @@ def _viewed_gradients(tape: Tape) -> Iterator[tuple[str, int]]:
 
 def _optimizer_step(tape: Tape, setup: Setup, memory: Memory) -> None:
     memory.moment = Moment("optimizer", None, setup.optimizer)
+    if setup.scaler:
+        memory.take("whether a gradient overflowed", WIDTH["fp32"])
     for group in groups([p for p in tape.parameters.values() if p.trains]):
         for change, name in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as):
             if change > 0:
@@ -142,9 +144,10 @@ def _optimizer_step(tape: Tape, setup: Setup, memory: Memory) -> None:
 
 def optimizer_peak(trained: list[Parameter], setup: Setup) -> int:
     """Bytes that the optimiser's step allocates at most, beside what stands."""
-    most = 0
+    flag = setup.granularity * -(-WIDTH["fp32"] // setup.granularity) if setup.scaler else 0
+    most = flag
     for group in groups(trained):
-        level = 0
+        level = flag
         for change, _ in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as):
             size = -(-abs(change) // setup.granularity) * setup.granularity
             level += size if change > 0 else -size

@@ -233,7 +233,6 @@ def test_what_has_no_largest_batch_is_refused(refused: Refused, flag: str, value
         ("--optimizer", "sgd", "'sgd' does not go with --recipe short, which uses 'adamw'"),
         ("--attention", "flsh", "unknown value 'flsh' (did you mean 'flash'?)"),
         ("--attention", "flash", "the kernel 'flash' exists on CUDA only"),
-        ("--device", "cuda", "no CUDA device is available here; choose cpu or auto"),
         ("--recipe", "shrot", "unknown value 'shrot' (did you mean 'short'?)"),
         ("--weights", "hbu", "unknown value 'hbu' (did you mean 'hub'?)"),
         ("--weights", "none.pth", "there is no file 'none.pth'"),
@@ -259,7 +258,6 @@ def test_what_has_no_largest_batch_is_refused(refused: Refused, flag: str, value
         pytest.param("--proxy-size", "0", "0 must be"),
     ],
 )
-@pytest.mark.usefixtures("no_cuda")
 def test_a_search_that_cannot_be_is_refused(
     refused: Refused, tmp_path: Path, flag: str, value: str, words: str
 ) -> None:
@@ -285,6 +283,17 @@ def test_without_a_hub_the_choices_are_listed(
     assert f"--weights {weights}: " in line
     assert ("HF_HUB_OFFLINE is set" if offline else "the model hub cannot be reached") in line
     assert re.search(r"choose a checkpoint file \(\.safetensors, .*\bor random$", line.strip())
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_searching_on_what_is_not_here_is_refused(
+    refused: Refused, make_study: MakeStudy, tmp_path: Path
+) -> None:
+    says = "--device: no CUDA device is available here; choose cpu or auto"
+    assert says in refused(*SEARCH, "--budget", "1GB", "--device", "cuda")
+    path = write(make_study(budget="1GB"), tmp_path / "study.toml", "config", "device", "cuda")
+    assert says in refused("search", path)
+    assert says in refused("search", path, "--dry-run")
 
 
 def test_batch_sizes_that_do_not_all_fall_into_micro_batches_are_refused(refused: Refused) -> None:
@@ -389,7 +398,6 @@ def write(study: Study, path: Path, table: str, key: str, value: Any) -> Path:
         ("config", "optimizer", "sgd", "--optimizer: 'sgd' does not go with --recipe short"),
         ("config", "micro_batches", 3, "--micro-batches: 4 images do not fall into 3 equal parts"),
         ("config", "device", "auto", "--device: unknown value 'auto'; choose from cpu, cuda"),
-        ("config", "device", "cuda", "--device: no CUDA device is available here"),
         ("space", "batch_sizes", [4, 0], "--batch-size: 0 is no number of images"),
         ("space", "batch_sizes", [4, 4], "--batch-size: (4, 4) names a size twice"),
         ("data", "name", "none", "--data: 'none' is neither"),
@@ -401,7 +409,6 @@ def write(study: Study, path: Path, table: str, key: str, value: Any) -> Path:
         ("space", "keep", [2.0], "[space] keep: 2.0 is no keep rate"),
     ],
 )
-@pytest.mark.usefixtures("no_cuda")
 def test_a_study_that_cannot_be_is_refused(
     refused: Refused, make_study: MakeStudy, tmp_path: Path, table: str, key: str, value: Any, words: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import StringIO
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -58,7 +59,7 @@ def test_failing_is_one_line(capsys: pytest.CaptureFixture[str], code: int) -> N
     assert (ended.value.code, said.out, said.err) == (code, "", "error: one two three\n")
 
 
-def shown(width: int, rows: list[list[str]], **options: list[int]) -> list[str]:
+def shown(width: int, rows: list[list[str]], **options: Any) -> list[str]:
     out = StringIO()
     Console(file=out, width=width).print(table(["method", "MB"], rows, **options))
     return [line.rstrip() for line in out.getvalue().splitlines()]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from bsr_explorer.config import Config
 from bsr_explorer.prediction import counted_bytes, predict
@@ -63,6 +64,51 @@ def test_the_total_is_by_the_accounting(cli: Cli, accounting: str) -> None:
     assert said["full"]["total_bytes"] == counted_bytes(config.with_method("full"), accounting)
 
 
+def test_json_is_of_how_the_step_is_run(cli: Cli) -> None:
+    changes: dict[str, Any] = {
+        "precision": "amp_fp16",
+        "optimizer": "adamw_8bit",
+        "implementation": "loop",
+        "micro_batches": 2,
+        "set_to_none": False,
+    }
+    config = Config(model="toy", image_size=32, batch_size=4, method=BSR, **changes)
+    said = answer(
+        cli,
+        *("--precision", "amp_fp16", "--optimizer", "adamw_8bit", "--implementation", "loop"),
+        *("--micro-batches", "2", "--keep-gradients"),
+    )
+    assert said["config"] == config.to_dict()
+    assert said["predicted"].items() >= predict(config).summary().items()
+
+
+@pytest.mark.parametrize("attention", ["fused", "math", "flash", "efficient", "cudnn"])
+def test_cuda_is_predicted_where_there_is_none(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, attention: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    flags = ("--device", "cuda", "--attention", attention, "--precision", "amp_bf16")
+    said = answer(cli, *flags)
+    assert said["config"]["device"] == "cuda"
+    assert said["predicted"]["compared"].startswith("not yet measured")
+    assert said["predicted"]["peak_bytes"] > answer(cli, "--precision", "amp_bf16")["predicted"]["peak_bytes"]
+    shown = " ".join(cli("profile", *TOY, *flags).out.split())
+    assert f"predictions for cuda are {said['predicted']['compared']}" in shown
+
+
+def test_the_cpu_was_compared_with_real_steps(cli: Cli) -> None:
+    assert "real steps on CPUs" in answer(cli)["predicted"]["compared"]
+    assert "not yet measured" not in cli("profile", *TOY).out
+
+
+@pytest.mark.parametrize(("there", "device"), [(False, "cpu"), (True, "cuda")])
+def test_auto_is_the_device_that_is_here(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, there: bool, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert answer(cli, "--device", "auto")["config"]["device"] == device
+
+
 def test_blocks_and_kinds_add_up(cli: Cli) -> None:
     said = answer(cli)["predicted"]
     assert list(said["by_block"]) == ["0", "1", "2", "3", "rest"]
@@ -81,22 +127,26 @@ def test_blocks_and_kinds_add_up(cli: Cli) -> None:
 
 # --- measured -------------------------------------------------------------------------------------------
 
+HOW = ("--precision", "amp_fp16", "--optimizer", "adamw_8bit", "--micro-batches", "2")
+
 EXACT = (
     *("saved_bytes", "parameter_bytes", "gradient_bytes", "optimizer_bytes", "input_bytes", "held_bytes"),
     *("forward_flops", "train_flops"),
 )
 
 
-@pytest.mark.parametrize("method", ["full", "linear", BSR])
-def test_a_real_step_agrees_with_the_prediction(cli: Cli, method: str) -> None:
-    said = answer(cli, "--method", method, "--measure")
+@pytest.mark.parametrize("flags", [(), HOW, ("--precision", "bf16", "--keep-gradients")], ids=str)
+@pytest.mark.parametrize("method", ["full", "linear", BSR, f"{BSR}+checkpoint"])
+def test_a_real_step_agrees_with_the_prediction(cli: Cli, method: str, flags: tuple[str, ...]) -> None:
+    said = answer(cli, "--method", method, *flags, "--measure")
     measured, predicted = said["measured"], said["predicted"]
     assert {key: measured[key] for key in EXACT} == {key: predicted[key] for key in EXACT}
     for block, entry in predicted["by_block"].items():  # the counter of FLOPs knows no blocks
         memory = {kind: size for kind, size in entry.items() if kind != "train_flops"}
         assert memory.items() <= measured["by_block"][block].items()
     assert measured["uncounted_operations"] == []
-    assert measured["peak_bytes"] >= measured["held_bytes"] - measured["saved_bytes"]
+    assert measured["peak_bytes"] == pytest.approx(predicted["peak_bytes"], rel=1e-3)
+    assert measured["peak_is"] == "live tensors"
     assert set(measured) >= PREDICTED - {"total_bytes"}
 
 
@@ -136,6 +186,29 @@ def test_tables_show_each_block(cli: Cli) -> None:
     saved = predict(Config(model="toy", image_size=32, batch_size=4, method=BSR)).saved_bytes
     assert f"{saved / 1e6:,.2f}" in done.out
     assert f"{saved / 2**20:,.2f}" in done.out
+
+
+def test_the_peak_is_shown_with_its_moment_and_what_is_alive(cli: Cli) -> None:
+    stem = ("profile", "--model", "toy", "--image-size", "96", "--batch-size", "64", "--method", "full")
+    for flags, phase in ((stem, "backward"), ((*TOY[:0], "profile", *TOY, "--method", "full"), "optimizer")):
+        peak = json.loads(cli(*flags, "--json").out)["predicted"]["peak"]
+        assert peak["phase"] == phase
+        shown = " ".join(cli(*flags).out.split())
+        moment = (
+            "in the optimiser's step"
+            if phase == "optimizer"
+            else f"{phase}, block {peak['block']}, at {peak['operation']}"
+        )
+        assert f"the peak is {moment}; alive then, in MB: " in shown
+        names = {"parameter": "parameters", "optimizer": "optimiser state", "saved": "saved activations"}
+        for kind in peak["alive"].keys() & names.keys():
+            assert f"{names[kind]} {peak['alive'][kind] / 1e6:,.1f}" in shown
+
+
+def test_a_measured_peak_is_shown_with_what_kernels_took(cli: Cli) -> None:
+    shown = " ".join(cli("profile", *TOY, "--measure").out.split())
+    assert "measured peak: live tensors, and " in shown
+    assert "that kernels took for themselves" in shown
 
 
 def test_a_comparison_has_no_differences(cli: Cli) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_a_failed_trial_says_why_and_counts_for_nothing(shown: io.StringIO) -> N
 
 
 def test_no_more_is_left_than_the_time_limit(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     searching, candidate = _searching(time_limit=15.0, started=97.0)
     with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
         watcher.trial_starts(0, candidate, 0)

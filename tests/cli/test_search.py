@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import tomli_w
 
+from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.report import figures
+from bsr_explorer.run import run
 from bsr_explorer.search import plan
 from bsr_explorer.search import search as searching
 from bsr_explorer.search.space import Space
@@ -36,7 +38,7 @@ NAME = "toy-digits-1400KB"
 @pytest.fixture
 def quick(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """The command line without figures, which take longer to draw than the searches of this file."""
-    for name in ("accuracy_against_memory", "memory_by_block"):
+    for name in ("accuracy_against_memory", "memory_by_block", "calibration"):
         monkeypatch.setattr(figures, name, lambda *_: [])
     return cli
 
@@ -63,7 +65,7 @@ def test_a_search_shows_its_front_and_names_its_files(cli: Cli) -> None:
     assert any(line.startswith("Recommended: ") for line in lines)
     assert "(a proxy: memory is counted at 48 px)" in " ".join(lines)
     written = [Path(line) for line in lines[lines.index("Written:") + 1 :]]
-    assert len(written) == 10
+    assert len(written) == 12
     assert all(path.exists() for path in written)
     assert [line.split(":")[0] for line in done.err.splitlines() if line.startswith("trial ")] == [
         *("trial 0", "trial 1", "trial 2")
@@ -111,7 +113,7 @@ def test_flags_are_the_study(quick: Cli) -> None:
     assert (study.name, study.seed, study.trials, study.time_limit) == ("mine", 5, 1, 480.0)
     assert (study.budget, study.counts, study.data, study.weights) == ("1400KB", "saved", "digits", "random")
     assert (study.config.image_size, study.config.batch_size, study.config.num_classes) == (48, 4, 10)
-    assert study.fidelity == plan.Fidelity(32, 20, 20, 1, "short")
+    assert study.fidelity == Fidelity(32, 20, 20, 1, "short")
     first = Path("here/study.toml").read_text().splitlines()[0]
     assert first.startswith("# Made by: bsr-explore search --model toy ")
 
@@ -159,6 +161,54 @@ def test_a_dry_run_leaves_a_study_alone(quick: Cli, study_folder: Path) -> None:
     assert {path: path.read_bytes() for path in study_folder.rglob("*") if path.is_file()} == before
 
 
+# --- several batch sizes, and other ways to run ---------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_training")
+def test_several_batch_sizes_are_a_part_of_the_space(
+    quick: Cli, tmp_path: Path, make_study: MakeStudy
+) -> None:
+    done = quick(*FLAGS, "--batch-size", "4, 8,2", "--dry-run", "--json")
+    assert (done.code, list(tmp_path.iterdir())) == (0, [])
+    answer, study = json.loads(done.out), make_study()
+    assert answer["study"]["space"]["batch_sizes"] == [4, 8, 2]
+    assert answer["study"]["config"]["batch_size"] == 4
+    space = Space(replace(study, space=replace(study.space, batch_sizes=(4, 8, 2))))
+    assert (answer["configurations"], answer["fitting"]) == (len(space), space.fitting)
+    assert answer["configurations"] == 3 * len(Space(study))
+    assert (answer["least_bytes"], answer["most_bytes"]) == space.range_bytes
+
+
+@pytest.mark.usefixtures("no_training")
+def test_one_batch_size_is_the_configurations(quick: Cli) -> None:
+    study = json.loads(quick(*FLAGS, "--batch-size", "8", "--dry-run", "--json").out)["study"]
+    assert (study["config"]["batch_size"], study["space"]["batch_sizes"]) == (8, [])
+
+
+def test_a_search_over_batch_sizes_goes_on(quick: Cli) -> None:
+    flags = (*FLAGS, "--batch-size", "4,2", "--out", "here")
+    assert quick(*flags, "--trials", "7").code == 0
+    before = outcomes(Path("here"))
+    done = quick(*flags, "--trials", "8")
+    assert done.code == 0, done.err
+    assert outcomes(Path("here"))[:7] == before
+    assert len(outcomes(Path("here"))) == 8
+    assert Study.from_toml(Path("here/study.toml")).space.batch_sizes == (4, 2)
+    assert {record.config["batch_size"] for record in read_records(Path("here")).values()} == {2, 4}
+
+
+def test_a_search_trains_in_its_precision(quick: Cli) -> None:
+    flags = ("--precision", "amp_bf16", "--optimizer", "adamw_8bit", "--micro-batches", "2")
+    done = quick(*FLAGS, *flags, "--trials", "2", "--out", "here")
+    assert done.code == 0, done.err
+    config = Study.from_toml(Path("here/study.toml")).config
+    assert (config.precision, config.optimizer, config.micro_batches) == ("amp_bf16", "adamw_8bit", 2)
+    for record in read_records(Path("here")).values():
+        assert Config.from_dict(record.config) == config.with_method(record.method)
+        assert record.measured is not None
+        assert record.measured["saved_bytes"] == record.measured["predicted_saved_bytes"]
+
+
 # --- going on -------------------------------------------------------------------------------------------
 
 
@@ -186,12 +236,12 @@ def test_what_a_folder_has_decided_need_not_be_said_again(quick: Cli, study_fold
 
 
 def test_ctrl_c_says_how_to_go_on(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    train, trained = searching.run, []
+    trained: list[Record] = []
 
     def stopped(*arguments: Any) -> Record:
         if len(trained) == 1:
             raise KeyboardInterrupt
-        trained.append(train(*arguments))
+        trained.append(run(*arguments))
         return trained[0]
 
     with monkeypatch.context() as patch:
@@ -256,7 +306,8 @@ def test_trials_and_time_may_be_given_beside_a_file(
         *(("--model", "deit_t"), ("--budget", "1GB"), ("--budget-counts", "saved"), ("--data", "digits")),
         *(("--batch-size", "4"), ("--image-size", "48"), ("--attention", "math"), ("--recipe", "short")),
         *(("--weights", "random"), ("--proxy-size", "32"), ("--train-size", "20"), ("--val-size", "20")),
-        *(("--epochs", "1"), ("--seed", "0"), ("--study", "mine")),
+        *(("--epochs", "1"), ("--seed", "0"), ("--study", "mine"), ("--precision", "fp32")),
+        *(("--optimizer", "adamw"), ("--micro-batches", "1")),
     ],
 )
 def test_a_flag_beside_a_study_file_is_refused(
@@ -330,10 +381,8 @@ def test_a_search_in_which_everything_fails_ends_early(
 
 
 def test_failed_trials_are_told_beside_the_front(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = searching.run
-
     def sometimes(config: Any, *arguments: Any) -> Record:
-        record = train(config, *arguments)
+        record = run(config, *arguments)
         lost = replace(record, status="diverged", reason="the loss was nan", accuracy=None)
         return lost if str(config.how) == "linear" else record
 
