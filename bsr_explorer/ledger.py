@@ -75,6 +75,8 @@ class Ledger:
         peak: when the predicted peak is, and what is alive then.
         scratch_bytes: measured on the CPU, how much higher the allocator's own peak was: what kernels take
             and give back within one call.
+        reserved_bytes, context_bytes: measured on CUDA, what the allocator had taken from the device at most,
+            and what the driver and its libraries hold beside it.
     """
 
     rows: tuple[Row, ...]
@@ -82,6 +84,8 @@ class Ledger:
     peak_is: str = "predicted"
     peak: Peak | None = None
     scratch_bytes: int = 0
+    reserved_bytes: int = 0
+    context_bytes: int = 0
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -188,7 +192,7 @@ class Ledger:
             "by_block": self.by_block(),
             "by_kind": self.by_kind(),
             **({"peak": asdict(self.peak)} if self.peak else {}),
-            **({"scratch_bytes": self.scratch_bytes} if self.scratch_bytes else {}),
+            **{name: getattr(self, name) for name in _BESIDE if getattr(self, name)},
         }
 
     def to_frame(self) -> pd.DataFrame:
@@ -198,13 +202,20 @@ class Ledger:
         return pd.DataFrame([asdict(row) for row in self.rows], columns=list(Row.__slots__))
 
 
+_BESIDE = ("scratch_bytes", "reserved_bytes", "context_bytes")
+
+
 def ledger(
     rows: Iterable[Row],
     peak_bytes: int = 0,
     peak_is: str = "predicted",
     peak: Peak | None = None,
-    scratch_bytes: int = 0,
+    **beside: int,
 ) -> Ledger:
-    """A ledger of the rows that say something: those with no bytes and no FLOPs are left out."""
+    """A ledger of the rows that say something: those with no bytes and no FLOPs are left out.
+
+    Args:
+        beside: the ledger's fields that are measured beside the peak.
+    """
     said = tuple(row for row in rows if row.bytes or row.flops)
-    return Ledger(said, peak_bytes, peak_is, peak, scratch_bytes)
+    return Ledger(said, peak_bytes, peak_is, peak, **beside)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import timm
@@ -276,7 +277,8 @@ class _Watched(Step):
     """A step that measures itself while it trains: what the first one saves, and the peak of a steady one,
     which updates after another that did (the second, unless a gradient scaler skips some)."""
 
-    images = saved_bytes = peak_bytes = scratch_bytes = 0
+    images = saved_bytes = peak_bytes = 0
+    beside: Mapping[str, int] = MappingProxyType({})
     updated = False
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> float:
@@ -297,9 +299,9 @@ class _Watched(Step):
             nonlocal value
             value = super(_Watched, self).__call__(images, labels)
 
-        peak, _, scratch = peak_of(self, step, images, labels)
+        peak, _, beside = peak_of(self, step, images, labels)
         if math.isfinite(value) and not self.skipped:
-            self.peak_bytes, self.scratch_bytes = peak, scratch
+            self.peak_bytes, self.beside = peak, beside
         return value
 
     def account(self, actual: Config) -> dict[str, Any] | None:
@@ -319,7 +321,7 @@ class _Watched(Step):
             account |= {
                 "peak_bytes": self.peak_bytes,
                 "predicted_peak_bytes": predicted,
-                "scratch_bytes": self.scratch_bytes,
+                **self.beside,
             }
             if self.peak_bytes > predicted * (1 + TOLERANCE):
                 over = self.peak_bytes / predicted - 1

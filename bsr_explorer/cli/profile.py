@@ -167,9 +167,9 @@ def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
         rows = [_compared(label, answer["predicted"][key], measured[key]) for label, key in _LINES]
         out.print(table(["of one step", "predicted", "measured", "difference"], rows))
         out.print(
-            f"measured peak: {measured['peak_is']}, and {format_bytes(measured.get('scratch_bytes', 0))} that kernels "
-            f"took for themselves; fvcore counts {measured['fvcore_forward_flops']:,} FLOPs "
-            f"forward and does not see {_listed(measured['fvcore_blind_to']) or 'nothing'}"
+            f"measured peak: {measured['peak_is']}{_beside(measured)}; fvcore counts "
+            f"{measured['fvcore_forward_flops']:,} FLOPs forward and does not see "
+            f"{_listed(measured['fvcore_blind_to']) or 'nothing'}"
         )
         if measured["uncounted_operations"]:
             out.print(
@@ -210,6 +210,17 @@ def _compared(label: str, predicted: int, measured: int) -> tuple[str, str, str,
 
 def _listed(blind: dict[str, int]) -> str:
     return ", ".join(f"{name} (×{count})" for name, count in sorted(blind.items()))
+
+
+def _beside(measured: dict[str, Any]) -> str:
+    """What was measured beside the peak, in words."""
+    words = {
+        "scratch_bytes": "{} more that kernels took within their calls",
+        "reserved_bytes": "{} reserved by the allocator",
+        "context_bytes": "{} held by the driver beside it",
+    }
+    said = [text.format(format_bytes(measured[key])) for key, text in words.items() if measured.get(key)]
+    return "".join(f", {text}" for text in said)
 
 
 def _show_peak(config: Config, predicted: Ledger) -> None:

@@ -75,8 +75,8 @@ def measure_step(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> M
         if not step.skipped:
             break
     rows += list(_standing_rows(step, images, labels))
-    peak, how, scratch = peak_of(step, lambda: step(images, labels), images, labels)
-    return Measurement(ledger(rows, peak, how, scratch_bytes=scratch), tuple(sorted(uncounted)))
+    peak, how, beside = peak_of(step, lambda: step(images, labels), images, labels)
+    return Measurement(ledger(rows, peak, how, **beside), tuple(sorted(uncounted)))
 
 
 def saved_rows(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> list[Row]:
@@ -145,18 +145,24 @@ def _flop_rows(
 
 def peak_of(
     step: Stepper, run: Callable[[], object], images: torch.Tensor, labels: torch.Tensor
-) -> tuple[int, str, int]:
-    """The peak of running a step once, in bytes, with what stands before it; how it was found; and on the
-    CPU how much kernels took for themselves on top."""
+) -> tuple[int, str, dict[str, int]]:
+    """The peak of running a step once, in bytes, with what stands before it; how it was found; and what is
+    measured beside it (see ``Ledger``)."""
     if images.is_cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         run()
         torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated(), "allocator", 0
+        free, total = torch.cuda.mem_get_info()
+        beside = {
+            "reserved_bytes": torch.cuda.max_memory_reserved(),
+            "context_bytes": total - free - torch.cuda.memory_reserved(),
+        }
+        return torch.cuda.max_memory_allocated(), "allocator", beside
     standing = _standing(step, images, labels)
     highest = highest_on_cpu(run)
-    return standing + highest.tensors, "live tensors", highest.allocator - highest.tensors
+    beside = {"scratch_bytes": highest.allocator - highest.tensors}
+    return standing + highest.tensors, "live tensors", beside
 
 
 def _standing(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> int:
