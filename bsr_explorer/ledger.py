@@ -210,7 +210,7 @@ def ledger(
     peak_bytes: int = 0,
     peak_is: str = "predicted",
     peak: Peak | None = None,
-    **beside: int,
+    beside: Mapping[str, int] | None = None,
 ) -> Ledger:
     """A ledger of the rows that say something: those with no bytes and no FLOPs are left out.
 
@@ -218,4 +218,4 @@ def ledger(
         beside: the ledger's fields that are measured beside the peak.
     """
     said = tuple(row for row in rows if row.bytes or row.flops)
-    return Ledger(said, peak_bytes, peak_is, peak, **beside)
+    return Ledger(said, peak_bytes, peak_is, peak, **(beside or {}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,15 @@ def test_the_peak_is_that_of_a_step_that_updates_after_another_that_did(
     assert skipped[:2] == [True, False]
     assert measured is not None
     assert measured["peak_bytes"] == pytest.approx(predict(PROXY.at(config)).peak_bytes, rel=1e-3)
+
+
+def test_a_peak_above_its_prediction_is_a_fault_of_the_cost_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = tune().measured
+    assert measured is not None
+    assert "fault" not in measured
+    monkeypatch.setattr(run_module, "TOLERANCE", -0.1)
+    fault = (tune().measured or {})["fault"]
+    assert re.fullmatch(r"the peak was -?0\.\d% above its prediction: the cost model is wrong here", fault)
 
 
 def test_measuring_changes_nothing_that_is_trained(monkeypatch: pytest.MonkeyPatch, record: Record) -> None:

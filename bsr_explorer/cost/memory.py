@@ -96,6 +96,8 @@ class _Frames:
         for index, op in enumerate(tape):
             for path in _paths(op.name):
                 self._last[path] = index
+            if op.kind != "cross_entropy":
+                self._last[""] = index
         made_at = {tensor.name: fed_at for tensor in tape.inputs if tensor.role == "activation"}
         self.ends: dict[str, int] = {}
         for index, op in enumerate(tape):
@@ -124,8 +126,9 @@ class _Frames:
         return self._last[path]
 
 
-_STAYING = {"attention": 0, "gate_half": 1}
-"""Kinds whose caller keeps a local variable of the tensor at this place until it returns."""
+_STAYING = {"attention": 0, "gate_half": 1, "mean_tokens": 0, "select_token": 0}
+"""Kinds whose caller keeps a local variable of the tensor at this place until it returns. (That of pooling
+is the model.)"""
 
 
 def _paths(name: str) -> list[str]:

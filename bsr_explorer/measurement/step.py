@@ -76,7 +76,7 @@ def measure_step(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> M
             break
     rows += list(_standing_rows(step, images, labels))
     peak, how, beside = peak_of(step, lambda: step(images, labels), images, labels)
-    return Measurement(ledger(rows, peak, how, **beside), tuple(sorted(uncounted)))
+    return Measurement(ledger(rows, peak, how, beside=beside), tuple(sorted(uncounted)))
 
 
 def saved_rows(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> list[Row]:

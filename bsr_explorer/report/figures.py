@@ -71,7 +71,7 @@ def memory_by_block(chosen: Sequence[Point], folder: Path) -> list[Path]:
     ):
         for axes, (label, ledger) in zip(grid[:, 0], panels, strict=True):
             _stack(axes, ledger["by_block"])
-            title = f"{textwrap.shorten(label, 100)}: {in_mb(ledger['held_bytes']):,.0f} MB, at the peak "
+            title = f"{textwrap.shorten(label, 75)}: {in_mb(ledger['held_bytes']):,.0f} MB, at the peak "
             title += f"{in_mb(ledger['peak_bytes']):,.0f} MB"
             axes.text(0.0, 1.03, title, transform=axes.transAxes, fontsize=6.5, va="bottom")
             axes.grid(axis="y", alpha=0.25, lw=0.5)

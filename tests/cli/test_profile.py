@@ -188,27 +188,29 @@ def test_tables_show_each_block(cli: Cli) -> None:
     assert f"{saved / 2**20:,.2f}" in done.out
 
 
-def test_the_peak_is_shown_with_its_moment_and_what_is_alive(cli: Cli) -> None:
-    stem = ("profile", "--model", "toy", "--image-size", "96", "--batch-size", "64", "--method", "full")
-    for flags, phase in ((stem, "backward"), ((*TOY[:0], "profile", *TOY, "--method", "full"), "optimizer")):
-        peak = json.loads(cli(*flags, "--json").out)["predicted"]["peak"]
-        assert peak["phase"] == phase
-        shown = " ".join(cli(*flags).out.split())
-        moment = (
-            "in the optimiser's step"
-            if phase == "optimizer"
-            else f"{phase}, block {peak['block']}, at {peak['operation']}"
-        )
-        assert f"the peak is {moment}; alive then, in MB: " in shown
-        names = {"parameter": "parameters", "optimizer": "optimiser state", "saved": "saved activations"}
-        for kind in peak["alive"].keys() & names.keys():
-            assert f"{names[kind]} {peak['alive'][kind] / 1e6:,.1f}" in shown
+@pytest.mark.parametrize(
+    ("flags", "phase"),
+    [(("--method", "full"), "optimizer"), (("--image-size", "96", "--batch-size", "64"), "backward")],
+    ids=["little", "much"],
+)
+def test_the_peak_is_shown_with_its_moment_and_what_is_alive(
+    cli: Cli, flags: tuple[str, ...], phase: str
+) -> None:
+    peak = answer(cli, *flags)["predicted"]["peak"]
+    assert peak["phase"] == phase
+    shown = " ".join(cli("profile", *TOY, *flags).out.split())
+    when = {
+        "optimizer": "in the optimiser's step",
+        "backward": f"backward, block {peak['block']}, at {peak['operation']}",
+    }
+    assert f"the peak is {when[phase]}; alive then, in MB: " in shown
+    names = {"parameter": "parameters", "optimizer": "optimiser state", "saved": "saved activations"}
+    for kind in peak["alive"].keys() & names.keys():
+        assert f"{names[kind]} {peak['alive'][kind] / 1e6:,.1f}" in shown
 
 
-def test_a_measured_peak_is_shown_with_what_kernels_took(cli: Cli) -> None:
-    shown = " ".join(cli("profile", *TOY, "--measure").out.split())
-    assert "measured peak: live tensors, and " in shown
-    assert "that kernels took for themselves" in shown
+def test_a_measured_peak_is_shown_with_how_it_was_found(cli: Cli) -> None:
+    assert "measured peak: live tensors" in " ".join(cli("profile", *TOY, "--measure").out.split())
 
 
 def test_a_comparison_has_no_differences(cli: Cli) -> None:

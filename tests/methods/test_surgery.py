@@ -89,6 +89,31 @@ def test_the_attention_path_is_that_of_every_block(path: str, fused: bool) -> No
     assert [block.attn.fused_attn for block in model.blocks] == [fused, fused]
 
 
+@pytest.mark.parametrize(
+    ("path", "enabled"), [("flash", "f"), ("efficient", "e"), ("cudnn", "c"), ("fused", "fecm")]
+)
+def test_a_kernel_by_its_name_is_the_only_one_allowed(
+    monkeypatch: pytest.MonkeyPatch, path: str, enabled: str
+) -> None:
+    seen: list[str] = []
+
+    def attention(q: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        allowed = {
+            "f": torch.backends.cuda.flash_sdp_enabled(),
+            "e": torch.backends.cuda.mem_efficient_sdp_enabled(),
+            "c": torch.backends.cuda.cudnn_sdp_enabled(),
+            "m": torch.backends.cuda.math_sdp_enabled(),
+        }
+        seen.append("".join(name for name, yes in allowed.items() if yes))
+        return q
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    model = _vit()
+    use_attention_path(model, path)
+    model(torch.randn(1, 3, 32, 32))
+    assert seen == [enabled, enabled]
+
+
 def test_queries_and_keys_are_let_go_after_the_drop() -> None:
     model = _vit()
     drop_tokens_in(model, 0, 0.5, True)

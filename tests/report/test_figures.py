@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bsr_explorer.report import style
-from bsr_explorer.report.figures import MEMORY_AXIS, accuracy_against_memory, memory_by_block
+from bsr_explorer.report.figures import MEMORY_AXIS, accuracy_against_memory, calibration, memory_by_block
 from bsr_explorer.report.front import Point, front, points
 from bsr_explorer.store.records import read_records
 from bsr_explorer.store.study import COUNTS
@@ -120,4 +120,61 @@ def test_a_long_method_does_not_run_out_of_the_page(
     long = "bsr(blocks=(" + ", ".join(map(str, range(99))) + "), keep={})"
     point = replace(every[0], record=replace(every[0].record, config={"method": long}))
     memory_by_block([point], tmp_path)
-    assert all(len(text.get_text()) < 120 for axes in drawn[0][1][:, 0] for text in axes.texts)
+    figure, grid = drawn[0]
+    titles = [text for axes in grid[:, 0] for text in axes.texts]
+    assert len(titles) == 2
+    for text in titles:
+        assert len(text.get_text()) < 120
+        assert text.get_window_extent().x1 < figure.get_window_extent().x1
+
+
+# --- predicted against measured -------------------------------------------------------------------------
+
+
+def measured_of(every: list[Point]) -> list[dict[str, Any]]:
+    return [p.record.measured for p in every if p.record.measured is not None]
+
+
+def test_peak_and_saved_memory_of_every_trial_are_points(
+    every: list[Point], drawn: list[Any], tmp_path: Path
+) -> None:
+    paths = calibration([p.record for p in every], tmp_path)
+    assert [path.name for path in paths] == ["calibration.png", "calibration.pdf"]
+    (_, axes), *_ = drawn
+    assert len(measured_of(every)) == 7
+    assert offsets(axes) == {
+        (m[f"predicted_{kind}_bytes"] / 1e6, m[f"{kind}_bytes"] / 1e6)
+        for m in measured_of(every)
+        for kind in ("peak", "saved")
+    }
+    (line,) = axes.lines
+    assert list(line.get_xdata()) == list(line.get_ydata())
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["peak memory (7 trials)", "saved memory (7 trials)"]
+
+
+def test_faults_are_marked(every: list[Point], drawn: list[Any], tmp_path: Path) -> None:
+    record = every[0].record
+    assert record.measured is not None
+    high = {**record.measured, "peak_bytes": 2 * record.measured["predicted_peak_bytes"], "fault": "too high"}
+    calibration([replace(record, measured=high), every[1].record], tmp_path)
+    (_, axes), *_ = drawn
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[-1] == "over 2% above the prediction (1)"
+    assert (high["predicted_peak_bytes"] / 1e6, high["peak_bytes"] / 1e6) in offsets(axes)
+
+
+def test_a_trial_without_a_whole_batch_has_no_peak_to_show(
+    every: list[Point], drawn: list[Any], tmp_path: Path
+) -> None:
+    record = every[0].record
+    assert record.measured is not None
+    little = {key: value for key, value in record.measured.items() if "peak" not in key}
+    calibration([replace(record, measured=little)], tmp_path)
+    assert [text.get_text() for text in drawn[0][1].get_legend().get_texts()] == ["saved memory (1 trials)"]
+
+
+def test_nothing_measured_is_no_figure(every: list[Point], tmp_path: Path) -> None:
+    assert calibration([replace(p.record, measured=None) for p in every], tmp_path) == []
+    assert list(tmp_path.iterdir()) == []

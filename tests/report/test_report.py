@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from bsr_explorer.store.study import COUNTS, Study
 FILES = {
     *("report.md", "front.csv", "trials.csv"),
     *("figures/front.png", "figures/front.pdf", "figures/memory_by_block.png", "figures/memory_by_block.pdf"),
+    *("figures/calibration.png", "figures/calibration.pdf"),
 }
 
 
@@ -80,12 +82,45 @@ def test_the_page_says_what_was_found(written: tuple[Path, Report]) -> None:
     assert page.startswith("# toy-study\n")
     assert f"Budget 1400KB = 1.4 MB (1.3 MiB), counting {COUNTS['peak']}. Full fine-tuning" in page
     assert "Trained at 32 px for 1 epochs (recipe `short`)" in page
-    assert "equal in 7 of 7 trials" in page
+    assert "equal in 7 of 7 trials; the peak of a step was " in page
+    off = [float(number) for number in re.findall(r"([+-]\d+\.\d+)%", page.split("of a step was ")[1])][:2]
+    assert off == [pytest.approx(each, abs=0.001) for each in (min(errors(made)), max(errors(made)))]
+    assert max(map(abs, off)) < 0.1
     assert f"**Recommended: `{made.recommendation.point.method}`**" in page
     assert "Not finished" not in page
-    for link in ("figures/front.png", "figures/memory_by_block.png"):
+    assert "Faults" not in page
+    for link in ("figures/front.png", "figures/memory_by_block.png", "figures/calibration.png"):
         assert f"({link})" in page
         assert (folder / link).is_file()
+
+
+def errors(made: Report) -> list[float]:
+    """By how many percent each trial's peak was above its prediction."""
+    every = [record.measured for record in made.records.values() if record.measured is not None]
+    return [100 * (m["peak_bytes"] / m["predicted_peak_bytes"] - 1) for m in every]
+
+
+def test_a_fault_of_the_cost_model_is_named(study_folder: Path) -> None:
+    record = read_records(study_folder)[3]
+    assert record.measured is not None
+    high = {**record.measured, "peak_bytes": 2 * record.measured["predicted_peak_bytes"], "fault": "far off"}
+    write_record(study_folder, 3, replace(record, measured=high))
+    report(study_folder)
+    page = (study_folder / "report.md").read_text()
+    assert f"## Faults of the cost model\n\n- trial 3, `{record.method}`: far off\n" in page
+    assert "+100.000% off its prediction." in page
+
+
+@pytest.mark.parametrize("measured", [None, {"saved_bytes": 8, "predicted_saved_bytes": 8}])
+def test_what_was_not_measured_is_not_claimed(study_folder: Path, measured: dict[str, int] | None) -> None:
+    for number, record in read_records(study_folder).items():
+        write_record(study_folder, number, replace(record, measured=measured))
+    report(study_folder)
+    page = (study_folder / "report.md").read_text()
+    assert "of a step was" not in page
+    assert ("equal in 7 of 7 trials." in page) == (measured is not None)
+    assert ("calibration.png" in page) == (measured is not None)
+    assert (study_folder / "figures" / "calibration.png").exists() == (measured is not None)
 
 
 def test_what_did_not_finish_is_listed_with_its_reason(study_folder: Path) -> None:

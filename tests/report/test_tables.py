@@ -15,8 +15,9 @@ from bsr_explorer.store.records import read_records
 
 COLUMNS = [
     *("trial", "status", "method", "accuracy", "counted_bytes", "held_bytes", "saved_bytes"),
-    *("peak_bytes_estimate", "forward_flops", "train_flops", "image_size", "trained_at"),
-    *("trained_saved_bytes_predicted", "trained_saved_bytes_measured", "seconds", "images_trained"),
+    *("peak_bytes", "forward_flops", "train_flops", "image_size", "trained_at"),
+    *("trained_saved_bytes_predicted", "trained_saved_bytes_measured"),
+    *("trained_peak_bytes_predicted", "trained_peak_bytes_measured", "seconds", "images_trained"),
     *("seed", "weights", "reason"),
 ]
 
@@ -33,8 +34,12 @@ def test_every_trial_has_a_row(finished_once: Path) -> None:
     assert list(frame["accuracy"][:7]) == [
         record.accuracy for number, record in records.items() if number < 7
     ]
-    assert list(frame["counted_bytes"][:7]) == list(frame["peak_bytes_estimate"][:7])
+    assert list(frame["counted_bytes"][:7]) == list(frame["peak_bytes"][:7])
     assert list(frame["trained_saved_bytes_measured"][:7]) == list(frame["trained_saved_bytes_predicted"][:7])
+    peaks = zip(
+        frame["trained_peak_bytes_measured"][:7], frame["trained_peak_bytes_predicted"][:7], strict=True
+    )
+    assert all(measured == pytest.approx(predicted, rel=1e-3) for measured, predicted in peaks)
     assert set(frame["image_size"]) == {48}
     assert set(frame["trained_at"]) == {32}
     last = frame.iloc[-1]
@@ -53,6 +58,8 @@ def test_bytes_in_the_table_are_whole_numbers(finished_once: Path) -> None:
         "saved_bytes",
         "train_flops",
         "trained_saved_bytes_measured",
+        "trained_peak_bytes_measured",
+        "peak_bytes",
     ):
         assert frame[column].dtype == "int64"
 

@@ -22,8 +22,10 @@ from bsr_explorer.units import WIDTH
 
 
 def _statistics(c: Context) -> tuple[Shape, str]:
-    """Shape and number format of the mean and of the inverse deviation (fp32 on CUDA, whatever is normed)."""
-    return (*c.reads[0].shape[:-1], 1), c.op.attrs.get("statistics", c.reads[0].dtype)
+    """Shape and number format of the mean and of the inverse deviation: the weight's format, or what the
+    operation says (fp32 on CUDA, whatever is normed)."""
+    dtype = c.params["weight"].dtype if "weight" in c.params else c.reads[0].dtype
+    return (*c.reads[0].shape[:-1], 1), c.op.attrs.get("statistics", dtype)
 
 
 def _norm_keeps(c: Context) -> list[Kept]:
@@ -95,16 +97,20 @@ def _scale_keeps(c: Context) -> list[Kept]:
 
 
 def _scale_unwind(c: Context, b: Backward) -> None:
-    """Gamma's gradient is a product of the input's size before it is summed; the input's is one before it
-    is cast to the input's number format."""
-    if c.needs[0]:
-        if c.reads[0].dtype != c.writes.dtype:
-            b.take(c.own("wide gradient"), c.writes.bytes)
+    """Both gradients are products first. Gamma's is then summed up, and the input's is cast to the input's
+    number format, if that is another."""
+    wide = c.needs[0] and c.reads[0].dtype != c.writes.dtype
+    if wide:
+        b.take(c.own("wide gradient"), c.writes.bytes)
+    elif c.needs[0]:
+        b.give(0)
+    if c.trains("gamma"):
+        b.take(c.own("product"), c.writes.bytes)
+    b.end_call()
+    if wide:
         b.give(0)
         b.drop(c.own("wide gradient"))
     if c.trains("gamma"):
-        b.take(c.own("product"), c.writes.bytes)
-        b.end_call()
         b.give_part("gamma")
         b.drop(c.own("product"))
 
