@@ -55,7 +55,7 @@ def toy() -> str:
 
 @pytest.fixture(scope="session")
 def make_study(toy: str) -> MakeStudy:
-    """A study of the toy model: trains in no time, at 32 of 48 pixels, and cannot afford ``full`` nor ``checkpoint``."""
+    """A study of the toy model: trains in no time, at 32 of 48 pixels; cannot afford ``full``, checkpointed or not."""
 
     def make(**changed: Any) -> Study:
         config = Config(**{"model": toy, "image_size": 48, "batch_size": 4, **changed.pop("config", {})})

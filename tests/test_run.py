@@ -111,6 +111,15 @@ def test_saved_bytes_are_measured_as_predicted_at_the_size_trained(method: str) 
     assert measured["saved_bytes"] == measured["predicted_saved_bytes"] == trained.saved_bytes
 
 
+OPTIMIZERS: list[dict[str, Any]] = [
+    {"optimizer": "adamw_8bit"},
+    {"optimizer": "adamw_8bit", "precision": "bf16", "micro_batches": 2},
+    {"implementation": "foreach"},
+    {"implementation": "fused"},
+    {"set_to_none": False},
+]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -119,38 +128,41 @@ def test_saved_bytes_are_measured_as_predicted_at_the_size_trained(method: str) 
         {"precision": "bf16"},
         {"micro_batches": 2},
         {"micro_batches": 2, "precision": "amp_fp16", "method": "full"},
-        {"set_to_none": False},
-        {"optimizer": "adamw_8bit"},
-        {"optimizer": "adamw_8bit", "precision": "bf16", "micro_batches": 2},
-        {"implementation": "foreach"},
-        {"implementation": "fused"},
         {"attention": "math"},
         {"method": f"{BSR}+checkpoint"},
+        {"method": f"{BSR}+offload"},
         {"method": "full"},
         {"method": "linear"},
+        *OPTIMIZERS,
     ],
     ids=str,
 )
 def test_a_run_is_measured_as_predicted_however_it_runs(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
+    check_measured(
+        monkeypatch, replace(CONFIG, batch_size=10, **changes), replace(PROXY, image_size=48, epochs=2)
+    )
+
+
+@pytest.mark.parametrize("changes", OPTIMIZERS, ids=str)
+def test_a_run_is_measured_as_predicted_where_the_optimiser_takes_most(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    check_measured(monkeypatch, replace(CONFIG, **changes), PROXY)
+
+
+def check_measured(monkeypatch: pytest.MonkeyPatch, config: Config, fidelity: Fidelity) -> None:
+    """Saved bytes are as predicted, and the peak."""
     change_recipe(monkeypatch, layer_decay=1.0, head_lr_scale=1.0)  # the two groups that are predicted
-    config = replace(CONFIG, **changes)
-    record, trained = tune(config), predict(PROXY.at(config))
+    record, trained = tune(config, fidelity), predict(fidelity.at(config))
     measured = record.measured
-    assert (record.status, record.images_trained) == ("finished", 20)
+    assert record.status == "finished"
     assert measured is not None
     assert measured["saved_bytes"] == measured["predicted_saved_bytes"] == trained.saved_bytes
     assert measured["predicted_peak_bytes"] == trained.peak_bytes
     assert measured["peak_bytes"] == pytest.approx(trained.peak_bytes, rel=1e-3)
-    assert measured["scratch_bytes"] >= 0
-
-
-def test_a_real_model_is_measured_as_predicted() -> None:
-    measured = tune(replace(CONFIG, model="deit_t", method="bsr"), replace(PROXY, train_size=10)).measured
-    assert measured is not None
-    assert measured["saved_bytes"] == measured["predicted_saved_bytes"] > 0
-    assert measured["peak_bytes"] == pytest.approx(measured["predicted_peak_bytes"], rel=1e-4)
+    assert "fault" not in measured
 
 
 def test_the_peak_is_that_of_a_step_that_updates_after_another_that_did(

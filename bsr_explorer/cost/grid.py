@@ -198,7 +198,7 @@ def _costs(
     live = masks.any(axis=1).astype(int)
     weights = blocks[..., :LEVEL].astype(np.float64)
     assert weights.sum(axis=1).max() < _EXACT
-    one_hot = (states[..., None] == np.arange(4)).reshape(len(masks), -1).T.astype(np.float64)
+    one_hot = (states[..., None] == np.arange(4)).reshape(len(masks), 4 * geometry.depth).T.astype(np.float64)
     added = weights.reshape(len(schedules), -1, LEVEL).transpose(2, 0, 1) @ np.ascontiguousarray(one_hot)
     outside = (stem[None, None] + ends)[..., :LEVEL].transpose(2, 0, 1)  # (columns, schedules, live)
     return added.astype(np.int64) + outside[:, :, live], _heights(blocks, ends, stem, states, live)

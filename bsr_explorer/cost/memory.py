@@ -96,7 +96,7 @@ class _Frames:
         for index, op in enumerate(tape):
             for path in _paths(op.name):
                 self._last[path] = index
-            if op.kind != "cross_entropy":
+            if op.name != "loss":  # which the model does not call
                 self._last[""] = index
         made_at = {tensor.name: fed_at for tensor in tape.inputs if tensor.role == "activation"}
         self.ends: dict[str, int] = {}
@@ -161,7 +161,6 @@ class Pass:
         self._keeps = kept_by_op(tape, self.contexts)
         self._again = recomputed(tape, self.contexts)
         self._held: list[list[str]] = [[] for _ in self.contexts]
-        self._fed: dict[str, str] = {}
         self._arrived: dict[str, str] = {}
         self._buffers = 0
         self.until_end: list[str] = []

@@ -107,7 +107,7 @@ def timeline(tape: Tape, setup: Setup) -> Memory:
     run.backward()
     run.end_backward()
     memory.drop(*made)
-    _optimizer_step(tape, setup, memory)
+    step_of_the_optimizer(tape, setup, memory)
     return memory
 
 
@@ -130,7 +130,8 @@ def _viewed_gradients(tape: Tape) -> Iterator[tuple[str, int]]:
             yield "gradient of all tokens", tokens.bytes - sum(p.bytes for p in trained)
 
 
-def _optimizer_step(tape: Tape, setup: Setup, memory: Memory) -> None:
+def step_of_the_optimizer(tape: Tape, setup: Setup, memory: Memory) -> None:
+    """What the update allocates and frees."""
     memory.moment = Moment("optimizer", None, setup.optimizer)
     if setup.scaler:
         memory.take("whether a gradient overflowed", WIDTH["fp32"])

@@ -45,7 +45,7 @@ class _Change:
 
 
 def highest_on_cpu(call: Callable[[], object]) -> Highest:
-    """Run a call and follow the CPU allocator.
+    """Run a call and follow the CPU allocator; memory of before that is freed meanwhile does not count.
 
     Garbage of earlier calls is collected first, and none meanwhile, or its end would be taken for the
     call's.
@@ -59,7 +59,7 @@ def highest_on_cpu(call: Callable[[], object]) -> Highest:
     finally:
         if collects:
             gc.enable()
-    changes = sorted(_changes(profiled), key=lambda change: change.time)
+    changes = _of_the_call(sorted(_changes(profiled), key=lambda change: change.time))
     scratch = _scratch(changes)
     level = tensors = highest = highest_tensors = 0
     for index, change in enumerate(changes):
@@ -87,6 +87,21 @@ def _changes(profiled: Any) -> Iterator[_Change]:
 
     for root in profiled.profiler.kineto_results.experimental_event_tree():
         yield from visit(root, ())
+
+
+def _of_the_call(changes: list[_Change]) -> list[_Change]:
+    """Without the frees of what was allocated before the record began (of which it knows only some)."""
+    there: set[int] = set()
+    mine = []
+    for change in changes:
+        if change.size > 0:
+            there.add(change.address)
+        elif change.address not in there:
+            continue
+        else:
+            there.remove(change.address)
+        mine.append(change)
+    return mine
 
 
 def _scratch(changes: list[_Change]) -> set[int]:

@@ -72,7 +72,7 @@ def _autocast(tape: Tape, dtype: str, device: str) -> Tape:
     tensors = {tensor.name: tensor for tensor in tape.inputs}
     ops: list[Op] = []
     for op in tape:
-        for lowered in _cast(tape, _adjusted(op, dtype, softmax), dtype, tensors):
+        for lowered in _cast(tape, _adjusted(op, dtype, softmax), dtype, device, tensors):
             tensors[lowered.writes] = inferred(lowered, tensors, tape.parameters)
             ops.append(lowered)
     return replace(tape, ops=tuple(ops))
@@ -89,9 +89,14 @@ def _adjusted(op: Op, dtype: str, softmax: str) -> Op:
     return op
 
 
-def _cast(tape: Tape, op: Op, dtype: str, tensors: dict[str, Tensor]) -> Iterator[Op]:
+def _cast(tape: Tape, op: Op, dtype: str, device: str, tensors: dict[str, Tensor]) -> Iterator[Op]:
     """The casts that an operation needs, and then the operation on their results."""
     target = dtype if op.kind in _IN_16_BITS else "fp32" if op.kind in _IN_32_BITS else None
+    if op.kind == "layer_norm" and tensors[op.reads[0]].dtype == dtype:
+        if device == "cpu":  # takes both formats at once, and gives back that of its input
+            yield replace(op, attrs={**op.attrs, "dtype": dtype, "statistics": "fp32"})
+            return
+        target = "fp32"
     if target is None:
         yield op
         return

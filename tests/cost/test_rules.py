@@ -2,57 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers import SwiGLUPacked
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from bsr_explorer.config import Config
+from bsr_explorer.cost.optimizers import OPTIMIZERS
 from bsr_explorer.cost.rules import RULES
-from bsr_explorer.cost.step import activation_rows, saved, step_rows
-from bsr_explorer.ledger import Ledger, Row, ledger
-from bsr_explorer.measurement.step import measure_step
-from bsr_explorer.methods import BitFit, Bsr, Full, Last, Linear, Method
-from bsr_explorer.methods.surgery import use_attention_path
-from bsr_explorer.models.geometry import read_geometry
-from bsr_explorer.models.vit import step_tape
+from bsr_explorer.cost.step import activation_rows, saved
+from bsr_explorer.ledger import COMPUTE, Ledger, Row
+from bsr_explorer.methods import BitFit, Bsr, Checkpoint, Full, Last, Linear, Method, Offload
+from bsr_explorer.models.lowering import PRECISIONS
 from bsr_explorer.prediction import predict
 from bsr_explorer.run import measure
 from bsr_explorer.tape import SHAPES, Op, Parameter, Tape, Tensor
+
+Both = Callable[..., tuple[Ledger, Ledger]]
+"""The fixture of that name."""
 
 SWIGLU: dict[str, Any] = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": 4}
 
 
 def _check(predicted: Ledger, measured: Ledger) -> None:
-    difference = [row for row in predicted - measured if row.kind not in ("forward", "backward")]
+    difference = [row for row in predicted - measured if row.kind not in COMPUTE]
     assert difference == []
     assert predicted.forward_flops == measured.forward_flops
     assert predicted.train_flops == measured.train_flops
-
-
-def _optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if name == "adamw":
-        return torch.optim.AdamW(trained, lr=1e-4)
-    return torch.optim.SGD(trained, lr=1e-4, momentum=0.9 if name == "sgd_momentum" else 0.0)
-
-
-def _check_tiny(method: Method, batch: int, attention: str, optimizer: str = "adamw", **options: Any) -> None:
-    size = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 3, "num_classes": 5}
-    model = VisionTransformer(**{**size, **options})
-    tape = method.rewrite(step_tape(read_geometry(model), batch, attention))
-    use_attention_path(model, attention)
-    method.apply(model)
-    shape = tape.tensors["images"].shape
-    labels = torch.zeros(batch, dtype=torch.int64)
-    measured = measure_step(model, torch.randn(shape), labels, _optimizer(optimizer, model))
-    assert measured.uncounted == ()
-    _check(ledger(step_rows(tape, optimizer)), measured.ledger)
 
 
 @pytest.mark.parametrize("attention", ["fused", "math"])
@@ -75,19 +55,19 @@ def test_models_of_timm(model: str, image_size: int, batch: int, method: str, at
 @pytest.mark.parametrize("attention", ["fused", "math"])
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("method", [Full(), Bsr((1,), {0: 0.5, 1: 0.5})])
-def test_swiglu(method: Method, batch: int, attention: str) -> None:
-    _check_tiny(method, batch, attention, **SWIGLU)
+def test_swiglu(both: Both, method: Method, batch: int, attention: str) -> None:
+    _check(*both(method, attention, batch, **SWIGLU))
 
 
 @pytest.mark.parametrize("attention", ["fused", "math"])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_one_head(batch: int, attention: str) -> None:
-    _check_tiny(Full(), batch, attention, num_heads=1)
+def test_one_head(both: Both, batch: int, attention: str) -> None:
+    _check(*both(Full(), attention, batch, num_heads=1))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "sgd_momentum"])
-def test_every_optimizer(optimizer: str) -> None:
-    _check_tiny(Last(1), 2, "fused", optimizer)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer(both: Both, optimizer: str) -> None:
+    _check(*both(Last(1), optimizer=optimizer))
 
 
 @st.composite
@@ -124,16 +104,35 @@ def methods(draw: st.DrawFn, depth: int, class_token: bool) -> Method:
         norm=st.booleans(),
     )
     last = st.integers(1, depth).map(Last)
-    return draw(bsr | bsr | last | st.sampled_from([Full(), Linear(), BitFit()]))
+    method: Method = draw(bsr | bsr | last | st.sampled_from([Full(), Linear(), BitFit()]))
+    chosen = st.none() | st.sets(blocks).map(tuple)
+    for keeping in (Checkpoint, Offload):
+        if draw(st.integers(0, 3)) == 0:
+            method = method + draw(st.builds(keeping, chosen))
+    return method
 
 
-@settings(max_examples=50)
-@given(st.data(), models(), st.integers(1, 3), st.sampled_from(["fused", "math"]))
+@settings(max_examples=60)
+@given(
+    st.data(),
+    models(),
+    st.integers(1, 3),
+    st.sampled_from(["fused", "math"]),
+    st.sampled_from(list(PRECISIONS)),
+    st.sampled_from([1, 1, 2]),
+)
 def test_any_parts_any_method(
-    data: st.DataObject, options: dict[str, Any], batch: int, attention: str
+    both: Both,
+    data: st.DataObject,
+    options: dict[str, Any],
+    batch: int,
+    attention: str,
+    precision: str,
+    micro_batches: int,
 ) -> None:
     method = data.draw(methods(options["depth"], options["class_token"]))
-    _check_tiny(method, batch, attention, **options)
+    predicted, measured = both(method, attention, batch, precision, micro_batches=micro_batches, **options)
+    _check(predicted, measured)
 
 
 def test_every_kind_has_a_rule_and_a_shape() -> None:
@@ -147,7 +146,7 @@ def _linear(weight: bool, bias: bool, live: bool) -> set[str]:
         "b": Parameter("b", (4,), None, trains=bias),
     }
     op = Op("fc", "linear", None, ("x",), "y", {"weight": "w", "bias": "b"})
-    return {storage for _, storage, _ in saved(Tape((Tensor("x", (2, 3), "x"),), parameters, (op,)), live)}
+    return {storage for _, _, storage, _ in saved(Tape((Tensor("x", (2, 3), "x"),), parameters, (op,)), live)}
 
 
 def test_a_linear_layer_keeps_its_input_only_for_its_weight() -> None:
@@ -160,7 +159,7 @@ def test_a_frozen_norm_keeps_its_input_once_a_gradient_passes() -> None:
     parameters = {"w": Parameter("w", (3,), None, trains=False)}
     op = Op("norm", "layer_norm", None, ("x",), "y", {"weight": "w"})
     tape = Tape((Tensor("x", (2, 5, 3), "x"),), parameters, (op,))
-    assert {(storage, size) for _, storage, size in saved(tape, live_inputs=True)} == {
+    assert {(storage, size) for _, _, storage, size in saved(tape, live_inputs=True)} == {
         ("x", 2 * 5 * 3 * 4),
         ("norm:mean", 2 * 5 * 4),
         ("norm:rstd", 2 * 5 * 4),
@@ -170,11 +169,11 @@ def test_a_frozen_norm_keeps_its_input_once_a_gradient_passes() -> None:
 
 def test_a_drop_keeps_32_bit_positions_and_the_weights_of_all_patches() -> None:
     ops = (
-        Op("attn", "class_attention", 0, ("qkv",), "scores", attrs={"prefix": 1}),
+        Op("attn", "class_attention", 0, ("qkv",), "scores", attrs={"prefix": 1, "heads": 1}),
         Op("drop", "drop_tokens", 0, ("x", "scores"), "y", attrs={"prefix": 1, "keep": 0.5, "fuse": True}),
     )
     inputs = (Tensor("x", (2, 9, 3), "x"), Tensor("qkv", (2, 9, 9), "qkv"))
-    kept = {storage: size for _, storage, size in saved(Tape(inputs, {}, ops), live_inputs=True)}
+    kept = {storage: size for _, _, storage, size in saved(Tape(inputs, {}, ops), live_inputs=True)}
     assert kept == {"drop:positions": 2 * 4 * 4, "drop:weights": 2 * 8 * 4}
 
 
@@ -184,7 +183,7 @@ def test_the_class_token_holds_the_whole_norm() -> None:
         Op("head", "linear", None, ("pooled",), "y", {"weight": "w"}),
     )
     tape = Tape((Tensor("x", (2, 5, 3), "x"),), {"w": Parameter("w", (4, 3), None)}, ops)
-    assert [(op.name, size) for op, _, size in saved(tape)] == [("head", 2 * 5 * 3 * 4)]
+    assert [(name, size) for _, name, _, size in saved(tape)] == [("head", 2 * 5 * 3 * 4)]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_block_keeps_what_the_closed_form_says(
         elements += n if attention == "math" else 0  # input of proj, which fused attention keeps anyway
         elements += 2 * n if g.layer_scale else 0
     tape = block_tape(g, batch, tokens, attention).train_only(lambda p: trains)
-    assert sum(size for _, _, size in saved(tape, live_inputs=True)) == 4 * elements
+    assert sum(size for _, _, _, size in saved(tape, live_inputs=True)) == 4 * elements
 
 
 @given(geometries(), st.integers(2, 64), st.integers(1, 400))
@@ -80,7 +80,7 @@ def test_with_the_usual_mlp_it_is_16_n(g: Geometry, batch: int, tokens: int) -> 
     n = batch * tokens * g.width
     tape = block_tape(plain, batch, tokens, "fused")
     expected = 16 * n + 4 * batch * tokens + batch * g.heads * tokens
-    assert sum(size for _, _, size in saved(tape)) == 4 * expected
+    assert sum(size for _, _, _, size in saved(tape)) == 4 * expected
 
 
 @pytest.mark.parametrize("attention", ["fused", "math"])
@@ -171,7 +171,7 @@ def _two_readers(how: Callable[[int], dict[str, Storage]]) -> list[tuple[str, in
     )
     parameters = {f"w{i}": Parameter(f"w{i}", (4, 3), None) for i in range(2)}
     tape = Tape((Tensor("x", (2, 3), "x"),), parameters, ops)
-    return [(op.name, size) for op, _, size in saved(tape)]
+    return [(name, size) for _, name, _, size in saved(tape)]
 
 
 def test_a_tensor_stored_alike_twice_is_held_once() -> None:

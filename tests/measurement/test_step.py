@@ -9,6 +9,7 @@ from torch.utils import flop_counter
 
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.measurement.step import Measurement, measure_step
+from bsr_explorer.train.step import Step
 
 WEIGHT, BIAS = 5 * 12 * 4, 5 * 4
 
@@ -18,7 +19,7 @@ def _measure(momentum: float = 0.0, frozen: bool = False) -> tuple[Measurement, 
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
     model[1].weight.requires_grad_(not frozen)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
-    return measure_step(model, torch.randn(2, 3, 2, 2), torch.tensor([0, 4]), optimizer), model
+    return measure_step(Step(model, optimizer), torch.randn(2, 3, 2, 2), torch.tensor([0, 4])), model
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,8 @@ def test_flops_forward_and_backward(step: Ledger) -> None:
     assert step.flops_of("backward") == 2 * 2 * 12 * 5  # the weight's gradient; the images need none
 
 
-def test_the_peak_is_of_live_storages(step: Ledger) -> None:
-    assert step.peak_is == "live storages"
+def test_the_peak_is_of_live_tensors(step: Ledger) -> None:
+    assert step.peak_is == "live tensors"
     standing = 2 * (WEIGHT + BIAS) + step.input_bytes
     fullest = standing + WEIGHT + BIAS + 2 * 5 * 4  # all gradients, those of the class scores among them
     assert fullest <= step.peak_bytes <= fullest + 4 * 4  # and a few single numbers
@@ -64,7 +65,7 @@ def test_the_steps_are_real() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
     before = model[1].weight.detach().clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    measure_step(model, torch.randn(2, 3, 2, 2), torch.tensor([0, 4]), optimizer)
+    measure_step(Step(model, optimizer), torch.randn(2, 3, 2, 2), torch.tensor([0, 4]))
     assert not torch.equal(model[1].weight, before)
 
 
@@ -75,7 +76,7 @@ def test_a_second_measurement_finds_the_same_peak() -> None:
     images, labels = torch.randn(2, 3, 2, 2), torch.tensor([0, 4])
     peaks = set()
     for _ in range(3):
-        peaks.add(measure_step(model, images, labels, optimizer).ledger.peak_bytes)
+        peaks.add(measure_step(Step(model, optimizer), images, labels).ledger.peak_bytes)
         optimizer.zero_grad(set_to_none=True)
     assert len(peaks) == 1
 

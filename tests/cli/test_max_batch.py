@@ -1,0 +1,169 @@
+"""``bsr-explore max-batch``: the largest batch by method, as JSON and as a table."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bsr_explorer.config import Config
+from bsr_explorer.prediction import counted_bytes, predict
+from bsr_explorer.store.study import COUNTS
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+Cli = Callable[..., Any]
+
+BSR = "bsr(blocks=(0, 2), keep={1: 0.5}, fuse=True)"
+TOY = ("max-batch", "--model", "toy", "--image-size", "48", "--budget", "3MB")
+
+
+def answer(cli: Cli, *arguments: str) -> dict[str, Any]:
+    done = cli(*TOY, "--json", *arguments)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.count("\n") == 1
+    parsed: dict[str, Any] = json.loads(done.out)
+    return parsed
+
+
+def check(said: dict[str, Any], budget: int) -> None:
+    """Each batch fits, and the next one does not."""
+    for row in said["methods"]:
+        config = Config.from_dict({**said["config"], "batch_size": row["next_batch_size"]})
+        config = config.with_method(row["method"])
+        parts = config.micro_batches
+        assert row["next_batch_size"] == row["batch_size"] + parts
+        assert row["next_bytes"] == counted_bytes(config, said["counts"]) > budget
+        if row["batch_size"]:
+            config = replace(config, batch_size=row["batch_size"])
+            assert row["counted_bytes"] == counted_bytes(config, said["counts"]) <= budget
+        else:
+            assert row["counted_bytes"] is None
+        assert row["train_flops_per_image"] == predict(config).train_flops / config.batch_size
+
+
+# --- JSON -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_each_batch_fits_and_the_next_does_not(cli: Cli, counts: str) -> None:
+    said = answer(cli, "--budget-counts", counts, "--method", f"full, {BSR}, linear, {BSR}+checkpoint")
+    assert (said["budget_bytes"], said["counts"]) == (3_000_000, counts)
+    assert [row["method"] for row in said["methods"]] == ["full", BSR, "linear", f"{BSR}+checkpoint"]
+    assert all(row["batch_size"] > 0 for row in said["methods"])
+    check(said, 3_000_000)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"precision": "amp_bf16"},
+        {"precision": "bf16", "optimizer": "adamw_8bit"},
+        {"micro_batches": 4},
+        {"micro_batches": 3, "precision": "amp_fp16", "implementation": "foreach"},
+        {"attention": "math", "optimizer": "sgd", "num_classes": 100},
+        {"device": "cuda", "attention": "flash", "precision": "bf16"},
+    ],
+    ids=str,
+)
+def test_the_configuration_is_that_of_the_flags(cli: Cli, flags: dict[str, Any]) -> None:
+    given = [word for key, value in flags.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    budget = 12_000_000  # of which cuBLAS takes 8.5 on CUDA
+    said = answer(cli, "--method", f"full, {BSR}", "--budget", f"{budget}B", *given)
+    expected = Config(model="toy", image_size=48, batch_size=flags.get("micro_batches", 1), **flags).to_dict()
+    assert said["config"] == {key: v for key, v in expected.items() if key not in ("method", "batch_size")}
+    assert all(row["batch_size"] > 0 for row in said["methods"])
+    check(said, budget)
+
+
+@pytest.mark.parametrize("micro_batches", [2, 3, 8])
+def test_a_batch_is_a_multiple_of_its_micro_batches(cli: Cli, micro_batches: int) -> None:
+    rows = answer(cli, "--method", f"full, {BSR}", "--micro-batches", str(micro_batches))["methods"]
+    whole = answer(cli, "--method", f"full, {BSR}")["methods"]
+    for row, one in zip(rows, whole, strict=True):
+        assert row["batch_size"] % micro_batches == 0
+        assert row["batch_size"] > one["batch_size"]
+
+
+def test_gradients_that_are_kept_take_their_room(cli: Cli) -> None:
+    def batch(*flags: str) -> int:
+        said = answer(cli, "--method", "full", "--budget", "8MB", *flags)
+        check(said, 8_000_000)
+        assert said["config"]["set_to_none"] == (flags != ("--keep-gradients",))
+        found: int = said["methods"][0]["batch_size"]
+        return found
+
+    assert batch() == batch("--set-to-none") > batch("--keep-gradients")
+
+
+def test_what_does_not_fit_at_all_says_what_it_needs(cli: Cli) -> None:
+    said = answer(cli, "--budget", "600KB", "--method", "full, linear", "--micro-batches", "2")
+    full, linear = said["methods"]
+    assert (full["batch_size"], full["counted_bytes"], full["next_batch_size"]) == (0, None, 2)
+    assert full["next_bytes"] > 600_000
+    assert linear["batch_size"] > 0
+    check(said, 600_000)
+
+
+def test_how_far_it_was_compared_is_said_by_device(cli: Cli) -> None:
+    assert "real steps on CPUs" in answer(cli, "--method", "full")["compared"]
+    assert "not yet measured" in answer(cli, "--method", "full", "--device", "cuda")["compared"]
+
+
+def test_without_a_method_several_are_compared(cli: Cli) -> None:
+    done = cli("max-batch", "--model", "deit_t", "--budget", "500MB", "--image-size", "64", "--json")
+    rows = {row["method"]: row["batch_size"] for row in json.loads(done.out)["methods"]}
+    assert len(rows) >= 5
+    assert max(rows, key=rows.__getitem__) == "linear"
+    assert min(rows, key=rows.__getitem__) == "full"
+
+
+# --- the table ------------------------------------------------------------------------------------------
+
+
+def lines(out: str) -> dict[str, list[str]]:
+    """The columns of each row, by its method."""
+    rows = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines() if line.strip()]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_a_row_a_method(cli: Cli) -> None:
+    flags = ("--method", "full, last(k=2)", "--budget", "20MB")
+    said, done = answer(cli, *flags)["methods"], cli(*TOY, *flags)
+    assert (done.code, done.err) == (0, "")
+    shown = lines(done.out)
+    assert shown["method"] == ["largest batch", "MB", "MiB", "a larger one needs MB", "train GFLOPs an image"]
+    for row in said:
+        size, larger = row["counted_bytes"], row["next_bytes"]
+        assert shown[row["method"]] == [
+            f"{row['batch_size']:,}",
+            f"{size / 1e6:,.1f}",
+            f"{size / 2**20:,.1f}",
+            f"{larger / 1e6:,.1f}",
+            f"{row['train_flops_per_image'] / 1e9:,.1f}",
+        ]
+
+
+def test_the_table_says_what_is_counted(cli: Cli) -> None:
+    done = cli(*TOY, "--method", "full", "--precision", "amp_bf16", "--budget-counts", "saved")
+    said = " ".join(done.out.split())
+    assert "toy, 48 px, adamw, amp_bf16, fused attention, cpu" in said
+    assert "budget 3MB = 3.0 MB (2.9 MiB), counting saved (saved activations only)" in said
+    assert "not yet measured" not in said
+
+
+def test_a_method_that_does_not_fit_is_shown(cli: Cli) -> None:
+    done = cli(*TOY, "--budget", "600KB", "--method", "full, linear")
+    assert done.code == 0
+    needed = predict(Config(model="toy", image_size=48, batch_size=1, method="full")).peak_bytes
+    assert lines(done.out)["full"][:2] == ["none fits", f"{needed / 1e6:,.1f}"]
+
+
+def test_what_was_not_measured_is_labelled(cli: Cli) -> None:
+    done = cli(*TOY, "--budget", "12MB", "--method", "full", "--device", "cuda")
+    assert done.code == 0
+    assert "predictions for cuda are not yet measured" in " ".join(done.out.split())
