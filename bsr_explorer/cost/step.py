@@ -38,7 +38,8 @@ def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:
 
 
 class Keep(NamedTuple):
-    """A storage that an operation keeps: under which name, how, and the bytes that this takes."""
+    """A storage that an operation keeps: under which name, how, the bytes that this takes, and the bytes of
+    what is brought back of it where it is not stored as it is."""
 
     name: str
     how: Storage
@@ -62,7 +63,7 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
             storage = tensors[tensors[kept.tensor].storage]
             if storage.role == "input":
                 continue
-            owner = Kept(storage.name, storage.shape, storage.dtype)
+            owner = Kept(storage.name, storage.shape, storage.dtype, kept.needed)
         how = c.op.stores(kept.tensor)
         if c.op.segment and kept.tensor not in c.op.stored:
             how = DENSE  # what is taken elsewhere is what the segment is fed with
@@ -70,7 +71,7 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
             owner.tensor,
             how,
             how.bytes(owner.shape, owner.dtype),
-            DENSE.bytes(owner.shape, owner.dtype),
+            DENSE.bytes(owner.needed or owner.shape, owner.dtype),
         )
     return list(found.values())
 

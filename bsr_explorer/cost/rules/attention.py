@@ -39,7 +39,7 @@ def _keeps(c: Context) -> list[Kept]:
         probabilities.append(own(c, "probabilities", (batch, heads, tokens, tokens), dtype))
     query = own(c, "query", c.writes.shape, dtype)
     if _views(c):
-        return [query, qkv, *probabilities]
+        return [query, kept(c.reads[0], c.writes.shape), *probabilities]
     return [query, *(own(c, part, c.writes.shape, dtype) for part in ("key", "value")), *probabilities]
 
 
@@ -129,7 +129,7 @@ def _unwind_math(c: Context, b: Backward) -> None:
     if c.op.attrs["heads"] > 1:
         b.take(by_head, size)
         b.end_node()
-    b.bring_back(c.own("softmax"), c.own("probabilities"), c.own("value"))
+    b.bring_back(c.own("softmax"), c.own("probabilities"), c.own("value"), c.reads[0].storage)
     b.take(v, size)
     b.take(scores, _scores(c) * width)
     b.end_node(c.own("probabilities"), c.own("value"))

@@ -41,11 +41,17 @@ class Context:
 
 @dataclass(frozen=True)
 class Kept:
-    """A tensor that the operation keeps: one of the tape's, or one of its own."""
+    """A tensor that the operation keeps: one of the tape's, or one of its own.
+
+    Attributes:
+        needed: shape of the part that backward needs at once, if it is not the whole (which is kept all the
+            same, for a view holds its storage).
+    """
 
     tensor: str
     shape: Shape
     dtype: str = "fp32"
+    needed: Shape | None = None
 
 
 class Taking(Protocol):
@@ -135,9 +141,9 @@ class Rule:
     several_nodes: Callable[[Context], bool] = lambda c: False
 
 
-def kept(tensor: Tensor | Parameter) -> Kept:
+def kept(tensor: Tensor | Parameter, needed: Shape | None = None) -> Kept:
     """A tensor of the tape, or a parameter, as it is."""
-    return Kept(tensor.name, tensor.shape, tensor.dtype)
+    return Kept(tensor.name, tensor.shape, tensor.dtype, needed)
 
 
 def own(c: Context, name: str, shape: Shape, dtype: str = "fp32") -> Kept:

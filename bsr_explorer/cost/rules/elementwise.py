@@ -63,17 +63,23 @@ def _silu_unwind(c: Context, b: Backward) -> None:
     """The gradients of both halves of the input are laid into one tensor (``gate_half`` left the other)."""
     half = c.own("half gradient")
     b.take(half, c.writes.bytes)
+    b.end_call()
     b.end_node(c.reads[0].storage)
     b.give(0)
     b.drop(half, _gate_gradient(c.reads[0].name))
 
 
-SILU_HALF = Rule(_input_keeps, zero, zero, write, _silu_unwind)
+def _silu_keeps(c: Context) -> list[Kept]:
+    """A half of the input, which holds the whole."""
+    return [kept(c.reads[0], c.writes.shape)] if c.needs[0] else []
+
+
+SILU_HALF = Rule(_silu_keeps, zero, zero, write, _silu_unwind)
 
 
 def _gate_keeps(c: Context) -> list[Kept]:
     """A product keeps both factors; the second is a half of its storage, and holds the whole."""
-    return [kept(c.reads[0]), kept(c.reads[1])] if c.needs[0] else []
+    return [kept(c.reads[0]), kept(c.reads[1], c.writes.shape)] if c.needs[0] else []
 
 
 def _gate_unwind(c: Context, b: Backward) -> None:
