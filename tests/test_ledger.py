@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsr_explorer.ledger import COMPUTE, Ledger, Row, ledger
+from bsr_explorer.ledger import COMPUTE, Kind, Ledger, Peak, Row, ledger
 
-BYTE_KINDS = ("parameter", "gradient", "optimizer", "input", "saved", "transient")
+BYTE_KINDS: tuple[Kind, ...] = ("parameter", "gradient", "optimizer", "input", "saved", "transient")
 
 byte_rows = st.builds(
     Row,
@@ -61,6 +61,13 @@ def test_training_computes_forward_and_backward() -> None:
     assert STEP.train_flops == 51
 
 
+def test_what_is_computed_again_counts_in_training_only() -> None:
+    again = Ledger((*STEP.rows, Row(2, "blocks.2.mlp.fc1", "recompute", flops=20)))
+    assert (again.forward_flops, again.train_flops) == (21, 71)
+    assert again.by_block()["2"]["train_flops"] == 70
+    assert again.by_kind()["recompute"] == 20
+
+
 def test_blocks_come_in_numerical_order_and_the_rest_last() -> None:
     assert list(STEP.by_block()) == ["2", "10", "rest"]
 
@@ -105,6 +112,23 @@ def test_the_summary_says_how_far_to_trust_the_peak() -> None:
     summary = Ledger(STEP.rows, 1200, "allocator").summary()
     assert (summary["peak_bytes"], summary["peak_is"]) == (1200, "allocator")
     assert summary["held_bytes"] == STEP.held_bytes
+
+
+def test_the_summary_says_when_the_peak_is_and_what_is_alive() -> None:
+    peak = Peak(1200, "backward", 11, "blocks.11.mlp.fc2", {"parameter": 100, "transient": 1100})
+    assert Ledger(STEP.rows, 1200, peak=peak).summary()["peak"] == {
+        "bytes": 1200,
+        "phase": "backward",
+        "block": 11,
+        "operation": "blocks.11.mlp.fc2",
+        "alive": {"parameter": 100, "transient": 1100},
+    }
+    assert "peak" not in STEP.summary()
+
+
+def test_the_summary_names_scratch_only_where_there_is_some() -> None:
+    assert Ledger(STEP.rows, scratch_bytes=7).summary()["scratch_bytes"] == 7
+    assert "scratch_bytes" not in STEP.summary()
 
 
 @given(ledgers)

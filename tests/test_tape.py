@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -145,10 +146,46 @@ def test_however_low_the_rate_one_token_stays() -> None:
     assert kept_tokens(196, 1e-12) == 1
 
 
-@pytest.mark.parametrize(("dtype", "size"), [("fp32", 24), ("int64", 48), ("int32", 24)])
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("fp32", 24), ("bf16", 12), ("fp16", 12), ("int64", 48), ("int32", 24)]
+)
 def test_dense_storage_takes_each_element_at_its_width(dtype: str, size: int) -> None:
     assert DENSE.bytes((2, 3), dtype) == size
 
 
 def test_a_parameter_knows_its_bytes() -> None:
     assert Parameter("w", (4, 3), 0).bytes == 48
+    assert Parameter("w", (4, 3), 0, dtype="bf16").bytes == 24
+
+
+def test_a_result_takes_the_widest_format_among_its_operands() -> None:
+    inputs = (Tensor("x", (3,), "x", "bf16"), Tensor("y", (3,), "y"))
+    op = Op("", "add", 0, ("x", "y"), "z")
+    assert Tape(inputs, {}, (op,)).tensors["z"].dtype == "fp32"
+    assert Tape(inputs, {}, (replace(op, reads=("x", "x")),)).tensors["z"].dtype == "bf16"
+
+
+def test_an_operation_may_say_its_format() -> None:
+    cast = Op("", "cast", 0, ("x",), "y", attrs={"dtype": "fp16"})
+    assert Tape((Tensor("x", (3,), "x"),), {}, (cast,)).tensors["y"].bytes == 6
+
+
+def _with_a_copy(trains: bool) -> Tape:
+    """A Linear layer that reads a 16-bit copy of its weight."""
+    ops = (
+        Op("fc", "cast_parameter", 0, (), "copy", {"value": "w"}, {"dtype": "bf16"}),
+        Op("fc", "linear", 0, ("x",), "y", {"weight": "copy"}),
+    )
+    inputs = (Tensor("x", (2, 3), "x", "bf16"),)
+    return Tape(inputs, {"w": Parameter("w", (4, 3), 0, trains=trains)}, ops)
+
+
+def test_a_tensor_may_play_a_parameters_part() -> None:
+    tensors = _with_a_copy(trains=True).tensors
+    assert (tensors["copy"].shape, tensors["y"].shape) == ((4, 3), (2, 4))
+    assert (tensors["copy"].dtype, tensors["y"].dtype) == ("bf16", "bf16")
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_copy_of_a_weight_needs_a_gradient_where_the_weight_does(trains: bool) -> None:
+    assert _with_a_copy(trains).needs_grad() == {"x": False, "copy": trains, "y": trains}

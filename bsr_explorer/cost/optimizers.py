@@ -56,8 +56,10 @@ class Sgd(Optimizer):
         return p.bytes if self.momentum else 0
 
     def step(self, trained: Sequence[Parameter], implementation: str) -> Iterator[Change]:
-        """Nothing."""
-        yield from ()
+        """A loop makes a tensor of the momentum, a Python number; else nothing."""
+        if self.momentum and implementation == "loop" and trained:
+            yield _NUMBER, "momentum"
+            yield -_NUMBER, "momentum"
 
 
 @dataclass(frozen=True)

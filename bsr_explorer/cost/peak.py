@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from bsr_explorer.cost.memory import Event, Memory, Moment, Pass
 from bsr_explorer.cost.optimizers import OPTIMIZERS, groups
@@ -121,11 +122,15 @@ def made_of_the_loss(tape: Tape, setup: Setup) -> dict[str, int]:
 
 def _viewed_gradients(tape: Tape) -> Iterator[tuple[str, int]]:
     """With one image, the gradients of the class token and registers are views of the gradient of all
-    tokens, which they hold whole."""
-    for op in tape:
-        trained = [tape.parameters[name] for name in op.params.values() if name in tape.parameters]
+    tokens, which they hold whole; so is that of positions which are added to narrower patches."""
+    tensors = tape.tensors
+    for below, op in pairwise(tape):
+        names = [*op.params.values()]
+        if below.kind == "add_parameter" and tensors[below.reads[0]].dtype != tensors[below.writes].dtype:
+            names += below.params.values()
+        trained = [tape.parameters[name] for name in names if name in tape.parameters]
         trained = [p for p in trained if p.trains]
-        tokens = tape.tensors[op.writes]
+        tokens = tensors[op.writes]
         if op.kind == "prefix_tokens" and tokens.shape[0] == 1 and trained:
             yield "gradient of all tokens", tokens.bytes - sum(p.bytes for p in trained)
 

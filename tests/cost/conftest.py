@@ -10,6 +10,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from bsr_explorer.cost.memory import Memory, Pass
 from bsr_explorer.cost.peak import Setup, step_ledger
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.measurement.step import measure_step
@@ -18,6 +19,7 @@ from bsr_explorer.methods.surgery import use_attention_path
 from bsr_explorer.models.geometry import read_geometry
 from bsr_explorer.models.lowering import lower
 from bsr_explorer.models.vit import step_tape
+from bsr_explorer.tape import Tape
 from bsr_explorer.train.loop import make_optimizer
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, image_dtype, in_precision
@@ -67,3 +69,27 @@ def both() -> Iterator[Both]:
     gc.freeze()  # a measurement collects garbage first: let it look at its own objects only
     yield both
     gc.unfreeze()
+
+
+Changes = list[tuple[str, int]]
+
+
+@pytest.fixture(scope="session")
+def passes() -> Callable[..., tuple[Changes, Changes]]:
+    """What the forward and the backward pass of a part of a step allocate and free, by name, in order."""
+
+    def passes(tape: Tape, live: bool = True, stand: bool = False) -> tuple[Changes, Changes]:
+        """``live``: something trains below the part; ``stand``: gradients exist already."""
+        memory = Memory()
+        for tensor in tape.inputs:
+            memory.found(tensor.name, tensor.bytes)
+        run = Pass(tape, memory, live, gradients_stand=stand)
+        run.forward(to_the_end=False)
+        until = len(memory.events)
+        if run.needs[tape.ops[-1].writes]:
+            run.feed_gradient()
+            run.backward()
+        changes = [(event.name, event.change) for event in memory.events]
+        return changes[:until], changes[until:]
+
+    return passes

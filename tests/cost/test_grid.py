@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +85,42 @@ def test_the_grid_is_the_scalar_path(
         assert costs.forward_flops[b, s, m] == step.forward_flops
         assert costs.train_flops[b, s, m] == step.train_flops
         assert costs.published_bytes[b, s, m] == paper
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden": 48},
+        {"mlp": "swiglu", "layer_scale": True},
+        {"pool": "avg", "final_norm": "none"},
+        {"pool": "avg", "final_norm": "fc_norm", "class_token": False, "embed_prefix": False},
+        {"embed_prefix": False, "pre_norm": True, "heads": 1},
+    ],
+    ids=lambda changes: ",".join(changes),
+)
+@settings(max_examples=6)
+@given(runs=every_way)
+def test_the_grid_is_the_scalar_path_for_every_geometry(changes: dict[str, Any], runs: Runs) -> None:
+    tiny = replace(geometry("deit_t", 32), depth=3, width=24, hidden=96, heads=3, num_classes=5)
+    model = replace(tiny, **changes)
+    drops = [schedule({}, False), schedule({1: 0.5}, True)][: 1 + model.class_token]
+    costs = grid(model, all_masks(3), drops, (2,), runs)
+    for b, s, m in np.ndindex(costs.peak_bytes.shape):
+        step, _ = _scalar(model, costs.blocks(m), drops[s], 2, runs)
+        assert costs.saved_bytes[b, s, m] == step.saved_bytes
+        assert costs.peak_bytes[b, s, m] == step.peak_bytes
+        assert costs.train_flops[b, s, m] == step.train_flops
+
+
+def test_an_optimisers_loop_holds_as_much_for_three_blocks_as_for_two() -> None:
+    """Its peak is between the last weight of a narrow block and the first of the next."""
+    narrow = replace(geometry("deit_t", 32), depth=3, hidden=2 * 192)
+    runs = Runs(setup=Setup("adamw", "loop"))
+    costs = grid(narrow, np.tri(4, 3, -1, dtype=bool), [schedule({}, False)], (1,), runs)
+    for m in (2, 3):
+        step, _ = _scalar(narrow, tuple(range(m)), schedule({}, False), 1, runs)
+        assert step.peak is not None
+        assert (step.peak.phase, costs.peak_bytes[0, 0, m]) == ("optimizer", step.peak_bytes)
 
 
 def test_where_no_block_trains_the_head_and_norm_do() -> None:

@@ -43,6 +43,13 @@ def test_lists_hold_a_denominator_of_every_parameter() -> None:
     assert _highest("adamw", "foreach", BIG, SMALL) == BIG.bytes + SMALL.bytes + 8
 
 
+@pytest.mark.parametrize("implementation", ["loop", "foreach"])
+def test_plain_descent_is_in_place(implementation: str) -> None:
+    assert _highest("sgd", implementation, BIG, SMALL) == 0
+    number = 8 if implementation == "loop" else 0  # the momentum
+    assert _highest("sgd_momentum", implementation, BIG, SMALL) == number
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_fused_step_allocates_nothing(optimizer: str) -> None:
     assert _highest(optimizer, "fused", BIG, SMALL) == 0

@@ -1,4 +1,4 @@
-"""The rule table against real steps: the same saved bytes, operation by operation, and the same FLOPs."""
+"""The rule table against real steps: the same saved bytes, operation by operation, FLOPs and peak."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def _check(predicted: Ledger, measured: Ledger) -> None:
     assert difference == []
     assert predicted.forward_flops == measured.forward_flops
     assert predicted.train_flops == measured.train_flops
+    assert predicted.peak_bytes == measured.peak_bytes, predicted.peak
 
 
 @pytest.mark.parametrize("attention", ["fused", "math"])
@@ -120,6 +121,7 @@ def methods(draw: st.DrawFn, depth: int, class_token: bool) -> Method:
     st.sampled_from(["fused", "math"]),
     st.sampled_from(list(PRECISIONS)),
     st.sampled_from([1, 1, 2]),
+    st.booleans(),
 )
 def test_any_parts_any_method(
     both: Both,
@@ -129,10 +131,11 @@ def test_any_parts_any_method(
     attention: str,
     precision: str,
     micro_batches: int,
+    set_to_none: bool,
 ) -> None:
     method = data.draw(methods(options["depth"], options["class_token"]))
-    predicted, measured = both(method, attention, batch, precision, micro_batches=micro_batches, **options)
-    _check(predicted, measured)
+    setup = {"micro_batches": micro_batches, "set_to_none": set_to_none}
+    _check(*both(method, attention, batch, precision, **setup, **options))
 
 
 def test_every_kind_has_a_rule_and_a_shape() -> None:

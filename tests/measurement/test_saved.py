@@ -27,7 +27,8 @@ class Toy(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(4, 3) → (4, 2)."""
-        return self.head(self.between(self.blocks[0](x), self.buffer))
+        out: Tensor = self.head(self.between(self.blocks[0](x), self.buffer))
+        return out
 
 
 def _rows(between: Callable[[Tensor, Tensor], Tensor], loss: bool = False) -> list[Row]:
@@ -100,7 +101,8 @@ def test_an_operation_in_a_block_has_its_index() -> None:
             self.blocks = nn.ModuleList([nn.Identity(), nn.Sequential(nn.Linear(3, 3), nn.Sigmoid())])
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.blocks[1](x)
+            out: Tensor = self.blocks[1](x)
+            return out
 
     model, x = Inner(), torch.randn(4, 3)
     with saved_storages(model, [x]) as saved:

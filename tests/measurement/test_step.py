@@ -16,8 +16,9 @@ WEIGHT, BIAS = 5 * 12 * 4, 5 * 4
 
 def _measure(momentum: float = 0.0, frozen: bool = False) -> tuple[Measurement, nn.Module]:
     """2 images of 3·2·2 pixels, one Linear layer to 5 classes."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
-    model[1].weight.requires_grad_(not frozen)
+    layer = nn.Linear(12, 5)
+    layer.weight.requires_grad_(not frozen)
+    model = nn.Sequential(nn.Flatten(), layer)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
     return measure_step(Step(model, optimizer), torch.randn(2, 3, 2, 2), torch.tensor([0, 4])), model
 
@@ -45,8 +46,8 @@ def test_flops_forward_and_backward(step: Ledger) -> None:
 def test_the_peak_is_of_live_tensors(step: Ledger) -> None:
     assert step.peak_is == "live tensors"
     standing = 2 * (WEIGHT + BIAS) + step.input_bytes
-    fullest = standing + WEIGHT + BIAS + 2 * 5 * 4  # all gradients, those of the class scores among them
-    assert fullest <= step.peak_bytes <= fullest + 4 * 4  # and a few single numbers
+    gradients = WEIGHT + BIAS + 2 * 5 * 4 + 4  # those of the class scores and of the loss among them
+    assert step.peak_bytes == standing + gradients + 4  # and the loss
 
 
 def test_a_frozen_parameter_has_no_gradient_and_no_state() -> None:
@@ -62,11 +63,12 @@ def test_without_momentum_there_is_no_state() -> None:
 
 def test_the_steps_are_real() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
-    before = model[1].weight.detach().clone()
+    layer = nn.Linear(12, 5)
+    before = layer.weight.detach().clone()
+    model = nn.Sequential(nn.Flatten(), layer)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     measure_step(Step(model, optimizer), torch.randn(2, 3, 2, 2), torch.tensor([0, 4]))
-    assert not torch.equal(model[1].weight, before)
+    assert not torch.equal(layer.weight, before)
 
 
 def test_a_second_measurement_finds_the_same_peak() -> None:
@@ -85,3 +87,56 @@ def test_what_nobody_counts_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _measure()[0].uncounted == ()
     monkeypatch.delitem(flop_counter.flop_registry, torch.ops.aten.addmm)
     assert _measure()[0].uncounted == ("aten.addmm",)
+
+
+def test_parts_add_up_and_gradients_may_stay() -> None:
+    """Two micro-batches: the FLOPs and the gradients of the whole batch, and what one of them saves."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    images, labels = torch.randn(4, 3, 2, 2), torch.tensor([0, 4, 1, 2])
+    step = measure_step(Step(model, optimizer, micro_batches=2, set_to_none=False), images, labels).ledger
+    assert step.forward_flops == 2 * 4 * 12 * 5
+    assert step.gradient_bytes == WEIGHT + BIAS
+    assert step.saved_bytes == 2 * 5 * 4 + 4
+    standing = 2 * (WEIGHT + BIAS) + step.input_bytes
+    numbers = 3 * 4  # the loss, a micro-batch's share of it, and the gradient of that
+    assert step.peak_bytes == standing + WEIGHT + BIAS + 2 * 5 * 4 + numbers
+
+
+class _Skipping(Step):
+    """Skips every second update, the first one too."""
+
+    calls = 0
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+        self.calls += 1
+        self.skipped = self.calls % 2 == 1
+        if not self.skipped:
+            return super().__call__(images, labels)
+        self.backward(self.loss(images, labels))
+        self.optimizer.zero_grad()
+        return 0.0
+
+
+def test_the_peak_is_of_a_step_that_updates() -> None:
+    peaks = set()
+    for kind in (Step, _Skipping):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(12, 50))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, foreach=False)
+        step = kind(model, optimizer)
+        measured = measure_step(step, torch.randn(2, 3, 2, 2), torch.tensor([0, 4])).ledger
+        assert not step.skipped
+        peaks.add(measured.peak_bytes)
+    assert len(peaks) == 1
+
+
+def test_a_gradient_scaler_is_state_and_the_steps_that_it_skips_are_repeated() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(12, 5)
+    before = layer.weight.detach().clone()
+    model = nn.Sequential(nn.Flatten(), layer)
+    step = Step(model, torch.optim.SGD(model.parameters(), lr=0.1), precision="amp_fp16")
+    measured = measure_step(step, 1e3 * torch.randn(2, 3, 2, 2), torch.tensor([0, 4])).ledger
+    assert measured.optimizer_bytes == 2 * 4
+    assert not torch.equal(layer.weight, before)
+    assert not step.skipped

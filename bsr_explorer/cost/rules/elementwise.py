@@ -137,9 +137,13 @@ ADD = Rule(nothing, zero, zero, write, _add_unwind)
 
 
 def _add_parameter_unwind(c: Context, b: Backward) -> None:
-    if c.trains("value"):
-        b.give_part("value")
+    """With one image the parameter's gradient needs no sum: it is the one that arrived, if nothing else is."""
     _add_unwind(c, b)
+    shared = c.needs[0] and c.reads[0].dtype == c.writes.dtype
+    if c.trains("value") and c.writes.shape[0] == 1 and not shared:
+        b.view_part("value")
+    elif c.trains("value"):
+        b.give_part("value")
 
 
 ADD_PARAMETER = Rule(nothing, zero, zero, write, _add_parameter_unwind)
