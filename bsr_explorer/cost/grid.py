@@ -201,7 +201,17 @@ def _costs(
     one_hot = (states[..., None] == np.arange(4)).reshape(len(masks), 4 * geometry.depth).T.astype(np.float64)
     added = weights.reshape(len(schedules), -1, LEVEL).transpose(2, 0, 1) @ np.ascontiguousarray(one_hot)
     outside = (stem[None, None] + ends)[..., :LEVEL].transpose(2, 0, 1)  # (columns, schedules, live)
-    return added.astype(np.int64) + outside[:, :, live], _heights(blocks, ends, stem, states, live)
+    return added.astype(np.int64) + outside[:, :, live], np.concatenate(
+        [
+            _heights(blocks[some : some + _AT_ONCE], ends[some : some + _AT_ONCE], stem, states, live)
+            for some in range(0, len(schedules), _AT_ONCE)
+        ],
+        axis=1,
+    )
+
+
+_AT_ONCE = 16
+"""Schedules whose heights are followed at once, so that they stay in the processor's cache."""
 
 
 def _heights(
@@ -212,25 +222,32 @@ def _heights(
     live: NDArray[np.int64],
 ) -> Counts:
     """How high the forward and the backward pass go, block by block: (2, schedules, masks)."""
+    columns = np.ascontiguousarray(blocks.transpose(3, 1, 0, 2))  # (columns, depth, schedules, states)
+
+    def of(column: int, block: int) -> NDArray[np.int64]:
+        return np.take(columns[column, block], states[:, block], axis=1)  # (schedules, masks)
+
+    depth = states.shape[1]
     level = np.full((len(blocks), len(states)), stem[LEVEL])
     forward = np.full_like(level, stem[HIGH])
     until_end = np.full_like(level, stem[CACHED])
-    depth = states.shape[1]
-    fed = blocks[:, 0][:, states[:, 0], FED]  # held by the caller of all blocks until they return
+    fed = of(FED, 0)  # held by the caller of all blocks until they return
+    cached = bool(blocks[..., CACHED].any())
     for block in range(depth):
-        entries, chosen = blocks[:, block], states[:, block]
-        np.maximum(forward, level + entries[:, chosen, HIGH], out=forward)
-        level += entries[:, chosen, LEVEL] + (fed if block == 0 else 0)
-        until_end += entries[:, chosen, CACHED]
+        np.maximum(forward, level + of(HIGH, block), out=forward)
+        level += of(LEVEL, block)
+        if block == 0:
+            level += fed
+        if cached:
+            until_end += of(CACHED, block)
     level -= fed
     np.maximum(forward, level + ends[:, live, HIGH], out=forward)
     level += ends[:, live, LEVEL] - until_end - ends[:, live, CACHED]
     backward = level + ends[:, live, BACK_HIGH]
     level += ends[:, live, BACK_LEVEL]
     for block in reversed(range(depth)):
-        entries, chosen = blocks[:, block], states[:, block]
-        np.maximum(backward, level + entries[:, chosen, BACK_HIGH], out=backward)
-        level += entries[:, chosen, BACK_LEVEL]
+        np.maximum(backward, level + of(BACK_HIGH, block), out=backward)
+        level += of(BACK_LEVEL, block)
     return np.stack([forward, backward])
 
 
