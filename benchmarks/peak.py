@@ -70,16 +70,20 @@ def _for_cpu(rng: random.Random) -> Config:
     model = rng.choice(("deit_t", "deit_t", "deit_s", "vit_t"))
     micro_batches = rng.choice((1, 1, 1, 2))
     optimizer = rng.choice(("adamw", "adamw", "sgd", "sgd_momentum", "adamw_8bit"))
+    kernels = ("auto",) if optimizer == "adamw_8bit" else ("auto", "foreach", "fused")
+    precision = rng.choice(("fp32", "fp32", "amp_bf16", "amp_fp16", "bf16"))
+    if (precision, optimizer) == ("amp_fp16", "sgd_momentum"):
+        kernels = ("auto", "foreach")
     return Config(
         model=model,
         image_size=rng.choice((64, 96, 112, 128, 160)),
         num_classes=rng.choice((10, 100)),
         batch_size=rng.choice((1, 2, 4, 8, 12)) * micro_batches,
-        precision=rng.choice(("fp32", "fp32", "amp_bf16", "amp_fp16", "bf16")),
+        precision=precision,
         optimizer=optimizer,
         attention=rng.choice(("fused", "fused", "math")),
         method=_method(rng, 12),
-        implementation="auto" if optimizer == "adamw_8bit" else rng.choice(("auto", "foreach", "fused")),
+        implementation=rng.choice(kernels),
         micro_batches=micro_batches,
         set_to_none=rng.random() < 0.8,
     )

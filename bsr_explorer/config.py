@@ -85,6 +85,11 @@ class Config:
                 f"--micro-batches: {self.batch_size} images do not fall into {self.micro_batches} equal parts; "
                 "choose a divisor of --batch-size"
             )
+        if (self.precision, self.optimizer, self.implementation) == ("amp_fp16", "sgd_momentum", "fused"):
+            raise UserError(
+                "--implementation: torch's fused SGD leaves its momentum unset where the first fp16 step is "
+                "skipped; choose loop or foreach, or --precision amp_bf16"
+            )
         if self.device == "cpu" and self.attention not in ("fused", "math"):
             raise UserError(
                 f"--attention: the kernel {self.attention!r} exists on CUDA only; choose fused or math, or "

@@ -7,23 +7,26 @@ import random
 import pytest
 
 from benchmarks import exactness
+from bsr_explorer.models.lowering import PRECISIONS
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_a_random_configuration_is_predicted_exactly(seed: int) -> None:
-    case = exactness.draw(random.Random(seed))
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_random_configuration_is_predicted_exactly(precision: str, seed: int) -> None:
+    case = exactness.draw(random.Random(seed), precision)
     assert not exactness.compare(case, seed), case
 
 
 @pytest.mark.slow
-def test_three_hundred_random_configurations_are_predicted_exactly() -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_two_hundred_random_configurations_are_predicted_exactly(precision: str) -> None:
     rng = random.Random(1000)
-    missed = [case for case in (exactness.draw(rng) for _ in range(300)) if exactness.compare(case, 0)]
-    assert not missed
+    cases = [exactness.draw(rng, precision) for _ in range(200)]
+    assert not [case for case in cases if exactness.compare(case, 0)]
 
 
 def test_a_wrong_prediction_is_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = exactness.draw(random.Random(0))
+    case = exactness.draw(random.Random(0), "fp32")
     real = exactness.step_tape
     monkeypatch.setattr(exactness, "step_tape", lambda g, batch, path: real(g, batch + 1, path))
     assert exactness.compare(case, 0)

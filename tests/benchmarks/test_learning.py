@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import learning
+from bsr_explorer.store.records import read_records
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_it_trains_what_is_missing_and_writes_a_table(
 
 def test_the_table_is_over_seeds(small: Path) -> None:
     learning.main()
-    records = list(learning.read_records(small).values())
+    records = list(read_records(small).values())
     rows = {row["method"]: row for row in learning.table(records)}
     scores = [100 * r.accuracy for r in records if r.method == "full" and r.accuracy is not None]
     assert rows["full"]["accuracy"] == pytest.approx(sum(scores) / 2)
