@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +22,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def watching(searching: Search, clock: Clock) -> Iterator[Progressing]:
-    """Show a search's progress on the error console; yields what the search reports to."""
+    """Show a search's progress on the error console, and heed Ctrl-C; yields what the search reports to."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[left]}"))
+    before = signal.getsignal(signal.SIGINT)
     with Progress(*columns, console=err, transient=True) as progress:
-        yield Progressing(progress, searching, clock)
+        watcher = Progressing(progress, searching, clock)
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, watcher.interrupt)
+        try:
+            yield watcher
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 class Progressing:
@@ -36,6 +44,12 @@ class Progressing:
         self.finished, self.share = 0, 0.0
         self.began = time.monotonic()
         self.candidate: Candidate | None = None
+        self.interrupted = False
+
+    def interrupt(self, number: int, frame: object) -> None:
+        """Ctrl-C. What is raised while Python frees memory is lost, so the next step raises it again."""
+        self.interrupted = True
+        raise KeyboardInterrupt
 
     def trial_starts(self, number: int, candidate: Candidate, finished: int) -> None:
         """Show which trial runs."""
@@ -48,6 +62,8 @@ class Progressing:
 
     def step(self, done: int, total: int, loss: float) -> None:
         """Advance the bar."""
+        if self.interrupted:
+            raise KeyboardInterrupt
         self.share = done / total
         self._show()
 
