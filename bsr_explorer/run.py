@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -258,6 +259,23 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
         step_seconds=outcome.step_seconds,
         images_trained=outcome.images,
         provenance=provenance(str(device)),
+    )
+
+
+def failed(config: Config, key: str, job: Job, error: Exception) -> Record:
+    """A record of a run that raised: what, and where."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(where.filename).name}:{where.lineno}"
+    return Record(
+        status="failed",
+        config=config.to_dict(),
+        key=key,
+        fidelity=asdict(job.fidelity),
+        data=job.data,
+        seed=job.seed,
+        reason=f"{type(error).__name__} at {place}: {error}",
+        predicted=predict(config).summary(),
+        provenance=provenance(config.device),
     )
 
 

@@ -27,6 +27,7 @@ ROOMS: dict[str, str] = {
     "train": "errors models",
     "store": "errors units version methods models config",
     "run": "errors config prediction models methods measurement ledger train store",
+    "timing": "config run train",
     "search": "errors units config methods models cost prediction train store run",
     "report": "errors units store",
 }

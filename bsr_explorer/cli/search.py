@@ -208,8 +208,9 @@ def _run(study: Study, folder: Path, data_dir: Path, dry_run: bool, as_json: boo
     from bsr_explorer.report.report import report
     from bsr_explorer.run import Job
     from bsr_explorer.search import plan
-    from bsr_explorer.search.search import Search, check_writable, open_folder, stored_study
+    from bsr_explorer.search.search import Search, open_folder, stored_study
     from bsr_explorer.search.space import Space
+    from bsr_explorer.store.folder import check_writable
     from bsr_explorer.store.records import read_records
 
     check_writable(folder)

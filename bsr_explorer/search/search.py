@@ -8,25 +8,23 @@ from it, and one that has none is failed, so that nothing finished is lost or tr
 from __future__ import annotations
 
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DatabaseError
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import counted_bytes, predict
-from bsr_explorer.run import Job, run
+from bsr_explorer.run import Job, failed, run
 from bsr_explorer.search.proposals import Sampler, TpeSampler, derived_seed, propose
 from bsr_explorer.search.space import Candidate, Space
-from bsr_explorer.store.provenance import provenance
+from bsr_explorer.store.folder import alone
 from bsr_explorer.store.records import Record, read_records, write_record
 from bsr_explorer.store.study import FILE, Study
 
@@ -101,25 +99,6 @@ def stored_study(study: Study, folder: Path) -> Study | None:
     return replace(same, name=stored.name)
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse an output folder that cannot be made or written, without making it.
-
-    Raises:
-        UserError: with the part of the path that is in the way.
-    """
-    import os
-
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise UserError(f"--out: {folder} cannot be a folder: {existing} is a file; choose another --out")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(
-            f"--out: {folder} cannot be written (no permission for {existing}); choose another --out"
-        )
-
-
 class Search:
     """One study's search, with its database open.
 
@@ -149,7 +128,7 @@ class Search:
         with warnings.catch_warnings():  # optuna calls naming the objectives experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.optuna.set_metric_names(["validation accuracy", f"{study.counts} bytes"])
-        with self._alone():
+        with alone(self.folder, LOCK, "search"):
             self.repaired = self._repair()
         self.started = time.monotonic()
 
@@ -164,25 +143,6 @@ class Search:
                 self._tell_failed(trial.number, INTERRUPTED)
         return len(left)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the folder's lock, which the system lets go of however a process ends.
-
-        Raises:
-            UserError: another search holds it.
-        """
-        lock = FileLock(self.folder / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"--out: another search is at work in {self.folder}; wait for it, or give another --out"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
-
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The trials in these states."""
         return [trial for trial in self.optuna.get_trials(deepcopy=False) if trial.state in states]
@@ -193,7 +153,7 @@ class Search:
         Args:
             expected: seconds that a candidate is expected to take: none is begun that would overrun.
         """
-        with self._alone():
+        with alone(self.folder, LOCK, "search"):
             return self._run(watcher, expected)
 
     def _run(self, watcher: Watcher, expected: Callable[[Candidate], float]) -> Ended:
@@ -238,7 +198,7 @@ class Search:
             except UserError:
                 raise
             except Exception as error:
-                record = _failed(candidate, job, error)
+                record = failed(candidate.config, candidate.key, job, error)
             record = replace(record, study=self._context(number, candidate))
             write_record(self.folder, number, record)
             self._tell(number, record)
@@ -297,20 +257,3 @@ class Search:
             "counted_bytes": candidate.counted_bytes,
             "full": {**reference, "counted_bytes": counted_bytes(full, self.study.counts)},
         }
-
-
-def _failed(candidate: Candidate, job: Job, error: Exception) -> Record:
-    """A record of a trial that raised: what, and where."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{Path(where.filename).name}:{where.lineno}"
-    return Record(
-        status="failed",
-        config=candidate.config.to_dict(),
-        key=candidate.key,
-        fidelity=asdict(job.fidelity),
-        data=job.data,
-        seed=job.seed,
-        reason=f"{type(error).__name__} at {place}: {error}",
-        predicted=predict(candidate.config).summary(),
-        provenance=provenance(candidate.config.device),
-    )

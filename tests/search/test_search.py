@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import random
 import signal
 import sqlite3
@@ -28,7 +27,6 @@ from bsr_explorer.search.search import (
     INTERRUPTED,
     LOCK,
     Search,
-    check_writable,
     open_folder,
     stored_study,
 )
@@ -532,43 +530,12 @@ def test_no_folder_has_no_study(make_study: MakeStudy, tmp_path: Path) -> None:
     assert stored_study(make_study(), tmp_path) is None
 
 
-def test_a_folder_that_can_be_made_is_writable_and_is_not_made(tmp_path: Path) -> None:
-    check_writable(tmp_path / "a" / "b")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("below", ["", "below"])
-def test_a_file_in_the_way_is_named(make_study: MakeStudy, tmp_path: Path, below: str) -> None:
+def test_a_file_in_the_way_is_no_folder(make_study: MakeStudy, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    folder = tmp_path / "file" / below
-    with pytest.raises(UserError, match=f"--out: {folder} cannot be a folder: {tmp_path / 'file'} is a file"):
-        check_writable(folder)
+    folder = tmp_path / "file"
     with pytest.raises(UserError, match=f"--out: {folder} cannot be written"):
         open_folder(make_study(), folder, "a command")
-    assert (tmp_path / "file").read_text() == "in the way"
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(UserError, match="no permission"):
-            check_writable(tmp_path / "study")
-    finally:
-        tmp_path.chmod(0o700)
-
-
-def test_permission_is_asked_of_what_exists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[Path] = []
-
-    def refuse(path: Path, mode: int) -> bool:
-        asked.append(path)
-        return False
-
-    monkeypatch.setattr(os, "access", refuse)
-    with pytest.raises(UserError, match=f"--out: .*no permission for {tmp_path}"):
-        check_writable(tmp_path / "a" / "b")
-    assert asked == [tmp_path]
+    assert folder.read_text() == "in the way"
 
 
 # --- killed ---------------------------------------------------------------------------------------------
