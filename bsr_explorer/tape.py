@@ -30,7 +30,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from bsr_explorer.units import WIDTH
 
@@ -85,15 +85,44 @@ class Parameter:
 
 
 class Storage(Protocol):
-    """How a tensor that is kept for backward is stored. Storages are compared by value."""
+    """How a tensor that is kept for backward is stored. Storages are compared by value.
+
+    Attributes:
+        packs: whether the operation that keeps the tensor packs it itself (``storages``), instead of leaving it
+            to autograd and the hooks on what it saves.
+    """
+
+    packs: ClassVar[bool]
 
     def bytes(self, shape: Shape, dtype: str) -> int:
         """Bytes that a tensor of this shape and dtype takes."""
         ...
 
+    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+        """Bytes that storing it takes at most, beside what it makes, and gives back."""
+        ...
+
+    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+        """Bytes that bringing it back takes at most, beside the tensor that it makes, and gives back."""
+        ...
+
+
+class AtOnce:
+    """A storage that needs nothing on the way."""
+
+    packs: ClassVar[bool] = False
+
+    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+        """None."""
+        return 0
+
+    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+        """None."""
+        return 0
+
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(AtOnce):
     """Stored as it is."""
 
     def bytes(self, shape: Shape, dtype: str) -> int:
@@ -139,6 +168,11 @@ class Op:
         """How it stores a tensor that it keeps."""
         return self.stored.get(tensor) or self.stored.get(EVERYTHING, DENSE)
 
+    @property
+    def packs(self) -> bool:
+        """Whether it runs as a function that packs what it keeps."""
+        return any(how.packs for how in self.stored.values())
+
 
 @dataclass(frozen=True)
 class Tape:
@@ -147,6 +181,7 @@ class Tape:
     Attributes:
         prefix_tokens: tokens before the patches (class token, registers).
         class_token: whether the first of them is a class token.
+        buffers: what the model remembers from step to step beside its parameters, by name.
     """
 
     inputs: tuple[Tensor, ...]
@@ -154,6 +189,7 @@ class Tape:
     ops: tuple[Op, ...]
     prefix_tokens: int = 0
     class_token: bool = False
+    buffers: Mapping[str, Parameter] = field(default_factory=dict)
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:

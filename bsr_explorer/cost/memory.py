@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bsr_explorer.cost.rules import RULES, Context
+from bsr_explorer.cost.rules import Context, rule_of
 from bsr_explorer.cost.step import Keep, Recomputed, contexts, kept_by_op, recomputed
 from bsr_explorer.tape import DENSE, Op, Parameter, Tape
 
@@ -195,10 +195,11 @@ class Pass:
         """One operation: it takes what it makes, autograd holds what it keeps, frames let go after it."""
         c, memory = self.contexts[index], self.memory
         memory.moment = Moment(phase, c.op.block, c.op.name)
-        recording = _Recording(memory, self._keeps[index] if recorded else ())
+        recording = _Recording(memory, self._keeps[index], recorded)
         recording.begin()
         if compute:
-            RULES[c.op.kind].run(c, recording)
+            rule_of(c.op).run(c, recording)
+        recording.end()
         self._held[index] += recording.held
         for name in recording.taken:
             if name == c.writes.name:
@@ -267,7 +268,7 @@ class Pass:
         unwinding = _Unwinding(
             self, c, self._arrived.pop(c.writes.name), self._held[index], self._keeps[index]
         )
-        RULES[c.op.kind].unwind(c, unwinding)
+        rule_of(c.op).unwind(c, unwinding)
         unwinding.finish()
         self._held[index] = []
 
@@ -296,17 +297,19 @@ class Pass:
 class _Recording:
     """A forward operation: what its rule takes is also held by autograd if it is kept."""
 
-    def __init__(self, memory: Memory, keeps: Iterable[Keep]) -> None:
-        self._memory = memory
-        self._keeps = {keep.name: keep for keep in keeps}
+    def __init__(self, memory: Memory, keeps: Iterable[Keep], recorded: bool) -> None:
+        """``recorded``: whether autograd keeps anything (not in the first run of what runs again)."""
+        self._memory, self._recorded = memory, recorded
+        self._keeps = {keep.name: keep for keep in keeps if recorded or keep.how.packs}
         self.taken: dict[str, None] = {}
         self.held: list[str] = []
         self.numbers: list[str] = []
+        self._forms: list[str] = []
 
     def begin(self) -> None:
-        """Autograd holds what is kept of what exists already."""
+        """What is kept of what exists already is packed, or held by autograd."""
         for keep in self._keeps.values():
-            if self._memory.holders(keep.name) or keep.how is not DENSE:
+            if self._memory.holders(keep.name):
                 self._keep(keep)
 
     def _keep(self, keep: Keep) -> None:
@@ -319,7 +322,18 @@ class _Recording:
             self._memory.hold(stored)
         else:
             self._memory.take(stored, keep.bytes, "saved")
-        self.held.append(stored)
+            if keep.pack_scratch and self._recorded:
+                self._memory.take("packing", keep.pack_scratch)
+                self._memory.drop("packing")
+        (self.held if self._recorded else self._forms).append(stored)
+
+    def pack(self, name: str) -> None:
+        if name in self._keeps and self._keeps[name].how is not DENSE:
+            self._keep(self._keeps[name])
+
+    def end(self) -> None:
+        """What was made in the form of packed tensors, and is not kept, goes."""
+        self._memory.drop(*self._forms)
 
     def keep_number(self, name: str, size: int) -> None:
         if self._memory.holders(name):  # the first run of a segment holds it, for no hook took it away
@@ -353,8 +367,9 @@ class _Unwinding:
         self._own: set[str] = set()
         self._unpacked: list[str] = []
         self._elsewhere = [keep for keep in keeps if keep.how is not DENSE]
-        self._one_node = not RULES[c.op.kind].several_nodes(c)
-        if self._one_node:
+        rule = rule_of(c.op)
+        self._one_node = not rule.several_nodes(c)
+        if self._one_node and not rule.unpacks:
             self.bring_back(*(keep.name for keep in self._elsewhere))
         self._added: list[str] = []
 
@@ -364,7 +379,25 @@ class _Unwinding:
             if keep.name in kept:
                 name = f"{keep.name} unpacked"
                 self._memory.take(name, keep.dense_bytes)
+                self._unpack(keep)
                 self._unpacked.append(name)
+
+    def _unpack(self, keep: Keep) -> None:
+        if keep.unpack_scratch:
+            self._memory.take("unpacking", keep.unpack_scratch)
+            self._memory.drop("unpacking")
+
+    def let_go_of(self, kept: str) -> None:
+        name = f"{kept} unpacked"
+        if name in self._unpacked:
+            self._unpacked.remove(name)
+            self._memory.drop(name)
+
+    def restore_into(self, read: int, kept: str) -> None:
+        self.give(read)
+        for keep in self._elsewhere:
+            if keep.name == kept:
+                self._unpack(keep)
 
     def take(self, name: str, size: int) -> None:
         self._memory.take(name, size)

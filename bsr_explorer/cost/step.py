@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bsr_explorer.cost.optimizers import OPTIMIZERS
-from bsr_explorer.cost.rules import RULES, Context, Kept
+from bsr_explorer.cost.rules import Context, Kept, rule_of
 from bsr_explorer.ledger import Row
 from bsr_explorer.tape import DENSE, EVERYTHING, Storage, Tape
 
@@ -39,12 +39,14 @@ def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:
 
 class Keep(NamedTuple):
     """A storage that an operation keeps: under which name, how, the bytes that this takes, and the bytes of
-    what is brought back of it where it is not stored as it is."""
+    what is brought back of it where it is not stored as it is. What is packed takes more while it is."""
 
     name: str
     how: Storage
     bytes: int
     dense_bytes: int
+    pack_scratch: int = 0
+    unpack_scratch: int = 0
 
 
 def kept_by_op(tape: Tape, all_contexts: Sequence[Context]) -> list[list[Keep]]:
@@ -55,7 +57,7 @@ def kept_by_op(tape: Tape, all_contexts: Sequence[Context]) -> list[list[Keep]]:
 
 def _keeps(tape: Tape, c: Context) -> list[Keep]:
     tensors, found = tape.tensors, {}
-    for kept in RULES[c.op.kind].keeps(c):
+    for kept in rule_of(c.op).keeps(c):
         if kept.tensor in tape.parameters:
             continue
         owner = kept
@@ -72,6 +74,8 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
             how,
             how.bytes(owner.shape, owner.dtype),
             DENSE.bytes(owner.needed or owner.shape, owner.dtype),
+            how.pack_scratch(owner.shape, owner.dtype),
+            how.unpack_scratch(owner.shape, owner.dtype),
         )
     return list(found.values())
 
@@ -116,7 +120,7 @@ def recomputed(tape: Tape, all_contexts: Sequence[Context]) -> dict[str, Recompu
             members.setdefault(c.op.segment, []).append(index)
     found = {}
     for name, indices in members.items():
-        keeping = [i for i in indices if RULES[all_contexts[i].op.kind].keeps(all_contexts[i])]
+        keeping = [i for i in indices if rule_of(all_contexts[i].op).keeps(all_contexts[i])]
         if not keeping:
             continue
         made = {all_contexts[i].writes.name for i in indices}
@@ -131,7 +135,7 @@ def recomputed(tape: Tape, all_contexts: Sequence[Context]) -> dict[str, Recompu
             tuple(inputs),
             all_contexts[indices[0]].op.stores(EVERYTHING),
             tuple(i for i in indices if i <= keeping[-1]),
-            RULES[last.op.kind].keeps_results,
+            rule_of(last.op).keeps_results,
             indices[0],
             next(i for i in indices if all_contexts[i].live),
         )
@@ -171,17 +175,17 @@ def activation_rows(tape: Tape, live_inputs: bool = False) -> Iterator[Row]:
         yield Row(block, operation, "saved", bytes=size)
     all_contexts = list(contexts(tape, live_inputs))
     for c in all_contexts:
-        op, rule = c.op, RULES[c.op.kind]
+        op, rule = c.op, rule_of(c.op)
         yield Row(op.block, op.name, "forward", flops=rule.forward(c))
         yield Row(op.block, op.name, "backward", flops=rule.backward(c))
     for segment in recomputed(tape, all_contexts).values():
         for i in segment.indices if segment.computes_last else segment.indices[:-1]:
             op = all_contexts[i].op
-            yield Row(op.block, op.name, "recompute", flops=RULES[op.kind].forward(all_contexts[i]))
+            yield Row(op.block, op.name, "recompute", flops=rule_of(op).forward(all_contexts[i]))
 
 
 def parameter_rows(tape: Tape, optimizer: str) -> Iterator[Row]:
-    """Rows of the weights, their gradients and their optimiser state.
+    """Rows of the weights (and of the model's buffers), their gradients and their optimiser state.
 
     Args:
         optimizer: key of ``OPTIMIZERS``.
@@ -191,6 +195,8 @@ def parameter_rows(tape: Tape, optimizer: str) -> Iterator[Row]:
         if p.trains:
             yield Row(p.block, p.name, "gradient", bytes=p.bytes)
             yield Row(p.block, p.name, "optimizer", bytes=OPTIMIZERS[optimizer].state_bytes(p))
+    for buffer in tape.buffers.values():
+        yield Row(buffer.block, buffer.name, "parameter", bytes=buffer.bytes)
 
 
 def input_rows(tape: Tape) -> Iterator[Row]:

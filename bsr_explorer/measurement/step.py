@@ -100,12 +100,14 @@ def _gradient_rows(step: Stepper) -> Iterator[Row]:
 
 
 def _standing_rows(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Row]:
-    """Parameters, the batch and, after a step, the optimiser's state."""
+    """Parameters and buffers, the batch and, after a step, the optimiser's state."""
     yield Row(None, "images", "input", bytes=_nbytes(images))
     yield Row(None, "labels", "input", bytes=_nbytes(labels))
     for name, p in step.model.named_parameters():
         yield Row(_block(name), name, "parameter", bytes=_nbytes(p))
         yield Row(_block(name), name, "optimizer", bytes=sum(_nbytes(x) for x in _state(step, p)))
+    for name, buffer in step.model.named_buffers():
+        yield Row(_block(name), name, "parameter", bytes=_nbytes(buffer))
     yield Row(None, "shared", "optimizer", bytes=sum(_nbytes(x) for x in _shared(step)))
 
 

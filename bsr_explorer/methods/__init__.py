@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bsr_explorer.methods import expression
+from bsr_explorer.methods.backrazor import BackRazor
 from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.bitfit import BitFit
 from bsr_explorer.methods.bsr import Bsr
@@ -10,6 +11,7 @@ from bsr_explorer.methods.checkpoint import Checkpoint
 from bsr_explorer.methods.full import Full
 from bsr_explorer.methods.last import Last
 from bsr_explorer.methods.linear import Linear
+from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.offload import Offload
 
 METHODS: dict[str, type[Method]] = {
@@ -18,6 +20,8 @@ METHODS: dict[str, type[Method]] = {
     "last": Last,
     "bitfit": BitFit,
     "bsr": Bsr,
+    "backrazor": BackRazor,
+    "mesa": Mesa,
     "checkpoint": Checkpoint,
     "offload": Offload,
 }
@@ -43,12 +47,14 @@ def parse_methods(text: str) -> list[Method]:
 
 __all__ = [
     "METHODS",
+    "BackRazor",
     "BitFit",
     "Bsr",
     "Checkpoint",
     "Full",
     "Last",
     "Linear",
+    "Mesa",
     "Method",
     "Offload",
     "parse_method",

@@ -34,6 +34,8 @@ class Method(ABC):
     """Where it stands among composed methods: what changes the model (0) comes before what changes how its
     operations store tensors (1), that before what runs parts of it again (2), and that before what takes the
     tensors that are left elsewhere (3)."""
+    chooses: ClassVar[str] = ""
+    """What it decides, if only one method can."""
 
     @abstractmethod
     def rewrite(self, tape: Tape) -> Tape:
@@ -117,6 +119,8 @@ class Subset(Method):
     What lies below the lowest trained parameter then runs without a graph by itself.
     """
 
+    chooses: ClassVar[str] = "which parameters train"
+
     @abstractmethod
     def trains(self, parameter: str, depth: int) -> bool:
         """Whether the parameter of this state-dict name trains, in a model of ``depth`` blocks."""
@@ -167,11 +171,10 @@ class Composed(Method):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UserError(f"--method: {twice[0]} stands twice in {self}; name each method once")
-        choosers = [str(part) for part in self.parts if isinstance(part, Subset)]
-        if len(choosers) > 1:
-            raise UserError(
-                f"--method: {' and '.join(choosers)} both choose which parameters train; keep one of them"
-            )
+        for choice in dict.fromkeys(part.chooses for part in self.parts if part.chooses):
+            alike = [str(part) for part in self.parts if part.chooses == choice]
+            if len(alike) > 1:
+                raise UserError(f"--method: {' and '.join(alike)} both choose {choice}; keep one of them")
 
     def rewrite(self, tape: Tape) -> Tape:
         """Each part's rewrite, in order."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.methods.base import OfBlocks
-from bsr_explorer.tape import EVERYTHING, Shape, Tape
+from bsr_explorer.tape import DENSE, EVERYTHING, Op, Shape, Storage, Tape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +19,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Stored in another memory."""
+    """Stored in another memory.
+
+    Attributes:
+        how: as what it lies there, and comes back.
+    """
+
+    how: Storage = DENSE
+
+    @property
+    def packs(self) -> bool:
+        """Whether it is packed before it goes."""
+        return self.how.packs
+
+    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+        """What is packed before it goes is there until then."""
+        packed = self.how.bytes(shape, dtype) if self.packs else 0
+        return packed + self.how.pack_scratch(shape, dtype)
+
+    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+        """And is there again before it is unpacked."""
+        packed = self.how.bytes(shape, dtype) if self.packs else 0
+        return packed + self.how.unpack_scratch(shape, dtype)
 
     def bytes(self, shape: Shape, dtype: str) -> int:
         """None here, whatever its size."""
@@ -43,7 +64,7 @@ class Offload(OfBlocks):
         """Whatever the chosen blocks keep is stored elsewhere."""
         chosen = self.chosen(len(tape.blocks))
         ops = (
-            replace(op, stored={EVERYTHING: Elsewhere(), **op.stored}) if op.block in chosen else op
+            replace(op, stored={EVERYTHING: Elsewhere(), **_elsewhere(op)}) if op.block in chosen else op
             for op in tape
         )
         return replace(tape, ops=tuple(ops))
@@ -55,3 +76,9 @@ class Offload(OfBlocks):
         for block in self.chosen(len(model.blocks)):  # type: ignore[arg-type]
             surgery.offload_block(model, block)
         return model
+
+
+def _elsewhere(op: Op) -> dict[str, Storage]:
+    """What an operation packs goes elsewhere packed (but not within a segment that runs again: there, what the
+    segment is fed with goes, and what it packs when it runs again does not)."""
+    return {name: how if op.segment else Elsewhere(how) for name, how in op.stored.items()}

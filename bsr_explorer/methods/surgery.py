@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from os import SEEK_END
 from tempfile import TemporaryFile
@@ -14,6 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from bsr_explorer.methods import tokens
+from bsr_explorer.storages import Packing, Rebuilt
+from bsr_explorer.storages.keeper import thrown_away
+from bsr_explorer.storages.layers import store_in_block
 from bsr_explorer.tape import kept_tokens
 
 
@@ -65,13 +69,36 @@ def drop_tokens_in(model: nn.Module, block: int, keep: float, fuse: bool) -> Non
     vit.blocks[block] = TokenDropBlock(vit.blocks[block], drop)
 
 
+def store_kept(model: nn.Module, stores: Stores, explicit_softmax: bool) -> None:
+    """Let the operations of all blocks pack what they keep, in place.
+
+    Args:
+        stores: see ``methods.storing.Storing.stores``.
+        explicit_softmax: whether attention shall run with an explicit softmax.
+    """
+    for block in cast(Any, model).blocks:
+        if explicit_softmax:
+            block.attn.fused_attn = False
+        store_in_block(block, partial(stores, heads=block.attn.num_heads))
+
+
+Stores = Callable[..., Packing | Rebuilt | None]
+
+
 def checkpoint_block(model: nn.Module, block: int) -> None:
     """Let a block (0-based) keep its input only, and run again in backward, in place.
 
-    Nothing in it is random, so that no state of a random generator is kept.
+    What is random in it, the rounding of packed tensors, serves backward only, so that no state of a random
+    generator is kept; and nothing is packed in the first run.
     """
     module = cast(Any, model).blocks[block]
-    module.forward = partial(checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False)
+    module.forward = partial(
+        checkpoint,
+        module.forward,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (thrown_away(), nullcontext()),
+    )
 
 
 class Elsewhere:

@@ -100,17 +100,20 @@ def _cast(tape: Tape, op: Op, dtype: str, device: str, tensors: dict[str, Tensor
     if target is None:
         yield op
         return
-    reads, params = list(op.reads), dict(op.params)
+    reads, params, stored = list(op.reads), dict(op.params), dict(op.stored)
     for part, name in reversed(list(op.params.items())):  # in autocast's order, the last argument first
         if name in tape.parameters and tape.parameters[name].dtype != target:
             params[part] = f"{name} in {target}"
-            attrs = {"dtype": target, "cached": tape.parameters[name].trains}
+            cached = tape.parameters[name].trains and not op.packs  # a function of ours casts for itself
+            attrs = {"dtype": target, "cached": cached}
             made = replace(op, kind="cast_parameter", reads=(), writes=params[part], attrs=attrs, stored={})
             yield replace(made, params={"value": name})
     for place, name in enumerate(op.reads):
         if tensors[name].dtype not in (target, "int64"):
             reads[place] = f"{name} in {target} for {op.name or op.kind}"
             attrs = {"dtype": target}
+            if name in stored:
+                stored[reads[place]] = stored.pop(name)
             cast = replace(op, kind="cast", reads=(name,), writes=reads[place], params={}, stored={})
             yield replace(cast, attrs=attrs)
-    yield replace(op, reads=tuple(reads), params=params)
+    yield replace(op, reads=tuple(reads), params=params, stored=stored)

@@ -23,6 +23,7 @@ from bsr_explorer.cost.rules.elementwise import (
     SILU_HALF,
 )
 from bsr_explorer.cost.rules.linear import CAST, CAST_PARAMETER, LINEAR, PATCH_EMBED
+from bsr_explorer.cost.rules.packed import PACKED
 from bsr_explorer.cost.rules.tokens import (
     CROSS_ENTROPY,
     DROP_TOKENS,
@@ -30,6 +31,7 @@ from bsr_explorer.cost.rules.tokens import (
     PREFIX_TOKENS,
     SELECT_TOKEN,
 )
+from bsr_explorer.tape import Op
 
 RULES: dict[str, Rule] = {
     "patch_embed": PATCH_EMBED,
@@ -52,4 +54,10 @@ RULES: dict[str, Rule] = {
     "cast_parameter": CAST_PARAMETER,
 }
 
-__all__ = ["RULES", "Context", "Kept", "Rule"]
+
+def rule_of(op: Op) -> Rule:
+    """The rule of an operation, as it is run."""
+    return PACKED[op.kind] if op.packs else RULES[op.kind]
+
+
+__all__ = ["PACKED", "RULES", "Context", "Kept", "Rule", "rule_of"]

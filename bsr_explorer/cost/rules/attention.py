@@ -31,19 +31,19 @@ def _keeps(c: Context) -> list[Kept]:
         return []
     qkv = kept(c.reads[0])
     if c.op.attrs["path"] != "math":
-        return [qkv, kept(c.writes), own(c, "logsumexp", _logsumexp(c))]
+        return [qkv, kept(c.writes), own(c, "logsumexp", logsumexp_shape(c))]
     (batch, tokens, _), heads = c.reads[0].shape, c.op.attrs["heads"]
     dtype = c.writes.dtype
     probabilities = [own(c, "softmax", (batch, heads, tokens, tokens), _softmax_dtype(c))]
     if _softmax_dtype(c) != dtype:
         probabilities.append(own(c, "probabilities", (batch, heads, tokens, tokens), dtype))
     query = own(c, "query", c.writes.shape, dtype)
-    if _views(c):
+    if runs_on_views(c):
         return [query, kept(c.reads[0], c.writes.shape), *probabilities]
     return [query, *(own(c, part, c.writes.shape, dtype) for part in ("key", "value")), *probabilities]
 
 
-def _logsumexp(c: Context) -> Shape:
+def logsumexp_shape(c: Context) -> Shape:
     """The memory-efficient CUDA kernel pads the rows to a multiple of 32."""
     (batch, tokens, _), heads = c.reads[0].shape, c.op.attrs["heads"]
     return (batch, heads, -(-tokens // 32) * 32 if c.op.attrs["path"] == "efficient" else tokens)
@@ -53,12 +53,12 @@ def _softmax_dtype(c: Context) -> str:
     return str(c.op.attrs.get("softmax", c.writes.dtype))
 
 
-def _views(c: Context) -> bool:
+def runs_on_views(c: Context) -> bool:
     """Whether the batched product takes q, k and v as they are."""
     return c.reads[0].shape[0] == 1 or c.op.attrs["heads"] == 1
 
 
-def _scores(c: Context) -> int:
+def attention_matrix(c: Context) -> int:
     """Elements of the attention matrices."""
     batch, tokens, _ = c.reads[0].shape
     return int(batch * c.op.attrs["heads"] * tokens * tokens)
@@ -70,7 +70,7 @@ def _run(c: Context, m: Forward) -> None:
         return
     write(c, m)
     size = WIDTH["fp32"]
-    for length in _logsumexp(c):
+    for length in logsumexp_shape(c):
         size *= length
     m.take(c.own("logsumexp"), size)
     m.drop(c.own("logsumexp"))
@@ -81,23 +81,23 @@ def _run_math(c: Context, m: Forward) -> None:
     size, width = c.writes.bytes, WIDTH[c.writes.dtype]
     if c.needs[0]:
         m.keep_number(c.own("scale"), SCALAR)
-    if _views(c):
+    if runs_on_views(c):
         m.take(c.own("query"), size)
     else:
         m.take(c.own("scaled"), size)
         m.take(c.own("query"), size)
         m.take(c.own("key"), size)
-    m.take(c.own("scores"), _scores(c) * width)
-    if not _views(c):
+    m.take(c.own("scores"), attention_matrix(c) * width)
+    if not runs_on_views(c):
         m.drop(c.own("query"), c.own("key"))
     softmax = _softmax_dtype(c)
     if softmax != c.writes.dtype:
-        m.take(c.own("wide scores"), _scores(c) * WIDTH[softmax])
-    m.take(c.own("softmax"), _scores(c) * WIDTH[softmax])
+        m.take(c.own("wide scores"), attention_matrix(c) * WIDTH[softmax])
+    m.take(c.own("softmax"), attention_matrix(c) * WIDTH[softmax])
     m.drop(c.own("scores"), c.own("wide scores"))
     if softmax != c.writes.dtype:
-        m.take(c.own("probabilities"), _scores(c) * width)
-    if not _views(c):
+        m.take(c.own("probabilities"), attention_matrix(c) * width)
+    if not runs_on_views(c):
         m.take(c.own("value"), size)
     if c.op.attrs["heads"] == 1:
         write(c, m)
@@ -131,18 +131,18 @@ def _unwind_math(c: Context, b: Backward) -> None:
         b.end_node()
     b.bring_back(c.own("softmax"), c.own("probabilities"), c.own("value"), c.reads[0].storage)
     b.take(v, size)
-    b.take(scores, _scores(c) * width)
+    b.take(scores, attention_matrix(c) * width)
     b.end_node(c.own("probabilities"), c.own("value"))
     b.drop(by_head)
     if wide != width:
-        b.take(c.own("wide gradient"), _scores(c) * wide)
+        b.take(c.own("wide gradient"), attention_matrix(c) * wide)
         b.drop(scores)
     b.bring_back(c.own("softmax"))
-    b.take(c.own("gradient through softmax"), _scores(c) * wide)
+    b.take(c.own("gradient through softmax"), attention_matrix(c) * wide)
     b.drop(scores, c.own("wide gradient"))
     b.end_node(c.own("softmax"))
     if wide != width:
-        b.take(c.own("narrow gradient"), _scores(c) * width)
+        b.take(c.own("narrow gradient"), attention_matrix(c) * width)
         b.drop(c.own("gradient through softmax"))
     b.bring_back(c.own("query"), c.own("key"), c.reads[0].storage)
     b.take(c.own("gradient of scaled q"), size)

@@ -74,6 +74,10 @@ class Forward(Taking, Protocol):
         the backward pass drops it."""
         ...
 
+    def pack(self, name: str) -> None:
+        """Now pack a tensor that the operation has made. (What it read is packed before it runs.)"""
+        ...
+
 
 class Backward(Taking, Protocol):
     """A backward pass as a rule sees it."""
@@ -97,6 +101,14 @@ class Backward(Taking, Protocol):
     def bring_back(self, *kept: str) -> None:
         """The next node needs these kept tensors: those that are not stored as they are are brought back,
         until it ends. (A rule that never says so has one node that needs them all.)"""
+        ...
+
+    def let_go_of(self, kept: str) -> None:
+        """What was brought back of this kept tensor is no longer needed."""
+        ...
+
+    def restore_into(self, read: int, kept: str) -> None:
+        """Allocate the gradient of a tensor that the operation read, unpack what is kept in it, and overwrite it."""
         ...
 
     def end_call(self) -> None:
@@ -130,6 +142,7 @@ class Rule:
             which ends as soon as all is kept again has to compute it.
         several_nodes: whether autograd has several nodes for it that need kept tensors; the backward pass
             then says when each does (``bring_back``, ``end_node``).
+        unpacks: whether it is one node that says itself when it needs what is kept (``bring_back``).
     """
 
     keeps: Callable[[Context], list[Kept]]
@@ -139,6 +152,7 @@ class Rule:
     unwind: Callable[[Context, Backward], None]
     keeps_results: bool = False
     several_nodes: Callable[[Context], bool] = lambda c: False
+    unpacks: bool = False
 
 
 def kept(tensor: Tensor | Parameter, needed: Shape | None = None) -> Kept:

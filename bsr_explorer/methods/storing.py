@@ -1,0 +1,111 @@
+"""Methods that change how the tensors that blocks keep for backward are stored.
+
+Which tensors a block keeps, by their place in it:
+
+===========  ==========================================  ===============================================
+place        tensor                                      kept by
+===========  ==========================================  ===============================================
+residual     the residual stream, a LayerNorm's input    the norm
+normed       a LayerNorm's output                        qkv, fc1
+qkv          queries, keys and values                    attention
+softmax      the attention matrix                        attention with an explicit softmax
+attended     attention's output                          the output projection; fused attention
+hidden       the MLP's hidden layer                      GELU
+activated    GELU's output                               fc2
+gated        a gated MLP's product                       fc2
+branch       a branch's output                           LayerScale
+===========  ==========================================  ===============================================
+
+An operation keeps its tensor only where its gradient needs it (a frozen linear layer keeps none). What stands
+outside the blocks (patch embedding, final norm, head) is left as it is, and so are a norm's mean and inverse
+deviation, fused attention's log-sum-exp, and the halves that a gated MLP multiplies.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.methods.base import Method
+from bsr_explorer.storages import Packing, Rebuilt
+from bsr_explorer.tape import Op, Parameter, Storage, Tape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PLACES = ("residual", "normed", "qkv", "softmax", "attended", "hidden", "activated", "gated", "branch")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Storing(Method):
+    """A method that says, place by place, how a block's tensors are stored."""
+
+    stage: ClassVar[int] = 1
+    chooses: ClassVar[str] = "how tensors are stored"
+
+    @abstractmethod
+    def stores(self, place: str, heads: int) -> Packing | Rebuilt | None:
+        """How the tensor at a place is stored in a block of so many heads; None: as it is."""
+
+    @property
+    def explicit_softmax(self) -> bool:
+        """Whether attention runs with an explicit softmax, whatever the configuration says."""
+        return False
+
+    def rewrite(self, tape: Tape) -> Tape:
+        """Say of each operation in a block how it stores what it keeps."""
+        needs = tape.needs_grad()
+        if not any(needs[op.writes] for op in tape if op.block is not None):
+            raise UserError(
+                f"--method: {self} has nothing to store: nothing in a block trains, so that the blocks keep nothing; "
+                "leave it out, or let a block train"
+            )
+        attention = next(op for op in tape if op.kind == "attention")
+        heads = attention.attrs["heads"]
+        fused = attention.attrs["path"] != "math" and not self.explicit_softmax
+        made_by = {op.writes: op for op in tape}
+        ops, buffers = [], dict(tape.buffers)
+        for op in tape:
+            stored: dict[str, Storage] = {}
+            for tensor, place in _places(op, made_by, fused) if op.block is not None else ():
+                how = self.stores(place, heads)
+                if how is None or (isinstance(how, Rebuilt) and not needs[tensor]):
+                    continue
+                stored[tensor] = how
+                shared = fused and op.kind == "linear" and place == "attended"  # attention has packed it
+                if isinstance(how, Packing) and how.groups and not shared:
+                    name = f"{op.name}.kept_{place}.running"
+                    buffers[name] = Parameter(name, (2, how.groups), op.block, trains=False)
+            if op.kind == "attention" and not fused:
+                op = replace(op, attrs={**op.attrs, "path": "math"})
+            ops.append(replace(op, stored={**op.stored, **stored}))
+        return replace(tape, ops=tuple(ops), buffers=buffers)
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Let the operations of every block run through functions that pack what they keep."""
+        from bsr_explorer.methods import surgery
+
+        surgery.store_kept(model, self.stores, self.explicit_softmax)
+        return model
+
+
+def _places(op: Op, made_by: Mapping[str, Op], fused: bool) -> Iterator[tuple[str, str]]:
+    """(tensor, place) of what an operation of a block may keep."""
+    if op.kind == "layer_norm":
+        yield op.reads[0], "residual"
+    elif op.kind == "linear":
+        yield op.reads[0], _MADE_BY[made_by[op.reads[0]].kind]
+    elif op.kind == "attention":
+        yield op.reads[0], "qkv"
+        yield (op.writes, "attended") if fused else (f"{op.name}:softmax", "softmax")
+    elif op.kind == "gelu":
+        yield op.reads[0], "hidden"
+    elif op.kind == "scale":
+        yield op.reads[0], "branch"
+
+
+_MADE_BY = {"layer_norm": "normed", "attention": "attended", "gelu": "activated", "gate_half": "gated"}
+"""The place of what a linear layer reads, by the kind of the operation that made it."""

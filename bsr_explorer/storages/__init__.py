@@ -1,0 +1,9 @@
+"""How tensors that autograd keeps are stored, other than as they are. One class a storage, in its file."""
+
+from bsr_explorer.storages.base import Packing
+from bsr_explorer.storages.narrow import Narrow
+from bsr_explorer.storages.quantized import Quantized
+from bsr_explorer.storages.rebuilt import Rebuilt
+from bsr_explorer.storages.sparse import Sparse
+
+__all__ = ["Narrow", "Packing", "Quantized", "Rebuilt", "Sparse"]

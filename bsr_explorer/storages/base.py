@@ -1,0 +1,71 @@
+"""What a packing is: a storage that is not dense, its cost in closed form, and how tensors go in and out."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from bsr_explorer.tape import Shape
+
+if TYPE_CHECKING:
+    import torch
+
+    Packed = tuple[torch.Tensor, ...]
+
+AT_ONCE = 2**18
+"""Elements that are packed or unpacked at once, so that what is needed on the way stays in a processor's cache
+and off the peak: so many, in whole images, and one image at least."""
+
+
+class Packing(ABC):
+    """How a tensor that autograd keeps is packed.
+
+    Packings are compared by value: two operations that keep one tensor with equal packings hold it once. All
+    sizes here are exact, those of a pass on the way (``…_scratch``) on the CPU.
+    """
+
+    packs: ClassVar[bool] = True
+
+    @abstractmethod
+    def bytes(self, shape: Shape, dtype: str) -> int:
+        """Bytes of what is kept of a tensor of this shape and number format."""
+
+    @abstractmethod
+    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+        """Bytes that packing takes at most, beside what it makes, and gives back."""
+
+    @abstractmethod
+    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+        """Bytes that unpacking takes at most, beside the tensor that it makes, and gives back."""
+
+    @abstractmethod
+    def pack(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
+        """What is kept of a contiguous tensor: the first dimension counts images.
+
+        Args:
+            running: ranges that are known from earlier steps, (2, groups): brought up to date in place.
+        """
+
+    @abstractmethod
+    def unpack(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
+        """A new tensor, as like the one that was packed as what was kept allows."""
+
+    @abstractmethod
+    def form(self, x: torch.Tensor) -> Packed:
+        """Tensors of the same form as ``pack`` makes, with nothing in them."""
+
+    @property
+    def groups(self) -> int:
+        """How many running ranges it needs; none, if it remembers nothing from step to step."""
+        return 0
+
+
+def per_image(shape: Shape) -> int:
+    """Elements of one image."""
+    return math.prod(shape[1:])
+
+
+def images_at_once(shape: Shape) -> int:
+    """Images that are packed together."""
+    return min(shape[0], max(1, AT_ONCE // per_image(shape)))

@@ -1,0 +1,346 @@
+"""The operations of a transformer block as autograd functions that keep tensors packed.
+
+Forward is the operation itself, bit for bit. Backward is autograd's own formula, with what was unpacked in the
+place of what would have been kept; with a packing that loses nothing, it gives autograd's own gradients.
+Everything packed goes through ``ctx.save_for_backward``, where any observer sees it. A tensor is unpacked as
+late as possible, and let go before the next is needed; where an operation's gradient has the form of what was
+unpacked, it takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.autograd import Function
+
+from bsr_explorer.storages.keeper import Keeper, Kept, attach
+
+aten: Any = torch.ops.aten
+
+
+def _save(ctx: Any, kept: Sequence[Kept | None], *tensors: torch.Tensor | None) -> None:
+    """Save what is kept and other tensors for backward."""
+    ctx.ways = [(len(k.tensors), k.restore) if k else None for k in kept]
+    ctx.save_for_backward(*(t for k in kept if k for t in k.tensors), *tensors)
+
+
+def _saved(ctx: Any) -> tuple[list[Callable[[], torch.Tensor] | None], list[torch.Tensor]]:
+    """What ``_save`` saved: for each tensor kept the way to restore it, and the other tensors."""
+    tensors, ways = list(ctx.saved_tensors), []
+    for way in ctx.ways:
+        if way is None:
+            ways.append(None)
+            continue
+        count, restore = way
+        packed, tensors = tensors[:count], tensors[count:]
+        ways.append(lambda restore=restore, packed=packed: restore(packed))
+    return ways, tensors
+
+
+class Linear(Function):
+    """x·Wᵀ + b of x (B, N, in). Keeps x if W trains, and W."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, kept: Kept | None
+    ) -> torch.Tensor:
+        """``kept``: of x, if the weight trains."""
+        _save(ctx, [kept], weight if ctx.needs_input_grad[0] else None)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """Gradients of x, W and b."""
+        (gradient,) = gradients
+        (restore,), (weight,) = _saved(ctx)
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[1]:
+            assert restore is not None
+            x = restore()
+            of_weight = rows.t().mm(x.view(-1, x.shape[-1]))
+            del x
+        if ctx.needs_input_grad[0]:
+            of_x = rows.mm(weight).view(*gradient.shape[:-1], -1)
+        if ctx.needs_input_grad[2]:
+            of_bias = rows.sum(0)
+        return of_x, of_weight, of_bias, None
+
+
+class LayerNorm(Function):
+    """LayerNorm over the last dimension. Keeps its input, and mean and inverse deviation as they are."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        eps: float,
+        kept: Kept,
+        output: bool,
+    ) -> torch.Tensor:
+        """``output``: whether what is kept shall also serve to compute the output again."""
+        normed, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)
+        _save(ctx, [kept], mean, rstd, weight, bias)
+        if output:
+            attach(normed, _norm_again(kept, mean, rstd, weight, bias))
+        return normed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """Gradients of x, weight and bias."""
+        (gradient,) = gradients
+        (restore,), (mean, rstd, weight, bias) = _saved(ctx)
+        assert restore is not None
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[2]]
+        found = aten.native_layer_norm_backward(
+            gradient.contiguous(), restore(), gradient.shape[-1:], mean, rstd, weight, bias, wanted
+        )
+        return *(g if want else None for g, want in zip(found, wanted, strict=True)), None, None, None
+
+
+def _norm_again(
+    kept: Kept,
+    mean: torch.Tensor,
+    rstd: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+) -> Kept:
+    """What is kept of a norm's output: what is kept of its input, and the norm's own tensors."""
+    count = len(kept.tensors)
+    affine = [p.detach() for p in (weight, bias) if p is not None]
+
+    def restore(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        x = kept.restore(tensors[:count])
+        mean, rstd, *affine = tensors[count:]
+        x.sub_(mean).mul_(rstd)
+        for parameter, apply in zip(affine, (x.mul_, x.add_), strict=False):
+            apply(parameter)
+        return x
+
+    return Kept((*kept.tensors, mean, rstd, *affine), restore)
+
+
+class Gelu(Function):
+    """GELU. Keeps its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, approximate: str, kept: Kept, output: bool) -> torch.Tensor:
+        """``output``: whether what is kept shall also serve to compute the output again."""
+        activated = F.gelu(x, approximate=approximate)
+        _save(ctx, [kept])
+        ctx.approximate = approximate
+        if output:
+
+            def restore(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+                again: torch.Tensor = aten.gelu_(kept.restore(tensors), approximate=approximate)
+                return again
+
+            attach(activated, Kept(kept.tensors, restore))
+        return activated
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """The gradient of x, in the place of what was unpacked."""
+        (gradient,) = gradients
+        (restore,), _ = _saved(ctx)
+        assert restore is not None
+        x = restore()
+        aten.gelu_backward.grad_input(gradient.contiguous(), x, approximate=ctx.approximate, grad_input=x)
+        return x, None, None, None
+
+
+class Scale(Function):
+    """x·gamma of x (…, D) and gamma (D,): LayerScale. Keeps x if gamma trains, and gamma."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, gamma: torch.Tensor, kept: Kept | None) -> torch.Tensor:
+        """``kept``: of x, if gamma trains."""
+        _save(ctx, [kept], gamma if ctx.needs_input_grad[0] else None)
+        ctx.formats = x.dtype, gamma.dtype
+        return x * gamma
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """Gradients of x and gamma."""
+        (gradient,) = gradients
+        (restore,), (gamma,) = _saved(ctx)
+        of_x = of_gamma = None
+        if ctx.needs_input_grad[1]:
+            assert restore is not None
+            x = restore()
+            x = x.mul_(gradient) if x.dtype == gradient.dtype else gradient * x
+            of_gamma = x.sum(tuple(range(x.dim() - 1))).to(ctx.formats[1])
+            del x
+        if ctx.needs_input_grad[0]:
+            of_x = (gradient * gamma).to(ctx.formats[0])
+        return of_x, of_gamma, None
+
+
+# --- attention ------------------------------------------------------------------------------------------
+
+
+def _by_head(qkv: torch.Tensor, heads: int) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values (B, H, N, d) as views of (B, N, 3·D)."""
+    batch, tokens, _ = qkv.shape
+    return qkv.view(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _tokens_first(x: torch.Tensor) -> torch.Tensor:
+    """(B, H, N, d) → (B, N, D)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def _side_by_side(like: torch.Tensor, heads: int, parts: list[torch.Tensor]) -> torch.Tensor:
+    """Gradients of queries, keys and values (B, H, N, d) laid into one (B, N, 3·D); each is let go of."""
+    batch, tokens, _ = like.shape
+    whole = like.new_empty(batch, tokens, 3, heads, parts[0].shape[-1])
+    for place in range(3):
+        whole[:, :, place].copy_(parts.pop(0).transpose(1, 2))
+    return whole.view(batch, tokens, -1)
+
+
+class FusedAttention(Function):
+    """Attention by one kernel, of queries, keys and values in one tensor (B, N, 3·D). Keeps these and the output,
+    and the log-sum-exp of each row as it is."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: torch.Tensor, heads: int, kernel: str, inputs: Keeper, output: Keeper) -> Any:
+        """``kernel``: key of ``KERNELS``."""
+        kept = inputs.keep(qkv)
+        attended, rest = KERNELS[kernel][0](*_by_head(qkv, heads))
+        attended = _tokens_first(attended)
+        kept_output = output.keep(attended)
+        _save(ctx, [kept, kept_output], *rest.tensors)
+        ctx.heads, ctx.kernel, ctx.numbers = heads, kernel, rest.numbers
+        attach(attended, kept_output)
+        return attended
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """The gradient of qkv."""
+        (gradient,) = gradients
+        (restore, restore_output), rest = _saved(ctx)
+        assert restore is not None and restore_output is not None
+        parts = _unfused(ctx, gradient, restore(), restore_output(), rest)
+        return _side_by_side(gradient, ctx.heads, parts), None, None, None, None
+
+
+def _unfused(
+    ctx: Any, gradient: torch.Tensor, qkv: torch.Tensor, output: torch.Tensor, rest: list[torch.Tensor]
+) -> list[torch.Tensor]:
+    """The kernel's backward; what it was fed with is let go when it returns."""
+    heads = ctx.heads
+
+    def by_head(x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+    made = _Rest(rest, ctx.numbers)
+    return KERNELS[ctx.kernel][1](by_head(gradient), *_by_head(qkv, heads), by_head(output), made)
+
+
+class _Rest:
+    """What a kernel hands to its backward beside its output."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor], numbers: Sequence[Any] = ()) -> None:
+        self.tensors, self.numbers = list(tensors), list(numbers)
+
+
+def _cpu(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, _Rest]:
+    out, logsumexp = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+    return out, _Rest([logsumexp])
+
+
+def _cpu_backward(
+    g: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, rest: _Rest
+) -> list[torch.Tensor]:
+    backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
+    return list(backward(g, q, k, v, out, rest.tensors[0], 0.0, False))
+
+
+def _flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, _Rest]:
+    out, logsumexp, cum_q, cum_k, max_q, max_k, seed, offset, _ = aten._scaled_dot_product_flash_attention(q, k, v)
+    return out, _Rest([logsumexp, seed, offset], [cum_q, cum_k, max_q, max_k])
+
+
+def _flash_backward(
+    g: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, rest: _Rest
+) -> list[torch.Tensor]:
+    logsumexp, seed, offset = rest.tensors
+    backward = aten._scaled_dot_product_flash_attention_backward
+    return list(backward(g, q, k, v, out, logsumexp, *rest.numbers, 0.0, False, seed, offset))
+
+
+def _efficient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, _Rest]:
+    out, *rest = aten._scaled_dot_product_efficient_attention(q, k, v, None, True)
+    return out, _Rest(rest)
+
+
+def _efficient_backward(
+    g: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, rest: _Rest
+) -> list[torch.Tensor]:
+    backward = aten._scaled_dot_product_efficient_attention_backward
+    wanted = [True, True, True, False]
+    return list(backward(g, q, k, v, None, out, *rest.tensors, 0.0, wanted))[:3]
+
+
+KERNELS: dict[str, tuple[Callable[..., tuple[torch.Tensor, _Rest]], Callable[..., list[torch.Tensor]]]] = {
+    "cpu": (_cpu, _cpu_backward),
+    "flash": (_flash, _flash_backward),
+    "efficient": (_efficient, _efficient_backward),
+}
+"""Fused kernels, forward and backward. (The last two exist on CUDA only.)"""
+
+
+class ExplicitAttention(Function):
+    """Attention with an explicit softmax, of queries, keys and values in one tensor (B, N, 3·D). Keeps these, and
+    the softmax (B, H, N, N) once, for its own backward and for that of the product with the values."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        qkv: torch.Tensor,
+        heads: int,
+        scale: float,
+        dtype: torch.dtype,
+        inputs: Keeper,
+        softmax: Keeper,
+    ) -> torch.Tensor:
+        """``scale``: of the queries; ``dtype``: in which the softmax is computed."""
+        kept = inputs.keep(qkv)
+        q, k, v = _by_head(qkv, heads)
+        scores = (q * scale) @ k.transpose(-2, -1)
+        probabilities = scores.softmax(dim=-1, dtype=dtype).to(v.dtype)
+        del scores
+        attended = _tokens_first(probabilities @ v)
+        _save(ctx, [kept, softmax.keep(probabilities)])
+        ctx.heads, ctx.scale = heads, scale
+        return attended
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """The gradient of qkv."""
+        (gradient,) = gradients
+        (restore, restore_softmax), _ = _saved(ctx)
+        assert restore is not None and restore_softmax is not None
+        parts = _unwound(gradient, restore(), restore_softmax(), ctx.heads, ctx.scale)
+        return _side_by_side(gradient, ctx.heads, parts), None, None, None, None, None
+
+
+def _unwound(
+    gradient: torch.Tensor, qkv: torch.Tensor, probabilities: torch.Tensor, heads: int, scale: float
+) -> list[torch.Tensor]:
+    """Gradients of queries, keys and values, each (B, H, N, d)."""
+    g = gradient.unflatten(2, (heads, -1)).transpose(1, 2)
+    q, k, v = _by_head(qkv, heads)
+    of_v = probabilities.transpose(-2, -1) @ g
+    of_scores = g @ v.transpose(-2, -1)
+    of_scores = aten._softmax_backward_data(of_scores, probabilities, -1, probabilities.dtype)
+    del probabilities
+    of_q = (of_scores @ k).mul_(scale)
+    of_k = of_scores.transpose(-2, -1) @ (q * scale)
+    return [of_q, of_k, of_v]

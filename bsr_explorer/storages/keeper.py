@@ -1,0 +1,90 @@
+"""Who packs: one keeper for each tensor that an operation keeps, with what it remembers from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from bsr_explorer.storages.base import Packing
+
+_thrown_away: ContextVar[bool] = ContextVar("thrown_away", default=False)
+
+
+@contextmanager
+def thrown_away() -> Iterator[None]:
+    """Within it, what is packed is never unpacked (the first run of what is recomputed): only its form is made."""
+    token = _thrown_away.set(True)
+    try:
+        yield
+    finally:
+        _thrown_away.reset(token)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a tensor, and the way back.
+
+    Attributes:
+        tensors: to be saved for backward.
+        restore: a new tensor, of those.
+    """
+
+    tensors: tuple[torch.Tensor, ...]
+    restore: Callable[[Sequence[torch.Tensor]], torch.Tensor]
+
+
+class Keeper(nn.Module):
+    """Packs a tensor of a layer as a packing says.
+
+    Running ranges, if the packing has any, are a buffer, and so are saved with a checkpoint. They stay in fp32
+    whatever the model's number format, and are left alone in evaluation.
+    """
+
+    running: torch.Tensor | None
+
+    def __init__(self, packing: Packing) -> None:
+        super().__init__()
+        self.packing = packing
+        unseen = torch.full((2, packing.groups), torch.nan) if packing.groups else None
+        self.register_buffer("running", unseen)
+
+    @torch.no_grad()
+    def keep(self, x: torch.Tensor) -> Kept:
+        """Pack a tensor, (B, …)."""
+        x = x.detach().contiguous()
+        shape, dtype, packing = tuple(x.shape), x.dtype, self.packing
+        if _thrown_away.get():
+            packed = packing.form(x)
+        else:
+            running = self.running
+            if running is not None and not self.training:
+                running = running.clone()
+            packed = packing.pack(x, running)
+        return Kept(packed, lambda tensors: packing.unpack(tuple(tensors), shape, dtype))
+
+    def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> Keeper:
+        super()._apply(fn, recurse)
+        if self.running is not None:
+            self.running = self.running.float()
+        return self
+
+    def extra_repr(self) -> str:
+        """Which packing."""
+        return str(self.packing)
+
+
+def attach(x: torch.Tensor, kept: Kept) -> None:
+    """Let whoever else keeps this tensor share what is kept of it."""
+    x.kept = kept  # type: ignore[attr-defined]
+
+
+def attached(x: torch.Tensor) -> Kept | None:
+    """What was attached to a tensor."""
+    kept: Any = getattr(x, "kept", None)
+    return kept

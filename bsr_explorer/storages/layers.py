@@ -1,0 +1,179 @@
+"""Blocks of a timm vision transformer whose operations keep their tensors packed.
+
+A layer keeps its parameters under their names, and gets a keeper for each tensor that it packs. It runs as before
+where autograd records nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bsr_explorer.storages import functions
+from bsr_explorer.storages.base import Packing
+from bsr_explorer.storages.keeper import Keeper, Kept, attached
+from bsr_explorer.storages.rebuilt import Rebuilt
+
+Stores = Callable[[str], Packing | Rebuilt | None]
+"""How a block's tensor is packed, by its place (``methods.storing.PLACES``); None: as it is."""
+
+
+def store_in_block(module: nn.Module, stores: Stores) -> None:
+    """Let the operations of a block pack what they keep, in place."""
+    block = cast(Any, module)
+    rebuilt = isinstance(stores("normed"), Rebuilt), isinstance(stores("activated"), Rebuilt)
+    for norm in (block.norm1, block.norm2):
+        _replace(norm, _norm, partial(_keeper, norm, stores, "residual"), output=rebuilt[0])
+    _replace(block.attn.qkv, _linear, partial(_keeper, block.attn.qkv, stores, "normed"))
+    _replace(block.mlp.fc1, _linear, partial(_keeper, block.mlp.fc1, stores, "normed"))
+    gated = hasattr(block.mlp, "gate_last")  # which multiplies halves, and these are kept as they are
+    inner = "gated" if gated else "activated"
+    _replace(block.mlp.fc2, _linear, partial(_keeper, block.mlp.fc2, stores, inner))
+    _replace_attention(block.attn, stores)
+    if not gated:
+        _replace(block.mlp.act, _gelu, partial(_keeper, block.mlp.act, stores, "hidden"), output=rebuilt[1])
+    for scale in (block.ls1, block.ls2):
+        if hasattr(scale, "gamma"):
+            _replace(scale, _scale, partial(_keeper, scale, stores, "branch"))
+
+
+def _keeper(layer: nn.Module, stores: Stores, place: str) -> Keeper | None:
+    """A keeper, as a part of the layer, of the tensor at a place; none where it is rebuilt or left as it is."""
+    packing = stores(place)
+    if not isinstance(packing, Packing):
+        return None
+    keeper = Keeper(packing)
+    layer.add_module(f"kept_{place}", keeper)
+    return keeper
+
+
+def _replace(layer: Any, forward: Callable[..., torch.Tensor], keeper: Callable[[], Keeper | None], **how: Any) -> None:
+    keep = keeper()
+    if keep is not None or forward is _linear:
+        layer.forward = partial(forward, layer, layer.forward, keep, **how)
+
+
+def _replace_attention(layer: Any, stores: Stores) -> None:
+    inputs = _keeper(layer, stores, "qkv")
+    softmax = _keeper(layer, stores, "softmax") if not layer.fused_attn else None
+    output = _keeper(layer, stores, "attended") if layer.fused_attn else None
+    linear = None if layer.fused_attn else _keeper(layer.proj, stores, "attended")
+    if inputs is not None:
+        layer.forward = partial(_attention, layer, inputs, softmax, output)
+    _replace(layer.proj, _linear, lambda: linear)
+
+
+# --- layers ---------------------------------------------------------------------------------------------
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _recorded(*tensors: torch.Tensor | None) -> bool:
+    """Whether autograd records an operation on these."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _autocast_to(x: torch.Tensor) -> torch.dtype | None:
+    """The number format of products under autocast, if it is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _without_autocast(function: Any, x: torch.Tensor, *args: Any) -> torch.Tensor:
+    """Apply an autograd function to operands that are cast already."""
+    with torch.autocast(x.device.type, enabled=False):
+        result: torch.Tensor = function.apply(x, *args)
+    return result
+
+
+def _linear(layer: nn.Linear, plain: Forward, keeper: Keeper | None, x: torch.Tensor) -> torch.Tensor:
+    kept: Kept | None = attached(x)
+    if not _recorded(x, layer.weight, layer.bias) or (kept is None and keeper is None):
+        return plain(x)
+    weight, bias, dtype = layer.weight, cast("torch.Tensor | None", layer.bias), _autocast_to(x)
+    if dtype is not None:
+        bias = None if bias is None else bias.to(dtype)
+        weight, x = weight.to(dtype), x.to(dtype)
+    if not weight.requires_grad:
+        kept = None
+    elif kept is None:
+        assert keeper is not None
+        kept = keeper.keep(x)
+    elif dtype is not None:
+        kept = _cast(kept, dtype)
+    return _without_autocast(functions.Linear, x, weight, bias, kept)
+
+
+def _cast(kept: Kept, dtype: torch.dtype) -> Kept:
+    return Kept(kept.tensors, lambda tensors: kept.restore(tensors).to(dtype))
+
+
+def _norm(
+    layer: nn.LayerNorm, plain: Forward, keeper: Keeper, x: torch.Tensor, output: bool
+) -> torch.Tensor:
+    if not _recorded(x, layer.weight, layer.bias):
+        return plain(x)
+    if x.is_cuda and _autocast_to(x) is not None:
+        x = x.float()
+    kept = keeper.keep(x)
+    return _without_autocast(functions.LayerNorm, x, layer.weight, layer.bias, layer.eps, kept, output)
+
+
+def _gelu(layer: nn.Module, plain: Forward, keeper: Keeper, x: torch.Tensor, output: bool) -> torch.Tensor:
+    if not _recorded(x):
+        return plain(x)
+    tanh = getattr(layer, "approximate", "") == "tanh" or type(layer).__name__ == "GELUTanh"
+    approximate = "tanh" if tanh else "none"
+    return _without_autocast(functions.Gelu, x, approximate, keeper.keep(x), output)
+
+
+def _scale(layer: Any, plain: Forward, keeper: Keeper, x: torch.Tensor) -> torch.Tensor:
+    if not _recorded(x, layer.gamma):
+        return plain(x)
+    kept = keeper.keep(x) if layer.gamma.requires_grad else None
+    return _without_autocast(functions.Scale, x, layer.gamma, kept)
+
+
+def _attention(
+    layer: Any, inputs: Keeper, softmax: Keeper | None, output: Keeper | None, x: torch.Tensor, **kwargs: Any
+) -> torch.Tensor:
+    """timm's attention, of which geometries allow neither norms of queries and keys, nor gates, nor masks."""
+    qkv = layer.qkv(x)
+    if not _recorded(qkv):
+        attended = _plain_attention(layer, qkv)
+    elif layer.fused_attn:
+        attended = _without_autocast(
+            functions.FusedAttention, qkv, layer.num_heads, _kernel(layer, qkv), inputs, output
+        )
+    else:
+        attended = _without_autocast(
+            functions.ExplicitAttention, qkv, layer.num_heads, layer.scale, _softmax_dtype(qkv), inputs, softmax
+        )
+    return layer.proj_drop(layer.proj(attended))  # type: ignore[no-any-return]
+
+
+def _plain_attention(layer: Any, qkv: torch.Tensor) -> torch.Tensor:
+    """The same without a graph."""
+    batch, tokens, _ = qkv.shape
+    q, k, v = qkv.view(batch, tokens, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    if layer.fused_attn:
+        attended = F.scaled_dot_product_attention(q, k, v)
+    else:
+        attended = ((q * layer.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+    return attended.transpose(1, 2).flatten(2)
+
+
+def _softmax_dtype(qkv: torch.Tensor) -> torch.dtype:
+    """Autocast's on CUDA is fp32."""
+    return torch.float32 if qkv.is_cuda and _autocast_to(qkv) is not None else qkv.dtype
+
+
+def _kernel(layer: Any, qkv: torch.Tensor) -> str:
+    if not qkv.is_cuda:
+        return "cpu"
+    return getattr(layer, "kernel", None) or ("efficient" if qkv.dtype == torch.float32 else "flash")

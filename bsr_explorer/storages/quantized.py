@@ -1,0 +1,110 @@
+"""In few bits, between the smallest and the largest value of a group (Mesa's storage)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bsr_explorer.storages.base import Packing, images_at_once, per_image
+from bsr_explorer.tape import Shape
+from bsr_explorer.units import WIDTH
+
+if TYPE_CHECKING:
+    import torch
+
+    from bsr_explorer.storages.base import Packed
+
+
+@dataclass(frozen=True)
+class Quantized(Packing):
+    """Whole numbers of few bits, rounded up or down by chance, so that their mean is right.
+
+    Attributes:
+        bits: 8, 4 or 2.
+        count: groups, each with its own range.
+        axis: the dimension that they divide into equal, contiguous parts.
+        ema: how much of a group's range of earlier steps stays in the one that is used (the first step's is
+            exact); 0 uses each step's own, and remembers nothing.
+    """
+
+    bits: int = 8
+    count: int = 1
+    axis: int = -1
+    ema: float = 0.9
+
+    @property
+    def groups(self) -> int:
+        """See ``Packing``."""
+        return self.count if self.ema else 0
+
+    def bytes(self, shape: Shape, dtype: str) -> int:
+        """See ``Packing``: the numbers of each image in whole bytes, and two fp32 a group."""
+        return shape[0] * self._row(shape) + 2 * self.count * WIDTH["fp32"]
+
+    def _row(self, shape: Shape) -> int:
+        return -(-per_image(shape) * self.bits // 8)
+
+    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+        """See ``Packing``: the scaled numbers and the random ones, narrow and wide."""
+        elements = images_at_once(shape) * per_image(shape)
+        return elements * 2 * WIDTH["fp32"] + -(-elements // 4) * WIDTH["int64"] + self.count * WIDTH["fp32"]
+
+    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+        """See ``Packing``."""
+        images = images_at_once(shape)
+        wide = 0 if dtype == "fp32" else images * per_image(shape) * WIDTH["fp32"]
+        pieces = images * self._row(shape) if self.bits < 8 else 0
+        return wide + pieces + self.count * WIDTH["fp32"]
+
+    def pack(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
+        """See ``Packing``."""
+        from bsr_explorer.storages import packing
+
+        numbers, ranges = self.form(x)
+        packing.current_ranges(self._by_group(x), self.axis == -1, ranges)
+        if running is not None:
+            packing.remember(running, ranges, self.ema)
+        levels = 2**self.bits - 1
+        scale = packing.inverse(ranges[1], levels)
+        at_once = images_at_once(tuple(x.shape))
+        for some, rows in zip(x.split(at_once), numbers.split(at_once), strict=True):
+            scaled = self._by_group(some) - self._along(ranges[0], some)
+            packing.round_by_chance(scaled.mul_(self._along(scale, some)), levels)
+            packing.pack_numbers(scaled.view(len(some), -1), self.bits, rows)
+        return numbers, ranges
+
+    def unpack(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
+        """See ``Packing``."""
+        import torch
+
+        from bsr_explorer.storages import packing
+
+        numbers, ranges = packed
+        x = torch.empty(shape, dtype=dtype, device=numbers.device)
+        step = ranges[1] / (2**self.bits - 1)
+        at_once = images_at_once(shape)
+        for some, rows in zip(x.split(at_once), numbers.split(at_once), strict=True):
+            wide = some if dtype == torch.float32 else torch.empty_like(some, dtype=torch.float32)
+            packing.unpack_numbers(rows, self.bits, wide.view(len(some), -1))
+            self._by_group(wide).mul_(self._along(step, wide)).add_(self._along(ranges[0], wide))
+            if wide is not some:
+                some.copy_(wide)
+        return x
+
+    def _by_group(self, x: torch.Tensor) -> torch.Tensor:
+        """A view in which the dimension of the groups is split in two: (group, within)."""
+        return x.unflatten(self.axis, (self.count, -1))
+
+    def _along(self, numbers: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """One number a group, to be broadcast over ``_by_group(x)``."""
+        trailing = x.dim() - 1 - self.axis % x.dim()
+        return numbers.view(-1, *[1] * (trailing + 1))
+
+    def form(self, x: torch.Tensor) -> Packed:
+        """See ``Packing``: numbers, a row an image; smallest values and ranges, (2, groups)."""
+        import torch
+
+        assert math.prod(x.shape) and x.shape[self.axis] % self.count == 0, (x.shape, self)
+        rows = torch.empty(len(x), self._row(tuple(x.shape)), dtype=torch.uint8, device=x.device)
+        return rows, torch.empty(2, self.count, dtype=torch.float32, device=x.device)

@@ -1,0 +1,34 @@
+"""Not stored, but computed again from what an operation below keeps anyway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bsr_explorer.storages.base import Packing
+from bsr_explorer.tape import Shape
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The output of a LayerNorm or a GELU, computed again from that operation's own packed input.
+
+    Attributes:
+        source: how that input is packed.
+    """
+
+    source: Packing
+
+    packs: ClassVar[bool] = True
+
+    def bytes(self, shape: Shape, dtype: str) -> int:
+        """None of its own."""
+        return 0
+
+    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+        """None."""
+        return 0
+
+    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+        """The source becomes what is rebuilt, in place."""
+        return self.source.unpack_scratch(shape, dtype)
