@@ -223,7 +223,7 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
     splits = load_data(config, replace(job, weights=used.source))
     torch.manual_seed(job.seed)
     step = cast(_Watched, make_step(model, actual, rules, _Watched))
-    epochs = job.fidelity.epochs or _epochs(rules, len(splits.train), config.batch_size)
+    epochs = job.fidelity.epochs or epochs_of(rules, len(splits.train), config.batch_size)
     check = partial(loader, batch_size=config.micro_batch_size, shuffle=False, seed=0, drop_last=False)
     outcome = fit(
         step,
@@ -279,7 +279,7 @@ def failed(config: Config, key: str, job: Job, error: Exception) -> Record:
     )
 
 
-def _epochs(rules: Recipe, images: int, batch_size: int) -> int:
+def epochs_of(rules: Recipe, images: int, batch_size: int) -> int:
     """The recipe's epochs, or as many as its steps take."""
     if rules.steps is None:
         return rules.epochs

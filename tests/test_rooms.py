@@ -28,6 +28,7 @@ ROOMS: dict[str, str] = {
     "store": "errors units version methods models config",
     "run": "errors config prediction models methods measurement ledger train store",
     "timing": "config run train",
+    "comparison": "errors units config methods models prediction train store run timing",
     "search": "errors units config methods models cost prediction train store run",
     "report": "errors units store",
 }

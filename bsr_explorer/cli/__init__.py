@@ -41,11 +41,12 @@ def _root(
 
 
 def _register() -> None:
-    from bsr_explorer.cli import listing, max_batch, profile, report, search
+    from bsr_explorer.cli import compare, listing, max_batch, profile, report, search
 
     app.command("profile")(profile.profile)
     app.command("max-batch")(max_batch.max_batch)
     app.command("search")(search.search)
+    app.command("compare")(compare.compare)
     app.command("report")(report.write)
     app.command("list")(listing.show)
 

@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from bsr_explorer.train.recipes import RECIPES
+
 Model = Annotated[
     str, typer.Option(help="An alias (see `list models`) or the timm name of a vision transformer.")
 ]
 Method = Annotated[
     str, typer.Option(help="A method expression, such as 'bsr' or 'last(k=3)' (see `list methods`).")
 ]
+Data = Annotated[str, typer.Option(help="A dataset (see `list datasets`) or the path of an image folder.")]
+RecipeName = Annotated[str, typer.Option("--recipe", help=f"How to fine-tune: {', '.join(RECIPES)}.")]
 ImageSize = Annotated[int, typer.Option(help="Side of the images, in pixels, at which memory is counted.")]
 BatchSize = Annotated[int, typer.Option(help="Images a step.")]
 Classes = Annotated[int, typer.Option("--num-classes", help="Outputs of the head.")]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from bsr_explorer.cli.compare import show_comparison
 from bsr_explorer.cli.console import out, table
+from bsr_explorer.store.comparison import FILE
 from bsr_explorer.units import format_bytes, in_mb, in_mib
 
 if TYPE_CHECKING:
@@ -17,18 +19,25 @@ if TYPE_CHECKING:
 
 def write(
     study: Annotated[
-        Path, typer.Argument(metavar="STUDY", help="The folder of a study, such as reports/<study>.")
+        Path,
+        typer.Argument(
+            metavar="STUDY", help="The folder of a study or a comparison, such as reports/<study>."
+        ),
     ],
 ) -> None:
-    """Write a study's front as CSV, Markdown and figures (PNG and PDF) into its folder.
+    """Write a study's front, or a comparison, as CSV, Markdown and figures (PNG and PDF) into its folder.
 
     Example:
 
       bsr-explore report reports/deit_s-digits-2GB
     """
+    from bsr_explorer.report import comparison
     from bsr_explorer.report.report import report
 
-    show_front(report(study), study)
+    if (study / FILE).exists():
+        show_comparison(comparison.report(study), study)
+    else:
+        show_front(report(study), study)
 
 
 def show_front(made: Report, folder: Path) -> None:

@@ -21,7 +21,7 @@ from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.store.study import COUNTS, Study
 from bsr_explorer.train.datasets import check_data, count_classes, default_data_dir
-from bsr_explorer.train.recipes import RECIPES, recipe
+from bsr_explorer.train.recipes import recipe
 from bsr_explorer.units import format_bytes, in_mb, parse_bytes
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def search(
     budget_counts: Annotated[
         str, typer.Option(help="What the budget counts: peak, saved or published.")
     ] = "peak",
-    data: Annotated[
-        str, typer.Option(help="A dataset (see `list datasets`) or the path of an image folder.")
-    ] = "digits",
+    data: options.Data = "digits",
     batch_size: Annotated[
         str, typer.Option(help="Images a step; several, such as 16,32,64, are a part of the search.")
     ] = "32",
@@ -57,9 +55,7 @@ def search(
         str | None, typer.Option(help="The recipe's own if left out, or its 8-bit kin: adamw_8bit.")
     ] = None,
     micro_batches: options.MicroBatches = 1,
-    recipe_name: Annotated[
-        str, typer.Option("--recipe", help=f"How to fine-tune: {', '.join(RECIPES)}.")
-    ] = "short",
+    recipe_name: options.RecipeName = "short",
     weights: options.Weights = "auto",
     trials: Annotated[int, typer.Option(help="Configurations to train in all.")] = 12,
     time_limit: Annotated[

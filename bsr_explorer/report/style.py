@@ -25,6 +25,9 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#CC79A7",
 )
 
+WINE, GREY = "#882255", "#888888"
+"""Two more, from Tol's palette."""
+
 FAMILY: dict[str, tuple[str, str]] = {
     "bsr": (BLUE, "o"),
     "last": (ORANGE, "s"),
@@ -33,6 +36,8 @@ FAMILY: dict[str, tuple[str, str]] = {
     "full": (VERMILION, "*"),
     "checkpoint": (SKY, "v"),
     "offload": (YELLOW, "P"),
+    "backrazor": (WINE, "p"),
+    "mesa": (GREY, "h"),
 }
 """Colour and marker of each method, the same in every figure."""
 

@@ -69,9 +69,12 @@ def front_frame(ahead: Sequence[Point]) -> pd.DataFrame:
     )
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    """A Markdown table with expressions in code."""
+def markdown(frame: pd.DataFrame, as_text: bool = False) -> str:
+    """A Markdown table with expressions in code; ``as_text``: cells as they are, ``90.0`` not as ``90``."""
     shown = frame.copy()
     if "method" in shown:
         shown["method"] = [f"`{method}`" for method in shown["method"]]
-    return str(shown.to_markdown(index=False))
+    text = (
+        {"disable_numparse": True, "colalign": ["left", *["right"] * (frame.shape[1] - 1)]} if as_text else {}
+    )
+    return str(shown.to_markdown(index=False, **text))

@@ -16,7 +16,7 @@ from bsr_explorer.version import __version__
 
 Cli = Callable[..., Any]
 
-COMMANDS = ("profile", "max-batch", "search", "report", "list")
+COMMANDS = ("profile", "max-batch", "search", "compare", "report", "list")
 
 
 # --- help and version -----------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def imported_by(*arguments: str | Path) -> set[str]:
 @pytest.mark.parametrize(
     "arguments",
     [
-        *(["--help"], ["--version"], ["search", "--help"], ["profile", "--help"]),
+        *(["--help"], ["--version"], ["search", "--help"], ["compare", "--help"], ["profile", "--help"]),
         *(["list", kind] for kind in ("models", "methods", "datasets")),
         ["max-batch", "--help"],
     ],

@@ -1,0 +1,302 @@
+"""Methods side by side: predicted, timed, and each trained once a seed. It survives being killed at any moment.
+
+Each run leaves its record, written whole; the same comparison trains only what has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Protocol
+
+from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.errors import UserError
+from bsr_explorer.methods import Method
+from bsr_explorer.methods.base import Composed
+from bsr_explorer.models.names import timm_name
+from bsr_explorer.models.weights import create_model
+from bsr_explorer.prediction import counted_bytes, geometry_of, largest_batch, predict
+from bsr_explorer.run import Job, epochs_of, failed, load_data, run
+from bsr_explorer.store.comparison import (
+    FILE,
+    Comparison,
+    Entry,
+    StepTimes,
+    read_comparison,
+    read_runs,
+    read_step_times,
+)
+from bsr_explorer.store.folder import alone
+from bsr_explorer.store.provenance import provenance
+from bsr_explorer.store.records import Record, read_records, write_record
+from bsr_explorer.timing import Stepper, in_turn
+from bsr_explorer.train.recipes import recipe
+from bsr_explorer.units import format_bytes, parse_bytes
+
+LOCK = "comparison.lock"
+
+IMAGES = 500
+"""Training images, and validation images, of a run for which nothing else is said (or one of each class)."""
+
+
+class Watcher(Protocol):
+    """What a user is shown while a comparison runs."""
+
+    def begins(self, tasks: Sequence[Task]) -> None:
+        """This is to be done, in this order."""
+
+    def starts(self, task: Task) -> None:
+        """The next of it begins."""
+
+    def step(self, done: int, total: int, loss: float = 0.0) -> None:
+        """One step of the current task is done."""
+
+    def ends(self, task: Task, record: Record | None) -> None:
+        """The task is over; a run has its record."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to be done: one run, or (without an entry) the timing of steps.
+
+    Attributes:
+        flops: of all its steps.
+    """
+
+    what: str
+    flops: int
+    entry: Entry | None = None
+    seed: int = 0
+
+
+def plan(
+    config: Config,
+    methods: Sequence[Method],
+    data: str,
+    weights: str,
+    fidelity: Fidelity,
+    seeds: int,
+    budget: str | None,
+    counts: str,
+) -> Comparison:
+    """A comparison with all that can be said of it before anything runs.
+
+    Args:
+        config: of all methods (its own is of no account).
+        fidelity, weights: what they leave open (None, ``auto``) is settled later.
+        budget: memory with its unit, or None.
+        counts: what the budget counts: key of ``COUNTS``.
+
+    Raises:
+        UserError: a method that does not go with the model, the same experiment twice, or a budget that
+            holds none of the methods.
+    """
+    budget_bytes = None if budget is None else parse_bytes(budget)
+    entries = tuple(_entry(config.with_method(method), budget_bytes, counts) for method in methods)
+    keys = [entry.key for entry in entries]
+    for place, entry in enumerate(entries):
+        if entry.key in keys[:place]:
+            other = entries[keys.index(entry.key)]
+            raise UserError(
+                f"--methods: {entry.method} is the same as {other.method} in this model; name one of them"
+            )
+    if not any(entry.fits for entry in entries):
+        least = min(entries, key=lambda entry: entry.counted_bytes)
+        raise UserError(
+            f"--budget: {budget} holds none of the methods at batch {config.batch_size}; {least.method} needs "
+            f"least, {format_bytes(least.counted_bytes)} counting {counts}"
+        )
+    return Comparison(
+        config={key: value for key, value in config.to_dict().items() if key != "method"},
+        data=data,
+        weights=weights,
+        fidelity=asdict(fidelity),
+        seeds=seeds,
+        budget=budget,
+        budget_bytes=budget_bytes,
+        counts=counts,
+        full=_entry(config.with_method("full"), budget_bytes, counts),
+        entries=entries,
+    )
+
+
+def _entry(config: Config, budget_bytes: int | None, counts: str) -> Entry:
+    predicted, counted = predict(config), counted_bytes(config, counts)
+    return Entry(
+        method=str(config.method),
+        label=brief(config.how),
+        key=config.key(geometry_of(config).depth),
+        peak_bytes=predicted.peak_bytes,
+        saved_bytes=predicted.saved_bytes,
+        counted_bytes=counted,
+        train_flops=predicted.train_flops,
+        fits=budget_bytes is None or counted <= budget_bytes,
+        largest_batch=None if budget_bytes is None else largest_batch(config, budget_bytes, counts),
+    )
+
+
+def brief(method: Method) -> str:
+    """A method's expression without the arguments that have their defaults."""
+    if isinstance(method, Composed):
+        return "+".join(map(brief, method.parts))
+    plain = type(method)()
+    given = {f.name: getattr(method, f.name) for f in fields(method)}
+    said = [f"{name}={value!r}" for name, value in given.items() if value != getattr(plain, name)]
+    return f"{method.name}({', '.join(said)})" if said else method.name
+
+
+def stored(comparison: Comparison, folder: Path) -> Comparison | None:
+    """The comparison as its folder completes it; None where the folder holds none yet.
+
+    Raises:
+        UserError: the folder holds another comparison (with the differences), or records of something else.
+    """
+    before = read_comparison(folder)
+    if before is None:
+        if read_records(folder):
+            raise UserError(
+                f"--out: {folder} holds records and no {FILE}, so not of a comparison; give another --out"
+            )
+        return None
+    same = comparison.completed_by(before)
+    differences = before.differences(same)
+    if differences:
+        raise UserError(
+            f"--out: {folder} holds another comparison ({'; '.join(differences)}); give the same settings to "
+            "go on, or another --out"
+        )
+    read_runs(same, folder)
+    return same
+
+
+def settle(comparison: Comparison, data_dir: Path, image_size: int) -> Comparison:
+    """Decide once what a comparison leaves open, so that all its runs are comparable.
+
+    Weights and data are loaded, so that ``auto`` becomes what it found and sizes are known to exist.
+
+    Args:
+        image_size: side of the training images where nothing else is said, pixels.
+
+    Raises:
+        UserError: weights or data that are not there.
+    """
+    config = _config(comparison, comparison.full)
+    _, used = create_model(
+        timm_name(config.model),
+        image_size=config.image_size,
+        num_classes=config.num_classes,
+        weights=comparison.weights,
+    )
+    fidelity = Fidelity(**comparison.fidelity)
+    fidelity = replace(fidelity, image_size=fidelity.image_size or image_size)
+    job = Job(comparison.data, fidelity, used.source, data_dir=data_dir)
+    splits = load_data(config, job)
+    enough = max(IMAGES, config.num_classes)
+    images = fidelity.train_size or min(enough, len(splits.train))
+    rules = recipe(fidelity.recipe, comparison.data)
+    fidelity = replace(
+        fidelity,
+        train_size=images,
+        val_size=fidelity.val_size or min(enough, len(splits.validation)),
+        epochs=fidelity.epochs or epochs_of(rules, images, config.batch_size),
+    )
+    weights = used.source if comparison.weights == "auto" else comparison.weights
+    return replace(comparison, fidelity=asdict(fidelity), weights=weights)
+
+
+def tasks(comparison: Comparison, folder: Path, rounds: int) -> list[Task]:
+    """What is left to do in a folder: steps to time, then the runs without a record, a seed after the other.
+
+    A run that failed is tried again; one that diverged has its result.
+    """
+    found = []
+    if rounds and not read_step_times(folder).covers(comparison.fitting, rounds):
+        flops = sum(entry.train_flops for entry in comparison.fitting)
+        found.append(Task("step times", (1 + rounds) * flops))
+    settled = {(r.key, r.seed) for r in read_records(folder).values() if r.status != "failed"}
+    for seed in range(comparison.seeds):
+        for entry in comparison.fitting:
+            if (entry.key, seed) not in settled:
+                found.append(Task(f"{entry.label}, seed {seed}", _run_flops(comparison, entry), entry, seed))
+    return found
+
+
+def compare(comparison: Comparison, folder: Path, data_dir: Path, rounds: int, watcher: Watcher) -> None:
+    """Do what is left to do, and write it into the folder.
+
+    Args:
+        comparison: with nothing left open; see ``settle``.
+        rounds: steps to time of each method, at the configuration's own image size; 0: none.
+
+    Raises:
+        UserError: another process is at work in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder, LOCK, "comparison"):
+        comparison.write(folder)
+        left = tasks(comparison, folder, rounds)
+        watcher.begins(left)
+        for task in left:
+            watcher.starts(task)
+            record = None
+            if task.entry is None:
+                _time(comparison, rounds, watcher).write(folder)
+            else:
+                record = _train(comparison, task.entry, task.seed, data_dir, watcher)
+                write_record(folder, _number(folder, record), record)
+            watcher.ends(task, record)
+
+
+def _time(comparison: Comparison, rounds: int, watcher: Watcher) -> StepTimes:
+    """Steps of all methods that fit, in turn. (All of them stay in memory for it.)"""
+    steppers: dict[str, Stepper] = {}
+    wrong: dict[str, str] = {}
+    for entry in comparison.fitting:
+        try:
+            stepper = Stepper(_config(comparison, entry))
+            stepper.seconds()  # makes the optimiser's state
+            steppers[entry.key] = stepper
+        except UserError:
+            raise
+        except Exception as error:  # not enough memory, say: the others can still be timed
+            wrong[entry.key] = f"{type(error).__name__}: {error}"
+        watcher.step(len(steppers) + len(wrong), (1 + rounds) * len(comparison.fitting))
+    first = len(comparison.fitting)
+    taken = in_turn(
+        list(steppers.values()), rounds, lambda done, total: watcher.step(first + done, first + total)
+    )
+    seconds = dict(zip(steppers, taken, strict=True))
+    return StepTimes(seconds, wrong, provenance(comparison.config["device"]))
+
+
+def _train(comparison: Comparison, entry: Entry, seed: int, data_dir: Path, watcher: Watcher) -> Record:
+    config = _config(comparison, entry)
+    fidelity = Fidelity(**comparison.fidelity)
+    job = Job(comparison.data, fidelity, comparison.weights, seed, data_dir)
+    try:
+        return run(config, job, watcher.step)
+    except UserError:
+        raise
+    except Exception as error:
+        return failed(config, entry.key, job, error)
+
+
+def _number(folder: Path, record: Record) -> int:
+    """The number of an earlier record of the same run, which is replaced, or the next one."""
+    records = read_records(folder)
+    same = [number for number, r in records.items() if (r.key, r.seed) == (record.key, record.seed)]
+    return same[0] if same else max(records, default=-1) + 1
+
+
+def _config(comparison: Comparison, entry: Entry) -> Config:
+    return Config.from_dict({**comparison.config, "method": entry.method})
+
+
+def _run_flops(comparison: Comparison, entry: Entry) -> int:
+    fidelity = Fidelity(**comparison.fidelity)
+    config = fidelity.at(_config(comparison, entry))
+    costs = predict(config)
+    trained = (fidelity.epochs or 0) * (fidelity.train_size or 0)
+    evaluated = fidelity.val_size or 0
+    return (trained * costs.train_flops + evaluated * costs.forward_flops) // config.batch_size

@@ -1,0 +1,293 @@
+"""A comparison's table, page and figure, from its folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+import pandas as pd
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.report import figures
+from bsr_explorer.report.tables import markdown
+from bsr_explorer.store.comparison import (
+    STEPS,
+    Comparison,
+    Entry,
+    StepTimes,
+    read_comparison,
+    read_runs,
+    read_step_times,
+)
+from bsr_explorer.store.records import Record, write_text
+from bsr_explorer.store.study import COUNTS
+from bsr_explorer.units import format_bytes, in_mb, in_mib
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method: what is predicted of it, and what its runs and its steps came to.
+
+    Attributes:
+        runs: records, by seed.
+        seconds: of a step, a round each.
+        untimed: why its steps could not be timed, or nothing.
+    """
+
+    entry: Entry
+    runs: list[Record]
+    seconds: list[float]
+    untimed: str = ""
+
+    @cached_property
+    def accuracies(self) -> list[float]:
+        """Of the runs that finished, in [0, 1]."""
+        return [run.accuracy for run in self.runs if run.status == "finished" and run.accuracy is not None]
+
+    @property
+    def accuracy(self) -> float | None:
+        """The mean over the seeds."""
+        return mean(self.accuracies) if self.accuracies else None
+
+    @property
+    def deviation(self) -> float | None:
+        """The sample standard deviation over the seeds, of two at least."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+    @property
+    def status(self) -> str:
+        """``finished`` if any run is, else what became of them."""
+        if not self.entry.fits:
+            return "does not fit"
+        if self.accuracies:
+            return "finished"
+        return self.runs[-1].status if self.runs else "not run"
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Median over the rounds."""
+        return median(self.seconds) if self.seconds else None
+
+    def measured(self, kind: str) -> tuple[int, int] | None:
+        """Bytes predicted and measured at the size trained, of the run that was furthest from its prediction.
+
+        Args:
+            kind: ``peak`` or ``saved``.
+        """
+        found = [
+            (run.measured[f"predicted_{kind}_bytes"], run.measured[f"{kind}_bytes"])
+            for run in self.runs
+            if run.measured and f"predicted_{kind}_bytes" in run.measured
+        ]
+        return max(found, key=lambda pair: abs(pair[1] - pair[0]), default=None)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a comparison came to, and the files that say so."""
+
+    comparison: Comparison
+    lines: list[Line]
+    rows: list[dict[str, Any]]
+    notes: list[str]
+    files: list[Path]
+
+
+def report(folder: Path) -> Report:
+    """Write a comparison's table and figure into its folder, from what is there.
+
+    Raises:
+        UserError: no comparison there, or files in it that cannot be read or written.
+    """
+    comparison = read_comparison(folder)
+    if comparison is None:
+        raise UserError(f"STUDY: {folder} is not the folder of a comparison")
+    lines = lines_of(comparison, read_runs(comparison, folder), read_step_times(folder))
+    rows, notes = [row(line, lines, comparison) for line in lines], notes_of(lines)
+    page, table = folder / "comparison.md", folder / "comparison.csv"
+    try:
+        write_text(table, pd.DataFrame(rows).convert_dtypes(convert_floating=False).to_csv(index=False))
+        drawn = figures.accuracy_by_method(comparison, lines, folder / "figures")
+        write_text(page, _page(comparison, lines, rows, notes))
+    except OSError as error:
+        raise UserError(f"STUDY: {error.filename or folder} cannot be written ({error.strerror})") from None
+    return Report(comparison, lines, rows, notes, [page, table, *drawn])
+
+
+def lines_of(comparison: Comparison, records: dict[int, Record], times: StepTimes) -> list[Line]:
+    """A line a method, in the comparison's order; runs of other methods or further seeds are left out."""
+    runs = sorted(records.values(), key=lambda record: record.seed)
+    return [
+        Line(
+            entry,
+            [run for run in runs if run.key == entry.key and run.seed < comparison.seeds and entry.fits],
+            times.seconds.get(entry.key, []) if entry.fits else [],
+            times.failed.get(entry.key, "") if entry.fits else "",
+        )
+        for entry in comparison.entries
+    ]
+
+
+def row(line: Line, lines: Sequence[Line], comparison: Comparison) -> dict[str, Any]:
+    """All that is known of a method, unscaled: bytes, FLOPs, seconds, accuracies in [0, 1].
+
+    ``…_full_over_this`` are how many times less than full fine-tuning; ``…_over_full`` are parts of it.
+    What full fine-tuning has not been trained or timed for is None.
+    """
+    entry, full = line.entry, comparison.full
+    reference = next((other for other in lines if other.entry.key == full.key), None)
+    peak, saved = line.measured("peak"), line.measured("saved")
+    best = reference.accuracy if reference else None
+    return {
+        "method": entry.method,
+        "status": line.status,
+        "runs": len(line.accuracies),
+        "accuracy": line.accuracy,
+        "accuracy_std": line.deviation,
+        "accuracy_minus_full": _difference(line.accuracy, best),
+        "accuracy_over_full": _ratio(line.accuracy, best),
+        "counted_bytes": entry.counted_bytes,
+        "counted_full_over_this": _ratio(full.counted_bytes, entry.counted_bytes),
+        "peak_bytes": entry.peak_bytes,
+        "peak_full_over_this": _ratio(full.peak_bytes, entry.peak_bytes),
+        "saved_bytes": entry.saved_bytes,
+        "saved_full_over_this": _ratio(full.saved_bytes, entry.saved_bytes),
+        "train_flops": entry.train_flops,
+        "train_flops_over_full": _ratio(entry.train_flops, full.train_flops),
+        "step_seconds": line.step_seconds,
+        "step_seconds_over_full": _in_rounds(line, reference),
+        "largest_batch": entry.largest_batch,
+        "largest_batch_over_full": _ratio(entry.largest_batch, full.largest_batch),
+        "trained_peak_bytes_predicted": peak[0] if peak else None,
+        "trained_peak_bytes_measured": peak[1] if peak else None,
+        "trained_saved_bytes_predicted": saved[0] if saved else None,
+        "trained_saved_bytes_measured": saved[1] if saved else None,
+    }
+
+
+def _ratio(value: float | None, to: float | None) -> float | None:
+    return value / to if value is not None and to else None
+
+
+def _difference(value: float | None, to: float | None) -> float | None:
+    return None if value is None or to is None else value - to
+
+
+def _in_rounds(line: Line, reference: Line | None) -> float | None:
+    """The median of the rounds' ratios, which a machine's drift leaves alone."""
+    if reference is None or not (line.seconds and reference.seconds):
+        return None
+    return median(mine / full for mine, full in zip(line.seconds, reference.seconds, strict=True))
+
+
+def notes_of(lines: Sequence[Line]) -> list[str]:
+    """What went wrong, a line each."""
+    notes = []
+    for line in lines:
+        label = line.entry.label
+        notes += [
+            f"{label}, seed {run.seed}: {run.status}, {run.reason}"
+            for run in line.runs
+            if run.status != "finished"
+        ]
+        notes += [
+            f"{label}, seed {run.seed}: {run.measured['fault']}"
+            for run in line.runs
+            if run.measured and "fault" in run.measured
+        ]
+        if line.untimed:
+            notes.append(f"{label}: steps were not timed, {line.untimed}")
+    return notes
+
+
+def described(comparison: Comparison) -> list[str]:
+    """What is compared, how it is trained, and what the budget is, a sentence each."""
+    config, fidelity = comparison.config, comparison.fidelity
+    trained, own = comparison.trained_at, config["image_size"]
+    proxy = f", a proxy: memory, FLOPs and step times are those of {own} px" if trained != own else ""
+    said = [
+        f"{config['model']}, {own} px, batch {config['batch_size']}, {config['optimizer']}, {config['precision']}, "
+        f"{config['attention']} attention, {config['device']}; weights: {comparison.weights}.",
+        f"Trained on {fidelity['train_size']} images of {comparison.data} at {trained} px{proxy}; "
+        f"{fidelity['epochs']} epochs, recipe {fidelity['recipe']}, {fidelity['val_size']} validation images, "
+        f"{comparison.seeds} seed{'s' if comparison.seeds > 1 else ''}.",
+    ]
+    if comparison.budget is not None and comparison.budget_bytes is not None:
+        said.append(
+            f"Budget {comparison.budget} = {format_bytes(comparison.budget_bytes)}, counting "
+            f"{COUNTS[comparison.counts]}; what does not fit is not trained."
+        )
+    return said
+
+
+def _page(
+    comparison: Comparison, lines: Sequence[Line], rows: Sequence[dict[str, Any]], notes: Sequence[str]
+) -> str:
+    full = comparison.full
+    rounds = max((len(line.seconds) for line in lines), default=0)
+    text = [
+        f"# {comparison.config['model']} on {Path(comparison.data).name}",
+        "",
+        *(f"{sentence}\n" for sentence in described(comparison)),
+        "Accuracy is top-1 on validation after the last epoch, mean ± standard deviation over the seeds. Memory "
+        "and FLOPs are predicted for one step; beside them stands what the runs held at the size they were "
+        f"trained at, predicted → measured. Full fine-tuning: {format_bytes(full.counted_bytes)}, "
+        f"{full.train_flops / 1e9:,.0f} GFLOPs a step. "
+        + (f"A step's time is the median of {rounds} rounds (`{STEPS}`)." if rounds else ""),
+        "",
+        markdown(_readable(rows, comparison), as_text=True),
+        "",
+        "![accuracy against memory](figures/comparison.png)",
+        "",
+    ]
+    if notes:
+        text += ["## Notes", "", *(f"- {note}" for note in notes), ""]
+    return "\n".join(text)
+
+
+def _readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.DataFrame:
+    """The table scaled for reading; columns of which nothing is known are left out."""
+    kinds = dict.fromkeys([comparison.counts, "peak", "saved"])
+    trained = f"at {comparison.trained_at} px"
+    made = []
+    for each in rows:
+        cells = {"method": each["method"], "accuracy (%)": accuracy_text(each)}
+        cells["to full (points)"] = _text(each["accuracy_minus_full"], "{:+.1f}", 100)
+        for kind in kinds:
+            size, ratio = ("counted",) * 2 if kind == comparison.counts else (kind, kind)
+            cells[f"{kind} (MB)"] = f"{in_mb(each[f'{size}_bytes']):,.1f}"
+            cells[f"{kind} (MiB)"] = f"{in_mib(each[f'{size}_bytes']):,.1f}"
+            cells[f"{kind}, to full"] = _text(each[f"{ratio}_full_over_this"], "{:.2f}x less")
+        cells["train GFLOPs a step"] = f"{each['train_flops'] / 1e9:,.1f}"
+        cells["FLOPs, to full"] = _text(each["train_flops_over_full"], "{:.2f}x")
+        cells["step (s)"] = _text(each["step_seconds"], "{:.3f}")
+        cells["time, to full"] = _text(each["step_seconds_over_full"], "{:.2f}x")
+        cells["largest batch"] = _text(each["largest_batch"], "{:,}")
+        cells["batch, to full"] = _text(each["largest_batch_over_full"], "{:.2f}x")
+        for kind in ("peak", "saved"):
+            cells[f"{kind} {trained} (MB)"] = measured_text(each, kind)
+        made.append(cells)
+    frame = pd.DataFrame(made)
+    return frame.loc[:, (frame != "").any()]
+
+
+def accuracy_text(each: dict[str, Any]) -> str:
+    """``85.0 ± 0.2`` (percent), or why there is none."""
+    if each["accuracy"] is None:
+        return str(each["status"])
+    spread = "" if each["accuracy_std"] is None else f" ± {100 * each['accuracy_std']:.1f}"
+    return f"{100 * each['accuracy']:.1f}{spread}"
+
+
+def measured_text(each: dict[str, Any], kind: str) -> str:
+    """``240.1 → 240.2``, megabytes predicted and measured at the size trained, or nothing."""
+    sizes = [each[f"trained_{kind}_bytes_{how}"] for how in ("predicted", "measured")]
+    return "" if None in sizes else " → ".join(f"{in_mb(size):,.1f}" for size in sizes)
+
+
+def _text(value: float | None, form: str, scale: float = 1) -> str:
+    return "" if value is None else form.format(value * scale)

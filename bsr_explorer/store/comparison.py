@@ -1,0 +1,201 @@
+"""What a comparison's folder says of it: what is compared, what is predicted, how long steps took."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.store.records import Record, read_records, write_text
+from bsr_explorer.store.study import COUNTS
+
+FILE = "comparison.json"
+STEPS = "step_seconds.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method of a comparison, and what is predicted of one step at the configuration's own image size.
+
+    Attributes:
+        method: its expression.
+        label: the same without the arguments that have their defaults.
+        key: of its configuration; see ``Config.key``.
+        counted_bytes: what the budget counts.
+        fits: whether that is within the budget (without one, it is).
+        largest_batch: images a step that the budget holds; None without a budget.
+    """
+
+    method: str
+    label: str
+    key: str
+    peak_bytes: int
+    saved_bytes: int
+    counted_bytes: int
+    train_flops: int
+    fits: bool
+    largest_batch: int | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods on one model, one data set, at one fidelity: each trained once a seed.
+
+    Attributes:
+        config: of all methods, as plain values; the method is left out.
+        fidelity: how each is trained, as plain values.
+        seeds: runs a method; their seeds are 0, 1, ….
+        budget: memory as its user wrote it, with a unit, or None.
+        budget_bytes: the same in bytes.
+        counts: key of ``COUNTS``.
+        full: full fine-tuning, which ratios refer to, whether it is among ``entries`` or not.
+        entries: the methods, in their user's order.
+    """
+
+    config: dict[str, Any]
+    data: str
+    weights: str
+    fidelity: dict[str, Any]
+    seeds: int
+    budget: str | None
+    budget_bytes: int | None
+    counts: str
+    full: Entry
+    entries: tuple[Entry, ...]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < 1:
+            raise UserError(f"--seeds: {self.seeds!r} must be a whole number of at least 1")
+        if self.counts not in COUNTS:
+            raise unknown("--budget-counts", self.counts, COUNTS)
+
+    @property
+    def fitting(self) -> list[Entry]:
+        """The methods that are trained."""
+        return [entry for entry in self.entries if entry.fits]
+
+    @property
+    def trained_at(self) -> int:
+        """Side of the training images, pixels."""
+        return int(self.fidelity["image_size"])
+
+    def completed_by(self, stored: Comparison) -> Comparison:
+        """This comparison with what it leaves open (fidelity, ``auto`` weights) as ``stored`` has decided it."""
+        fidelity = {
+            key: stored.fidelity[key] if value is None else value for key, value in self.fidelity.items()
+        }
+        return replace(
+            self, fidelity=fidelity, weights=stored.weights if self.weights == "auto" else self.weights
+        )
+
+    def differences(self, other: Comparison) -> list[str]:
+        """What makes the runs of two comparisons incomparable, a line each: ``key: mine → other's``."""
+        mine, theirs = self._settings(), other._settings()
+        return [
+            f"{key}: {value!r} → {theirs.get(key)!r}"
+            for key, value in mine.items()
+            if value != theirs.get(key)
+        ]
+
+    def _settings(self) -> dict[str, Any]:
+        return {**self.config, "data": self.data, "weights": self.weights} | {
+            f"fidelity.{key}": value for key, value in self.fidelity.items()
+        }
+
+    def owns(self, record: Record) -> bool:
+        """Whether a record is of a run of this comparison, of a method that may no longer be asked for."""
+        config = {key: value for key, value in record.config.items() if key != "method"}
+        return (config, record.data) == (self.config, self.data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Comparison:
+        """A comparison of plain values."""
+        entries = tuple(Entry(**entry) for entry in values["entries"])
+        return cls(**{**values, "full": Entry(**values["full"]), "entries": entries})
+
+    def write(self, folder: Path) -> None:
+        """Write the file into the comparison's folder, whole or not at all."""
+        write_text(folder / FILE, json.dumps(self.to_dict(), indent=1) + "\n")
+
+
+def read_comparison(folder: Path) -> Comparison | None:
+    """The comparison of a folder; None where there is none.
+
+    Raises:
+        UserError: a file that is no comparison.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        return Comparison.from_dict(json.loads(path.read_text()))
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: not a comparison ({error}); move it away to go on") from None
+
+
+def read_runs(comparison: Comparison, folder: Path) -> dict[int, Record]:
+    """The records of a comparison's folder, by number.
+
+    Raises:
+        UserError: a file that is no record, or a record of something else.
+    """
+    records = read_records(folder)
+    for number, record in records.items():
+        if not comparison.owns(record):
+            raise UserError(
+                f"--out: {folder}/records/{number:04d}.json is not of this comparison; move it away, or give "
+                "another --out"
+            )
+    return records
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Measured durations of single steps, at the configuration's own image size and batch.
+
+    Attributes:
+        seconds: of each round, by the key of a method's configuration; all methods in turn in each round.
+        failed: why a method could not be timed, by key.
+        provenance: versions, machine, commit, time.
+    """
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rounds(self) -> int:
+        """Steps that were timed of each method."""
+        return min(map(len, self.seconds.values()), default=0)
+
+    def covers(self, entries: list[Entry], rounds: int) -> bool:
+        """Whether so many rounds of all these methods are known."""
+        known = self.seconds.keys() | self.failed.keys()
+        return {entry.key for entry in entries} <= known and (self.rounds >= rounds or not self.seconds)
+
+    def write(self, folder: Path) -> None:
+        """Write the file into the comparison's folder, whole or not at all."""
+        write_text(folder / STEPS, json.dumps(asdict(self), indent=1) + "\n")
+
+
+def read_step_times(folder: Path) -> StepTimes:
+    """The step times of a comparison's folder, or none.
+
+    Raises:
+        UserError: a file that holds something else.
+    """
+    path = folder / STEPS
+    if not path.exists():
+        return StepTimes()
+    try:
+        return StepTimes(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not the times of steps ({error}); move it away to go on") from None
