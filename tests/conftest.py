@@ -28,6 +28,7 @@ settings.load_profile("busy")
 
 MakeStudy = Callable[..., Study]
 OpenSearch = Callable[..., Search]
+MakeComparison = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
@@ -126,6 +127,72 @@ def finished_once(
 def study_folder(finished_once: Path, tmp_path: Path) -> Path:
     """A copy of a finished study of 7 trials."""
     return Path(shutil.copytree(finished_once, tmp_path / "toy-study"))
+
+
+class Still:
+    """Watches a comparison and says nothing, but counts what ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    def begins(self, tasks: Any) -> None:
+        """Say nothing."""
+
+    def starts(self, task: Any) -> None:
+        """Say nothing."""
+
+    def step(self, done: int, total: int, loss: float = 0.0) -> None:
+        """Say nothing."""
+
+    def ends(self, task: Any, record: Record | None) -> None:
+        """Count."""
+        self.ended.append(task.what)
+
+
+@pytest.fixture(scope="session")
+def make_comparison(toy: str) -> MakeComparison:
+    """A comparison of the toy model, trained in no time at 32 of 48 pixels, with nothing left open."""
+
+    def make(methods: str = "full, linear, last(k=1)", budget: str | None = None, **changed: Any) -> Any:
+        from bsr_explorer import comparison
+        from bsr_explorer.methods import parse_methods
+
+        settings: dict[str, Any] = {
+            "config": Config(toy, 48, batch_size=4),
+            "data": "digits",
+            "weights": "random",
+            "fidelity": Fidelity(image_size=32, train_size=20, val_size=20, epochs=1),
+            "seeds": 2,
+            "counts": "peak",
+        }
+        return comparison.plan(methods=parse_methods(methods), budget=budget, **{**settings, **changed})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def compared_once(make_comparison: MakeComparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished comparison of 3 methods with 2 seeds. Not to be changed; see ``compared_folder``."""
+    from bsr_explorer.comparison import compare
+    from bsr_explorer.train.datasets import default_data_dir
+
+    folder = tmp_path_factory.mktemp("compared") / "toy-comparison"
+    watch = Still()
+    compare(make_comparison(), folder, default_data_dir(), 3, watch)
+    assert len(watch.ended) == 7
+    return folder
+
+
+@pytest.fixture
+def compared_folder(compared_once: Path, tmp_path: Path) -> Path:
+    """A copy of a finished comparison of 3 methods with 2 seeds."""
+    return Path(shutil.copytree(compared_once, tmp_path / "toy-comparison"))
+
+
+@pytest.fixture
+def still() -> Still:
+    """Watches a comparison and says nothing, but counts what ended."""
+    return Still()
 
 
 @dataclass(frozen=True)

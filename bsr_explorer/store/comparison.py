@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import Record, read_records, write_text
-from bsr_explorer.store.study import COUNTS
 
 FILE = "comparison.json"
 STEPS = "step_seconds.json"
@@ -49,7 +48,7 @@ class Comparison:
         seeds: runs a method; their seeds are 0, 1, ….
         budget: memory as its user wrote it, with a unit, or None.
         budget_bytes: the same in bytes.
-        counts: key of ``COUNTS``.
+        counts: key of ``study.COUNTS``.
         full: full fine-tuning, which ratios refer to, whether it is among ``entries`` or not.
         entries: the methods, in their user's order.
     """
@@ -68,8 +67,6 @@ class Comparison:
     def __post_init__(self) -> None:
         if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < 1:
             raise UserError(f"--seeds: {self.seeds!r} must be a whole number of at least 1")
-        if self.counts not in COUNTS:
-            raise unknown("--budget-counts", self.counts, COUNTS)
 
     @property
     def fitting(self) -> list[Entry]:
