@@ -1,0 +1,301 @@
+"""``bsr-explore compare``: in full, in part, or only planned."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bsr_explorer import comparison as comparing
+from bsr_explorer.report import figures
+from bsr_explorer.run import run
+from bsr_explorer.store.comparison import read_comparison
+from bsr_explorer.store.records import Record, read_records
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+Cli = Callable[..., Any]
+
+FLAGS = (
+    *("compare", "--model", "toy", "--methods", "full, linear, last(k=1), bsr(blocks=(1, 3), keep={2: 0.5})"),
+    *("--batch-size", "4", "--image-size", "48", "--proxy-size", "32", "--train-size", "20"),
+    *("--val-size", "20", "--epochs", "1", "--weights", "random", "--device", "cpu"),
+    *("--seeds", "2", "--rounds", "2"),
+)
+NAME = "compare-toy-digits"
+
+
+@pytest.fixture
+def quick(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """The command line without the figure, which takes longer to draw than some comparisons of this file."""
+    monkeypatch.setattr(figures, "accuracy_by_method", lambda *_: [])
+    return cli
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def rows(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "comparison.csv").open(newline="") as file:
+        return {row["method"]: row for row in csv.DictReader(file)}
+
+
+def test_a_comparison_shows_its_table_and_names_its_files(cli: Cli) -> None:
+    done = cli(*FLAGS, "--budget", "1400KB")
+    assert done.code == 0, done.err
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    said = " ".join(lines)
+    assert lines[0].startswith("toy, 48 px, batch 4, adamw, fp32, fused attention, cpu; weights: random.")
+    assert "20 images of digits at 32 px, a proxy: memory, FLOPs and step times are those of 48 px" in said
+    assert "Budget 1400KB = 1.4 MB (1.3 MiB), counting all that is alive at the fullest moment" in said
+    assert any(line.startswith("full does not fit ") for line in lines)
+    found = rows(Path(NAME))
+    assert [row["status"] for row in found.values()] == ["does not fit", *["finished"] * 3]
+    for method in ("linear", "last(k=1)"):
+        row = found[method]
+        accuracy, deviation = (f"{100 * float(row[key]):.1f}" for key in ("accuracy", "accuracy_std"))
+        first = lines.index(next(line for line in lines if line.startswith(method)))
+        assert f"{method} {accuracy} ± {deviation}" in lines[first]
+        assert f" {int(row['largest_batch']):,} " in f"{lines[first]} "
+        assert f"{float(row['step_seconds']):.3f}" in lines[first]
+        assert f"{float(row['peak_full_over_this']):.2f}x less" in lines[first + 1]
+        assert f"{float(row['train_flops_over_full']):.2f}x" in lines[first + 1]
+        assert "→" in lines[first]
+    written = [Path(line) for line in lines[lines.index("Written:") + 1 :]]
+    assert {path.name for path in written} == {
+        *("comparison.md", "comparison.csv", "comparison.png", "comparison.pdf"),
+        *("comparison.json", "step_seconds.json", "records"),
+    }
+    assert all(path.exists() for path in written)
+    assert {(r.method, r.seed) for r in read_records(Path(NAME)).values()} == {
+        (method, seed) for method in found for seed in (0, 1) if method != "full"
+    }
+
+
+def test_each_run_is_a_line_with_the_time_left(quick: Cli) -> None:
+    done = quick(*FLAGS, "--methods", "full, linear")
+    names = [line.split(":")[0] for line in done.err.splitlines() if "left]" in line]
+    assert names == ["step times", "full, seed 0", "linear, seed 0", "full, seed 1", "linear, seed 1"]
+
+
+def test_without_a_budget_nothing_is_said_of_one(quick: Cli) -> None:
+    done = quick(*FLAGS, "--methods", "full, linear", "--seeds", "1", "--rounds", "0")
+    assert done.code == 0, done.err
+    assert "udget" not in done.out
+    assert "largest batch" not in done.out
+    assert "step_seconds.json" not in done.out
+
+
+def test_json_is_all_there_is(quick: Cli) -> None:
+    done = quick(*FLAGS, "--budget", "1400KB", "--count", "peak", "--out", "here", "--json")
+    assert done.code == 0, done.err
+    assert done.out.count("\n") == 1
+    answer = json.loads(done.out)
+    assert (answer["folder"], answer["budget_bytes"], answer["seeds"]) == ("here", 1_400_000, 2)
+    for row, cells in zip(answer["methods"], rows(Path("here")).values(), strict=True):
+        assert row["method"] == cells["method"]
+        assert cells["accuracy"] == ("" if row["accuracy"] is None else str(row["accuracy"]))
+    assert all(Path(path).exists() for path in answer["files"])
+
+
+def test_a_report_is_made_again(quick: Cli, compared_folder: Path) -> None:
+    done = quick("report", compared_folder)
+    assert done.code == 0, done.err
+    assert "last(k=1)" in done.out
+    assert (compared_folder / "comparison.md").exists()
+
+
+# --- only planned ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*_: Any) -> Record:
+        pytest.fail("a dry run trains nothing")
+
+    monkeypatch.setattr(comparing, "run", train)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_dry_run_trains_and_writes_nothing(quick: Cli, tmp_path: Path) -> None:
+    done = quick(*FLAGS, "--budget", "1400KB", "--dry-run")
+    assert (done.code, list(tmp_path.iterdir())) == (0, [])
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert any(line.startswith("full does not fit ") for line in lines)
+    assert any(line.startswith("linear not run ") for line in lines)
+    assert f"7 runs and timings to do; folder {NAME}" in lines
+    assert "Nothing was trained or written (--dry-run)." in lines
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_dry_run_in_json_says_the_same(quick: Cli, tmp_path: Path) -> None:
+    done = quick(*FLAGS, "--budget", "1400KB", "--dry-run", "--json")
+    assert (done.code, list(tmp_path.iterdir())) == (0, [])
+    answer = json.loads(done.out)
+    assert (answer["tasks_left"], answer["folder"]) == (7, NAME)
+    assert [row["status"] for row in answer["methods"]] == ["does not fit", *["not run"] * 3]
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_short_comparison_is_what_is_done_if_nothing_is_said(quick: Cli) -> None:
+    answer = json.loads(
+        quick("compare", "--model", "deit_t", "--weights", "random", "--dry-run", "--json").out
+    )
+    assert answer["fidelity"] == {
+        "image_size": 112,
+        "train_size": 500,
+        "val_size": 359,
+        "epochs": 3,
+        "recipe": "short",
+    }
+    assert (answer["seeds"], answer["folder"]) == (3, "compare-deit_t-digits")
+    assert [entry["label"] for entry in answer["entries"]] == [
+        *("full", "linear", "last", "bsr", "checkpoint")
+    ]
+
+
+# --- going on -------------------------------------------------------------------------------------------
+
+
+def test_the_same_command_does_nothing_twice(quick: Cli) -> None:
+    first = quick(*FLAGS, "--out", "here")
+    before = contents(Path("here"))
+    second = quick(*FLAGS, "--out", "here")
+    assert (first.code, second.code) == (0, 0)
+    assert contents(Path("here")) == before
+    assert second.out == first.out
+    assert "seed" not in second.err
+
+
+def test_what_a_folder_has_decided_need_not_be_said_again(quick: Cli, compared_folder: Path) -> None:
+    open_flags = (
+        "--model",
+        "toy",
+        "--image-size",
+        "48",
+        "--batch-size",
+        "4",
+        "--seeds",
+        "2",
+        "--rounds",
+        "3",
+    )
+    done = quick("compare", *open_flags, "--methods", "full, linear, last(k=1)", "--out", compared_folder)
+    assert done.code == 0, done.err
+    assert "20 images of digits at 32 px" in done.out
+
+
+def test_ctrl_c_says_how_to_go_on(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[Record] = []
+
+    def stopped(*arguments: Any) -> Record:
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(run(*arguments))
+        return trained[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing, "run", stopped)
+        done = quick(*FLAGS, "--out", "here")
+    assert done.code == 130
+    assert "the same command goes on" in " ".join(done.err.split())
+    assert "Traceback" not in done.err
+    before = contents(Path("here/records"))
+    assert len(before) == 2
+    again = quick(*FLAGS, "--out", "here")
+    assert again.code == 0
+    after = contents(Path("here/records"))
+    assert len(after) == 8
+    assert before.items() <= after.items()
+
+
+def arguments(folder: Path) -> list[str]:
+    return [
+        *("compare", "--model", "deit_t", "--methods", "full, linear", "--seeds", "2", "--rounds", "1"),
+        *("--image-size", "48", "--proxy-size", "32", "--batch-size", "4", "--train-size", "40"),
+        *(
+            "--val-size",
+            "20",
+            "--epochs",
+            "1",
+            "--weights",
+            "random",
+            "--device",
+            "cpu",
+            "--out",
+            str(folder),
+        ),
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_comparison_goes_on(quick: Cli, tmp_path: Path, number: int) -> None:
+    folder = tmp_path / "here"
+    command = [sys.executable, "-m", "bsr_explorer", *arguments(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (folder / "records" / "0001.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), error
+    before = contents(folder / "records")
+    assert 2 <= len(before) < 4
+    done = quick(*arguments(folder))
+    assert done.code == 0, done.err
+    assert before.items() <= contents(folder / "records").items()
+    assert [row["runs"] for row in rows(folder).values()] == ["2", "2"]
+    assert "step times" not in done.err
+
+
+# --- little or nothing found ----------------------------------------------------------------------------
+
+
+def test_a_comparison_in_which_everything_fails_says_why(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Record:
+        raise RuntimeError("not enough\nmemory")
+
+    monkeypatch.setattr(comparing, "run", fail)
+    done = quick(*FLAGS, "--out", "here")
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith("error: no run finished: ")
+    assert done.err.splitlines()[-1].endswith("not enough memory; the records are in here")
+    assert {record.status for record in read_records(Path("here")).values()} == {"failed"}
+
+
+def test_a_run_that_failed_is_told_beside_the_others(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sometimes(config: Any, *arguments: Any) -> Record:
+        if str(config.how) == "linear":
+            raise RuntimeError("out of [bold]memory")
+        return run(config, *arguments)
+
+    monkeypatch.setattr(comparing, "run", sometimes)
+    done = quick(*FLAGS, "--out", "here", "--seeds", "1")
+    assert done.code == 0
+    assert "linear, seed 0: failed, RuntimeError at test_compare.py" in done.out
+    assert "out of [bold]memory" in done.out
+    assert any(" ".join(line.split()).startswith("linear failed ") for line in done.out.splitlines())
+
+
+def test_a_name_with_brackets_is_shown(quick: Cli) -> None:
+    done = quick(*FLAGS, "--out", "a[old]b", "--dry-run")
+    assert done.code == 0
+    assert "a[old]b" in done.out
+
+
+def test_the_folder_says_what_was_compared(quick: Cli) -> None:
+    assert quick(*FLAGS, "--methods", "linear", "--seeds", "1", "--rounds", "0", "--out", "here").code == 0
+    made = read_comparison(Path("here"))
+    assert made is not None
+    assert (made.data, made.weights, made.seeds, made.budget) == ("digits", "random", 1, None)
+    assert "method" not in made.config
