@@ -150,7 +150,8 @@ def stored(comparison: Comparison, folder: Path) -> Comparison | None:
     """The comparison as its folder completes it; None where the folder holds none yet.
 
     Raises:
-        UserError: the folder holds another comparison (with the differences), or records of something else.
+        UserError: the folder holds another comparison (with the differences), records of something else, or
+            a file that cannot be read.
     """
     before = read_comparison(folder)
     if before is None:
@@ -167,6 +168,7 @@ def stored(comparison: Comparison, folder: Path) -> Comparison | None:
             "go on, or another --out"
         )
     read_runs(same, folder)
+    read_step_times(folder)
     return same
 
 

@@ -20,6 +20,12 @@ COMMANDS = [part for line in LINES for part in line.split(" && ") if part and no
 SMALL = "--trials 1 --proxy-size 32 --train-size 32 --val-size 32 --epochs 1 --weights random"
 """Makes a search of any model a matter of seconds. What it says at full length is in the README."""
 
+SMALL_COMPARISON = (
+    "--data digits --seeds 1 --rounds 1 --batch-size 2 --proxy-size 32 --train-size 32 --val-size 32 --epochs 1 "
+    "--weights random"
+)
+"""The same of a comparison, on data that is always there."""
+
 RUN_ELSEWHERE = ("pip install", "pytest", "python benchmarks/", "bash .ci/run", "cd ", "git clone")
 """Run by ``.ci/run`` (install and tests) or too long for a test (benchmarks; they have tests of their own)."""
 
@@ -39,6 +45,8 @@ def test_a_command_runs(
     words = [str(ROOT / word) if word.startswith("studies/") else word for word in words]
     if words[1] == "search" and "--dry-run" not in words:
         words += [*shlex.split(SMALL), "--out", str(tmp_path / "study")]
+    if words[1] == "compare":
+        words += [*shlex.split(SMALL_COMPARISON), "--out", str(tmp_path / "comparison")]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", words)
     try:

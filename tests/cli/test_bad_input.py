@@ -330,6 +330,101 @@ def test_a_folder_that_cannot_be_written_is_refused(
     assert f"--out: {locked / 'study'} cannot be written (no permission for {locked})" in line
 
 
+# --- what cannot be compared ----------------------------------------------------------------------------
+
+COMPARE = (
+    *("compare", "--model", "toy", "--methods", "full, linear", "--batch-size", "4", "--image-size", "48"),
+    *("--proxy-size", "32", "--train-size", "20", "--val-size", "20", "--epochs", "1", "--seeds", "1"),
+    *("--weights", "random", "--device", "cpu"),
+)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--model", "toyy", "unknown model 'toyy'"),
+        ("--methods", "full, brs", "unknown value 'brs' (did you mean 'bsr'?)"),
+        ("--methods", "full, linear, full", "full stands twice; name each method once"),
+        ("--methods", "last(k=1), bsr(blocks=(3,), keep={})", "is the same as last(k=1) in this model"),
+        ("--methods", "full, last(k=5)", "last(k=5): the model has 4 blocks"),
+        ("--methods", "full, bsr(", "cannot read 'full, bsr('"),
+        ("--methods", "", "cannot read ''"),
+        ("--seeds", "0", "0 must be a whole number of at least 1"),
+        ("--seeds", "three", "Invalid value"),
+        ("--rounds", "-1", "-1 must be a whole number of at least 0"),
+        ("--budget", "2G", "'2G' has no unit that says its size"),
+        ("--budget", "0GB", "'0GB' is no memory at all"),
+        (
+            "--budget",
+            "400KB",
+            "400KB holds none of the methods at batch 4; linear needs least, 0.5 MB (0.5 MiB)",
+        ),
+        ("--budget-counts", "held", "unknown value 'held' (did you mean 'published'?); choose from peak"),
+        ("--data", "didgits", "'didgits' is neither a data set nor a folder (did you mean 'digits'?)"),
+        ("--data", "cifar10", "cifar10 is not in"),
+        ("--image-size", "50", "50 is not a positive multiple of the patch of toy"),
+        ("--proxy-size", "33", "33 is not a positive multiple of the patch of toy"),
+        ("--proxy-size", "0", "0 must be a whole number of at least 1"),
+        ("--batch-size", "0", "0 must be a whole number of at least 1"),
+        ("--micro-batches", "3", "4 images do not fall into 3 equal parts"),
+        ("--precision", "bf61", "unknown value 'bf61' (did you mean 'bf16'?)"),
+        ("--optimizer", "sgd", "'sgd' does not go with --recipe short, which uses 'adamw'"),
+        ("--attention", "flash", "the kernel 'flash' exists on CUDA only"),
+        ("--recipe", "shrot", "unknown value 'shrot' (did you mean 'short'?)"),
+        ("--weights", "hbu", "unknown value 'hbu' (did you mean 'hub'?)"),
+        ("--weights", "junk.pth", "junk.pth cannot be read as a checkpoint"),
+        ("--weights", "hub", "the model hub has no weights for toy; choose a checkpoint file"),
+        ("--train-size", "9", "9 images of digits is out of range; choose from 10"),
+        ("--val-size", "9", "9 images of digits is out of range; choose from 10"),
+        ("--epochs", "0", "0 must be a whole number of at least 1"),
+        ("--device", "tpu", "unknown device 'tpu'; choose auto, cpu or cuda"),
+        ("--out", "a_file/below", "a_file/below cannot be a folder: a_file is a file"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    refused: Refused, tmp_path: Path, flag: str, value: str, words: str
+) -> None:
+    (tmp_path / "a_file").write_text("a file")
+    (tmp_path / "junk.pth").write_text("no checkpoint")
+    line = refused(*COMPARE, flag, value)
+    assert flag in line
+    assert words in line
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_comparing_on_what_is_not_here_is_refused(refused: Refused) -> None:
+    assert "--device: no CUDA device is available here" in refused(*COMPARE, "--device", "cuda")
+
+
+def test_another_comparison_in_the_folder_is_refused(refused: Refused, compared_folder: Path) -> None:
+    line = refused(*COMPARE, "--out", compared_folder, "--epochs", "2", "--batch-size", "2")
+    assert (
+        f"--out: {compared_folder} holds another comparison (batch_size: 4 → 2; fidelity.epochs: 1 → 2)"
+        in line
+    )
+
+
+def test_a_search_in_the_folder_is_refused(refused: Refused, study_folder: Path) -> None:
+    line = refused(*COMPARE, "--out", study_folder)
+    assert f"--out: {study_folder} holds records and no comparison.json" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("comparison.json", "not a comparison"),
+        ("records/0002.json", "not a record of a trial"),
+        ("step_seconds.json", "not the times of steps"),
+    ],
+)
+def test_a_broken_file_of_a_comparison_is_named(
+    refused: Refused, compared_folder: Path, name: str, words: str
+) -> None:
+    (compared_folder / name).write_text("{")
+    assert f"{compared_folder / name}: {words}" in refused("report", compared_folder)
+    assert f"{compared_folder / name}: {words}" in refused(*COMPARE, "--out", compared_folder)
+
+
 # --- what a study cannot be -----------------------------------------------------------------------------
 
 

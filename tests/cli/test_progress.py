@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from bsr_explorer.cli import progress
+from bsr_explorer.comparison import Task
 
 
 class _Clock:
@@ -66,6 +67,27 @@ def test_no_more_is_left_than_the_time_limit(shown: io.StringIO, monkeypatch: py
     with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
         watcher.trial_starts(0, candidate, 0)
         assert watcher._left() == 12.0
+
+
+def test_a_run_of_a_comparison_is_a_line_with_the_time_left(
+    shown: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    tasks = [Task("step times", 10), Task("full, seed 0", 20), Task("linear, seed 0", 10)]
+    good = SimpleNamespace(accuracy=0.5, status="finished", reason="")
+    bad = SimpleNamespace(accuracy=None, status="diverged", reason="the loss was [nan]")
+    with progress.watching_tasks() as watcher:
+        watcher.begins(tasks)
+        for task, record, seconds in zip(tasks, (None, good, bad), (5, 15, 1), strict=True):
+            watcher.starts(task)
+            now[0] += seconds
+            watcher.step(1, 2)
+            watcher.ends(task, record)  # type: ignore[arg-type]
+    lines = shown.getvalue().splitlines()
+    assert "step times: 5 s  [about 15 s left]" in lines
+    assert "full, seed 0: 50.0%, 15 s  [about 7 s left]" in lines
+    assert "linear, seed 0: diverged: the loss was [nan], 1 s  [about 0 s left]" in lines
 
 
 # --- Ctrl-C ---------------------------------------------------------------------------------------------
