@@ -137,13 +137,19 @@ def _entry(config: Config, budget_bytes: int | None, counts: str) -> Entry:
 
 
 def brief(method: Method) -> str:
-    """A method's expression without the arguments that have their defaults."""
+    """A method's expression; a long one without the arguments that have their defaults."""
     if isinstance(method, Composed):
         return "+".join(map(brief, method.parts))
+    if len(str(method)) <= LONG:
+        return str(method)
     plain = type(method)()
     given = {f.name: getattr(method, f.name) for f in fields(method)}
     said = [f"{name}={value!r}" for name, value in given.items() if value != getattr(plain, name)]
     return f"{method.name}({', '.join(said)})" if said else method.name
+
+
+LONG = 24
+"""Characters of an expression that a table and a figure have room for."""
 
 
 def stored(comparison: Comparison, folder: Path) -> Comparison | None:

@@ -94,12 +94,12 @@ def test_no_seeds_are_refused(make_comparison: MakeComparison, seeds: int) -> No
         ("full", "full"),
         ("bsr()", "bsr"),
         ("bsr(keep={})", "bsr(keep={})"),
-        ("last(k=3)", "last"),
+        ("last", "last(k=3)"),
         ("last(k=1)+checkpoint()", "last(k=1)+checkpoint"),
         ("checkpoint(blocks=(1, 0))", "checkpoint(blocks=(0, 1))"),
     ],
 )
-def test_a_label_leaves_out_defaults(expression: str, said: str) -> None:
+def test_a_long_label_leaves_out_defaults(expression: str, said: str) -> None:
     assert brief(parse_method(expression)) == said
     assert parse_method(said) == parse_method(expression)
 

@@ -20,7 +20,7 @@ class Entry:
 
     Attributes:
         method: its expression.
-        label: the same without the arguments that have their defaults.
+        label: the same, if it is long, without the arguments that have their defaults.
         key: of its configuration; see ``Config.key``.
         counted_bytes: what the budget counts.
         fits: whether that is within the budget (without one, it is).

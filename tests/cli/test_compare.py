@@ -159,7 +159,7 @@ def test_a_short_comparison_is_what_is_done_if_nothing_is_said(quick: Cli) -> No
     }
     assert (answer["seeds"], answer["folder"]) == (3, "compare-deit_t-digits")
     assert [entry["label"] for entry in answer["entries"]] == [
-        *("full", "linear", "last", "bsr", "checkpoint")
+        *("full", "linear", "last(k=3)", "bsr", "checkpoint")
     ]
 
 
