@@ -106,6 +106,10 @@ class Storage(Protocol):
         """Bytes that bringing it back takes at most, beside the tensor that it makes, and gives back."""
         ...
 
+    def passing(self, shape: Shape, dtype: str) -> int:
+        """Bytes, beside, that are here only while the operation that packs it runs, forward and backward."""
+        ...
+
 
 class AtOnce:
     """A storage that needs nothing on the way."""
@@ -117,6 +121,10 @@ class AtOnce:
         return 0
 
     def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+        """None."""
+        return 0
+
+    def passing(self, shape: Shape, dtype: str) -> int:
         """None."""
         return 0
 

@@ -322,6 +322,9 @@ class _Recording:
             self._memory.hold(stored)
         else:
             self._memory.take(stored, keep.bytes, "saved")
+            if keep.how.packs and keep.passing:
+                self._memory.take(f"{stored}, on its way", keep.passing)
+                self._forms.append(f"{stored}, on its way")
             if keep.pack_scratch and self._recorded:
                 self._memory.take("packing", keep.pack_scratch)
                 self._memory.drop("packing")
@@ -369,14 +372,20 @@ class _Unwinding:
         self._elsewhere = [keep for keep in keeps if keep.how is not DENSE]
         rule = rule_of(c.op)
         self._one_node = not rule.several_nodes(c)
-        if self._one_node and not rule.unpacks:
+        self._passing = []
+        if rule.unpacks:
+            for keep in self._elsewhere:
+                if keep.passing:
+                    self._passing.append(f"{keep.name} on its way back")
+                    self._memory.take(self._passing[-1], keep.passing)
+        elif self._one_node:
             self.bring_back(*(keep.name for keep in self._elsewhere))
         self._added: list[str] = []
 
     def bring_back(self, *kept: str) -> None:
         self._let_go_of_unpacked()
         for keep in self._elsewhere:
-            if keep.name in kept:
+            if keep.name in kept and (keep.how.packs or not self._passing):
                 name = f"{keep.name} unpacked"
                 self._memory.take(name, keep.dense_bytes)
                 self._unpack(keep)
@@ -440,6 +449,8 @@ class _Unwinding:
 
     def end_call(self) -> None:
         self._let_go_of_unpacked()
+        self._memory.drop(*self._passing)
+        self._passing = []
         if self._c.op.segment and self._one_node:
             self._memory.drop(*self._held)
             self._held = []

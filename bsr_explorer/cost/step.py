@@ -39,7 +39,7 @@ def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:
 
 class Keep(NamedTuple):
     """A storage that an operation keeps: under which name, how, the bytes that this takes, and the bytes of
-    what is brought back of it where it is not stored as it is. What is packed takes more while it is."""
+    what is brought back of it where it is not stored as it is. What is packed takes more while it is, or while the operation runs."""
 
     name: str
     how: Storage
@@ -47,6 +47,7 @@ class Keep(NamedTuple):
     dense_bytes: int
     pack_scratch: int = 0
     unpack_scratch: int = 0
+    passing: int = 0
 
 
 def kept_by_op(tape: Tape, all_contexts: Sequence[Context]) -> list[list[Keep]]:
@@ -76,6 +77,7 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
             DENSE.bytes(owner.needed or owner.shape, owner.dtype),
             how.pack_scratch(owner.shape, owner.dtype),
             how.unpack_scratch(owner.shape, owner.dtype),
+            how.passing(owner.shape, owner.dtype),
         )
     return list(found.values())
 

@@ -38,8 +38,10 @@ class BackRazor(Storing):
         quantize: bits of a kept value (8 or 4) instead, within the range of its image; or None.
         gelu: how GELU's input is kept: ``dense16`` (as published), ``dense`` (as it is), or ``sparse``.
         faithful: as published, with an explicit softmax. Otherwise our best: attention as the configuration says
-            (fused keeps no softmax); queries, keys, values and the inputs of norms and GELUs in 4 bits, and what
-            linear layers read computed again from these; attention's output is pruned.
+            (fused keeps no softmax); queries, keys, values and the inputs of norms and GELUs in 4 bits, each channel
+            within its own range, and what linear layers read computed again from these; attention's output is pruned.
+            It takes less than half the memory, and gradients are nearer to the exact ones, because pruned queries,
+            keys and residuals are what spoils them. (``gelu`` has no say then.)
     """
 
     ratio: float = 0.9
@@ -71,7 +73,7 @@ class BackRazor(Storing):
         """As published."""
         return self.faithful
 
-    def stores(self, place: str, heads: int) -> Packing | Rebuilt | None:
+    def stores(self, place: str, heads: int, channels: int) -> Packing | Rebuilt | None:
         """See ``Storing``."""
         sparse = Sparse(self.ratio, self.values, self.quantize)
         if self.faithful:
@@ -80,11 +82,11 @@ class BackRazor(Storing):
                 "qkv": Sparse(self.ratio, self.values, self.quantize, parts=3),
                 "hidden": {"dense16": Narrow("fp16"), "dense": None, "sparse": sparse}[self.gelu],
             }.get(place, sparse)
-        few = Quantized(4, heads, ema=0.0)
-        return {
-            "residual": few,
-            "normed": Rebuilt(few),
-            "qkv": Quantized(4, 3 * heads, ema=0.0),
-            "hidden": few,
-            "activated": Rebuilt(few),
-        }.get(place, sparse)
+        few = Quantized(_BITS, channels, ema=0.0)
+        if place in ("residual", "qkv", "hidden"):
+            return few
+        return Rebuilt(few) if place in ("normed", "activated") else sparse
+
+
+_BITS = 4
+"""Of the numbers of our best variant."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.methods.base import OfBlocks
+from bsr_explorer.storages import Rebuilt
 from bsr_explorer.tape import DENSE, EVERYTHING, Op, Shape, Storage, Tape
 
 if TYPE_CHECKING:
@@ -33,14 +34,17 @@ class Elsewhere:
         return self.how.packs
 
     def pack_scratch(self, shape: Shape, dtype: str) -> int:
-        """What is packed before it goes is there until then."""
-        packed = self.how.bytes(shape, dtype) if self.packs else 0
-        return packed + self.how.pack_scratch(shape, dtype)
+        """That of packing it."""
+        return self.how.pack_scratch(shape, dtype)
 
     def unpack_scratch(self, shape: Shape, dtype: str) -> int:
-        """And is there again before it is unpacked."""
-        packed = self.how.bytes(shape, dtype) if self.packs else 0
-        return packed + self.how.unpack_scratch(shape, dtype)
+        """That of unpacking it."""
+        return self.how.unpack_scratch(shape, dtype)
+
+    def passing(self, shape: Shape, dtype: str) -> int:
+        """What goes is here until then, and comes back to be unpacked (or what it is computed again from)."""
+        how = self.how.source if isinstance(self.how, Rebuilt) else self.how
+        return how.bytes(shape, dtype)
 
     def bytes(self, shape: Shape, dtype: str) -> int:
         """None here, whatever its size."""

@@ -9,7 +9,7 @@ residual     the residual stream, a LayerNorm's input    the norm
 normed       a LayerNorm's output                        qkv, fc1
 qkv          queries, keys and values                    attention
 softmax      the attention matrix                        attention with an explicit softmax
-attended     attention's output                          the output projection; fused attention
+attended     attention's output                          the output projection
 hidden       the MLP's hidden layer                      GELU
 activated    GELU's output                               fc2
 gated        a gated MLP's product                       fc2
@@ -18,7 +18,8 @@ branch       a branch's output                           LayerScale
 
 An operation keeps its tensor only where its gradient needs it (a frozen linear layer keeps none). What stands
 outside the blocks (patch embedding, final norm, head) is left as it is, and so are a norm's mean and inverse
-deviation, fused attention's log-sum-exp, and the halves that a gated MLP multiplies.
+deviation, and the halves that a gated MLP multiplies. Fused attention keeps nothing but qkv: its backward computes the
+output and the log-sum-exp again, from what was unpacked.
 """
 
 from __future__ import annotations
@@ -47,8 +48,14 @@ class Storing(Method):
     chooses: ClassVar[str] = "how tensors are stored"
 
     @abstractmethod
-    def stores(self, place: str, heads: int) -> Packing | Rebuilt | None:
-        """How the tensor at a place is stored in a block of so many heads; None: as it is."""
+    def stores(self, place: str, heads: int, channels: int) -> Packing | Rebuilt | None:
+        """How a tensor is stored; None: as it is.
+
+        Args:
+            place: one of ``PLACES``.
+            heads: of the block's attention.
+            channels: the tensor's last dimension (of a softmax: 1).
+        """
 
     @property
     def explicit_softmax(self) -> bool:
@@ -71,12 +78,12 @@ class Storing(Method):
         for op in tape:
             stored: dict[str, Storage] = {}
             for tensor, place in _places(op, made_by, fused) if op.block is not None else ():
-                how = self.stores(place, heads)
+                channels = 1 if place == "softmax" else tape.tensors[tensor].shape[-1]
+                how = self.stores(place, heads, channels)
                 if how is None or (isinstance(how, Rebuilt) and not needs[tensor]):
                     continue
                 stored[tensor] = how
-                shared = fused and op.kind == "linear" and place == "attended"  # attention has packed it
-                if isinstance(how, Packing) and how.groups and not shared:
+                if isinstance(how, Packing) and how.groups:
                     name = f"{op.name}.kept_{place}.running"
                     buffers[name] = Parameter(name, (2, how.groups), op.block, trains=False)
             if op.kind == "attention" and not fused:
@@ -100,7 +107,8 @@ def _places(op: Op, made_by: Mapping[str, Op], fused: bool) -> Iterator[tuple[st
         yield op.reads[0], _MADE_BY[made_by[op.reads[0]].kind]
     elif op.kind == "attention":
         yield op.reads[0], "qkv"
-        yield (op.writes, "attended") if fused else (f"{op.name}:softmax", "softmax")
+        if not fused:
+            yield f"{op.name}:softmax", "softmax"
     elif op.kind == "gelu":
         yield op.reads[0], "hidden"
     elif op.kind == "scale":

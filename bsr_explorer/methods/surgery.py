@@ -15,9 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from bsr_explorer.methods import tokens
-from bsr_explorer.storages import Packing, Rebuilt
 from bsr_explorer.storages.keeper import thrown_away
-from bsr_explorer.storages.layers import store_in_block
+from bsr_explorer.storages.layers import Stores, store_in_block
 from bsr_explorer.tape import kept_tokens
 
 
@@ -79,10 +78,7 @@ def store_kept(model: nn.Module, stores: Stores, explicit_softmax: bool) -> None
     for block in cast(Any, model).blocks:
         if explicit_softmax:
             block.attn.fused_attn = False
-        store_in_block(block, partial(stores, heads=block.attn.num_heads))
-
-
-Stores = Callable[..., Packing | Rebuilt | None]
+        store_in_block(block, stores)
 
 
 def checkpoint_block(model: nn.Module, block: int) -> None:

@@ -39,6 +39,10 @@ class Packing(ABC):
     def unpack_scratch(self, shape: Shape, dtype: str) -> int:
         """Bytes that unpacking takes at most, beside the tensor that it makes, and gives back."""
 
+    def passing(self, shape: Shape, dtype: str) -> int:
+        """None: what is packed stays here."""
+        return 0
+
     @abstractmethod
     def pack(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
         """What is kept of a contiguous tensor: the first dimension counts images.

@@ -20,6 +20,9 @@ from bsr_explorer.storages.keeper import Keeper, Kept, attach
 
 aten: Any = torch.ops.aten
 
+Kernel = Callable[..., "tuple[torch.Tensor, _Rest]"]
+KernelBackward = Callable[..., "list[torch.Tensor]"]
+
 
 def _save(ctx: Any, kept: Sequence[Kept | None], *tensors: torch.Tensor | None) -> None:
     """Save what is kept and other tensors for backward."""
@@ -110,12 +113,13 @@ def _norm_again(
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
 ) -> Kept:
-    """What is kept of a norm's output: what is kept of its input, and the norm's own tensors."""
-    count = len(kept.tensors)
+    """What is kept of a norm's output: what is kept of its input, and the norm's own tensors. (The way back holds no
+    tensor itself: it lives as long as the graph does.)"""
+    count, restore_input = len(kept.tensors), kept.restore
     affine = [p.detach() for p in (weight, bias) if p is not None]
 
     def restore(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        x = kept.restore(tensors[:count])
+        x = restore_input(tensors[:count])
         mean, rstd, *affine = tensors[count:]
         x.sub_(mean).mul_(rstd)
         for parameter, apply in zip(affine, (x.mul_, x.add_), strict=False):
@@ -135,9 +139,10 @@ class Gelu(Function):
         _save(ctx, [kept])
         ctx.approximate = approximate
         if output:
+            restore_input = kept.restore
 
             def restore(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-                again: torch.Tensor = aten.gelu_(kept.restore(tensors), approximate=approximate)
+                again: torch.Tensor = aten.gelu_(restore_input(tensors), approximate=approximate)
                 return again
 
             attach(activated, Kept(kept.tensors, restore))
@@ -205,42 +210,39 @@ def _side_by_side(like: torch.Tensor, heads: int, parts: list[torch.Tensor]) -> 
 
 
 class FusedAttention(Function):
-    """Attention by one kernel, of queries, keys and values in one tensor (B, N, 3·D). Keeps these and the output,
-    and the log-sum-exp of each row as it is."""
+    """Attention by one kernel, of queries, keys and values in one tensor (B, N, 3·D). Keeps these alone.
+
+    Backward runs the kernel forward again, on what was unpacked: its output and its log-sum-exp then belong to the
+    same queries and keys as the gradients. (Exact ones, kept from the forward pass, would not: rows of the softmax
+    would no longer sum to 1, and with few bits their exponentials explode.)
+    """
 
     @staticmethod
-    def forward(ctx: Any, qkv: torch.Tensor, heads: int, kernel: str, inputs: Keeper, output: Keeper) -> Any:
+    def forward(ctx: Any, qkv: torch.Tensor, heads: int, kernel: str, inputs: Keeper) -> Any:
         """``kernel``: key of ``KERNELS``."""
         kept = inputs.keep(qkv)
-        attended, rest = KERNELS[kernel][0](*_by_head(qkv, heads))
-        attended = _tokens_first(attended)
-        kept_output = output.keep(attended)
-        _save(ctx, [kept, kept_output], *rest.tensors)
-        ctx.heads, ctx.kernel, ctx.numbers = heads, kernel, rest.numbers
-        attach(attended, kept_output)
-        return attended
+        attended, _ = KERNELS[kernel][0](*_by_head(qkv, heads))
+        _save(ctx, [kept])
+        ctx.heads, ctx.kernel = heads, kernel
+        return _tokens_first(attended)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         """The gradient of qkv."""
         (gradient,) = gradients
-        (restore, restore_output), rest = _saved(ctx)
-        assert restore is not None and restore_output is not None
-        parts = _unfused(ctx, gradient, restore(), restore_output(), rest)
-        return _side_by_side(gradient, ctx.heads, parts), None, None, None, None
+        (restore,), _ = _saved(ctx)
+        assert restore is not None
+        parts = _unfused(gradient, restore(), ctx.heads, *KERNELS[ctx.kernel])
+        return _side_by_side(gradient, ctx.heads, parts), None, None, None
 
 
 def _unfused(
-    ctx: Any, gradient: torch.Tensor, qkv: torch.Tensor, output: torch.Tensor, rest: list[torch.Tensor]
+    gradient: torch.Tensor, qkv: torch.Tensor, heads: int, run: Kernel, unwind: KernelBackward
 ) -> list[torch.Tensor]:
-    """The kernel's backward; what it was fed with is let go when it returns."""
-    heads = ctx.heads
-
-    def by_head(x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(2, (heads, -1)).transpose(1, 2)
-
-    made = _Rest(rest, ctx.numbers)
-    return KERNELS[ctx.kernel][1](by_head(gradient), *_by_head(qkv, heads), by_head(output), made)
+    """Gradients of queries, keys and values, each (B, H, N, d)."""
+    parts = _by_head(qkv, heads)
+    output, rest = run(*parts)
+    return unwind(gradient.unflatten(2, (heads, -1)).transpose(1, 2), *parts, output, rest)
 
 
 class _Rest:
@@ -288,7 +290,7 @@ def _efficient_backward(
     return list(backward(g, q, k, v, None, out, *rest.tensors, 0.0, wanted))[:3]
 
 
-KERNELS: dict[str, tuple[Callable[..., tuple[torch.Tensor, _Rest]], Callable[..., list[torch.Tensor]]]] = {
+KERNELS: dict[str, tuple[Kernel, KernelBackward]] = {
     "cpu": (_cpu, _cpu_backward),
     "flash": (_flash, _flash_backward),
     "efficient": (_efficient, _efficient_backward),

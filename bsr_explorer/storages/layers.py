@@ -19,53 +19,51 @@ from bsr_explorer.storages.base import Packing
 from bsr_explorer.storages.keeper import Keeper, Kept, attached
 from bsr_explorer.storages.rebuilt import Rebuilt
 
-Stores = Callable[[str], Packing | Rebuilt | None]
-"""How a block's tensor is packed, by its place (``methods.storing.PLACES``); None: as it is."""
+Stores = Callable[[str, int, int], Packing | Rebuilt | None]
+"""How a block's tensor is packed, by its place (``methods.storing.PLACES``), the heads of the block's attention and the
+tensor's channels; None: as it is."""
 
 
 def store_in_block(module: nn.Module, stores: Stores) -> None:
     """Let the operations of a block pack what they keep, in place."""
     block = cast(Any, module)
-    rebuilt = isinstance(stores("normed"), Rebuilt), isinstance(stores("activated"), Rebuilt)
+    attention, mlp, heads = block.attn, block.mlp, block.attn.num_heads
+
+    def keeper(layer: Any, place: str, channels: int) -> Keeper | None:
+        """As a part of the layer; none where the tensor is rebuilt or left as it is."""
+        packing = stores(place, heads, channels)
+        if not isinstance(packing, Packing):
+            return None
+        keeper = Keeper(packing)
+        layer.add_module(f"kept_{place}", keeper)
+        return keeper
+
+    def linear(layer: Any, place: str) -> None:
+        layer.forward = partial(_linear, layer, layer.forward, keeper(layer, place, layer.in_features))
+
+    def rebuilt(place: str, channels: int) -> bool:
+        return isinstance(stores(place, heads, channels), Rebuilt)
+
     for norm in (block.norm1, block.norm2):
-        _replace(norm, _norm, partial(_keeper, norm, stores, "residual"), output=rebuilt[0])
-    _replace(block.attn.qkv, _linear, partial(_keeper, block.attn.qkv, stores, "normed"))
-    _replace(block.mlp.fc1, _linear, partial(_keeper, block.mlp.fc1, stores, "normed"))
-    gated = hasattr(block.mlp, "gate_last")  # which multiplies halves, and these are kept as they are
-    inner = "gated" if gated else "activated"
-    _replace(block.mlp.fc2, _linear, partial(_keeper, block.mlp.fc2, stores, inner))
-    _replace_attention(block.attn, stores)
-    if not gated:
-        _replace(block.mlp.act, _gelu, partial(_keeper, block.mlp.act, stores, "hidden"), output=rebuilt[1])
+        (width,) = norm.normalized_shape
+        if (kept := keeper(norm, "residual", width)) is not None:
+            norm.forward = partial(_norm, norm, norm.forward, kept, rebuilt("normed", width))
+    linear(attention.qkv, "normed")
+    softmax = None if attention.fused_attn else keeper(attention, "softmax", 1)
+    if (kept := keeper(attention, "qkv", attention.qkv.out_features)) is not None:
+        attention.forward = partial(_attention, attention, kept, softmax)
+    linear(attention.proj, "attended")
+    linear(mlp.fc1, "normed")
+    if hasattr(mlp, "gate_last"):  # a gated MLP multiplies halves, and these are kept as they are
+        linear(mlp.fc2, "gated")
+    else:
+        width = mlp.fc1.out_features
+        if (kept := keeper(mlp.act, "hidden", width)) is not None:
+            mlp.act.forward = partial(_gelu, mlp.act, mlp.act.forward, kept, rebuilt("activated", width))
+        linear(mlp.fc2, "activated")
     for scale in (block.ls1, block.ls2):
-        if hasattr(scale, "gamma"):
-            _replace(scale, _scale, partial(_keeper, scale, stores, "branch"))
-
-
-def _keeper(layer: nn.Module, stores: Stores, place: str) -> Keeper | None:
-    """A keeper, as a part of the layer, of the tensor at a place; none where it is rebuilt or left as it is."""
-    packing = stores(place)
-    if not isinstance(packing, Packing):
-        return None
-    keeper = Keeper(packing)
-    layer.add_module(f"kept_{place}", keeper)
-    return keeper
-
-
-def _replace(layer: Any, forward: Callable[..., torch.Tensor], keeper: Callable[[], Keeper | None], **how: Any) -> None:
-    keep = keeper()
-    if keep is not None or forward is _linear:
-        layer.forward = partial(forward, layer, layer.forward, keep, **how)
-
-
-def _replace_attention(layer: Any, stores: Stores) -> None:
-    inputs = _keeper(layer, stores, "qkv")
-    softmax = _keeper(layer, stores, "softmax") if not layer.fused_attn else None
-    output = _keeper(layer, stores, "attended") if layer.fused_attn else None
-    linear = None if layer.fused_attn else _keeper(layer.proj, stores, "attended")
-    if inputs is not None:
-        layer.forward = partial(_attention, layer, inputs, softmax, output)
-    _replace(layer.proj, _linear, lambda: linear)
+        if hasattr(scale, "gamma") and (kept := keeper(scale, "branch", len(scale.gamma))) is not None:
+            scale.forward = partial(_scale, scale, scale.forward, kept)
 
 
 # --- layers ---------------------------------------------------------------------------------------------
@@ -110,11 +108,12 @@ def _linear(layer: nn.Linear, plain: Forward, keeper: Keeper | None, x: torch.Te
 
 
 def _cast(kept: Kept, dtype: torch.dtype) -> Kept:
-    return Kept(kept.tensors, lambda tensors: kept.restore(tensors).to(dtype))
+    restore = kept.restore
+    return Kept(kept.tensors, lambda tensors: restore(tensors).to(dtype))
 
 
 def _norm(
-    layer: nn.LayerNorm, plain: Forward, keeper: Keeper, x: torch.Tensor, output: bool
+    layer: nn.LayerNorm, plain: Forward, keeper: Keeper, output: bool, x: torch.Tensor
 ) -> torch.Tensor:
     if not _recorded(x, layer.weight, layer.bias):
         return plain(x)
@@ -124,7 +123,7 @@ def _norm(
     return _without_autocast(functions.LayerNorm, x, layer.weight, layer.bias, layer.eps, kept, output)
 
 
-def _gelu(layer: nn.Module, plain: Forward, keeper: Keeper, x: torch.Tensor, output: bool) -> torch.Tensor:
+def _gelu(layer: nn.Module, plain: Forward, keeper: Keeper, output: bool, x: torch.Tensor) -> torch.Tensor:
     if not _recorded(x):
         return plain(x)
     tanh = getattr(layer, "approximate", "") == "tanh" or type(layer).__name__ == "GELUTanh"
@@ -140,7 +139,7 @@ def _scale(layer: Any, plain: Forward, keeper: Keeper, x: torch.Tensor) -> torch
 
 
 def _attention(
-    layer: Any, inputs: Keeper, softmax: Keeper | None, output: Keeper | None, x: torch.Tensor, **kwargs: Any
+    layer: Any, inputs: Keeper, softmax: Keeper | None, x: torch.Tensor, **kwargs: Any
 ) -> torch.Tensor:
     """timm's attention, of which geometries allow neither norms of queries and keys, nor gates, nor masks."""
     qkv = layer.qkv(x)
@@ -148,7 +147,7 @@ def _attention(
         attended = _plain_attention(layer, qkv)
     elif layer.fused_attn:
         attended = _without_autocast(
-            functions.FusedAttention, qkv, layer.num_heads, _kernel(layer, qkv), inputs, output
+            functions.FusedAttention, qkv, layer.num_heads, _kernel(layer, qkv), inputs
         )
     else:
         attended = _without_autocast(

@@ -108,8 +108,8 @@ def current_ranges(grouped: torch.Tensor, channels: bool, out: torch.Tensor) -> 
         rows = grouped.reshape(len(grouped) * groups, -1)
         low, high = (part.view(-1, groups) for part in torch.aminmax(rows, dim=1))
         dim = 0
-    torch.amin(low, dim, out=out[0])
-    torch.sub(high.amax(dim), out[0], out=out[1])
+    out[0].copy_(low.amin(dim))
+    out[1].copy_(high.amax(dim)).sub_(out[0])
 
 
 def remember(running: torch.Tensor, ranges: torch.Tensor, ema: float) -> None:

@@ -67,7 +67,9 @@ class Sparse(Packing):
         """See ``Packing``."""
         _, elements = self._each(shape)
         copy = elements * WIDTH[dtype] if self.parts > 1 else 0
-        counting = 2 * elements + _BINS * (WIDTH["int64"] + 1)
+        counting = 2 * elements + _BINS * (WIDTH["int64"] + 1) + WIDTH["int64"]
+        if self.kept(elements) == elements:
+            counting = 0
         comparing = (WIDTH[dtype] + 1) * elements
         return copy + max(counting, comparing)
 
@@ -81,41 +83,47 @@ class Sparse(Packing):
 
     def pack(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
         """See ``Packing``."""
+        stored = self.form(x)
+        for piece, packed in zip(self._pieces(x), zip(*stored, strict=True), strict=True):
+            self._pack_piece(piece.reshape(-1), *packed)
+        return stored
+
+    def _pack_piece(self, x: torch.Tensor, values: torch.Tensor, *rest: torch.Tensor) -> None:
+        """A flat piece, into its row of each stored tensor."""
         from bsr_explorer.storages import packing
 
-        stored = self.form(x)
-        for piece, (values, *rest, bitmap) in zip(
-            self._pieces(x), zip(*(part.unbind() for part in stored), strict=True), strict=True
-        ):
-            flat = piece.reshape(-1)
-            mask = packing.largest(flat, self.kept(flat.numel()))
-            packing.pack_mask(mask, bitmap)
-            if self.quantize is None:
-                packing.copy_in_range(flat[mask], values)
-            else:
-                packing.quantize_alone(flat[mask], self.quantize, values, rest[0])
-        return stored
+        *ranges, bitmap = rest
+        mask = packing.largest(x, self.kept(x.numel()))
+        packing.pack_mask(mask, bitmap)
+        if self.quantize is None:
+            packing.copy_in_range(x[mask], values)
+        else:
+            packing.quantize_alone(x[mask], self.quantize, values, *ranges)
 
     def unpack(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         """See ``Packing``."""
         import torch
 
+        x = torch.zeros(shape, dtype=dtype, device=packed[0].device)
+        for piece, rows in zip(self._pieces(x), zip(*packed, strict=True), strict=True):
+            if piece.is_contiguous():
+                self._unpack_piece(piece.view(-1), *rows)
+            else:
+                flat = x.new_zeros(piece.numel())
+                self._unpack_piece(flat, *rows)
+                piece.copy_(flat.view(piece.shape))
+                del flat
+        return x
+
+    def _unpack_piece(self, x: torch.Tensor, values: torch.Tensor, *rest: torch.Tensor) -> None:
+        """A row of each stored tensor, into a flat piece of zeros."""
         from bsr_explorer.storages import packing
 
-        x = torch.zeros(shape, dtype=dtype, device=packed[0].device)
-        for piece, (values, *rest, bitmap) in zip(
-            self._pieces(x), zip(*(part.unbind() for part in packed), strict=True), strict=True
-        ):
-            mask = packing.unpack_mask(bitmap, piece.numel())
-            if self.quantize is None:
-                wide = values.to(dtype)
-            else:
-                wide = packing.dequantize_alone(values, self.quantize, rest[0], self.kept(piece.numel())).to(dtype)
-            if self.parts == 1:
-                piece.view(-1).masked_scatter_(mask, wide)
-            else:
-                piece.copy_(torch.zeros(piece.numel(), dtype=dtype).masked_scatter_(mask, wide).view(piece.shape))
-        return x
+        *ranges, bitmap = rest
+        mask = packing.unpack_mask(bitmap, x.numel())
+        if self.quantize is not None:
+            values = packing.dequantize_alone(values, self.quantize, *ranges, self.kept(x.numel()))
+        x.masked_scatter_(mask, values.to(x.dtype))
 
     def _pieces(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Views with a threshold each."""
