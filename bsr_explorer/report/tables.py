@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -74,7 +75,6 @@ def markdown(frame: pd.DataFrame, as_text: bool = False) -> str:
     shown = frame.copy()
     if "method" in shown:
         shown["method"] = [f"`{method}`" for method in shown["method"]]
-    text = (
-        {"disable_numparse": True, "colalign": ["left", *["right"] * (frame.shape[1] - 1)]} if as_text else {}
-    )
+    aligned = ["left", *["right"] * (frame.shape[1] - 1)]
+    text: dict[str, Any] = {"disable_numparse": True, "colalign": aligned} if as_text else {}
     return str(shown.to_markdown(index=False, **text))

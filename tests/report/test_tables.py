@@ -96,3 +96,12 @@ def test_markdown_shows_methods_as_code(finished_once: Path) -> None:
     assert len(text.splitlines()) == 2 + len(ahead)
     assert all(f"`{point.method}`" in text for point in ahead)
     assert list(frame["method"]) == [point.method for point in ahead]  # as it was
+
+
+def test_cells_of_text_stay_as_they_are() -> None:
+    frame = pd.DataFrame(
+        [{"method": "full", "memory (MB)": "90.0"}, {"method": "bsr", "memory (MB)": "1,247.4"}]
+    )
+    lines = markdown(frame, as_text=True).splitlines()
+    assert [line.split("|")[2].strip() for line in lines[2:]] == ["90.0", "1,247.4"]
+    assert lines[1].replace("-", "") == "|:|:|"
