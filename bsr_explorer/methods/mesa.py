@@ -35,16 +35,17 @@ class Mesa(Storing):
         groups: what has a range of its own: each attention head, or as many contiguous groups of channels
             (``heads``); each channel (``channels``; of a softmax, each head); or a whole tensor (``tensor``). Left
             out: ``heads`` if faithful, else ``channels``.
-        ema: how much of the range of earlier steps stays in the one that is used; 0 takes each step's own.
+        ema: how much of the range of earlier steps stays in the one that is used; 0 takes each step's own, and
+            clamps nothing. Left out: 0.9 if faithful, else 0.
         faithful: as published: explicit softmax, and every tensor that an operation keeps quantised. Otherwise our
             best: attention as the configuration says (fused keeps no softmax), and what linear layers read computed
             again from what the norm or the GELU before them keeps. It takes less memory, and gradients are nearer to
-            the exact ones, because a channel's range is narrower than that of a group of them.
+            the exact ones, because a channel's range is narrower than that of a group of them, and is that of the step.
     """
 
     bits: int = 8
     groups: str | None = None
-    ema: float = 0.9
+    ema: float | None = None
     faithful: bool = quiet(True)
 
     name: ClassVar[str] = "mesa"
@@ -63,6 +64,8 @@ class Mesa(Storing):
                 f"--method: mesa(groups={self.groups!r}): groups must be {', '.join(map(repr, GROUPS[:-1]))} or "
                 f"{GROUPS[-1]!r}"
             )
+        if self.ema is None:
+            object.__setattr__(self, "ema", 0.9 if self.faithful else 0.0)
         if isinstance(self.ema, bool) or not isinstance(self.ema, (int, float)) or not 0 <= self.ema < 1:
             raise UserError(f"--method: mesa(ema={self.ema!r}): ema must be at least 0 and below 1")
         object.__setattr__(self, "ema", float(self.ema))
@@ -74,10 +77,11 @@ class Mesa(Storing):
 
     def stores(self, place: str, heads: int, channels: int) -> Packing | Rebuilt | None:
         """See ``Storing``."""
+        ema = self.ema or 0.0
         if place == "softmax":
-            return Quantized(self.bits, 1 if self.groups == "tensor" else heads, 1, self.ema)
+            return Quantized(self.bits, 1 if self.groups == "tensor" else heads, 1, ema)
         by_head = 3 * heads if place == "qkv" else heads
         count = {"heads": by_head, "channels": channels, "tensor": 1}[str(self.groups)]
-        quantized = Quantized(self.bits, count, ema=self.ema)
+        quantized = Quantized(self.bits, count, ema=ema)
         again = place in ("normed", "activated") and not self.faithful
         return Rebuilt(quantized) if again else quantized

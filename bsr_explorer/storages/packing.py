@@ -153,8 +153,7 @@ def unpack_numbers(packed: torch.Tensor, bits: int, out: torch.Tensor) -> None:
         out.copy_(packed)
         return
     for place, piece in enumerate(out.split(packed.shape[1], dim=1)):
-        numbers = packed[:, : piece.shape[1]] >> (bits * place)
-        piece.copy_(numbers.bitwise_and_(2**bits - 1))
+        piece.copy_((packed[:, : piece.shape[1]] >> (bits * place)).bitwise_and_(2**bits - 1))
 
 
 def quantize_alone(x: torch.Tensor, bits: int, out: torch.Tensor, ranges: torch.Tensor) -> None:
