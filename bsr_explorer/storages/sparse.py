@@ -93,12 +93,12 @@ class Sparse(Packing):
         from bsr_explorer.storages import packing
 
         *ranges, bitmap = rest
-        mask = packing.largest(x, self.kept(x.numel()))
-        packing.pack_mask(mask, bitmap)
+        chosen = packing.largest(x, self.kept(x.numel()))
+        packing.pack_positions(chosen, x.numel(), bitmap)
         if self.quantize is None:
-            packing.copy_in_range(x[mask], values)
+            packing.copy_in_range(x.index_select(0, chosen), values)
         else:
-            packing.quantize_alone(x[mask], self.quantize, values, *ranges)
+            packing.quantize_alone(x.index_select(0, chosen), self.quantize, values, *ranges)
 
     def unpack(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         """See ``Packing``."""
