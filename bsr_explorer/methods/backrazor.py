@@ -83,9 +83,8 @@ class BackRazor(Storing):
                 "hidden": {"dense16": Narrow("fp16"), "dense": None, "sparse": sparse}[self.gelu],
             }.get(place, sparse)
         few = Quantized(_BITS, channels, ema=0.0)
-        if place in ("residual", "qkv", "hidden"):
-            return few
-        return Rebuilt(few) if place in ("normed", "activated") else sparse
+        few_or_again = {"residual": few, "qkv": few, "hidden": few, "normed": Rebuilt(few, 2), "activated": Rebuilt(few)}
+        return few_or_again.get(place, sparse)
 
 
 _BITS = 4

@@ -83,5 +83,10 @@ class Mesa(Storing):
         by_head = 3 * heads if place == "qkv" else heads
         count = {"heads": by_head, "channels": channels, "tensor": 1}[str(self.groups)]
         quantized = Quantized(self.bits, count, ema=ema)
-        again = place in ("normed", "activated") and not self.faithful
-        return Rebuilt(quantized) if again else quantized
+        if place in _COMPUTED_AGAIN and not self.faithful:
+            return Rebuilt(quantized, _COMPUTED_AGAIN[place])
+        return quantized
+
+
+_COMPUTED_AGAIN = {"normed": 2, "activated": 0}
+"""Places of what is computed again, and the numbers a token that this takes beside."""

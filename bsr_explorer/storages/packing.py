@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+Whole = NDArray[np.signedinteger[Any]]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -49,69 +55,81 @@ def _eights(device: torch.device) -> torch.Tensor:
 
 # --- thresholds -----------------------------------------------------------------------------------------
 
+_SAMPLE = 4096
+"""Elements, about, of which a sample tells where a threshold lies."""
+
+_STRIDES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 37, 53, 71, 101, 151, 211, 307, 499, 997)
+"""Distances of sampled elements: primes, so that a sample has elements of all channels."""
+
 
 def largest(x: torch.Tensor, count: int) -> torch.Tensor:
     """Positions, in order, of exactly ``count`` elements of the largest magnitude of a flat tensor; of equal ones, the
     first.
 
-    Exact and fast: magnitudes are ordered as their bits are, so the elements are counted by their upper
-    15 bits (one pass), which tells in which of these bins the threshold lies. What lies above the bin is kept, and
-    only the bin's few elements are searched for the threshold. A 16-bit format has no more bits, and its bin is full
-    of equal elements.
+    Exact and fast: a sample tells a magnitude that a few more than ``count`` elements reach, and only these are
+    searched for the threshold (if the sample misled, and fewer do, all are). Magnitudes are compared as their bits,
+    which are ordered alike, so that what is not a number is the largest.
     """
     if count >= x.numel():
         return torch.arange(x.numel(), device=x.device)
-    wide = x.dtype == torch.float32
-    bin_ = _bin_of(x, x.numel() - count)
-    candidates = positions(_from_bin(x, bin_))
-    too_many = len(candidates) - count
-    if not too_many:
+    magnitudes = _magnitudes(x)
+    if x.is_cuda:
+        threshold = _threshold_by_bits(magnitudes, count)
+        candidates = (magnitudes >= threshold).nonzero().view(-1)
+        values = magnitudes[candidates]
+        excess, ties = len(candidates) - count, (values == threshold).nonzero().view(-1)
+        return candidates[torch.ones_like(values, dtype=torch.bool).index_fill_(0, ties[len(ties) - excess :], False)]
+    return torch.from_numpy(_largest_on_cpu(magnitudes.numpy(), count))
+
+
+def _magnitudes(x: torch.Tensor) -> torch.Tensor:
+    """Bits of the magnitudes, as whole numbers."""
+    bits, mask = (x.view(torch.int32), 0x7FFFFFFF) if x.dtype == torch.float32 else (x.view(torch.int16), 0x7FFF)
+    if x.is_cuda:
+        return bits & mask
+    out = torch.empty_like(bits)
+    np.bitwise_and(bits.numpy(), mask, out=out.numpy())  # on so few numbers, faster than waking torch's threads
+    return out
+
+
+def _largest_on_cpu(magnitudes: Whole, count: int) -> Whole:
+    candidates = _reaching(magnitudes, _probable(magnitudes, count))
+    if len(candidates) < count:
+        candidates = np.arange(len(magnitudes))
+    excess = len(candidates) - count
+    if not excess:
         return candidates
-    magnitudes = x.index_select(0, candidates).view(torch.int32 if wide else torch.int16)
-    magnitudes &= 0x7FFFFFFF if wide else 0x7FFF
-    upper = magnitudes >> 16 if wide else magnitudes
-    among = positions(upper >= bin_ if bin_ == _INFINITY[x.dtype] else upper == bin_)
-    _, ascending = magnitudes.index_select(0, among).neg_().sort(stable=True)  # of equal ones, the first come first
-    return _without(candidates, among[ascending[len(among) - too_many :]])
+    values = magnitudes[candidates]
+    threshold = np.partition(values, excess)[excess]
+    kept = values >= threshold
+    ties = np.flatnonzero(values == threshold)
+    kept[ties[len(ties) - (int(kept.sum()) - count) :]] = False
+    return candidates[kept]
 
 
-def _bin_of(x: torch.Tensor, rank: int) -> int:
-    """The upper 15 bits of the magnitude of this rank (0-based, ascending)."""
-    halves = x.view(torch.int16)
-    upper = (halves[1::2] if x.dtype == torch.float32 else halves) & 0x7FFF  # little-endian: the upper half is second
-    counts = torch.bincount(upper, minlength=2**15).view(2**8, 2**7)
-    until = counts.sum(1).cumsum_(0)
-    row = int((until <= rank).sum())
-    before = int(until[row - 1]) if row else 0
-    found = row * 2**7 + int((counts[row].cumsum(0) <= rank - before).sum())
-    return min(found, _INFINITY[x.dtype])
+def _probable(magnitudes: Whole, count: int) -> Any:
+    """A magnitude that, probably, a few more than ``count`` elements reach."""
+    if len(magnitudes) < 2 * _SAMPLE:
+        return 0
+    sample = magnitudes[:: next((s for s in _STRIDES if s * _SAMPLE >= len(magnitudes)), _STRIDES[-1])]
+    share = count * len(sample) / len(magnitudes)
+    rank = len(sample) - int(share + 3 * math.sqrt(share) + 2)
+    return np.partition(sample, rank)[rank] if rank > 0 else 0
 
 
-_INFINITY = {torch.float32: 0x7F80, torch.bfloat16: 0x7F80, torch.float16: 0x7C00}
-"""The upper 15 bits of infinity; what is not a number has more."""
+def _reaching(magnitudes: Whole, edge: Any) -> Whole:
+    """Positions of what is not below an edge."""
+    mask = torch.empty(len(magnitudes), dtype=torch.bool)
+    return np.flatnonzero(np.greater_equal(magnitudes, edge, out=mask.numpy()))
 
 
-def _from_bin(x: torch.Tensor, bin_: int) -> torch.Tensor:
-    """Mask of the magnitudes whose upper 15 bits are these, or more."""
-    if x.dtype == torch.float16:
-        edge = float(np.uint16(bin_).view(np.float16))
-    else:
-        edge = float(np.uint32(bin_ << 16).view(np.float32))
-    return (x < edge).logical_and_(x > -edge).logical_not_()
-
-
-def positions(mask: torch.Tensor) -> torch.Tensor:
-    """Where a flat mask is true. (NumPy is several times as fast on a CPU.)"""
-    if mask.is_cuda:
-        return mask.nonzero().view(-1)
-    return torch.from_numpy(mask.numpy().nonzero()[0])
-
-
-def _without(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """A flat tensor without what stands at some places."""
-    if values.is_cuda:
-        return values[torch.ones_like(values, dtype=torch.bool).index_fill_(0, places, False)]
-    return torch.from_numpy(np.delete(values.numpy(), places.numpy()))
+def _threshold_by_bits(magnitudes: torch.Tensor, count: int) -> torch.Tensor:
+    """The largest magnitude that ``count`` elements reach, one bit after another, without waiting for the device."""
+    threshold = torch.zeros((), dtype=magnitudes.dtype, device=magnitudes.device)
+    for bit in reversed(range(torch.iinfo(magnitudes.dtype).bits - 1)):
+        higher = threshold | (1 << bit)
+        threshold = torch.where((magnitudes >= higher).sum() >= count, higher, threshold)
+    return threshold
 
 
 # --- few bits -------------------------------------------------------------------------------------------
@@ -145,27 +163,45 @@ def inverse(ranges: torch.Tensor, levels: int) -> torch.Tensor:
     return (levels / ranges).nan_to_num_(nan=0.0, posinf=0.0)
 
 
-def round_by_chance(x: torch.Tensor, levels: int) -> None:
-    """Round to whole numbers 0 to ``levels`` in place: up with a probability that is the fraction, else down.
+def chances(x: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What draws whole numbers of 16 bits, −2¹⁵ to 2¹⁵ − 1 and each as likely, in fp32 and of a tensor's shape.
+
+    They follow from torch's own generator, so that a seed there repeats them; on a CPU they come from a faster one.
+    """
+    if x.is_cuda:
+
+        def draw(like: torch.Tensor) -> torch.Tensor:
+            return torch.empty_like(like, dtype=torch.int16).random_(-(2**15), 2**15).to(torch.float32)
+
+        return draw
+    numbers = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
+
+    def draw_on_cpu(like: torch.Tensor) -> torch.Tensor:
+        wide = numbers.integers(0, 2**64 - 1, -(-like.numel() // 4), dtype=np.uint64, endpoint=True)
+        return torch.from_numpy(wide.view(np.int16)[: like.numel()]).to(torch.float32).view(like.shape)
+
+    return draw_on_cpu
+
+
+def round_by_chance(x: torch.Tensor, levels: int, draw: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Make numbers, in place, whose whole part is theirs rounded: up with a probability that is the fraction, else
+    down; within 0 to ``levels``.
 
     The chance has 16 bits, as fine as fp32 tells numbers up to 255 apart.
     """
-    count = x.numel()
-    bits = torch.empty(-(-count // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-    chance = bits.view(torch.int16)[:count].to(torch.float32).view(x.shape)
-    del bits
-    x.add_(chance, alpha=2**-16).add_(0.5 + 2**-17).floor_().clamp_(0, levels)
+    x.add_(draw(x), alpha=2**-16).add_(0.5 + 2**-17).clamp_(0, levels)
 
 
 def pack_numbers(numbers: torch.Tensor, bits: int, out: torch.Tensor) -> None:
-    """Rows of whole numbers of few bits: those of the first part of a row lie in the lowest bits."""
+    """The whole parts of rows of numbers, in few bits: those of the first part of a row lie in the lowest bits."""
+    whole = numbers.to(torch.int32)  # straight to bytes is several times as slow
     if bits == 8:
-        out.copy_(numbers)
+        out.copy_(whole)
         return
     span = out.shape[1]
-    out.copy_(numbers[:, :span])
-    for place, piece in enumerate(numbers.split(span, dim=1)[1:], start=1):
-        out[:, : piece.shape[1]].bitwise_or_(piece.to(torch.uint8).bitwise_left_shift_(bits * place))
+    out.copy_(whole[:, :span])
+    for place, piece in enumerate(whole.split(span, dim=1)[1:], start=1):
+        out[:, : piece.shape[1]].bitwise_or_((piece << (bits * place)).to(torch.uint8))
 
 
 def unpack_numbers(packed: torch.Tensor, bits: int, out: torch.Tensor) -> None:
@@ -183,7 +219,7 @@ def quantize_alone(x: torch.Tensor, bits: int, out: torch.Tensor, ranges: torch.
     low, high = torch.aminmax(x)
     ranges[0], ranges[1] = low, high - low
     scaled = x.float().sub_(ranges[0]).mul_(inverse(ranges[1:], levels))
-    round_by_chance(scaled, levels)
+    round_by_chance(scaled, levels, chances(x))
     pack_numbers(scaled.view(1, -1), bits, out.view(1, -1))
 
 

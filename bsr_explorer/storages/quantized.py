@@ -46,9 +46,11 @@ class Quantized(Packing):
         return -(-per_image(shape) * self.bits // 8)
 
     def pack_scratch(self, shape: Shape, dtype: str) -> int:
-        """See ``Packing``: the scaled numbers and the random ones, narrow and wide."""
+        """See ``Packing``: the scaled numbers, and the chances or, after these, the whole numbers (and a part of
+        them, shifted)."""
         elements = images_at_once(shape) * per_image(shape)
-        return elements * 2 * WIDTH["fp32"] + -(-elements // 4) * WIDTH["int64"] + self.count * WIDTH["fp32"]
+        narrow = images_at_once(shape) * self._row(shape) * (WIDTH["int32"] + 1) if self.bits < 8 else 0
+        return elements * 2 * WIDTH["fp32"] + narrow + self.count * WIDTH["fp32"]
 
     def unpack_scratch(self, shape: Shape, dtype: str) -> int:
         """See ``Packing``."""
@@ -67,11 +69,13 @@ class Quantized(Packing):
             packing.remember(running, ranges, self.ema)
         levels = 2**self.bits - 1
         scale = packing.inverse(ranges[1], levels)
+        draw = packing.chances(x)
         at_once = images_at_once(tuple(x.shape))
         for some, rows in zip(x.split(at_once), numbers.split(at_once), strict=True):
             scaled = self._by_group(some) - self._along(ranges[0], some)
-            packing.round_by_chance(scaled.mul_(self._along(scale, some)), levels)
+            packing.round_by_chance(scaled.mul_(self._along(scale, some)), levels, draw)
             packing.pack_numbers(scaled.view(len(some), -1), self.bits, rows)
+            del scaled
         return numbers, ranges
 
     def unpack(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 _RANGE = 2 * WIDTH["fp32"]
 """Bytes of the smallest value and of the range of quantised values."""
 
-_BINS = 2**15
-"""Magnitudes are counted by their upper 15 bits."""
-
 
 @dataclass(frozen=True)
 class Sparse(Packing):
@@ -67,11 +64,9 @@ class Sparse(Packing):
         """See ``Packing``."""
         _, elements = self._each(shape)
         copy = elements * WIDTH[dtype] if self.parts > 1 else 0
-        counting = 2 * elements + _BINS * (WIDTH["int64"] + 1) + WIDTH["int64"]
-        if self.kept(elements) == elements:
-            counting = 0
-        comparing = (WIDTH[dtype] + 1) * elements
-        return copy + max(counting, comparing)
+        comparing = elements * (WIDTH[dtype] + 1) if self.kept(elements) < elements else 0
+        marking = self.kept(elements) * 8 + 8 * (-(-elements // 8))
+        return copy + max(comparing, marking if not comparing else 0)
 
     def unpack_scratch(self, shape: Shape, dtype: str) -> int:
         """See ``Packing``."""
