@@ -46,8 +46,7 @@ class Quantized(Packing):
         return -(-per_image(shape) * self.bits // 8)
 
     def pack_scratch(self, shape: Shape, dtype: str) -> int:
-        """See ``Packing``: the scaled numbers, and the chances or, after these, the whole numbers (and a part of
-        them, shifted)."""
+        """See ``Packing``: the scaled numbers, and the same as whole numbers (and a part of them, shifted)."""
         elements = images_at_once(shape) * per_image(shape)
         narrow = images_at_once(shape) * self._row(shape) * (WIDTH["int32"] + 1) if self.bits < 8 else 0
         return elements * 2 * WIDTH["fp32"] + narrow + self.count * WIDTH["fp32"]
@@ -69,11 +68,10 @@ class Quantized(Packing):
             packing.remember(running, ranges, self.ema)
         levels = 2**self.bits - 1
         scale = packing.inverse(ranges[1], levels)
-        draw = packing.chances(x)
         at_once = images_at_once(tuple(x.shape))
         for some, rows in zip(x.split(at_once), numbers.split(at_once), strict=True):
             scaled = self._by_group(some) - self._along(ranges[0], some)
-            packing.round_by_chance(scaled.mul_(self._along(scale, some)), levels, draw)
+            packing.round_by_chance(scaled.mul_(self._along(scale, some)), levels)
             packing.pack_numbers(scaled.view(len(some), -1), self.bits, rows)
             del scaled
         return numbers, ranges
