@@ -25,7 +25,7 @@ from torch import nn
 
 from bsr_explorer import Config, Fidelity, build
 from bsr_explorer.measurement.saved import saved_storages
-from bsr_explorer.methods import METHODS, Method, parse_method
+from bsr_explorer.methods import METHODS, Method
 from bsr_explorer.methods.base import Composed
 from bsr_explorer.methods.storing import Storing
 from bsr_explorer.prediction import predict
@@ -75,7 +75,8 @@ def main() -> None:
     rows = []
     for setting in track(options.methods or SETTINGS, "comparing", disable=options.json):
         rows.append(compare(config.with_method(setting), options.weights, images, options.draws))
-    head = f"{options.model}, {options.image_size} px, batch {options.batch_size}, {options.data}, weights {options.weights}"
+    head = f"{options.model}, {options.image_size} px, batch {options.batch_size}, {options.data}, "
+    head += f"{options.weights} weights"
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "fidelity.json").write_text(json.dumps({"of": head, "rows": rows}, indent=1) + "\n")
@@ -95,7 +96,8 @@ def table(head: str, rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"| `{row['method']}` | {'bit-equal' if row['forward_equal'] else 'DIFFERS'} | {row['error']:.4f} "
             f"| {row['cosine']:.4f} | {row['error_of_mean']:.4f} | {row['worst_block_error']:.4f} "
-            f"| {row['saved_bytes'] / row['images'] / 2**20:.2f} | {row['saved_bytes'] / row['plain_saved_bytes']:.1%} |"
+            f"| {row['saved_bytes'] / row['images'] / 2**20:.2f} "
+            f"| {row['saved_bytes'] / row['plain_saved_bytes']:.1%} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -119,7 +121,9 @@ def compare(
     """One row: a method against the same one that stores everything as it is, on the last batch."""
     parts = getattr(config.how, "parts", (config.how,))
     explicit = any(isinstance(part, Storing) and part.explicit_softmax for part in parts)
-    plain = replace(config, method=without_storing(config.how), attention="math" if explicit else config.attention)
+    plain = replace(
+        config, method=without_storing(config.how), attention="math" if explicit else config.attention
+    )
     net, reference = build(config, weights=weights).train(), build(plain, weights=weights).train()
     for batch in images[:-1]:
         gradients(net, batch)
@@ -139,7 +143,8 @@ def compare(
         "cosine": float(F.cosine_similarity(flat(drawn[0]), exact, dim=0)),
         "error_of_mean": float((mean - exact).norm() / exact.norm()),
         "worst_block_error": max(
-            float((of_blocks[1][block] - value).norm() / value.norm()) for block, value in of_blocks[0].items()
+            float((of_blocks[1][block] - value).norm() / value.norm())
+            for block, value in of_blocks[0].items()
         ),
         "images": len(batch[1]),
         "saved_bytes": saved(net, batch),

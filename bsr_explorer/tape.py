@@ -85,14 +85,13 @@ class Parameter:
 
 
 class Storage(Protocol):
-    """How a tensor that is kept for backward is stored. Storages are compared by value.
+    """How a tensor that is kept for backward is stored. Storages are compared by value."""
 
-    Attributes:
-        packs: whether the operation that keeps the tensor packs it itself (``storages``), instead of leaving it
-            to autograd and the hooks on what it saves.
-    """
-
-    packs: ClassVar[bool]
+    @property
+    def packs(self) -> bool:
+        """Whether the operation that keeps the tensor packs it itself (``storages``), instead of leaving it to
+        autograd and the hooks on what it saves."""
+        ...
 
     def bytes(self, shape: Shape, dtype: str) -> int:
         """Bytes that a tensor of this shape and dtype takes."""

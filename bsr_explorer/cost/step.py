@@ -39,7 +39,8 @@ def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:
 
 class Keep(NamedTuple):
     """A storage that an operation keeps: under which name, how, the bytes that this takes, and the bytes of
-    what is brought back of it where it is not stored as it is. What is packed takes more while it is, or while the operation runs."""
+    what is brought back of it where it is not stored as it is. What is packed takes more while it is, or while the
+    operation runs."""
 
     name: str
     how: Storage

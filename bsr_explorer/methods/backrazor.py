@@ -16,7 +16,7 @@ Deviations from the authors' code:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bsr_explorer.errors import UserError, unknown
@@ -57,15 +57,23 @@ class BackRazor(Storing):
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.ratio, bool) or not isinstance(self.ratio, (int, float)) or not 0 <= self.ratio < 1:
-            raise UserError(f"--method: backrazor(ratio={self.ratio!r}): ratio must be at least 0 and below 1")
+        if (
+            isinstance(self.ratio, bool)
+            or not isinstance(self.ratio, (int, float))
+            or not 0 <= self.ratio < 1
+        ):
+            raise UserError(
+                f"--method: backrazor(ratio={self.ratio!r}): ratio must be at least 0 and below 1"
+            )
         for key, allowed in (("values", VALUES), ("gelu", GELU)):
             if getattr(self, key) not in allowed:
                 raise unknown(f"--method: backrazor({key}=…)", getattr(self, key), allowed)
         if isinstance(self.quantize, bool) or self.quantize not in (None, 8, 4):
             raise UserError(f"--method: backrazor(quantize={self.quantize!r}): quantize must be None, 8 or 4")
         if not isinstance(self.faithful, bool):
-            raise UserError(f"--method: backrazor(faithful={self.faithful!r}): faithful must be True or False")
+            raise UserError(
+                f"--method: backrazor(faithful={self.faithful!r}): faithful must be True or False"
+            )
         object.__setattr__(self, "ratio", float(self.ratio))
 
     @property
@@ -76,15 +84,23 @@ class BackRazor(Storing):
     def stores(self, place: str, heads: int, channels: int) -> Packing | Rebuilt | None:
         """See ``Storing``."""
         sparse = Sparse(self.ratio, self.values, self.quantize)
-        if self.faithful:
-            return {
-                "residual": Sparse(self.ratio, "fp32", self.quantize),
-                "qkv": Sparse(self.ratio, self.values, self.quantize, parts=3),
-                "hidden": {"dense16": Narrow("fp16"), "dense": None, "sparse": sparse}[self.gelu],
-            }.get(place, sparse)
-        few = Quantized(_BITS, channels, ema=0.0)
-        few_or_again = {"residual": few, "qkv": few, "hidden": few, "normed": Rebuilt(few, 2), "activated": Rebuilt(few)}
-        return few_or_again.get(place, sparse)
+        if not self.faithful:
+            few = Quantized(_BITS, channels, ema=0.0)
+            ours = {
+                "residual": few,
+                "qkv": few,
+                "hidden": few,
+                "normed": Rebuilt(few, 2),
+                "activated": Rebuilt(few),
+            }
+            return ours.get(place, sparse)
+        if place == "residual":
+            return replace(sparse, values="fp32")
+        if place == "qkv":
+            return replace(sparse, parts=3)
+        if place == "hidden" and self.gelu != "sparse":
+            return Narrow("fp16") if self.gelu == "dense16" else None
+        return sparse
 
 
 _BITS = 4

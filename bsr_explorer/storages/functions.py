@@ -10,6 +10,7 @@ unpacked, it takes its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,14 +33,15 @@ def _save(ctx: Any, kept: Sequence[Kept | None], *tensors: torch.Tensor | None) 
 
 def _saved(ctx: Any) -> tuple[list[Callable[[], torch.Tensor] | None], list[torch.Tensor]]:
     """What ``_save`` saved: for each tensor kept the way to restore it, and the other tensors."""
-    tensors, ways = list(ctx.saved_tensors), []
+    tensors: list[torch.Tensor] = list(ctx.saved_tensors)
+    ways: list[Callable[[], torch.Tensor] | None] = []
     for way in ctx.ways:
         if way is None:
             ways.append(None)
             continue
         count, restore = way
-        packed, tensors = tensors[:count], tensors[count:]
-        ways.append(lambda restore=restore, packed=packed: restore(packed))
+        ways.append(partial(restore, tensors[:count]))
+        tensors = tensors[count:]
     return ways, tensors
 
 
@@ -265,7 +267,9 @@ def _cpu_backward(
 
 
 def _flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, _Rest]:
-    out, logsumexp, cum_q, cum_k, max_q, max_k, seed, offset, _ = aten._scaled_dot_product_flash_attention(q, k, v)
+    out, logsumexp, cum_q, cum_k, max_q, max_k, seed, offset, _ = aten._scaled_dot_product_flash_attention(
+        q, k, v
+    )
     return out, _Rest([logsumexp, seed, offset], [cum_q, cum_k, max_q, max_k])
 
 

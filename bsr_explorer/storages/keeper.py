@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -80,11 +79,11 @@ class Keeper(nn.Module):
 
 
 def attach(x: torch.Tensor, kept: Kept) -> None:
-    """Let whoever else keeps this tensor share what is kept of it."""
+    """Let the one who keeps this tensor next share what is kept to compute it again."""
     x.kept = kept  # type: ignore[attr-defined]
 
 
-def attached(x: torch.Tensor) -> Kept | None:
-    """What was attached to a tensor."""
-    kept: Any = getattr(x, "kept", None)
+def take_attached(x: torch.Tensor) -> Kept | None:
+    """What was attached to a tensor, which is let go, so that it does not live as long as the tensor."""
+    kept: Kept | None = x.__dict__.pop("kept", None)
     return kept

@@ -16,7 +16,7 @@ from torch import nn
 
 from bsr_explorer.storages import functions
 from bsr_explorer.storages.base import Packing
-from bsr_explorer.storages.keeper import Keeper, Kept, attached
+from bsr_explorer.storages.keeper import Keeper, Kept, take_attached
 from bsr_explorer.storages.rebuilt import Rebuilt
 
 Stores = Callable[[str, int, int], Packing | Rebuilt | None]
@@ -90,7 +90,7 @@ def _without_autocast(function: Any, x: torch.Tensor, *args: Any) -> torch.Tenso
 
 
 def _linear(layer: nn.Linear, plain: Forward, keeper: Keeper | None, x: torch.Tensor) -> torch.Tensor:
-    kept: Kept | None = attached(x)
+    kept = take_attached(x)
     if not _recorded(x, layer.weight, layer.bias) or (kept is None and keeper is None):
         return plain(x)
     weight, bias, dtype = layer.weight, cast("torch.Tensor | None", layer.bias), _autocast_to(x)
@@ -112,9 +112,7 @@ def _cast(kept: Kept, dtype: torch.dtype) -> Kept:
     return Kept(kept.tensors, lambda tensors: restore(tensors).to(dtype))
 
 
-def _norm(
-    layer: nn.LayerNorm, plain: Forward, keeper: Keeper, output: bool, x: torch.Tensor
-) -> torch.Tensor:
+def _norm(layer: nn.LayerNorm, plain: Forward, keeper: Keeper, output: bool, x: torch.Tensor) -> torch.Tensor:
     if not _recorded(x, layer.weight, layer.bias):
         return plain(x)
     if x.is_cuda and _autocast_to(x) is not None:
@@ -151,7 +149,13 @@ def _attention(
         )
     else:
         attended = _without_autocast(
-            functions.ExplicitAttention, qkv, layer.num_heads, layer.scale, _softmax_dtype(qkv), inputs, softmax
+            functions.ExplicitAttention,
+            qkv,
+            layer.num_heads,
+            layer.scale,
+            _softmax_dtype(qkv),
+            inputs,
+            softmax,
         )
     return layer.proj_drop(layer.proj(attended))  # type: ignore[no-any-return]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 Whole = NDArray[np.signedinteger[Any]]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 
 def copy_in_range(x: torch.Tensor, out: torch.Tensor) -> None:
@@ -78,17 +76,23 @@ def largest(x: torch.Tensor, count: int) -> torch.Tensor:
         candidates = (magnitudes >= threshold).nonzero().view(-1)
         values = magnitudes[candidates]
         excess, ties = len(candidates) - count, (values == threshold).nonzero().view(-1)
-        return candidates[torch.ones_like(values, dtype=torch.bool).index_fill_(0, ties[len(ties) - excess :], False)]
+        return candidates[
+            torch.ones_like(values, dtype=torch.bool).index_fill_(0, ties[len(ties) - excess :], False)
+        ]
     return torch.from_numpy(_largest_on_cpu(magnitudes.numpy(), count))
 
 
 def _magnitudes(x: torch.Tensor) -> torch.Tensor:
     """Bits of the magnitudes, as whole numbers."""
-    bits, mask = (x.view(torch.int32), 0x7FFFFFFF) if x.dtype == torch.float32 else (x.view(torch.int16), 0x7FFF)
+    bits, mask = (
+        (x.view(torch.int32), 0x7FFFFFFF) if x.dtype == torch.float32 else (x.view(torch.int16), 0x7FFF)
+    )
     if x.is_cuda:
         return bits & mask
     out = torch.empty_like(bits)
-    np.bitwise_and(bits.numpy(), mask, out=out.numpy())  # on so few numbers, faster than waking torch's threads
+    np.bitwise_and(
+        bits.numpy(), mask, out=out.numpy()
+    )  # on so few numbers, faster than waking torch's threads
     return out
 
 
@@ -104,7 +108,8 @@ def _largest_on_cpu(magnitudes: Whole, count: int) -> Whole:
     kept = values >= threshold
     ties = np.flatnonzero(values == threshold)
     kept[ties[len(ties) - (int(kept.sum()) - count) :]] = False
-    return candidates[kept]
+    found: Whole = candidates[kept]
+    return found
 
 
 def _probable(magnitudes: Whole, count: int) -> Any:
@@ -177,7 +182,11 @@ def round_by_chance(x: torch.Tensor, levels: int) -> None:
     """
     flat = x.view(-1)
     count = -(-len(flat) // _TURNS)
-    drawn = torch.empty(-(-count // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None).view(torch.int16)
+    drawn = (
+        torch.empty(-(-count // 4), dtype=torch.int64, device=x.device)
+        .random_(-(2**63), None)
+        .view(torch.int16)
+    )
     for part in flat.split(count):
         part.add_(drawn[: len(part)].to(torch.float32), alpha=2**-16)
         drawn.add_(2**16 // _TURNS)

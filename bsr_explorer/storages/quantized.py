@@ -96,7 +96,8 @@ class Quantized(Packing):
 
     def _by_group(self, x: torch.Tensor) -> torch.Tensor:
         """A view in which the dimension of the groups is split in two: (group, within)."""
-        return x.unflatten(self.axis, (self.count, -1))
+        grouped: torch.Tensor = x.unflatten(self.axis, (self.count, -1))
+        return grouped
 
     def _along(self, numbers: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """One number a group, to be broadcast over ``_by_group(x)``."""

@@ -52,7 +52,9 @@ class Sparse(Packing):
     def _piece_bytes(self, elements: int) -> tuple[int, int]:
         """Bytes of the values and of the bitmap of one piece."""
         kept = self.kept(elements)
-        values = kept * WIDTH[self.values] if self.quantize is None else -(-kept * self.quantize // 8) + _RANGE
+        values = (
+            kept * WIDTH[self.values] if self.quantize is None else -(-kept * self.quantize // 8) + _RANGE
+        )
         return values, -(-elements // 8)
 
     def bytes(self, shape: Shape, dtype: str) -> int:
@@ -87,13 +89,12 @@ class Sparse(Packing):
         """A flat piece, into its row of each stored tensor."""
         from bsr_explorer.storages import packing
 
-        *ranges, bitmap = rest
         chosen = packing.largest(x, self.kept(x.numel()))
-        packing.pack_positions(chosen, x.numel(), bitmap)
+        packing.pack_positions(chosen, x.numel(), rest[-1])
         if self.quantize is None:
             packing.copy_in_range(x.index_select(0, chosen), values)
         else:
-            packing.quantize_alone(x.index_select(0, chosen), self.quantize, values, *ranges)
+            packing.quantize_alone(x.index_select(0, chosen), self.quantize, values, rest[0])
 
     def unpack(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         """See ``Packing``."""
@@ -114,10 +115,9 @@ class Sparse(Packing):
         """A row of each stored tensor, into a flat piece of zeros."""
         from bsr_explorer.storages import packing
 
-        *ranges, bitmap = rest
-        mask = packing.unpack_mask(bitmap, x.numel())
+        mask = packing.unpack_mask(rest[-1], x.numel())
         if self.quantize is not None:
-            values = packing.dequantize_alone(values, self.quantize, *ranges, self.kept(x.numel()))
+            values = packing.dequantize_alone(values, self.quantize, rest[0], self.kept(x.numel()))
         x.masked_scatter_(mask, values.to(x.dtype))
 
     def _pieces(self, x: torch.Tensor) -> list[torch.Tensor]:
