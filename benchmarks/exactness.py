@@ -4,8 +4,9 @@
 
 Prints for each number format how many configurations were compared and how many missed by a byte or a
 FLOP: 0 is expected. About 5 minutes on 2 CPU cores for all four formats. Small models of different
-geometry, random subsets of blocks, keep schedules, fusing, a third of them with recomputed or offloaded
-blocks, attention paths, optimisers, micro-batches, and batch sizes 1, 2, 5 and 8.
+geometry, random subsets of blocks, keep schedules, fusing, half of them with packed tensors (Back Razor, Mesa, both
+also in our variants), a third with recomputed or offloaded blocks, attention paths, optimisers, micro-batches, and
+batch sizes 1, 2, 5 and 8.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from timm.models.vision_transformer import VisionTransformer
 from bsr_explorer.cost.peak import Setup, step_ledger
 from bsr_explorer.ledger import COMPUTE
 from bsr_explorer.measurement.step import measure_step
-from bsr_explorer.methods import BitFit, Bsr, Checkpoint, Full, Last, Linear, Method, Offload
+from bsr_explorer.methods import BackRazor, BitFit, Bsr, Checkpoint, Full, Last, Linear, Mesa, Method, Offload
 from bsr_explorer.methods.surgery import use_attention_path
 from bsr_explorer.models.geometry import read_geometry
 from bsr_explorer.models.lowering import PRECISIONS, lower
@@ -58,8 +59,12 @@ class Case:
         )
 
 
-def draw(rng: random.Random, precision: str) -> Case:
-    """A random configuration; models have 2 to 48 blocks, most of them few."""
+def draw(rng: random.Random, precision: str, packed: bool = False) -> Case:
+    """A random configuration; models have 2 to 48 blocks, most of them few.
+
+    Args:
+        packed: whether it packs tensors for certain.
+    """
     depth = rng.choice((2, 3, 4, 6, 12, 12, rng.randint(13, 48)))
     heads = rng.choice((1, 2, 3, 4))
     patch = rng.choice((4, 8, 14, 16))
@@ -86,7 +91,7 @@ def draw(rng: random.Random, precision: str) -> Case:
         shape |= {"mlp_layer": SwiGLUPacked, "act_layer": torch.nn.SiLU}
     return Case(
         shape,
-        _method(rng, depth, class_token),
+        _method(rng, depth, class_token, packed),
         rng.choice(BATCHES),
         rng.choice((1, 1, 1, 2)),
         precision,
@@ -95,13 +100,40 @@ def draw(rng: random.Random, precision: str) -> Case:
     )
 
 
-def _method(rng: random.Random, depth: int, class_token: bool) -> Method:
+def _method(rng: random.Random, depth: int, class_token: bool, packed: bool) -> Method:
     method = _trained(rng, depth, class_token)
+    while packed and not _keeps_something(method):
+        method = _trained(rng, depth, class_token)
+    if _keeps_something(method) and (packed or rng.random() < 0.5):
+        method = method + _storing(rng)
     for keeping in (Checkpoint, Offload):
         if rng.random() < 0.2:
             some = tuple(block for block in range(depth) if rng.random() < 0.6)
             method = method + keeping(rng.choice((None, some)))
     return method
+
+
+def _keeps_something(method: Method) -> bool:
+    """Whether something in a block trains."""
+    return not isinstance(method, Linear) and bool(getattr(method, "blocks", True))
+
+
+def _storing(rng: random.Random) -> Method:
+    faithful = rng.random() < 0.5
+    if rng.random() < 0.5:
+        return Mesa(
+            rng.choice((8, 8, 4, 2)),
+            rng.choice(("heads", "channels", "tensor")),
+            rng.choice((0.0, 0.9)),
+            faithful,
+        )
+    return BackRazor(
+        rng.choice((0.0, 0.5, 0.8, 0.9, round(rng.uniform(0, 0.99), 3))),
+        rng.choice(("fp16", "fp16", "bf16", "fp32")),
+        rng.choice((None, None, 8, 4)),
+        rng.choice(("dense16", "dense", "sparse")),
+        faithful,
+    )
 
 
 def _trained(rng: random.Random, depth: int, class_token: bool) -> Method:
@@ -152,13 +184,14 @@ def main() -> None:
     )
     parser.add_argument("--configs", type=int, default=200, help="of each number format")
     parser.add_argument("--precision", choices=PRECISIONS, help="one number format; all if left out")
+    parser.add_argument("--packed", action="store_true", help="every configuration packs its tensors")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     answers = []
     for precision in [options.precision] if options.precision else PRECISIONS:
         rng = random.Random(f"{options.seed} {precision}")
-        cases = [draw(rng, precision) for _ in range(options.configs)]
+        cases = [draw(rng, precision, options.packed) for _ in range(options.configs)]
         missed = []
         for number, case in enumerate(track(cases, f"comparing {precision}", disable=options.json)):
             if misses := compare(case, number):

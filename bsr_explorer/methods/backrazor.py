@@ -86,7 +86,7 @@ class BackRazor(Storing):
         sparse = Sparse(self.ratio, self.values, self.quantize)
         if not self.faithful:
             few = Quantized(_BITS, channels, ema=0.0)
-            ours = {
+            ours: dict[str, Packing | Rebuilt] = {
                 "residual": few,
                 "qkv": few,
                 "hidden": few,

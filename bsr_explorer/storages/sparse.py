@@ -63,20 +63,35 @@ class Sparse(Packing):
         return pieces * sum(self._piece_bytes(elements))
 
     def pack_scratch(self, shape: Shape, dtype: str) -> int:
-        """See ``Packing``."""
+        """See ``Packing``: magnitudes and their mask; then the positions' bytes; then the values. (Positions are
+        NumPy's, unless all are kept.)"""
         _, elements = self._each(shape)
-        copy = elements * WIDTH[dtype] if self.parts > 1 else 0
-        comparing = elements * (WIDTH[dtype] + 1) if self.kept(elements) < elements else 0
-        marking = self.kept(elements) * 8 + 8 * (-(-elements // 8))
-        return copy + max(comparing, marking if not comparing else 0)
+        kept, width = self.kept(elements), WIDTH[dtype]
+        positions = WIDTH["int64"] * elements if kept == elements else 0
+        comparing = elements * (width + 1) if kept < elements else 0
+        values = kept * width
+        if self.quantize is not None:
+            copy = 0 if dtype == "fp32" else kept * WIDTH["fp32"]
+            narrow = -(-kept * self.quantize // 8) * (WIDTH["int32"] + 1) if self.quantize < 8 else 0
+            values += copy + kept * WIDTH["int32"] + narrow + WIDTH["fp32"]
+        return self._copy(elements, width) + max(comparing, positions + max(8 * (-(-elements // 8)), values))
 
     def unpack_scratch(self, shape: Shape, dtype: str) -> int:
-        """See ``Packing``."""
+        """See ``Packing``: the mask, and then the values."""
         _, elements = self._each(shape)
-        bitmap = -(-elements // 8)
-        kept = self.kept(elements) * WIDTH[dtype]
-        copy = elements * WIDTH[dtype] if self.parts > 1 else 0
-        return copy + 8 * bitmap + max(4 * bitmap, kept)
+        bitmap, kept, width = -(-elements // 8), self.kept(elements), WIDTH[dtype]
+        values = kept * width
+        if self.quantize is not None:
+            values = kept * (WIDTH["fp32"] + (0 if dtype == "fp32" else width))
+            piece = -(-kept * self.quantize // 8) if self.quantize < 8 else 0
+            values = max(values, kept * WIDTH["fp32"] + piece)
+        elif self.values == dtype:
+            values = 0
+        return self._copy(elements, width) + 8 * bitmap + max(4 * bitmap, values)
+
+    def _copy(self, elements: int, width: int) -> int:
+        """Bytes of a piece laid side by side, if it is not so already."""
+        return elements * width if self.parts > 1 else 0
 
     def pack(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
         """See ``Packing``."""
