@@ -38,7 +38,7 @@ class BackRazor(Storing):
         quantize: bits of a kept value (8 or 4) instead, within the range of its image; or None.
         gelu: how GELU's input is kept: ``dense16`` (as published), ``dense`` (as it is), or ``sparse``.
         faithful: as published, with an explicit softmax. Otherwise our best: attention as the configuration says
-            (fused keeps no softmax); queries, keys, values and the inputs of norms and GELUs in 4 bits, each channel
+            (fused keeps no softmax); queries, keys, values, normalised residuals and GELU's input in 4 bits, each channel
             within its own range, and what linear layers read computed again from these; attention's output is pruned.
             It takes less than half the memory, and gradients are nearer to the exact ones, because pruned queries,
             keys and residuals are what spoils them. (``gelu`` has no say then.)
@@ -86,14 +86,17 @@ class BackRazor(Storing):
         sparse = Sparse(self.ratio, self.values, self.quantize)
         if not self.faithful:
             few = Quantized(_BITS, channels, ema=0.0)
-            ours: dict[str, Packing | Rebuilt] = {
-                "residual": few,
+            ours: dict[str, Packing | Rebuilt | None] = {
+                "residual": None,
+                "normalized": few,
+                "normed": Rebuilt(few),
                 "qkv": few,
                 "hidden": few,
-                "normed": Rebuilt(few, 2),
                 "activated": Rebuilt(few),
             }
             return ours.get(place, sparse)
+        if place == "normalized":
+            return None
         if place == "residual":
             return replace(sparse, values="fp32")
         if place == "qkv":

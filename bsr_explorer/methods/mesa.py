@@ -78,15 +78,12 @@ class Mesa(Storing):
     def stores(self, place: str, heads: int, channels: int) -> Packing | Rebuilt | None:
         """See ``Storing``."""
         ema = self.ema or 0.0
+        if place == ("normalized" if self.faithful else "residual"):
+            return None
         if place == "softmax":
             return Quantized(self.bits, 1 if self.groups == "tensor" else heads, 1, ema)
         by_head = 3 * heads if place == "qkv" else heads
         count = {"heads": by_head, "channels": channels, "tensor": 1}[str(self.groups)]
         quantized = Quantized(self.bits, count, ema=ema)
-        if place in _COMPUTED_AGAIN and not self.faithful:
-            return Rebuilt(quantized, _COMPUTED_AGAIN[place])
-        return quantized
-
-
-_COMPUTED_AGAIN = {"normed": 2, "activated": 0}
-"""Places of what is computed again, and the numbers a token that this takes beside."""
+        again = place in ("normed", "activated") and not self.faithful
+        return Rebuilt(quantized) if again else quantized

@@ -44,7 +44,7 @@ class Elsewhere:
     def passing(self, shape: Shape, dtype: str) -> int:
         """What goes is here until then, and comes back to be unpacked (or what it is computed again from)."""
         how = self.how
-        return how.source_bytes(shape, dtype) if isinstance(how, Rebuilt) else how.bytes(shape, dtype)
+        return (how.source if isinstance(how, Rebuilt) else how).bytes(shape, dtype)
 
     def bytes(self, shape: Shape, dtype: str) -> int:
         """None here, whatever its size."""

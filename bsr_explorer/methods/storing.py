@@ -6,6 +6,7 @@ Which tensors a block keeps, by their place in it:
 place        tensor                                      kept by
 ===========  ==========================================  ===============================================
 residual     the residual stream, a LayerNorm's input    the norm
+normalized   the same with mean 0 and deviation 1        the norm, instead of it, if this is said
 normed       a LayerNorm's output                        qkv, fc1
 qkv          queries, keys and values                    attention
 softmax      the attention matrix                        attention with an explicit softmax
@@ -37,7 +38,8 @@ from bsr_explorer.tape import Op, Parameter, Storage, Tape
 if TYPE_CHECKING:
     from torch import nn
 
-PLACES = ("residual", "normed", "qkv", "softmax", "attended", "hidden", "activated", "gated", "branch")
+PLACES = ("residual",
+    "normalized", "normed", "qkv", "softmax", "attended", "hidden", "activated", "gated", "branch")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,9 +80,9 @@ class Storing(Method):
         for op in tape:
             stored: dict[str, Storage] = {}
             for tensor, place in _places(op, made_by, fused) if op.block is not None else ():
-                channels = 1 if place == "softmax" else tape.tensors[tensor].shape[-1]
+                channels = 1 if place == "softmax" else tape.tensors[op.reads[0]].shape[-1]
                 how = self.stores(place, heads, channels)
-                if how is None or (isinstance(how, Rebuilt) and not needs[tensor]):
+                if how is None or (isinstance(how, Rebuilt) and not needs[op.reads[0]]):
                     continue
                 stored[tensor] = how
                 if isinstance(how, Packing) and how.groups:
@@ -103,6 +105,7 @@ def _places(op: Op, made_by: Mapping[str, Op], fused: bool) -> Iterator[tuple[st
     """(tensor, place) of what an operation of a block may keep."""
     if op.kind == "layer_norm":
         yield op.reads[0], "residual"
+        yield f"{op.name}:normalized", "normalized"
     elif op.kind == "linear":
         yield op.reads[0], _MADE_BY[made_by[op.reads[0]].kind]
     elif op.kind == "attention":

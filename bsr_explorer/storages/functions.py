@@ -31,9 +31,9 @@ def _save(ctx: Any, kept: Sequence[Kept | None], *tensors: torch.Tensor | None) 
     ctx.save_for_backward(*(t for k in kept if k for t in k.tensors), *tensors)
 
 
-def _saved(ctx: Any) -> tuple[list[Callable[[], torch.Tensor] | None], list[torch.Tensor]]:
+def _saved(ctx: Any) -> tuple[list[Callable[[], torch.Tensor] | None], list[Any]]:
     """What ``_save`` saved: for each tensor kept the way to restore it, and the other tensors."""
-    tensors: list[torch.Tensor] = list(ctx.saved_tensors)
+    tensors: list[Any] = list(ctx.saved_tensors)
     ways: list[Callable[[], torch.Tensor] | None] = []
     for way in ctx.ways:
         if way is None:
@@ -76,7 +76,8 @@ class Linear(Function):
 
 
 class LayerNorm(Function):
-    """LayerNorm over the last dimension. Keeps its input, and mean and inverse deviation as they are."""
+    """LayerNorm over the last dimension. Keeps its input, and mean and inverse deviation as they are; or, instead of
+    input and mean, the input as it is normalised, every token of which is as large as the others."""
 
     @staticmethod
     def forward(
@@ -85,50 +86,61 @@ class LayerNorm(Function):
         weight: torch.Tensor | None,
         bias: torch.Tensor | None,
         eps: float,
-        kept: Kept,
+        keeper: Keeper,
+        normalized: bool,
         output: bool,
     ) -> torch.Tensor:
-        """``output``: whether what is kept shall also serve to compute the output again."""
+        """Normalise, scale and shift.
+
+        Args:
+            keeper: of x, or of x ``normalized``.
+            output: whether what is kept of the latter shall also serve to compute the output again.
+        """
+        kept = None if normalized else keeper.keep(x)
         normed, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)
-        _save(ctx, [kept], mean, rstd, weight, bias)
-        if output:
-            attach(normed, _norm_again(kept, mean, rstd, weight, bias))
+        if kept is None:
+            kept = keeper.keep(x.sub(mean).mul_(rstd).to(x.dtype))
+            _save(ctx, [kept], None, rstd, weight, bias)
+            if output:
+                attach(normed, _affine_again(kept, weight, bias))
+        else:
+            _save(ctx, [kept], mean, rstd, weight, bias)
         return normed
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         """Gradients of x, weight and bias."""
-        (gradient,) = gradients
+        gradient = gradients[0].contiguous()
         (restore,), (mean, rstd, weight, bias) = _saved(ctx)
         assert restore is not None
         wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[2]]
-        found = aten.native_layer_norm_backward(
-            gradient.contiguous(), restore(), gradient.shape[-1:], mean, rstd, weight, bias, wanted
-        )
-        return *(g if want else None for g, want in zip(found, wanted, strict=True)), None, None, None
+        shape, backward = gradient.shape[-1:], aten.native_layer_norm_backward
+        if mean is None:  # of what has mean 0 and deviation 1, and then of x, which is as many deviations wide
+            x, zeros, ones = restore(), torch.zeros_like(rstd), torch.ones_like(rstd)
+            found = backward(gradient, x, shape, zeros, ones, weight, bias, wanted)
+            if wanted[0]:
+                found[0].mul_(rstd)
+        else:
+            found = backward(gradient, restore(), shape, mean, rstd, weight, bias, wanted)
+        grads = (g if want else None for g, want in zip(found, wanted, strict=True))
+        return *grads, None, None, None, None
 
 
-def _norm_again(
-    kept: Kept,
-    mean: torch.Tensor,
-    rstd: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-) -> Kept:
-    """What is kept of a norm's output: what is kept of its input, and the norm's own tensors. (The way back holds no
-    tensor itself: it lives as long as the graph does.)"""
-    count, restore_input = len(kept.tensors), kept.restore
-    affine = [p.detach() for p in (weight, bias) if p is not None]
+def _affine_again(kept: Kept, weight: torch.Tensor | None, bias: torch.Tensor | None) -> Kept:
+    """What is kept of a norm's output: what is kept of its normalised input, and weight and bias. (The way back holds
+    no tensor itself: it lives as long as the graph does.)"""
+    count, restore_input, affine = len(kept.tensors), kept.restore, (weight is not None, bias is not None)
+    parameters = [p.detach() for p in (weight, bias) if p is not None]
 
     def restore(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        x = restore_input(tensors[:count])
-        mean, rstd, *affine = tensors[count:]
-        x.sub_(mean).mul_(rstd)
-        for parameter, apply in zip(affine, (x.mul_, x.add_), strict=False):
-            apply(parameter)
+        x, rest = restore_input(tensors[:count]), list(tensors[count:])
+        if affine[0]:
+            x.mul_(rest.pop(0))
+        if affine[1]:
+            x.add_(rest.pop(0))
         return x
 
-    return Kept((*kept.tensors, mean, rstd, *affine), restore)
+    return Kept((*kept.tensors, *parameters), restore)
 
 
 class Gelu(Function):

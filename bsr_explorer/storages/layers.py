@@ -46,8 +46,9 @@ def store_in_block(module: nn.Module, stores: Stores) -> None:
 
     for norm in (block.norm1, block.norm2):
         (width,) = norm.normalized_shape
-        if (kept := keeper(norm, "residual", width)) is not None:
-            norm.forward = partial(_norm, norm, norm.forward, kept, rebuilt("normed", width))
+        normalized = stores("normalized", heads, width) is not None
+        if (kept := keeper(norm, "normalized" if normalized else "residual", width)) is not None:
+            norm.forward = partial(_norm, norm, norm.forward, kept, normalized, rebuilt("normed", width))
     linear(attention.qkv, "normed")
     softmax = None if attention.fused_attn else keeper(attention, "softmax", 1)
     if (kept := keeper(attention, "qkv", attention.qkv.out_features)) is not None:
@@ -112,13 +113,20 @@ def _cast(kept: Kept, dtype: torch.dtype) -> Kept:
     return Kept(kept.tensors, lambda tensors: restore(tensors).to(dtype))
 
 
-def _norm(layer: nn.LayerNorm, plain: Forward, keeper: Keeper, output: bool, x: torch.Tensor) -> torch.Tensor:
+def _norm(
+    layer: nn.LayerNorm,
+    plain: Forward,
+    keeper: Keeper,
+    normalized: bool,
+    output: bool,
+    x: torch.Tensor,
+) -> torch.Tensor:
     if not _recorded(x, layer.weight, layer.bias):
         return plain(x)
     if x.is_cuda and _autocast_to(x) is not None:
         x = x.float()
-    kept = keeper.keep(x)
-    return _without_autocast(functions.LayerNorm, x, layer.weight, layer.bias, layer.eps, kept, output)
+    how = layer.eps, keeper, normalized, output
+    return _without_autocast(functions.LayerNorm, x, layer.weight, layer.bias, *how)
 
 
 def _gelu(layer: nn.Module, plain: Forward, keeper: Keeper, output: bool, x: torch.Tensor) -> torch.Tensor:

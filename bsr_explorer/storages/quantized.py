@@ -92,6 +92,7 @@ class Quantized(Packing):
             self._by_group(wide).mul_(self._along(step, wide)).add_(self._along(ranges[0], wide))
             if wide is not some:
                 some.copy_(wide)
+            del wide  # before the next one is made
         return x
 
     def _by_group(self, x: torch.Tensor) -> torch.Tensor:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from bsr_explorer.storages.base import Packing
 from bsr_explorer.tape import Shape
-from bsr_explorer.units import WIDTH
 
 
 @dataclass(frozen=True)
@@ -16,12 +14,10 @@ class Rebuilt:
     """The output of a LayerNorm or a GELU, computed again from that operation's own packed input.
 
     Attributes:
-        source: how that input is packed.
-        statistics: fp32 numbers a token that are needed too (a norm's mean and inverse deviation).
+        source: how that input is packed (a norm's, as it is normalised).
     """
 
     source: Packing
-    statistics: int = 0
 
     packs: ClassVar[bool] = True
 
@@ -36,11 +32,6 @@ class Rebuilt:
     def unpack_scratch(self, shape: Shape, dtype: str) -> int:
         """The source becomes what is rebuilt, in place."""
         return self.source.unpack_scratch(shape, dtype)
-
-    def source_bytes(self, shape: Shape, dtype: str) -> int:
-        """What it is computed from."""
-        tokens = math.prod(shape[:-1])
-        return self.source.bytes(shape, dtype) + self.statistics * tokens * WIDTH["fp32"]
 
     def passing(self, shape: Shape, dtype: str) -> int:
         """None."""

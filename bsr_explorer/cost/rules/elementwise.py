@@ -21,7 +21,7 @@ from bsr_explorer.units import WIDTH
 # --- layer norm -----------------------------------------------------------------------------------------
 
 
-def _statistics(c: Context) -> tuple[Shape, str]:
+def statistics(c: Context) -> tuple[Shape, str]:
     """Shape and number format of the mean and of the inverse deviation: the weight's format, or what the
     operation says (fp32 on CUDA, whatever is normed)."""
     dtype = c.params["weight"].dtype if "weight" in c.params else c.reads[0].dtype
@@ -32,12 +32,12 @@ def _norm_keeps(c: Context) -> list[Kept]:
     """Input, mean and inverse deviation, even of a frozen norm, once it is recorded."""
     if not c.live:
         return []
-    shape, dtype = _statistics(c)
+    shape, dtype = statistics(c)
     return [kept(c.reads[0]), own(c, "mean", shape, dtype), own(c, "rstd", shape, dtype)]
 
 
 def _norm_run(c: Context, m: Forward) -> None:
-    (*rows, _), dtype = c.reads[0].shape, _statistics(c)[1]
+    (*rows, _), dtype = c.reads[0].shape, statistics(c)[1]
     size = WIDTH[dtype]
     for length in rows:
         size *= length

@@ -11,7 +11,7 @@ from math import prod
 
 from bsr_explorer.cost.rules.attention import ATTENTION, attention_matrix, logsumexp_shape, runs_on_views
 from bsr_explorer.cost.rules.base import Backward, Context, Forward, Kept, Rule, kept, own, write
-from bsr_explorer.cost.rules.elementwise import GELU, LAYER_NORM, SCALE
+from bsr_explorer.cost.rules.elementwise import GELU, LAYER_NORM, SCALE, statistics
 from bsr_explorer.cost.rules.linear import LINEAR
 from bsr_explorer.units import WIDTH
 
@@ -28,14 +28,55 @@ def _linear_unwind(c: Context, b: Backward) -> None:
     b.end_call()
 
 
+# --- layer norm -----------------------------------------------------------------------------------------
+
+
+def _normalized(c: Context) -> bool:
+    """Whether it keeps its input as it is normalised, instead of as it is."""
+    return c.own("normalized") in c.op.stored
+
+
+def _norm_keeps(c: Context) -> list[Kept]:
+    keeps = LAYER_NORM.keeps(c)
+    if not keeps or not _normalized(c):
+        return keeps
+    _, _, rstd = keeps
+    return [own(c, "normalized", c.reads[0].shape, c.reads[0].dtype), rstd]
+
+
+def _norm_run(c: Context, m: Forward) -> None:
+    if not _normalized(c):
+        LAYER_NORM.run(c, m)
+        return
+    rows, dtype = statistics(c)
+    write(c, m)
+    for name in ("mean", "rstd"):
+        m.take(c.own(name), prod(rows) * WIDTH[dtype])
+    wide = max(WIDTH[dtype], WIDTH[c.reads[0].dtype])
+    if wide > WIDTH[c.reads[0].dtype]:
+        m.take(c.own("wide"), c.reads[0].numel * wide)
+    m.take(c.own("normalized"), c.reads[0].bytes)
+    m.drop(c.own("wide"))
+    m.pack(c.own("normalized"))
+    m.drop(*(c.own(name) for name in ("normalized", "mean", "rstd")))
+
+
 def _norm_unwind(c: Context, b: Backward) -> None:
-    b.bring_back(c.reads[0].storage)
+    b.bring_back(c.own("normalized") if _normalized(c) else c.reads[0].storage)
+    if _normalized(c):
+        rows, dtype = statistics(c)
+        for name in ("zeros", "ones"):
+            b.take(c.own(name), prod(rows) * WIDTH[dtype])
     if c.needs[0]:
         b.give(0)
     for part in c.params:
         if c.trains(part):
             b.give_part(part)
+    b.drop(c.own("zeros"), c.own("ones"))
     b.end_call()
+
+
+# --- others ---------------------------------------------------------------------------------------------
 
 
 def _gelu_unwind(c: Context, b: Backward) -> None:
@@ -147,7 +188,7 @@ def _unwind_explicit(c: Context, b: Backward, of_q: str, of_k: str, of_v: str) -
 
 PACKED: dict[str, Rule] = {
     "linear": replace(LINEAR, unwind=_linear_unwind, keeps_results=True, unpacks=True),
-    "layer_norm": replace(LAYER_NORM, unwind=_norm_unwind, unpacks=True),
+    "layer_norm": replace(LAYER_NORM, keeps=_norm_keeps, run=_norm_run, unwind=_norm_unwind, unpacks=True),
     "gelu": replace(GELU, unwind=_gelu_unwind, keeps_results=True, unpacks=True),
     "scale": replace(SCALE, unwind=_scale_unwind, keeps_results=True, unpacks=True),
     "attention": replace(
