@@ -38,8 +38,18 @@ from bsr_explorer.tape import Op, Parameter, Storage, Tape
 if TYPE_CHECKING:
     from torch import nn
 
-PLACES = ("residual",
-    "normalized", "normed", "qkv", "softmax", "attended", "hidden", "activated", "gated", "branch")
+PLACES = (
+    "residual",
+    "normalized",
+    "normed",
+    "qkv",
+    "softmax",
+    "attended",
+    "hidden",
+    "activated",
+    "gated",
+    "branch",
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -115,7 +115,9 @@ class LayerNorm(Function):
         assert restore is not None
         wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[2]]
         shape, backward = gradient.shape[-1:], aten.native_layer_norm_backward
-        if mean is None:  # of what has mean 0 and deviation 1, and then of x, which is as many deviations wide
+        if (
+            mean is None
+        ):  # of what has mean 0 and deviation 1, and then of x, which is as many deviations wide
             x, zeros, ones = restore(), torch.zeros_like(rstd), torch.ones_like(rstd)
             found = backward(gradient, x, shape, zeros, ones, weight, bias, wanted)
             if wanted[0]:
@@ -359,6 +361,10 @@ def _unwound(
     of_scores = g @ v.transpose(-2, -1)
     of_scores = aten._softmax_backward_data(of_scores, probabilities, -1, probabilities.dtype)
     del probabilities
-    of_q = (of_scores @ k).mul_(scale)
-    of_k = of_scores.transpose(-2, -1) @ (q * scale)
+    laid_as_used = (
+        k.transpose(-2, -1).flatten(0, 1).transpose(-2, -1)
+    )  # as the product of the forward pass laid it
+    of_q = of_scores.flatten(0, 1).bmm(laid_as_used).mul_(scale).view(q.shape)
+    del laid_as_used
+    of_k = ((q * scale).transpose(-2, -1) @ of_scores).transpose(-2, -1)  # autograd's own order of sums
     return [of_q, of_k, of_v]
