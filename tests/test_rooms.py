@@ -19,7 +19,8 @@ ROOMS: dict[str, str] = {
     "ledger": "",
     "tape": "units",
     "models": "errors tape",
-    "methods": "errors tape models",
+    "storages": "units tape",
+    "methods": "errors tape models storages",
     "cost": "units ledger tape models",
     "config": "errors methods models cost",
     "prediction": "config cost ledger models tape",
@@ -34,10 +35,29 @@ ROOMS: dict[str, str] = {
 }
 """What each room may import of the others; ``cli`` may import anything, and nothing imports it."""
 
-LIGHT = ("errors", "units", "ledger", "tape", "config", "methods", "cost", "prediction", "store", "report")
+LIGHT = (
+    "errors",
+    "units",
+    "ledger",
+    "tape",
+    "storages",
+    "config",
+    "methods",
+    "cost",
+    "prediction",
+    "store",
+    "report",
+)
 """Rooms that must not load torch when they are imported (methods load it when they are applied)."""
 
-HEAVY_FILES = {"methods/surgery.py", "methods/tokens.py"}
+HEAVY_FILES = {
+    "methods/surgery.py",
+    "methods/tokens.py",
+    "storages/functions.py",
+    "storages/keeper.py",
+    "storages/layers.py",
+    "storages/packing.py",
+}
 """Files of light rooms that are themselves only imported when a method is applied."""
 
 

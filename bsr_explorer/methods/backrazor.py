@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bsr_explorer.errors import UserError, unknown
-from bsr_explorer.methods.base import quiet
+from bsr_explorer.methods.base import Method, quiet
 from bsr_explorer.methods.storing import Storing
 from bsr_explorer.storages import Narrow, Packing, Quantized, Rebuilt, Sparse
 
@@ -75,6 +75,11 @@ class BackRazor(Storing):
                 f"--method: backrazor(faithful={self.faithful!r}): faithful must be True or False"
             )
         object.__setattr__(self, "ratio", float(self.ratio))
+
+    def canonical(self, depth: int) -> Method:
+        """Without what has no say."""
+        values = "fp16" if self.quantize is not None else self.values
+        return replace(self, values=values, gelu=self.gelu if self.faithful else "dense16")
 
     @property
     def explicit_softmax(self) -> bool:

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.base import Method
+from bsr_explorer.methods.base import Method, is_final_norm, is_head
 from bsr_explorer.storages import Packing, Rebuilt
 from bsr_explorer.tape import Op, Parameter, Storage, Tape
 
@@ -77,14 +77,14 @@ class Storing(Method):
     def rewrite(self, tape: Tape) -> Tape:
         """Say of each operation in a block how it stores what it keeps."""
         needs = tape.needs_grad()
-        if not any(needs[op.writes] for op in tape if op.block is not None):
-            raise UserError(
-                f"--method: {self} has nothing to store: nothing in a block trains, so that the blocks keep nothing; "
-                "leave it out, or let a block train"
-            )
+        self._check_something_is_kept(any(needs[op.writes] for op in tape if op.block is not None))
         attention = next(op for op in tape if op.kind == "attention")
         heads = attention.attrs["heads"]
         fused = attention.attrs["path"] != "math" and not self.explicit_softmax
+        if fused and attention.attrs["path"] == "cudnn":
+            raise UserError(
+                f"--attention: {self} cannot run cudnn's kernel; choose fused, flash, efficient or math"
+            )
         made_by = {op.writes: op for op in tape}
         ops, buffers = [], dict(tape.buffers)
         for op in tape:
@@ -107,8 +107,17 @@ class Storing(Method):
         """Let the operations of every block run through functions that pack what they keep."""
         from bsr_explorer.methods import surgery
 
+        trained = [name for name, p in model.named_parameters() if p.requires_grad]
+        self._check_something_is_kept(not all(is_head(name) or is_final_norm(name) for name in trained))
         surgery.store_kept(model, self.stores, self.explicit_softmax)
         return model
+
+    def _check_something_is_kept(self, kept: bool) -> None:
+        if not kept:
+            raise UserError(
+                f"--method: {self} has nothing to store: nothing in a block trains, so that the blocks keep nothing; "
+                "leave it out, or let a block train"
+            )
 
 
 def _places(op: Op, made_by: Mapping[str, Op], fused: bool) -> Iterator[tuple[str, str]]:

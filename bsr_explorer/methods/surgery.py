@@ -154,6 +154,7 @@ def use_attention_path(model: nn.Module, path: str) -> None:
         if hasattr(module, "fused_attn"):
             layer = cast(Any, module)
             layer.fused_attn = path != "math"
+            layer.kernel = path
             if path in _KERNELS:
                 layer.forward = partial(_with_kernel, _KERNELS[path], layer.forward)
 

@@ -187,4 +187,6 @@ def _softmax_dtype(qkv: torch.Tensor) -> torch.dtype:
 def _kernel(layer: Any, qkv: torch.Tensor) -> str:
     if not qkv.is_cuda:
         return "cpu"
-    return getattr(layer, "kernel", None) or ("efficient" if qkv.dtype == torch.float32 else "flash")
+    if (chosen := getattr(layer, "kernel", "")) in functions.KERNELS:
+        return str(chosen)
+    return "efficient" if qkv.dtype == torch.float32 else "flash"
