@@ -3,8 +3,8 @@
     python benchmarks/accounting.py
 
 ViT-B at 224 px, batch 32, SGD with momentum (the recipe of BSR and of Back Razor for it), 10 classes. The truth is what
-torch holds: activations saved for backward and the peak of a whole step, predicted to the byte (``--measure 2`` compares
-with a real step of two images). Beside it stands what the papers' own rules say of the same step:
+torch holds: activations saved for backward and the peak of a whole step, predicted to the byte (``--measure 2``
+compares with a real step of two images). Beside it stands what the papers' own rules say of the same step:
 
 * BSR: activations by the authors' profiler plus parameters, frozen ones at 8 bits (``cost.published``).
 * Back Razor: the authors' own count, which takes three times the input of queries, keys and values, and so has another
@@ -124,7 +124,7 @@ def table(config: Config, rows: list[dict[str, Any]]) -> str:
         ]
         lines += [
             "",
-            f"Measured with fewer images: off by at most {worst[0]} saved bytes, {worst[1]} bytes of the peak.",
+            f"Measured with fewer images: off by {worst[0]} saved bytes, {worst[1]} bytes of the peak.",
         ]
     return "\n".join(lines) + "\n"
 

@@ -38,10 +38,10 @@ class BackRazor(Storing):
         quantize: bits of a kept value (8 or 4) instead, within the range of its image; or None.
         gelu: how GELU's input is kept: ``dense16`` (as published), ``dense`` (as it is), or ``sparse``.
         faithful: as published, with an explicit softmax. Otherwise our best: attention as the configuration says
-            (fused keeps no softmax); queries, keys, values, normalised residuals and GELU's input in 4 bits, each channel
-            within its own range, and what linear layers read computed again from these; attention's output is pruned.
-            It takes less than half the memory, and gradients are nearer to the exact ones, because pruned queries,
-            keys and residuals are what spoils them. (``gelu`` has no say then.)
+            (fused keeps no softmax); queries, keys, values, normalised residuals and GELU's input in 4 bits, each
+            channel within its own range; what linear layers read computed again from these; attention's output
+            pruned. It takes less than half the memory, and gradients are nearer to the exact ones, for pruned
+            queries, keys and residuals are what spoils them. (``gelu`` has no say then.)
     """
 
     ratio: float = 0.9

@@ -74,4 +74,4 @@ def test_bytes_of_a_block_in_closed_form() -> None:
         + 4 * n * 2
         + 2 * 2 * tokens * 4
     )
-    assert predicted.by_block().loc[5, "saved"] == batch * image
+    assert predicted.by_block()["5"]["saved"] == batch * image
