@@ -112,7 +112,8 @@ def table(config: Config, rows: list[dict[str, Any]]) -> str:
         ]
         lines.append(
             f"| `{found['method']}` | {found['attention']} "
-            f"| {found['saved_bytes'] / MIB / config.batch_size:.2f} ({full['saved_bytes'] / found['saved_bytes']:.2f}x) "
+            f"| {found['saved_bytes'] / MIB / config.batch_size:.2f} "
+            f"({full['saved_bytes'] / found['saved_bytes']:.2f}x) "
             f"| {found['peak_bytes'] / MIB:.0f} ({full['peak_bytes'] / found['peak_bytes']:.2f}x) "
             f"| {found['train_flops'] / 1e9:.0f} ({full['train_flops'] / found['train_flops']:.2f}x) | "
             + " | ".join(own)

@@ -97,11 +97,11 @@ class Storage(Protocol):
         """Bytes that a tensor of this shape and dtype takes."""
         ...
 
-    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """Bytes that storing it takes at most, beside what it makes, and gives back."""
         ...
 
-    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """Bytes that bringing it back takes at most, beside the tensor that it makes, and gives back."""
         ...
 
@@ -115,11 +115,11 @@ class AtOnce:
 
     packs: ClassVar[bool] = False
 
-    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """None."""
         return 0
 
-    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """None."""
         return 0
 
@@ -188,6 +188,7 @@ class Tape:
     Attributes:
         prefix_tokens: tokens before the patches (class token, registers).
         class_token: whether the first of them is a class token.
+        device: where the step runs, for what an operation takes on the way may depend on it.
         buffers: what the model remembers from step to step beside its parameters, by name.
     """
 
@@ -197,6 +198,7 @@ class Tape:
     prefix_tokens: int = 0
     class_token: bool = False
     buffers: Mapping[str, Parameter] = field(default_factory=dict)
+    device: str = "cpu"
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:

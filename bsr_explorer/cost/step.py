@@ -76,8 +76,8 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
             how,
             how.bytes(owner.shape, owner.dtype),
             DENSE.bytes(owner.needed or owner.shape, owner.dtype),
-            how.pack_scratch(owner.shape, owner.dtype),
-            how.unpack_scratch(owner.shape, owner.dtype),
+            how.pack_scratch(owner.shape, owner.dtype, tape.device),
+            how.unpack_scratch(owner.shape, owner.dtype, tape.device),
             how.passing(owner.shape, owner.dtype),
         )
     return list(found.values())

@@ -33,13 +33,13 @@ class Elsewhere:
         """Whether it is packed before it goes."""
         return self.how.packs
 
-    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """That of packing it."""
-        return self.how.pack_scratch(shape, dtype)
+        return self.how.pack_scratch(shape, dtype, device)
 
-    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """That of unpacking it."""
-        return self.how.unpack_scratch(shape, dtype)
+        return self.how.unpack_scratch(shape, dtype, device)
 
     def passing(self, shape: Shape, dtype: str) -> int:
         """What goes is here until then, and comes back to be unpacked (or what it is computed again from)."""

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     Packed = tuple[torch.Tensor, ...]
 
-AT_ONCE = 2**18
-"""Elements that are packed or unpacked at once, so that what is needed on the way stays in a processor's cache
-and off the peak: so many, in whole images, and one image at least."""
+AT_ONCE = {"cpu": 2**18, "cuda": 2**23}
+"""Elements that are packed or unpacked at once, so that what is needed on the way stays in a processor's cache, or
+keeps a GPU busy, and off the peak: so many, in whole images, and one image at least."""
 
 
 class Packing(ABC):
@@ -32,11 +32,11 @@ class Packing(ABC):
         """Bytes of what is kept of a tensor of this shape and number format."""
 
     @abstractmethod
-    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """Bytes that packing takes at most, beside what it makes, and gives back."""
 
     @abstractmethod
-    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """Bytes that unpacking takes at most, beside the tensor that it makes, and gives back."""
 
     def passing(self, shape: Shape, dtype: str) -> int:
@@ -70,6 +70,6 @@ def per_image(shape: Shape) -> int:
     return math.prod(shape[1:])
 
 
-def images_at_once(shape: Shape) -> int:
+def images_at_once(shape: Shape, device: str) -> int:
     """Images that are packed together."""
-    return min(shape[0], max(1, AT_ONCE // per_image(shape)))
+    return min(shape[0], max(1, AT_ONCE.get(device, AT_ONCE["cpu"]) // per_image(shape)))

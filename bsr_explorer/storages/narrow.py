@@ -29,11 +29,11 @@ class Narrow(Packing):
         """See ``Packing``."""
         return math.prod(shape) * WIDTH[self.dtype]
 
-    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """None."""
         return 0
 
-    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """None."""
         return 0
 

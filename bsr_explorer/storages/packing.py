@@ -32,16 +32,21 @@ _GATHER = 0x0102040810204080
 def pack_positions(chosen: torch.Tensor, elements: int, out: torch.Tensor) -> None:
     """A bit for each of so many elements, 1 at the chosen positions, the lowest bit first, into ceil(elements / 8)
     bytes."""
-    mask = torch.zeros(out.numel(), 8, dtype=torch.uint8, device=chosen.device)
-    mask.view(-1)[chosen] = 1
-    eights = mask.view(torch.int64).view(-1)
+    mask = torch.zeros(1, out.numel() * 8, dtype=torch.bool)
+    mask.view(torch.uint8).view(-1)[chosen] = 1
+    pack_masks(mask, out.view(1, -1))
+
+
+def pack_masks(masks: torch.Tensor, out: torch.Tensor) -> None:
+    """The bits of rows of masks, whose length is a multiple of 8; the masks are used up."""
+    eights = masks.view(torch.uint8).view(torch.int64)
     out.copy_(eights.mul_(_GATHER).bitwise_right_shift_(56))
 
 
 def unpack_mask(bits: torch.Tensor, elements: int) -> torch.Tensor:
-    """The mask of the positions that ``pack_positions`` packed."""
-    eights = _eights(bits.device).index_select(0, bits.to(torch.int32))
-    return eights.view(torch.bool)[:elements]
+    """Rows of masks, of rows of bytes."""
+    eights = _eights(bits.device).index_select(0, bits.reshape(-1).to(torch.int32))
+    return eights.view(torch.bool).view(len(bits), -1)[:, :elements]
 
 
 @lru_cache(maxsize=8)
@@ -69,34 +74,24 @@ def largest(x: torch.Tensor, count: int) -> torch.Tensor:
     which are ordered alike, so that what is not a number is the largest.
     """
     if count >= x.numel():
-        return torch.arange(x.numel(), device=x.device)
-    magnitudes = _magnitudes(x)
-    if x.is_cuda:
-        threshold = _threshold_by_bits(magnitudes, count)
-        candidates = (magnitudes >= threshold).nonzero().view(-1)
-        values = magnitudes[candidates]
-        excess, ties = len(candidates) - count, (values == threshold).nonzero().view(-1)
-        return candidates[
-            torch.ones_like(values, dtype=torch.bool).index_fill_(0, ties[len(ties) - excess :], False)
-        ]
-    return torch.from_numpy(_largest_on_cpu(magnitudes.numpy(), count))
+        return torch.arange(x.numel())
+    return torch.from_numpy(_largest(_magnitudes(x).numpy(), count))
+
+
+def _bits(x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """A tensor's bits as whole numbers, and the mask of those of the magnitude."""
+    return (x.view(torch.int32), 0x7FFFFFFF) if x.dtype == torch.float32 else (x.view(torch.int16), 0x7FFF)
 
 
 def _magnitudes(x: torch.Tensor) -> torch.Tensor:
-    """Bits of the magnitudes, as whole numbers."""
-    bits, mask = (
-        (x.view(torch.int32), 0x7FFFFFFF) if x.dtype == torch.float32 else (x.view(torch.int16), 0x7FFF)
-    )
-    if x.is_cuda:
-        return bits & mask
+    """Bits of the magnitudes, as whole numbers (on so few, NumPy is faster than waking torch's threads)."""
+    bits, mask = _bits(x)
     out = torch.empty_like(bits)
-    np.bitwise_and(
-        bits.numpy(), mask, out=out.numpy()
-    )  # on so few numbers, faster than waking torch's threads
+    np.bitwise_and(bits.numpy(), mask, out=out.numpy())
     return out
 
 
-def _largest_on_cpu(magnitudes: Whole, count: int) -> Whole:
+def _largest(magnitudes: Whole, count: int) -> Whole:
     candidates = _reaching(magnitudes, _probable(magnitudes, count))
     if len(candidates) < count:
         candidates = np.arange(len(magnitudes))
@@ -128,13 +123,21 @@ def _reaching(magnitudes: Whole, edge: Any) -> Whole:
     return np.flatnonzero(np.greater_equal(magnitudes, edge, out=mask.numpy()))
 
 
-def _threshold_by_bits(magnitudes: torch.Tensor, count: int) -> torch.Tensor:
-    """The largest magnitude that ``count`` elements reach, one bit after another, without waiting for the device."""
-    threshold = torch.zeros((), dtype=magnitudes.dtype, device=magnitudes.device)
+def largest_of_rows(x: torch.Tensor, count: int) -> torch.Tensor:
+    """The same for every row of a matrix at once, as masks, by operations that do not wait for a device.
+
+    A row's threshold is the largest magnitude that ``count`` elements reach: found one bit after another.
+    """
+    bits, mask = _bits(x)
+    magnitudes = bits & mask
+    threshold = magnitudes.new_zeros(len(x), 1)
     for bit in reversed(range(torch.iinfo(magnitudes.dtype).bits - 1)):
         higher = threshold | (1 << bit)
-        threshold = torch.where((magnitudes >= higher).sum() >= count, higher, threshold)
-    return threshold
+        threshold = torch.where((magnitudes >= higher).sum(1, keepdim=True) >= count, higher, threshold)
+    chosen, ties = magnitudes >= threshold, magnitudes == threshold
+    excess = chosen.sum(1, keepdim=True) - count
+    from_here = ties.flip(1).cumsum(1, dtype=torch.int32).flip(1)  # of equal ones, the last are too many
+    return chosen.logical_and_((ties & (from_here <= excess)).logical_not_())
 
 
 # --- few bits -------------------------------------------------------------------------------------------
@@ -214,18 +217,19 @@ def unpack_numbers(packed: torch.Tensor, bits: int, out: torch.Tensor) -> None:
         piece.copy_((packed[:, : piece.shape[1]] >> (bits * place)).bitwise_and_(2**bits - 1))
 
 
-def quantize_alone(x: torch.Tensor, bits: int, out: torch.Tensor, ranges: torch.Tensor) -> None:
-    """Flat values in few bits within their own range, (2,)."""
+def quantize_rows(x: torch.Tensor, bits: int, out: torch.Tensor, ranges: torch.Tensor) -> None:
+    """Rows of values in few bits, each row within its own range, (rows, 2)."""
     levels = 2**bits - 1
-    low, high = torch.aminmax(x)
-    ranges[0], ranges[1] = low, high - low
-    scaled = x.float().sub_(ranges[0]).mul_(inverse(ranges[1:], levels))
+    ranges[:, 0] = x.amin(1)
+    ranges[:, 1] = x.amax(1)
+    ranges[:, 1] -= ranges[:, 0]
+    scaled = x.float().sub_(ranges[:, :1]).mul_(inverse(ranges[:, 1:], levels))
     round_by_chance(scaled, levels)
-    pack_numbers(scaled.view(1, -1), bits, out.view(1, -1))
+    pack_numbers(scaled, bits, out)
 
 
-def dequantize_alone(packed: torch.Tensor, bits: int, ranges: torch.Tensor, count: int) -> torch.Tensor:
-    """The values that ``quantize_alone`` packed."""
-    x = torch.empty(count, dtype=torch.float32, device=packed.device)
-    unpack_numbers(packed.view(1, -1), bits, x.view(1, -1))
-    return x.mul_(ranges[1] / (2**bits - 1)).add_(ranges[0])
+def dequantize_rows(packed: torch.Tensor, bits: int, ranges: torch.Tensor, count: int) -> torch.Tensor:
+    """The values, ``count`` a row, that ``quantize_rows`` packed."""
+    x = torch.empty(len(packed), count, dtype=torch.float32, device=packed.device)
+    unpack_numbers(packed, bits, x)
+    return x.mul_(ranges[:, 1:] / (2**bits - 1)).add_(ranges[:, :1])

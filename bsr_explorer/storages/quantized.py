@@ -45,15 +45,17 @@ class Quantized(Packing):
     def _row(self, shape: Shape) -> int:
         return -(-per_image(shape) * self.bits // 8)
 
-    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """See ``Packing``: the scaled numbers, and the same as whole numbers (and a part of them, shifted)."""
-        elements = images_at_once(shape) * per_image(shape)
-        narrow = images_at_once(shape) * self._row(shape) * (WIDTH["int32"] + 1) if self.bits < 8 else 0
+        elements = images_at_once(shape, device) * per_image(shape)
+        narrow = (
+            images_at_once(shape, device) * self._row(shape) * (WIDTH["int32"] + 1) if self.bits < 8 else 0
+        )
         return elements * 2 * WIDTH["fp32"] + narrow + self.count * WIDTH["fp32"]
 
-    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """See ``Packing``."""
-        images = images_at_once(shape)
+        images = images_at_once(shape, device)
         wide = 0 if dtype == "fp32" else images * per_image(shape) * WIDTH["fp32"]
         pieces = images * self._row(shape) if self.bits < 8 else 0
         return wide + pieces + self.count * WIDTH["fp32"]
@@ -68,7 +70,7 @@ class Quantized(Packing):
             packing.remember(running, ranges, self.ema)
         levels = 2**self.bits - 1
         scale = packing.inverse(ranges[1], levels)
-        at_once = images_at_once(tuple(x.shape))
+        at_once = images_at_once(tuple(x.shape), x.device.type)
         for some, rows in zip(x.split(at_once), numbers.split(at_once), strict=True):
             scaled = self._by_group(some) - self._along(ranges[0], some)
             packing.round_by_chance(scaled.mul_(self._along(scale, some)), levels)
@@ -85,7 +87,7 @@ class Quantized(Packing):
         numbers, ranges = packed
         x = torch.empty(shape, dtype=dtype, device=numbers.device)
         step = ranges[1] / (2**self.bits - 1)
-        at_once = images_at_once(shape)
+        at_once = images_at_once(shape, numbers.device.type)
         for some, rows in zip(x.split(at_once), numbers.split(at_once), strict=True):
             wide = some if dtype == torch.float32 else torch.empty_like(some, dtype=torch.float32)
             packing.unpack_numbers(rows, self.bits, wide.view(len(some), -1))

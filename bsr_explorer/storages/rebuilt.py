@@ -25,13 +25,13 @@ class Rebuilt:
         """None of its own."""
         return 0
 
-    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """None."""
         return 0
 
-    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """The source becomes what is rebuilt, in place."""
-        return self.source.unpack_scratch(shape, dtype)
+        return self.source.unpack_scratch(shape, dtype, device)
 
     def passing(self, shape: Shape, dtype: str) -> int:
         """None."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bsr_explorer.storages.base import Packing, per_image
+from bsr_explorer.storages.base import Packing, images_at_once, per_image
 from bsr_explorer.tape import Shape
 from bsr_explorer.units import WIDTH
 
@@ -62,11 +62,13 @@ class Sparse(Packing):
         pieces, elements = self._each(shape)
         return pieces * sum(self._piece_bytes(elements))
 
-    def pack_scratch(self, shape: Shape, dtype: str) -> int:
+    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """See ``Packing``: magnitudes and their mask; then the positions' bytes; then the values. (Positions are
         NumPy's, unless all are kept.)"""
         _, elements = self._each(shape)
         kept, width = self.kept(elements), WIDTH[dtype]
+        if device == "cuda":  # magnitudes, two masks, and the ties counted from the end
+            return images_at_once(shape, device) * per_image(shape) * (self._copied(width) + width + 11)
         positions = WIDTH["int64"] * elements if kept == elements else 0
         comparing = elements * (width + 1) if kept < elements else 0
         values = kept * width
@@ -74,11 +76,17 @@ class Sparse(Packing):
             copy = 0 if dtype == "fp32" else kept * WIDTH["fp32"]
             narrow = -(-kept * self.quantize // 8) * (WIDTH["int32"] + 1) if self.quantize < 8 else 0
             values += copy + kept * WIDTH["int32"] + narrow + WIDTH["fp32"]
-        return self._copy(elements, width) + max(comparing, positions + max(8 * (-(-elements // 8)), values))
+        return elements * self._copied(width) + max(
+            comparing, positions + max(8 * (-(-elements // 8)), values)
+        )
 
-    def unpack_scratch(self, shape: Shape, dtype: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """See ``Packing``: the mask, and then the values."""
         _, elements = self._each(shape)
+        if device == "cuda":  # the mask, made of whole numbers, and the values
+            some = images_at_once(shape, device) * self.parts
+            wide = some * self.kept(elements) * WIDTH[dtype]
+            return some * elements * (2 + self._copied(WIDTH[dtype])) + wide
         bitmap, kept, width = -(-elements // 8), self.kept(elements), WIDTH[dtype]
         values = kept * width
         if self.quantize is not None:
@@ -87,17 +95,23 @@ class Sparse(Packing):
             values = max(values, kept * WIDTH["fp32"] + piece)
         elif self.values == dtype:
             values = 0
-        return self._copy(elements, width) + 8 * bitmap + max(4 * bitmap, values)
+        return elements * self._copied(width) + 8 * bitmap + max(4 * bitmap, values)
 
-    def _copy(self, elements: int, width: int) -> int:
-        """Bytes of a piece laid side by side, if it is not so already."""
-        return elements * width if self.parts > 1 else 0
+    def _copied(self, width: int) -> int:
+        """Bytes an element of a piece that is laid side by side, if it is not so already."""
+        return width if self.parts > 1 else 0
 
     def pack(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
-        """See ``Packing``."""
+        """See ``Packing``: on a CPU a piece after another, each as fast as can be; on a device many at once."""
         stored = self.form(x)
-        for piece, packed in zip(self._pieces(x), zip(*stored, strict=True), strict=True):
-            self._pack_piece(piece.reshape(-1), *packed)
+        if x.is_cuda:
+            some = images_at_once(tuple(x.shape), "cuda")
+            split = (part.split(some * self.parts) for part in stored)
+            for images, *rows in zip(x.split(some), *split, strict=True):
+                self._pack_rows(self._rows(images), *rows)
+            return stored
+        for piece, *rows in zip(self._pieces(x), *stored, strict=True):
+            self._pack_piece(piece.reshape(-1), *rows)
         return stored
 
     def _pack_piece(self, x: torch.Tensor, values: torch.Tensor, *rest: torch.Tensor) -> None:
@@ -106,33 +120,66 @@ class Sparse(Packing):
 
         chosen = packing.largest(x, self.kept(x.numel()))
         packing.pack_positions(chosen, x.numel(), rest[-1])
+        self._pack_values(x.index_select(0, chosen).view(1, -1), values.view(1, -1), rest[0].view(1, -1))
+
+    def _pack_rows(self, x: torch.Tensor, values: torch.Tensor, *rest: torch.Tensor) -> None:
+        """Pieces, a row each, into as many rows of each stored tensor."""
+        import torch.nn.functional as F
+
+        from bsr_explorer.storages import packing
+
+        count = self.kept(x.shape[1])
+        chosen = packing.largest_of_rows(x, count)
+        self._pack_values(x[chosen].view(-1, count), values, rest[0])
+        packing.pack_masks(F.pad(chosen, (0, -x.shape[1] % 8)), rest[-1])
+
+    def _pack_values(self, x: torch.Tensor, values: torch.Tensor, ranges: torch.Tensor) -> None:
+        """Kept values, (pieces, kept), into their rows; and their ranges, if they are quantised."""
+        from bsr_explorer.storages import packing
+
         if self.quantize is None:
-            packing.copy_in_range(x.index_select(0, chosen), values)
+            packing.copy_in_range(x, values)
         else:
-            packing.quantize_alone(x.index_select(0, chosen), self.quantize, values, rest[0])
+            packing.quantize_rows(x, self.quantize, values, ranges)
 
     def unpack(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         """See ``Packing``."""
         import torch
 
         x = torch.zeros(shape, dtype=dtype, device=packed[0].device)
-        for piece, rows in zip(self._pieces(x), zip(*packed, strict=True), strict=True):
-            if piece.is_contiguous():
-                self._unpack_piece(piece.view(-1), *rows)
-            else:
-                flat = x.new_zeros(piece.numel())
-                self._unpack_piece(flat, *rows)
-                piece.copy_(flat.view(piece.shape))
-                del flat
+        some = images_at_once(shape, "cuda") if x.is_cuda else 1
+        parts = self.parts if x.is_cuda else 1  # on a CPU the parts, too, one after another
+        images = list(x.split(some)) if x.is_cuda else self._pieces(x)
+        for piece, *rows in zip(images, *(part.split(some * parts) for part in packed), strict=True):
+            if self.parts == 1:
+                self._unpack_rows(piece.view(len(rows[0]), -1), *rows)
+                continue
+            flat = x.new_zeros(len(rows[0]), self._each(shape)[1])
+            self._unpack_rows(flat, *rows)
+            self._lay(piece, flat)
+            del flat
         return x
 
-    def _unpack_piece(self, x: torch.Tensor, values: torch.Tensor, *rest: torch.Tensor) -> None:
-        """A row of each stored tensor, into a flat piece of zeros."""
+    def _lay(self, x: torch.Tensor, rows: torch.Tensor) -> None:
+        """Rows of pieces into one piece, or into images of several parts."""
+        if len(rows) == 1:
+            x.copy_(rows.view(x.shape))
+            return
+        parts = rows.view(len(x), self.parts, *x.shape[1:-1], -1)
+        x.copy_(parts.movedim(1, -2).reshape(x.shape))
+
+    def _rows(self, x: torch.Tensor) -> torch.Tensor:
+        """Images as rows of pieces."""
+        rows: torch.Tensor = x.unflatten(-1, (self.parts, -1)).movedim(-2, 1).reshape(len(x) * self.parts, -1)
+        return rows
+
+    def _unpack_rows(self, x: torch.Tensor, values: torch.Tensor, *rest: torch.Tensor) -> None:
+        """Rows of each stored tensor, into rows of zeros."""
         from bsr_explorer.storages import packing
 
-        mask = packing.unpack_mask(rest[-1], x.numel())
+        mask = packing.unpack_mask(rest[-1], x.shape[1])
         if self.quantize is not None:
-            values = packing.dequantize_alone(values, self.quantize, rest[0], self.kept(x.numel()))
+            values = packing.dequantize_rows(values, self.quantize, rest[0], self.kept(x.shape[1]))
         x.masked_scatter_(mask, values.to(x.dtype))
 
     def _pieces(self, x: torch.Tensor) -> list[torch.Tensor]:

@@ -55,10 +55,12 @@ def test_what_it_takes_on_the_way_is_known(packing: Packing, dtype: str, shape: 
     x, size = tensor(shape, dtype), packing.bytes(shape, dtype)
     kept: list[object] = []
     took = highest_on_cpu(lambda: kept.append(packing.pack(x)))
-    assert took.tensors - size == pytest.approx(packing.pack_scratch(shape, dtype), abs=200, rel=1e-3)
+    assert took.tensors - size == pytest.approx(packing.pack_scratch(shape, dtype, "cpu"), abs=200, rel=1e-3)
     packed = packing.pack(x)
     took = highest_on_cpu(lambda: kept.append(packing.unpack(packed, shape, x.dtype)))
-    assert took.tensors - x.nbytes == pytest.approx(packing.unpack_scratch(shape, dtype), abs=200, rel=1e-3)
+    assert took.tensors - x.nbytes == pytest.approx(
+        packing.unpack_scratch(shape, dtype, "cpu"), abs=200, rel=1e-3
+    )
 
 
 @every_packing

@@ -40,8 +40,11 @@ def linear(t: dict[str, Tensor], packing: Packing) -> Tensor:
 
 
 def norm(t: dict[str, Tensor], packing: Packing) -> Tensor:
-    kept = Keeper(packing).keep(t["x"])
-    return functions.LayerNorm.apply(t["x"], t["gamma"], t["beta"], 1e-6, kept, False)
+    return functions.LayerNorm.apply(t["x"], t["gamma"], t["beta"], 1e-6, Keeper(packing), False, False)
+
+
+def norm_normalized(t: dict[str, Tensor], packing: Packing) -> Tensor:
+    return functions.LayerNorm.apply(t["x"], t["gamma"], t["beta"], 1e-6, Keeper(packing), True, False)
 
 
 def gelu(t: dict[str, Tensor], packing: Packing) -> Tensor:
@@ -219,12 +222,11 @@ def test_what_needs_no_gradient_gets_none(name: str, trains: int) -> None:
 
 def test_outputs_are_computed_again_from_inputs() -> None:
     t = operands("x", "gamma", "beta")
-    kept = Keeper(LOSSLESS).keep(t["x"])
-    normed = functions.LayerNorm.apply(t["x"], t["gamma"], t["beta"], 1e-6, kept, True)
+    normed = functions.LayerNorm.apply(t["x"], t["gamma"], t["beta"], 1e-6, Keeper(LOSSLESS), True, True)
     again = take_attached(normed)
     assert again is not None
     torch.testing.assert_close(again.restore(again.tensors), normed.detach())
-    activated = functions.Gelu.apply(t["x"], "none", kept, True)
+    activated = functions.Gelu.apply(t["x"], "none", Keeper(LOSSLESS).keep(t["x"]), True)
     again = take_attached(activated)
     assert again is not None
     assert torch.equal(again.restore(again.tensors), activated)
@@ -240,3 +242,22 @@ def test_fused_kernels_of_a_gpu(kernel: str, dtype: torch.dtype) -> None:
     plain: Any = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 5, -1)
     g = torch.randn_like(plain)
     torch.testing.assert_close(torch.autograd.grad(ours, qkv, g), torch.autograd.grad(plain, qkv, g))
+
+
+def test_a_norm_that_keeps_its_normalised_input_has_the_same_gradients() -> None:
+    t = operands("x", "gamma", "beta")
+    ours, theirs = gradients(norm_normalized(t, LOSSLESS), t), gradients(OPERATIONS["norm"][1](t), t)
+    for leaf, gradient in theirs.items():
+        torch.testing.assert_close(ours[leaf], gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_small_tokens_are_kept_as_well_as_large_ones() -> None:
+    """Of a residual stream whose tokens differ in size, a channel's range is that of the largest token."""
+    t = operands("x", "gamma", "beta")
+    t["x"] = (t["x"].detach() * torch.tensor([1e-3, 1.0, 1.0, 1.0, 100.0]).view(5, 1)).requires_grad_()
+    exact, packing = gradients(OPERATIONS["norm"][1](t), t)["gamma"], Quantized(8, 6, ema=0.0)
+    errors = [
+        float((gradients(run(t, packing), t)["gamma"] - exact).norm() / exact.norm())
+        for run in (norm, norm_normalized)
+    ]
+    assert errors[1] < 0.02 < errors[0]

@@ -54,3 +54,22 @@ def test_quantised_values_are_within_a_step_and_right_in_the_mean(bits: int) -> 
     step = 2 * float(x.abs().max()) / (2**bits - 1)
     assert all(float((one - exact).abs().max()) <= step for one in drawn)
     assert float((torch.stack(drawn).mean(0) - exact).abs().max()) < step / 5
+
+
+@pytest.mark.parametrize(
+    "packing", [Sparse(0.7), Sparse(0.5, parts=3), Sparse(0.9, "fp32", parts=3), Sparse(0.0)], ids=str
+)
+@pytest.mark.parametrize("shape", [(3, 5, 9), (2, 11, 12)])
+def test_many_rows_at_once_are_the_same(packing: Sparse, shape: tuple[int, ...]) -> None:
+    """What a device does, done on a CPU."""
+    x = torch.randn(shape)
+    x[0] = x[0].round()
+    at_once = packing.form(x)
+    packing._pack_rows(packing._rows(x), *at_once)
+    for one, other in zip(at_once, packing.pack(x), strict=True):
+        assert torch.equal(one, other)
+    flat = torch.zeros(len(at_once[0]), x[0].numel() // packing.parts)
+    packing._unpack_rows(flat, *at_once)
+    again = torch.empty(shape)
+    packing._lay(again, flat)
+    assert torch.equal(again, packing.unpack(at_once, shape, torch.float32))
