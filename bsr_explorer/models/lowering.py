@@ -39,8 +39,7 @@ def lower(tape: Tape, precision: str, device: str) -> Tape:
         tape = _autocast(tape, dtype, device)
     elif dtype != "fp32":
         tape = _all_in(tape, dtype)
-    tape = replace(tape, device=device)
-    return _on_cuda(tape) if device == "cuda" else tape
+    return replace(_on_cuda(tape), device=device) if device == "cuda" else tape
 
 
 def _all_in(tape: Tape, dtype: str) -> Tape:

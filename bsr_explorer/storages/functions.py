@@ -354,17 +354,18 @@ class ExplicitAttention(Function):
 def _unwound(
     gradient: torch.Tensor, qkv: torch.Tensor, probabilities: torch.Tensor, heads: int, scale: float
 ) -> list[torch.Tensor]:
-    """Gradients of queries, keys and values, each (B, H, N, d)."""
-    g = gradient.unflatten(2, (heads, -1)).transpose(1, 2)
+    """Gradients of queries, keys and values, each (B, H, N, d): products of batches of heads, laid out as those of the
+    forward pass are, for the last bit of a sum depends on it."""
     q, k, v = _by_head(qkv, heads)
-    of_v = probabilities.transpose(-2, -1) @ g
-    of_scores = g @ v.transpose(-2, -1)
-    of_scores = aten._softmax_backward_data(of_scores, probabilities, -1, probabilities.dtype)
+    shape, softmax = q.shape, probabilities.flatten(0, 1)
     del probabilities
-    laid_as_used = (
-        k.transpose(-2, -1).flatten(0, 1).transpose(-2, -1)
-    )  # as the product of the forward pass laid it
-    of_q = of_scores.flatten(0, 1).bmm(laid_as_used).mul_(scale).view(q.shape)
-    del laid_as_used
-    of_k = ((q * scale).transpose(-2, -1) @ of_scores).transpose(-2, -1)  # autograd's own order of sums
-    return [of_q, of_k, of_v]
+    g = gradient.unflatten(2, (heads, -1)).transpose(1, 2).flatten(0, 1)
+    of_v = softmax.transpose(1, 2).bmm(g)
+    of_scores = g.bmm(v.flatten(0, 1).transpose(1, 2))
+    del g
+    of_scores = aten._softmax_backward_data(of_scores, softmax, -1, softmax.dtype)
+    del softmax
+    of_q = of_scores.bmm(k.transpose(2, 3).flatten(0, 1).transpose(1, 2)).mul_(scale)
+    scaled = (q * scale).flatten(0, 1)
+    of_k = scaled.transpose(1, 2).bmm(of_scores).transpose(1, 2)
+    return [part.unflatten(0, shape[:2]) for part in (of_q, of_k, of_v)]

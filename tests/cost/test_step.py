@@ -16,7 +16,7 @@ from bsr_explorer.ledger import ledger
 from bsr_explorer.models.geometry import Geometry
 from bsr_explorer.models.vit import block_tape
 from bsr_explorer.prediction import predict
-from bsr_explorer.tape import Op, Parameter, Storage, Tape, Tensor
+from bsr_explorer.tape import AtOnce, Op, Parameter, Storage, Tape, Tensor
 from bsr_explorer.units import WIDTH
 
 MIB = 2**20
@@ -156,7 +156,7 @@ def test_an_optimizer_keeps_state_of_what_trains(optimizer: str, state: int) -> 
 
 
 @dataclass(frozen=True)
-class Half:
+class Half(AtOnce):
     """Every element in two bytes: a storage that is not the package's own."""
 
     def bytes(self, shape: tuple[int, ...], dtype: str) -> int:

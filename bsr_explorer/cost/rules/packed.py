@@ -168,22 +168,28 @@ def _unwind(c: Context, b: Backward) -> None:
 def _unwind_explicit(c: Context, b: Backward, of_q: str, of_k: str, of_v: str) -> None:
     size, scores, views = c.writes.bytes, attention_matrix(c) * WIDTH[c.writes.dtype], runs_on_views(c)
 
-    def product(name: str, result: int, *copies: str) -> None:
-        for copy in () if views else copies:
-            b.take(c.own(copy), size)
-        b.take(name, result)
-        b.drop(*(c.own(copy) for copy in copies))
+    def side_by_side(name: str) -> None:
+        if not views:
+            b.take(c.own(name), size)
 
     b.bring_back(c.reads[0].storage, c.own("softmax"))
-    product(of_v, size, "gradient by head")
-    product(c.own("gradient of softmax"), scores, "gradient by head", "value")
+    side_by_side("gradient by head")
+    b.take(of_v, size)
+    side_by_side("value")
+    b.take(c.own("gradient of softmax"), scores)
+    b.drop(c.own("value"), c.own("gradient by head"))
     b.take(c.own("gradient of scores"), scores)
     b.drop(c.own("gradient of softmax"))
     b.let_go_of(c.own("softmax"))
-    product(of_q, size, "key")
+    side_by_side("key")
+    b.take(of_q, size)
+    b.drop(c.own("key"))
     b.take(c.own("scaled"), size)
-    product(of_k, size, "query")
-    b.drop(c.own("scaled"), c.own("gradient of scores"))
+    if not views:
+        side_by_side("query")
+        b.drop(c.own("scaled"))
+    b.take(of_k, size)
+    b.drop(c.own("scaled"), c.own("query"), c.own("gradient of scores"))
 
 
 PACKED: dict[str, Rule] = {
