@@ -24,7 +24,8 @@ from bsr_explorer.run import measure, pick_device
 from bsr_explorer.timing import Stepper, in_turn
 
 METHODS = (
-    "bsr, bsr(blocks=(3, 7, 11), keep={}, fuse=True), last(k=3), linear, checkpoint, bsr+checkpoint, offload"
+    "bsr, bsr(blocks=(3, 7, 11), keep={}, fuse=True), last(k=3), linear, checkpoint, bsr+checkpoint, offload, "
+    "mesa, mesa(faithful=False), backrazor, backrazor(faithful=False), bsr+mesa, bsr+mesa(faithful=False)"
 )
 
 

@@ -64,7 +64,7 @@ def second_opinion(model: nn.Module, images: torch.Tensor) -> tuple[int, dict[st
         FLOPs (fvcore's multiply-adds, doubled), and how often each operation without a formula ran.
     """
     logging.getLogger("fvcore").setLevel(logging.ERROR)
-    with warnings.catch_warnings():  # fvcore traces with what torch is about to leave behind
+    with warnings.catch_warnings(), torch.no_grad():  # fvcore traces with what torch is about to leave behind
         warnings.simplefilter("ignore")
         from fvcore.nn import FlopCountAnalysis
 

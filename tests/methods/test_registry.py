@@ -8,7 +8,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.ledger import COMPUTE
 from bsr_explorer.methods import METHODS, parse_method
 from bsr_explorer.prediction import predict, tape_of
-from bsr_explorer.run import build, measure
+from bsr_explorer.run import build, measure, second_opinion
 
 DEPTH = 12
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -63,3 +63,12 @@ def test_what_is_predicted_is_measured_operation_by_operation(name: str) -> None
     assert [row for row in difference if row.kind not in COMPUTE] == []
     assert predicted.forward_flops == measured.forward_flops
     assert predicted.train_flops == measured.train_flops
+
+
+@every_method
+def test_another_counter_can_trace_it(name: str) -> None:
+    forward, unseen = second_opinion(_config(name))
+    assert (
+        0.8 < forward / predict(_config(name)).forward_flops < 1.1
+    )  # it counts norms, and no fused attention
+    assert unseen
