@@ -137,14 +137,17 @@ def _entry(config: Config, budget_bytes: int | None, counts: str) -> Entry:
 
 
 def brief(method: Method) -> str:
-    """A method's expression; a long one without the arguments that have their defaults."""
+    """A method's expression; a long one without the arguments that it needs not say."""
     if isinstance(method, Composed):
         return "+".join(map(brief, method.parts))
     if len(str(method)) <= LONG:
         return str(method)
-    plain = type(method)()
     given = {f.name: getattr(method, f.name) for f in fields(method)}
-    said = [f"{name}={value!r}" for name, value in given.items() if value != getattr(plain, name)]
+    for name in list(given):
+        fewer = {other: value for other, value in given.items() if other != name}
+        if type(method)(**fewer) == method:
+            given = fewer
+    said = [f"{name}={value!r}" for name, value in given.items()]
     return f"{method.name}({', '.join(said)})" if said else method.name
 
 

@@ -96,6 +96,7 @@ def test_no_seeds_are_refused(make_comparison: MakeComparison, seeds: int) -> No
         ("bsr(keep={})", "bsr(keep={})"),
         ("last", "last(k=3)"),
         ("last(k=1)+checkpoint()", "last(k=1)+checkpoint"),
+        ("mesa(faithful=False)", "mesa(faithful=False)"),  # other defaults follow from it
         ("checkpoint(blocks=(1, 0))", "checkpoint(blocks=(0, 1))"),
     ],
 )
