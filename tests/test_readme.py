@@ -21,8 +21,8 @@ SMALL = "--trials 1 --proxy-size 32 --train-size 32 --val-size 32 --epochs 1 --w
 """Makes a search of any model a matter of seconds. What it says at full length is in the README."""
 
 SMALL_COMPARISON = (
-    "--data digits --seeds 1 --rounds 1 --batch-size 2 --proxy-size 32 --train-size 32 --val-size 32 --epochs 1 "
-    "--weights random"
+    "--model deit_t --image-size 64 --data digits --seeds 1 --rounds 1 --batch-size 2 --proxy-size 32 --train-size 32 "
+    "--val-size 32 --epochs 1 --weights random"
 )
 """The same of a comparison, on data that is always there."""
 
