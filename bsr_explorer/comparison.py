@@ -17,7 +17,7 @@ from bsr_explorer.methods.base import Composed
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import counted_bytes, geometry_of, largest_batch, predict
-from bsr_explorer.run import Job, epochs_of, failed, load_data, run
+from bsr_explorer.run import Job, attempt, epochs_of, load_data
 from bsr_explorer.store.comparison import (
     FILE,
     Comparison,
@@ -282,15 +282,8 @@ def _time(comparison: Comparison, rounds: int, watcher: Watcher) -> StepTimes:
 
 
 def _train(comparison: Comparison, entry: Entry, seed: int, data_dir: Path, watcher: Watcher) -> Record:
-    config = _config(comparison, entry)
-    fidelity = Fidelity(**comparison.fidelity)
-    job = Job(comparison.data, fidelity, comparison.weights, seed, data_dir)
-    try:
-        return run(config, job, watcher.step)
-    except UserError:
-        raise
-    except Exception as error:
-        return failed(config, entry.key, job, error)
+    job = Job(comparison.data, Fidelity(**comparison.fidelity), comparison.weights, seed, data_dir)
+    return attempt(_config(comparison, entry), entry.key, job, watcher.step)
 
 
 def _number(folder: Path, record: Record) -> int:

@@ -262,8 +262,24 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
     )
 
 
-def failed(config: Config, key: str, job: Job, error: Exception) -> Record:
-    """A record of a run that raised: what, and where."""
+def attempt(config: Config, key: str, job: Job, progress: Progress) -> Record:
+    """``run``; what goes wrong is a record too, with the reason and the place.
+
+    Args:
+        key: of the configuration; see ``Config.key``.
+
+    Raises:
+        UserError: what its user can mend.
+    """
+    try:
+        return run(config, job, progress)
+    except UserError:
+        raise
+    except Exception as error:
+        return _failed(config, key, job, error)
+
+
+def _failed(config: Config, key: str, job: Job, error: Exception) -> Record:
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(where.filename).name}:{where.lineno}"
     return Record(

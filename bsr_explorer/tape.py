@@ -111,7 +111,7 @@ class Storage(Protocol):
 
 
 class AtOnce:
-    """A storage that needs nothing on the way."""
+    """A storage that needs nothing on the way, where it does not say otherwise."""
 
     packs: ClassVar[bool] = False
 

@@ -22,6 +22,9 @@ BYTE_UNITS: dict[str, int] = {
     "TiB": 2**40,
 }
 
+TORCH = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""What torch calls the number formats of floating-point numbers."""
+
 WIDTH: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "int64": 8, "int32": 4}
 """Bytes of one element, by number format."""
 

@@ -200,7 +200,7 @@ def test_what_does_not_fit_is_never_run(
         seen.append(str(config.method))
         return Stepper(config)
 
-    monkeypatch.setattr(module, "run", noted)
+    monkeypatch.setattr("bsr_explorer.run.run", noted)
     monkeypatch.setattr(module, "Stepper", timed)
     made = make_comparison("full, linear, checkpoint", budget=BUDGET, seeds=1)
     compare(made, tmp_path / "here", tmp_path, 1, still)
@@ -233,7 +233,7 @@ def test_an_interrupted_comparison_goes_on(
 
     folder = tmp_path / "here"
     with monkeypatch.context() as patch:
-        patch.setattr(module, "run", stopped)
+        patch.setattr("bsr_explorer.run.run", stopped)
         with pytest.raises(KeyboardInterrupt):
             compare(make_comparison(), folder, tmp_path, 1, still)
     assert len(read_records(folder)) == 2
@@ -267,7 +267,7 @@ def test_an_error_is_a_record_and_the_others_go_on(
             raise RuntimeError("not enough memory")
         return run(config, *arguments)
 
-    monkeypatch.setattr(module, "run", sometimes)
+    monkeypatch.setattr("bsr_explorer.run.run", sometimes)
     made = make_comparison("full, linear", seeds=1)
     compare(made, tmp_path / "here", tmp_path, 0, still)
     failed, finished = read_runs(made, tmp_path / "here").values()

@@ -25,7 +25,7 @@ ROOMS: dict[str, str] = {
     "config": "errors methods models cost",
     "prediction": "config cost ledger models tape",
     "measurement": "units ledger",
-    "train": "errors models",
+    "train": "errors units models",
     "store": "errors units version methods models config",
     "run": "errors config prediction models methods measurement ledger train store",
     "timing": "config run train",

@@ -115,7 +115,7 @@ def compare(
         device=resolved(device),
     )
     fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name)
-    _check_size(config, fidelity)
+    options.checked_geometry(config, fidelity)
     from bsr_explorer.comparison import plan
 
     with _own_flags():
@@ -131,16 +131,6 @@ def _own_flags() -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(str(error).replace("--method:", "--methods:", 1)) from None
-
-
-def _check_size(config: Config, fidelity: Fidelity) -> None:
-    from bsr_explorer.prediction import geometry_of
-
-    geometry_of(config)
-    try:
-        geometry_of(fidelity.at(config))
-    except UserError as error:
-        raise UserError(str(error).replace("--image-size", "--proxy-size", 1)) from None
 
 
 def _run(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.errors import UserError
 from bsr_explorer.train.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from bsr_explorer.models.geometry import Geometry
 
 Model = Annotated[
     str, typer.Option(help="An alias (see `list models`) or the timm name of a vision transformer.")
@@ -46,3 +51,19 @@ Device = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where datasets lie, or are downloaded to.")]
+
+
+def checked_geometry(config: Config, fidelity: Fidelity) -> Geometry:
+    """The geometry of a configuration's model, if it also takes the images that it is trained at.
+
+    Raises:
+        UserError: of ``--image-size``, or of ``--proxy-size``.
+    """
+    from bsr_explorer.prediction import geometry_of
+
+    geometry = geometry_of(config)
+    try:
+        geometry_of(fidelity.at(config))
+    except UserError as error:
+        raise UserError(str(error).replace("--image-size", "--proxy-size", 1)) from None
+    return geometry

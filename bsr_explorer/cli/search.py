@@ -176,15 +176,10 @@ def _study(
     limit: float | None,
 ) -> Study:
     """The study that the flags say; what its fidelity leaves open is planned later."""
-    from bsr_explorer.prediction import geometry_of
     from bsr_explorer.search.space import default_space
 
     config = replace(config, num_classes=count_classes(data))
-    geometry = geometry_of(config)
-    try:
-        geometry_of(fidelity.at(config))
-    except UserError as error:
-        raise UserError(str(error).replace("--image-size", "--proxy-size", 1)) from None
+    geometry = options.checked_geometry(config, fidelity)
     return Study(
         name=name or f"{config.model}-{Path(data).name}-{budget}",
         config=config,

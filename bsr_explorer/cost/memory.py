@@ -396,7 +396,7 @@ class _Unwinding:
             self._memory.take("unpacking", keep.unpack_scratch)
             self._memory.drop("unpacking")
 
-    def let_go_of(self, kept: str) -> None:
+    def forget(self, kept: str) -> None:
         name = f"{kept} unpacked"
         if name in self._unpacked:
             self._unpacked.remove(name)

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DatabaseError
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import counted_bytes, predict
-from bsr_explorer.run import Job, failed, run
+from bsr_explorer.run import Job, attempt
 from bsr_explorer.search.proposals import Sampler, TpeSampler, derived_seed, propose
 from bsr_explorer.search.space import Candidate, Space
 from bsr_explorer.store.folder import alone
@@ -193,12 +193,7 @@ class Search:
         # Each experiment has its own seed, the same however the search came to it.
         job = replace(self.job, seed=derived_seed(self.study.seed, candidate.key, 0))
         with self._settled(number):
-            try:
-                record = run(candidate.config, job, watcher.step)
-            except UserError:
-                raise
-            except Exception as error:
-                record = failed(candidate.config, candidate.key, job, error)
+            record = attempt(candidate.config, candidate.key, job, watcher.step)
             record = replace(record, study=self._context(number, candidate))
             write_record(self.folder, number, record)
             self._tell(number, record)

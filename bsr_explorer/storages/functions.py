@@ -21,8 +21,8 @@ from bsr_explorer.storages.keeper import Keeper, Kept, attach
 
 aten: Any = torch.ops.aten
 
-Kernel = Callable[..., "tuple[torch.Tensor, _Rest]"]
-KernelBackward = Callable[..., "list[torch.Tensor]"]
+Kernel = Callable[..., Sequence[Any]]
+KernelBackward = Callable[..., list[torch.Tensor]]
 
 
 def _save(ctx: Any, kept: Sequence[Kept | None], *tensors: torch.Tensor | None) -> None:
@@ -237,7 +237,7 @@ class FusedAttention(Function):
     def forward(ctx: Any, qkv: torch.Tensor, heads: int, kernel: str, inputs: Keeper) -> Any:
         """``kernel``: key of ``KERNELS``."""
         kept = inputs.keep(qkv)
-        attended, _ = KERNELS[kernel][0](*_by_head(qkv, heads))
+        attended = KERNELS[kernel][0](*_by_head(qkv, heads))[0]
         _save(ctx, [kept])
         ctx.heads, ctx.kernel = heads, kernel
         return _tokens_first(attended)
@@ -257,63 +257,36 @@ def _unfused(
 ) -> list[torch.Tensor]:
     """Gradients of queries, keys and values, each (B, H, N, d)."""
     parts = _by_head(qkv, heads)
-    output, rest = run(*parts)
-    return unwind(gradient.unflatten(2, (heads, -1)).transpose(1, 2), *parts, output, rest)
+    made = run(*parts)
+    return unwind(gradient.unflatten(2, (heads, -1)).transpose(1, 2), *parts, *made)
 
 
-class _Rest:
-    """What a kernel hands to its backward beside its output."""
-
-    def __init__(self, tensors: Sequence[torch.Tensor], numbers: Sequence[Any] = ()) -> None:
-        self.tensors, self.numbers = list(tensors), list(numbers)
+def _cpu_backward(g: torch.Tensor, *made: Any) -> list[torch.Tensor]:
+    return list(aten._scaled_dot_product_flash_attention_for_cpu_backward(g, *made, 0.0, False))
 
 
-def _cpu(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, _Rest]:
-    out, logsumexp = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
-    return out, _Rest([logsumexp])
+def _flash_backward(g: torch.Tensor, *made: Any) -> list[torch.Tensor]:
+    *most, seed, offset, _ = made
+    return list(aten._scaled_dot_product_flash_attention_backward(g, *most, 0.0, False, seed, offset))
 
 
-def _cpu_backward(
-    g: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, rest: _Rest
-) -> list[torch.Tensor]:
-    backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
-    return list(backward(g, q, k, v, out, rest.tensors[0], 0.0, False))
+def _efficient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+    return aten._scaled_dot_product_efficient_attention(q, k, v, None, True)
 
 
-def _flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, _Rest]:
-    out, logsumexp, cum_q, cum_k, max_q, max_k, seed, offset, _ = aten._scaled_dot_product_flash_attention(
-        q, k, v
-    )
-    return out, _Rest([logsumexp, seed, offset], [cum_q, cum_k, max_q, max_k])
-
-
-def _flash_backward(
-    g: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, rest: _Rest
-) -> list[torch.Tensor]:
-    logsumexp, seed, offset = rest.tensors
-    backward = aten._scaled_dot_product_flash_attention_backward
-    return list(backward(g, q, k, v, out, logsumexp, *rest.numbers, 0.0, False, seed, offset))
-
-
-def _efficient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, _Rest]:
-    out, *rest = aten._scaled_dot_product_efficient_attention(q, k, v, None, True)
-    return out, _Rest(rest)
-
-
-def _efficient_backward(
-    g: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, rest: _Rest
-) -> list[torch.Tensor]:
-    backward = aten._scaled_dot_product_efficient_attention_backward
+def _efficient_backward(g: torch.Tensor, q: Any, k: Any, v: Any, *made: Any) -> list[torch.Tensor]:
     wanted = [True, True, True, False]
-    return list(backward(g, q, k, v, None, out, *rest.tensors, 0.0, wanted))[:3]
+    backward = aten._scaled_dot_product_efficient_attention_backward
+    return list(backward(g, q, k, v, None, *made, 0.0, wanted))[:3]
 
 
 KERNELS: dict[str, tuple[Kernel, KernelBackward]] = {
-    "cpu": (_cpu, _cpu_backward),
-    "flash": (_flash, _flash_backward),
+    "cpu": (aten._scaled_dot_product_flash_attention_for_cpu, _cpu_backward),
+    "flash": (aten._scaled_dot_product_flash_attention, _flash_backward),
     "efficient": (_efficient, _efficient_backward),
 }
-"""Fused kernels, forward and backward. (The last two exist on CUDA only.)"""
+"""Fused kernels: forward, which makes the output and other things, and backward, which takes queries, keys, values and
+these. (The last two exist on CUDA only.)"""
 
 
 class ExplicitAttention(Function):

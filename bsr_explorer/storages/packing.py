@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bsr_explorer.units import TORCH
+
 Whole = NDArray[np.signedinteger[Any]]
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, theirs) for name, theirs in TORCH.items()}
 
 
 def copy_in_range(x: torch.Tensor, out: torch.Tensor) -> None:
@@ -29,9 +31,8 @@ _GATHER = 0x0102040810204080
 """Eight bytes of 0 or 1, as one number, times this have those eight bits in the uppermost byte."""
 
 
-def pack_positions(chosen: torch.Tensor, elements: int, out: torch.Tensor) -> None:
-    """A bit for each of so many elements, 1 at the chosen positions, the lowest bit first, into ceil(elements / 8)
-    bytes."""
+def pack_positions(chosen: torch.Tensor, out: torch.Tensor) -> None:
+    """A bit for each element, 1 at the chosen positions, the lowest bit first, into ceil(elements / 8) bytes."""
     mask = torch.zeros(1, out.numel() * 8, dtype=torch.bool)
     mask.view(torch.uint8).view(-1)[chosen] = 1
     pack_masks(mask, out.view(1, -1))
@@ -198,7 +199,7 @@ def round_by_chance(x: torch.Tensor, levels: int) -> None:
 
 def pack_numbers(numbers: torch.Tensor, bits: int, out: torch.Tensor) -> None:
     """The whole parts of rows of numbers, in few bits: those of the first part of a row lie in the lowest bits."""
-    whole = numbers.to(torch.int32)  # straight to bytes is several times as slow
+    whole = numbers.to(torch.int32)  # straight to bytes takes twice as long
     if bits == 8:
         out.copy_(whole)
         return

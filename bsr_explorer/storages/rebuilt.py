@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bsr_explorer.storages.base import Packing
-from bsr_explorer.tape import Shape
+from bsr_explorer.tape import AtOnce, Shape
 
 
 @dataclass(frozen=True)
-class Rebuilt:
+class Rebuilt(AtOnce):
     """The output of a LayerNorm or a GELU, computed again from that operation's own packed input.
 
     Attributes:
@@ -25,14 +25,6 @@ class Rebuilt:
         """None of its own."""
         return 0
 
-    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
-        """None."""
-        return 0
-
     def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
         """The source becomes what is rebuilt, in place."""
         return self.source.unpack_scratch(shape, dtype, device)
-
-    def passing(self, shape: Shape, dtype: str) -> int:
-        """None."""
-        return 0

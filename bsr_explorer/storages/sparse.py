@@ -119,7 +119,7 @@ class Sparse(Packing):
         from bsr_explorer.storages import packing
 
         chosen = packing.largest(x, self.kept(x.numel()))
-        packing.pack_positions(chosen, x.numel(), rest[-1])
+        packing.pack_positions(chosen, rest[-1])
         self._pack_values(x.index_select(0, chosen).view(1, -1), values.view(1, -1), rest[0].view(1, -1))
 
     def _pack_rows(self, x: torch.Tensor, values: torch.Tensor, *rest: torch.Tensor) -> None:

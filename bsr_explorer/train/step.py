@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from bsr_explorer.models.lowering import PRECISIONS
+from bsr_explorer.units import TORCH
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, theirs) for name, theirs in TORCH.items()}
 
 
 class Step:

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from bsr_explorer import comparison as comparing
 from bsr_explorer.report import figures
 from bsr_explorer.run import run
 from bsr_explorer.store.comparison import read_comparison
@@ -122,7 +121,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*_: Any) -> Record:
         pytest.fail("a dry run trains nothing")
 
-    monkeypatch.setattr(comparing, "run", train)
+    monkeypatch.setattr("bsr_explorer.run.run", train)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -204,7 +203,7 @@ def test_ctrl_c_says_how_to_go_on(quick: Cli, monkeypatch: pytest.MonkeyPatch) -
         return trained[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(comparing, "run", stopped)
+        patch.setattr("bsr_explorer.run.run", stopped)
         done = quick(*FLAGS, "--out", "here")
     assert done.code == 130
     assert "the same command goes on" in " ".join(done.err.split())
@@ -265,7 +264,7 @@ def test_a_comparison_in_which_everything_fails_says_why(quick: Cli, monkeypatch
     def fail(*_: Any) -> Record:
         raise RuntimeError("not enough\nmemory")
 
-    monkeypatch.setattr(comparing, "run", fail)
+    monkeypatch.setattr("bsr_explorer.run.run", fail)
     done = quick(*FLAGS, "--out", "here")
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith("error: no run finished: ")
@@ -279,7 +278,7 @@ def test_a_run_that_failed_is_told_beside_the_others(quick: Cli, monkeypatch: py
             raise RuntimeError("out of [bold]memory")
         return run(config, *arguments)
 
-    monkeypatch.setattr(comparing, "run", sometimes)
+    monkeypatch.setattr("bsr_explorer.run.run", sometimes)
     done = quick(*FLAGS, "--out", "here", "--seeds", "1")
     assert done.code == 0
     assert "linear, seed 0: failed, RuntimeError at test_compare.py" in done.out

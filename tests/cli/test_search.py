@@ -17,7 +17,6 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.report import figures
 from bsr_explorer.run import run
 from bsr_explorer.search import plan
-from bsr_explorer.search import search as searching
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.records import Record, read_records
 from bsr_explorer.store.study import SpaceSpec, Study
@@ -126,7 +125,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*_: Any) -> Record:
         pytest.fail("a dry run trains nothing")
 
-    monkeypatch.setattr(searching, "run", train)
+    monkeypatch.setattr("bsr_explorer.run.run", train)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -244,7 +243,7 @@ def test_ctrl_c_says_how_to_go_on(quick: Cli, monkeypatch: pytest.MonkeyPatch) -
         return trained[0]
 
     with monkeypatch.context() as patch:
-        patch.setattr(searching, "run", stopped)
+        patch.setattr("bsr_explorer.run.run", stopped)
         done = quick(*FLAGS, "--trials", "3", "--out", "here")
     assert done.code == 130
     assert "the same command goes on" in " ".join(done.err.split())
@@ -358,7 +357,7 @@ def test_a_search_in_which_everything_fails_says_why(
     def fail(*_: Any) -> Record:
         raise RuntimeError("not enough\nmemory")
 
-    monkeypatch.setattr(searching, "run", fail)
+    monkeypatch.setattr("bsr_explorer.run.run", fail)
     study = make_study(space=SpaceSpec(("linear",), max_blocks=1, drop_at=()))
     done = quick("search", study_file(study, tmp_path / "a.toml"), "--out", "here")
     assert done.code == 1
@@ -373,7 +372,7 @@ def test_a_search_in_which_everything_fails_ends_early(
     def fail(*_: Any) -> Record:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(searching, "run", fail)
+    monkeypatch.setattr("bsr_explorer.run.run", fail)
     study = make_study(space=SpaceSpec(("linear",), max_blocks=3, drop_at=()), trials=2)
     quick("search", study_file(study, tmp_path / "a.toml"), "--out", "here")
     assert len(read_records(Path("here"))) < 10
@@ -385,7 +384,7 @@ def test_failed_trials_are_told_beside_the_front(quick: Cli, monkeypatch: pytest
         lost = replace(record, status="diverged", reason="the loss was nan", accuracy=None)
         return lost if str(config.how) == "linear" else record
 
-    monkeypatch.setattr(searching, "run", sometimes)
+    monkeypatch.setattr("bsr_explorer.run.run", sometimes)
     done = quick(*FLAGS, "--out", "here", "--trials", "2")
     assert done.code == 0
     assert "trial 0: diverged: the loss was nan" in done.err

@@ -21,7 +21,6 @@ from optuna.trial import TrialState, create_trial
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.run import Job, run
-from bsr_explorer.search import search as module
 from bsr_explorer.search.search import (
     DATABASE,
     INTERRUPTED,
@@ -345,7 +344,7 @@ def test_two_searches_in_one_folder_do_no_harm(
             open_search(make_study(), tmp_path)
         return run(*arguments)
 
-    monkeypatch.setattr(module, "run", meanwhile)
+    monkeypatch.setattr("bsr_explorer.run.run", meanwhile)
     search = open_search(make_study(trials=2), tmp_path)
     search.run(Watch())
     check_whole(search, 2)
@@ -410,7 +409,7 @@ def test_a_trial_that_raises_is_recorded_and_the_search_goes_on(
             raise RuntimeError("not enough memory")
         return run(config, job, progress)
 
-    monkeypatch.setattr(module, "run", sometimes)
+    monkeypatch.setattr("bsr_explorer.run.run", sometimes)
     search, watch = open_search(make_study(), tmp_path), Watch()
     ended = search.run(watch)
     assert (ended.because, ended.finished, ended.failed) == ("trials", 7, 1)
@@ -445,7 +444,7 @@ def test_a_failed_record_has_its_key(
     def fail(config: Config, job: Job, progress: Any) -> Record:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(module, "run", fail)
+    monkeypatch.setattr("bsr_explorer.run.run", fail)
     space = SpaceSpec(("linear",), max_blocks=0, drop_at=())
     search = open_search(make_study(space=space), tmp_path)
     search.run(Watch())
@@ -469,7 +468,7 @@ def test_errors_in_a_row_end_a_search(
             raise RuntimeError("not enough memory")
         return run(config, job, progress)
 
-    monkeypatch.setattr(module, "run", sometimes)
+    monkeypatch.setattr("bsr_explorer.run.run", sometimes)
     ended = open_search(make_study(trials=3), tmp_path).run(Watch())
     assert len(begun) == trials
     assert ended.because == ("failures" if failing[trials - 3 : trials] == "fff" else "trials")

@@ -17,7 +17,7 @@ def test_positions_come_back_from_their_bits(elements: int, data: st.DataObject)
     chosen = data.draw(st.sets(st.integers(0, elements - 1)))
     positions = torch.tensor(sorted(chosen), dtype=torch.int64)
     bits = torch.empty(-(-elements // 8), dtype=torch.uint8)
-    packing.pack_positions(positions, elements, bits)
+    packing.pack_positions(positions, bits)
     assert packing.unpack_mask(bits.view(1, -1), elements)[0].nonzero().view(-1).tolist() == sorted(chosen)
 
 

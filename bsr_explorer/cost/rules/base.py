@@ -103,7 +103,7 @@ class Backward(Taking, Protocol):
         until it ends. (A rule that never says so has one node that needs them all.)"""
         ...
 
-    def let_go_of(self, kept: str) -> None:
+    def forget(self, kept: str) -> None:
         """What was brought back of this kept tensor is no longer needed."""
         ...
 

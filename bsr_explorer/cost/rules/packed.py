@@ -180,7 +180,7 @@ def _unwind_explicit(c: Context, b: Backward, of_q: str, of_k: str, of_v: str) -
     b.drop(c.own("value"), c.own("gradient by head"))
     b.take(c.own("gradient of scores"), scores)
     b.drop(c.own("gradient of softmax"))
-    b.let_go_of(c.own("softmax"))
+    b.forget(c.own("softmax"))
     side_by_side("key")
     b.take(of_q, size)
     b.drop(c.own("key"))
