@@ -14,6 +14,7 @@ from bsr_explorer.store.comparison import FILE
 from bsr_explorer.units import format_bytes, in_mb, in_mib
 
 if TYPE_CHECKING:
+    from bsr_explorer.report.front import Point
     from bsr_explorer.report.report import Report
 
 
@@ -44,7 +45,7 @@ def show_front(made: Report, folder: Path) -> None:
     """Print the front, the recommendation, and where everything was written."""
     rows = [
         (
-            f"{100 * point.accuracy:.1f}",
+            f"{100 * point.accuracy:.1f}" + _deviation(point),
             f"{in_mb(point.bytes):,.1f}",
             f"{in_mib(point.bytes):,.1f}",
             f"{point.saving:.2f}x less",
@@ -57,6 +58,11 @@ def show_front(made: Report, folder: Path) -> None:
     ]
     columns = ["accuracy %", "MB", "MiB", "memory", "GFLOPs a step", "FLOPs", "trial", "method"]
     out.print(table(columns, rows, title="Front: accuracy against memory", left=(7,), fold=(7,)))
+    seeds = max(point.seeds for point in made.front)
+    out.print(
+        f"hypervolume {made.hypervolume:.4f}: the area under the front up to the budget, of 1"
+        + (f"; ± is the standard deviation over {seeds} fresh seeds" if seeds > 1 else "")
+    )
     full = made.front[0].full
     out.print(
         f"full fine-tuning: {format_bytes(full['counted_bytes'])}, {full['train_flops'] / 1e9:,.0f} GFLOPs a step\n\n"
@@ -66,3 +72,7 @@ def show_front(made: Report, folder: Path) -> None:
     for path in [*made.files, folder / "study.toml", folder / "study.db", folder / "records"]:
         if path.exists():
             out.print(f"  {path}", soft_wrap=True, markup=False)
+
+
+def _deviation(point: Point) -> str:
+    return "" if point.deviation is None else f" ± {100 * point.deviation:.1f}"

@@ -25,7 +25,10 @@ MEMORY_AXIS: dict[str, str] = {
 
 
 def accuracy_against_memory(every: Sequence[Point], ahead: Sequence[Point], folder: Path) -> list[Path]:
-    """All trials, the front as a step line, the budget, and full fine-tuning as the reference."""
+    """All configurations, the front as a step line, the budget, and full fine-tuning as the reference.
+
+    Means over several seeds have their standard deviation as an error bar.
+    """
     study = every[0].record.study
     full, budget = in_mb(every[0].full["counted_bytes"]), in_mb(study["budget_bytes"])
     with style.figure(5.8, 3.0) as (fig, axes):
@@ -53,12 +56,17 @@ def accuracy_against_memory(every: Sequence[Point], ahead: Sequence[Point], fold
                     label=name,
                     zorder=3,
                 )
+                for p in members:
+                    if p.deviation:
+                        where = (in_mb(p.bytes), 100 * p.accuracy, 100 * p.deviation)
+                        axes.errorbar(*where, ecolor=colour, fmt="none", lw=1, capsize=2, zorder=2)
         axes.axvline(budget, color=style.BLACK, lw=1, ls="--", label=f"budget {study['budget']}")
         axes.axvline(full, color=style.VERMILION, lw=1, ls=":", label=f"full fine-tuning, {full:,.0f} MB")
         axes.set_xscale("log")
         _plain_ticks(axes)
         axes.set_xlabel(MEMORY_AXIS[study["counts"]])
-        axes.set_ylabel("validation accuracy (%)")
+        seeds = max(p.seeds for p in every)
+        axes.set_ylabel("validation accuracy (%)" + (f", ± over {seeds} seeds" if seeds > 1 else ""))
         axes.grid(alpha=0.25, lw=0.5)
         fig.legend(loc="outside right upper", frameon=False)
         return style.save(fig, folder, "front")
@@ -67,7 +75,7 @@ def accuracy_against_memory(every: Sequence[Point], ahead: Sequence[Point], fold
 def memory_by_block(chosen: Sequence[Point], folder: Path) -> list[Path]:
     """Memory of each block stacked by kind: a panel a configuration, full fine-tuning first."""
     panels = [("full fine-tuning", chosen[0].full)]
-    panels += [(f"{p.method}  ({100 * p.accuracy:.1f}%)", p.record.predicted) for p in chosen]
+    panels += [(f"{p.method}  ({p.said})", p.record.predicted) for p in chosen]
     with style.figure(
         5.5, 1.25 * len(panels) + 0.5, nrows=len(panels), sharex=True, sharey=True, squeeze=False
     ) as (

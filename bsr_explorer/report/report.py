@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.report import figures, tables
-from bsr_explorer.report.front import Point, Recommendation, front, points, recommend
-from bsr_explorer.store.records import Record, read_records, write_text
+from bsr_explorer.report.front import Choice, Point, front, hypervolume, points, read_trials, recommend
+from bsr_explorer.store.records import Record, write_text
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_bytes
 
@@ -20,8 +21,13 @@ class Report:
 
     records: dict[int, Record]
     front: list[Point]
-    recommendation: Recommendation
+    recommendation: Choice
     files: list[Path]
+
+    @property
+    def hypervolume(self) -> float:
+        """Of the front, up to the budget."""
+        return volume(self.front)
 
 
 def report(folder: Path) -> Report:
@@ -30,14 +36,7 @@ def report(folder: Path) -> Report:
     Raises:
         UserError: no study there, or no finished trial in it.
     """
-    if not (folder / "records").is_dir():
-        raise UserError(f"STUDY: {folder} is not the folder of a study (it has no records/)")
-    records = read_records(folder)
-    for number, record in records.items():
-        if not record.study:
-            raise UserError(
-                f"STUDY: {folder}/records/{number:04d}.json is not of a search; move it away to go on"
-            )
+    records = read_trials(folder)
     every = points(records)
     if not every:
         raise UserError(f"STUDY: {folder} has no finished trial yet; run its search first")
@@ -48,8 +47,14 @@ def report(folder: Path) -> Report:
         raise UserError(f"STUDY: {error.filename or folder} cannot be written ({error.strerror})") from None
 
 
+def volume(ahead: Sequence[Point]) -> float:
+    """Hypervolume of a study's front up to its budget."""
+    budget = ahead[0].record.study["budget_bytes"]
+    return hypervolume([p.bytes for p in ahead], [p.accuracy for p in ahead], budget)
+
+
 def _write(
-    folder: Path, records: dict[int, Record], every: list[Point], ahead: list[Point], chosen: Recommendation
+    folder: Path, records: dict[int, Record], every: list[Point], ahead: list[Point], chosen: Choice
 ) -> Report:
     trials, table = folder / "trials.csv", folder / "front.csv"
     write_text(trials, tables.trials_frame(records).to_csv(index=False))
@@ -68,10 +73,11 @@ def _shown(ahead: list[Point], chosen: Point) -> list[Point]:
     return [ahead[place] for place in sorted(places)]
 
 
-def _page(records: dict[int, Record], every: list[Point], ahead: list[Point], chosen: Recommendation) -> str:
+def _page(records: dict[int, Record], every: list[Point], ahead: list[Point], chosen: Choice) -> str:
     record = every[0].record
     study, config = record.study, record.config
-    failed = {number: r for number, r in records.items() if r.status != "finished"}
+    stopped = {number: r for number, r in records.items() if r.status == "stopped"}
+    failed = {number: r for number, r in records.items() if r.status not in ("finished", "stopped")}
     calibrated = _calibrated([r.measured for r in records.values() if r.measured])
     lines = [
         f"# {study['name']}",
@@ -85,12 +91,15 @@ def _page(records: dict[int, Record], every: list[Point], ahead: list[Point], ch
         f"{format_bytes(every[0].full['counted_bytes'])}.",
         "",
         f"Trained at {record.fidelity['image_size']} px for {record.fidelity['epochs']} epochs "
-        f"(recipe `{record.fidelity['recipe']}`), one seed a configuration; accuracy is {record.accuracy_is}. "
+        f"(recipe `{record.fidelity['recipe']}`), {_seeds(every)}; accuracy is {record.accuracy_is}. "
         f"Memory and FLOPs are predicted at {config['image_size']} px. {calibrated}",
         "",
         "## Front",
         "",
-        tables.markdown(tables.front_frame(ahead)),
+        tables.front_markdown(ahead),
+        "",
+        f"Hypervolume {volume(ahead):.4f}: the area under this front from no memory to the budget, where 1 would be "
+        "an accuracy of 100% for no memory.",
         "",
         f"**Recommended: `{chosen.point.method}`** (trial {chosen.point.number}): {chosen.reason}.",
         "",
@@ -110,11 +119,25 @@ def _page(records: dict[int, Record], every: list[Point], ahead: list[Point], ch
             f"- trial {number}, `{records[number].method}`: {fault}" for number, fault in faults.items()
         ]
         lines.append("")
+    if stopped:
+        lines += ["## Stopped early at a rung", "", "Others with no more memory were ahead by then:", ""]
+        lines += [f"- trial {number}, `{r.method}`: {r.reason}" for number, r in stopped.items()]
+        lines.append("")
     if failed:
         lines += ["## Not finished", ""]
         lines += [f"- trial {number}, `{r.method}`: {r.status}, {r.reason}" for number, r in failed.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def _seeds(every: Sequence[Point]) -> str:
+    """How many runs an accuracy is the mean of."""
+    if all(point.seeds == 1 for point in every):
+        return "one seed a configuration"
+    return (
+        "one seed a configuration, or the mean ± standard deviation over as many fresh seeds as the table says "
+        "(without the run by which the search chose it: that one was picked for being high)"
+    )
 
 
 def _calibrated(measured: list[dict[str, Any]]) -> str:

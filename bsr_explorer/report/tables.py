@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from bsr_explorer.report.front import Point
+from bsr_explorer.report.front import Point, replica
 from bsr_explorer.store.records import Record
 from bsr_explorer.units import in_mb, in_mib
 
@@ -20,6 +20,7 @@ def trials_frame(records: dict[int, Record]) -> pd.DataFrame:
         rows.append(
             {
                 "trial": number,
+                "replica": replica(record),
                 "status": record.status,
                 "method": record.method,
                 "accuracy": record.accuracy,
@@ -52,12 +53,14 @@ def trials_frame(records: dict[int, Record]) -> pd.DataFrame:
 
 
 def front_frame(ahead: Sequence[Point]) -> pd.DataFrame:
-    """The front, scaled for reading."""
+    """The front, scaled for reading; deviations of single runs are empty."""
     return pd.DataFrame(
         [
             {
                 "trial": point.number,
+                "seeds": point.seeds,
                 "accuracy (%)": round(100 * point.accuracy, 2),
+                "std (points)": None if point.deviation is None else round(100 * point.deviation, 2),
                 "memory (MB)": round(in_mb(point.bytes), 1),
                 "memory (MiB)": round(in_mib(point.bytes), 1),
                 "saving (×)": round(point.saving, 2),
@@ -70,11 +73,25 @@ def front_frame(ahead: Sequence[Point]) -> pd.DataFrame:
     )
 
 
+def front_markdown(ahead: Sequence[Point]) -> str:
+    """The front as a Markdown table: mean ± standard deviation, and the seeds where there are several."""
+    frame = front_frame(ahead).drop(columns="std (points)")
+    frame["accuracy (%)"] = [
+        f"{100 * p.accuracy:.2f}" + ("" if p.deviation is None else f" ± {100 * p.deviation:.2f}")
+        for p in ahead
+    ]
+    for name, digits in (("memory (MB)", 1), ("memory (MiB)", 1), ("saving (×)", 2)):
+        frame[name] = [f"{value:,.{digits}f}" for value in frame[name]]
+    if all(point.seeds == 1 for point in ahead):
+        frame = frame.drop(columns="seeds")
+    return markdown(frame, as_text=True)
+
+
 def markdown(frame: pd.DataFrame, as_text: bool = False) -> str:
     """A Markdown table with expressions in code; ``as_text``: cells as they are, ``90.0`` not as ``90``."""
     shown = frame.copy()
     if "method" in shown:
         shown["method"] = [f"`{method}`" for method in shown["method"]]
-    aligned = ["left", *["right"] * (frame.shape[1] - 1)]
+    aligned = ["left" if name == "method" else "right" for name in shown]
     text: dict[str, Any] = {"disable_numparse": True, "colalign": aligned} if as_text else {}
     return str(shown.to_markdown(index=False, **text))

@@ -73,6 +73,20 @@ def test_budget_and_full_fine_tuning_are_marked(every: list[Point], drawn: list[
     assert {text.get_text() for text in legend.get_texts()} >= {"front", "linear", "bsr", "last"}
 
 
+def test_means_have_error_bars(every: list[Point], drawn: list[Any], tmp_path: Path) -> None:
+    sure = [replace(every[0], deviation=0.02, seeds=3), replace(every[1], deviation=0.0, seeds=3), *every[2:]]
+    accuracy_against_memory(sure, front(sure), tmp_path)
+    _, axes = drawn[0]
+    (bar,) = axes.containers
+    ((low, high),) = [path.vertices[:, 1] for path in bar.lines[2][0].get_paths()]
+    assert (low, high) == (
+        pytest.approx(100 * every[0].accuracy - 2),
+        pytest.approx(100 * every[0].accuracy + 2),
+    )
+    assert offsets(axes) >= {(p.bytes / 1e6, 100 * p.accuracy) for p in every}
+    assert axes.get_ylabel() == "validation accuracy (%), ± over 3 seeds"
+
+
 @pytest.mark.parametrize("counts", COUNTS)
 def test_the_axis_says_what_is_counted(
     every: list[Point], drawn: list[Any], tmp_path: Path, counts: str

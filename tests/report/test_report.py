@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.report.front import front, points, recommend
+from bsr_explorer.report.front import front, hypervolume, points, recommend
 from bsr_explorer.report.report import Report, report
 from bsr_explorer.store.records import read_records, write_record
 from bsr_explorer.store.study import COUNTS, Study
@@ -86,8 +86,13 @@ def test_the_page_says_what_was_found(written: tuple[Path, Report]) -> None:
     off = [float(number) for number in re.findall(r"([+-]\d+\.\d+)%", page.split("of a step was ")[1])][:2]
     assert off == [pytest.approx(each, abs=0.001) for each in (min(errors(made)), max(errors(made)))]
     assert max(map(abs, off)) < 0.1
+    assert "one seed a configuration; accuracy is top-1" in page
+    volume = hypervolume([p.bytes for p in made.front], [p.accuracy for p in made.front], 1_400_000)
+    assert made.hypervolume == volume > 0
+    assert f"\nHypervolume {volume:.4f}: the area under this front" in page
     assert f"**Recommended: `{made.recommendation.point.method}`**" in page
     assert "Not finished" not in page
+    assert "Stopped" not in page
     assert "Faults" not in page
     for link in ("figures/front.png", "figures/memory_by_block.png", "figures/calibration.png"):
         assert f"({link})" in page
@@ -137,6 +142,36 @@ def test_what_did_not_finish_is_listed_with_its_reason(study_folder: Path) -> No
     trials = rows(study_folder / "trials.csv")
     assert [row["status"] for row in trials[7:]] == ["diverged", "failed"]
     assert trials[8]["reason"] == "RuntimeError: no memory"
+
+
+def test_what_was_stopped_at_a_rung_is_no_failure(study_folder: Path) -> None:
+    record = replace(read_records(study_folder)[1], status="stopped", reason="41.0% after 1 epoch")
+    write_record(study_folder, 1, record)
+    made = report(study_folder)
+    assert 1 not in [point.number for point in points(made.records)]
+    page = (study_folder / "report.md").read_text()
+    listed = page.split("## Stopped early at a rung")[1]
+    assert f"- trial 1, `{record.method}`: 41.0% after 1 epoch\n" in listed
+    assert "Not finished" not in page
+    assert rows(study_folder / "trials.csv")[1]["status"] == "stopped"
+
+
+def test_fresh_seeds_decide_and_are_counted(study_folder: Path) -> None:
+    """The luckiest trial is trained again and falls behind: it leaves the front."""
+    first = report(study_folder)
+    lucky = first.front[-1]
+    for number, accuracy in ((7, 0.0), (8, 0.1)):
+        study = {**lucky.record.study, "replica": number - 6, "number": number}
+        write_record(study_folder, number, replace(lucky.record, accuracy=accuracy, study=study))
+    made = report(study_folder)
+    assert lucky.number not in [point.number for point in made.front]
+    (point,) = [p for p in points(made.records) if p.number == lucky.number]
+    assert (point.accuracy, point.seeds) == (pytest.approx(0.05), 2)
+    assert made.hypervolume < first.hypervolume
+    page = (study_folder / "report.md").read_text()
+    assert "one seed a configuration, or the mean ± standard deviation over as many fresh seeds" in page
+    trials = rows(study_folder / "trials.csv")
+    assert [row["replica"] for row in trials] == ["0"] * 7 + ["1", "2"]
 
 
 def test_a_prediction_that_was_wrong_is_not_hidden(study_folder: Path) -> None:

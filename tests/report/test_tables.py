@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from bsr_explorer.report.front import front, points
-from bsr_explorer.report.tables import front_frame, markdown, trials_frame
+from bsr_explorer.report.tables import front_frame, front_markdown, markdown, trials_frame
 from bsr_explorer.store.records import read_records
 
 COLUMNS = [
-    *("trial", "status", "method", "accuracy", "counted_bytes", "held_bytes", "saved_bytes"),
+    *("trial", "replica", "status", "method", "accuracy", "counted_bytes", "held_bytes", "saved_bytes"),
     *("peak_bytes", "forward_flops", "train_flops", "image_size", "trained_at"),
     *("trained_saved_bytes_predicted", "trained_saved_bytes_measured"),
     *("trained_peak_bytes_predicted", "trained_peak_bytes_measured", "seconds", "images_trained"),
@@ -75,18 +75,35 @@ def test_the_front_is_scaled(finished_once: Path) -> None:
     ahead = front(points(read_records(finished_once)))
     frame = front_frame(ahead)
     assert list(frame.columns) == [
-        *("trial", "accuracy (%)", "memory (MB)", "memory (MiB)", "saving (×)", "train GFLOPs/step"),
-        *("compute saving (×)", "method"),
+        *("trial", "seeds", "accuracy (%)", "std (points)", "memory (MB)", "memory (MiB)", "saving (×)"),
+        *("train GFLOPs/step", "compute saving (×)", "method"),
     ]
     for row, point in zip(frame.to_dict("records"), ahead, strict=True):
         assert row["trial"] == point.number
         assert row["accuracy (%)"] == pytest.approx(100 * point.accuracy)
+        assert (row["seeds"], row["std (points)"]) == (1, None)
         assert row["memory (MB)"] == round(point.bytes / 1e6, 1)
         assert row["memory (MiB)"] == round(point.bytes / 2**20, 1)
         assert row["saving (×)"] == round(point.full["counted_bytes"] / point.bytes, 2)
         assert row["method"] == point.method
     assert frame["memory (MB)"].is_monotonic_increasing
     assert frame["accuracy (%)"].is_monotonic_increasing
+
+
+def test_the_front_says_how_sure_it_is(finished_once: Path) -> None:
+    ahead = front(points(read_records(finished_once)))
+    sure = replace(ahead[-1], accuracy=0.85, deviation=0.0123, seeds=3)
+    frame = front_frame([*ahead[:-1], sure])
+    assert list(frame["seeds"]) == [1] * (len(ahead) - 1) + [3]
+    assert list(frame["std (points)"])[-1] == 1.23
+    assert frame["std (points)"].isna().sum() == len(ahead) - 1
+    text = front_markdown([*ahead[:-1], sure])
+    assert "85.00 ± 1.23" in text.splitlines()[-1]
+    assert [cell.strip() for cell in text.splitlines()[0].split("|")][1:4] == [
+        *("trial", "seeds", "accuracy (%)")
+    ]
+    assert "seeds" not in front_markdown(ahead)
+    assert "±" not in front_markdown(ahead)
 
 
 def test_markdown_shows_methods_as_code(finished_once: Path) -> None:
