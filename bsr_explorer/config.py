@@ -6,6 +6,7 @@ import hashlib
 import json
 import tomllib
 from dataclasses import dataclass, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Config:
         micro_batches: parts in which a step's images pass forward and backward, their gradients added up.
         set_to_none: whether gradients are given back after a step (or stay, as zeros).
         device: where the step runs, for memory differs: ``cpu`` or ``cuda``.
+        lr: learning rate at the peak of the schedule, or None: the recipe's own.
     """
 
     model: str = "deit_s"
@@ -60,6 +62,7 @@ class Config:
     micro_batches: int = 1
     set_to_none: bool = True
     device: str = "cpu"
+    lr: float | None = None
 
     def __post_init__(self) -> None:
         for key, kinds in (("model", str), ("method", (str, Method))):
@@ -73,6 +76,10 @@ class Config:
                 raise UserError(f"{_flag(key)}: {value!r} must be a whole number of at least 1")
         if not isinstance(self.set_to_none, bool):
             raise UserError(f"--set-to-none: {self.set_to_none!r} must be true or false")
+        if self.lr is not None:
+            if isinstance(self.lr, bool) or not isinstance(self.lr, (int, float)) or not 0 < self.lr < inf:
+                raise UserError(f"--lr: {self.lr!r} must be a positive, finite number")
+            object.__setattr__(self, "lr", float(self.lr))  # 1 and 1.0 are one experiment
         for key, allowed in CHOICES.items():
             if getattr(self, key) not in allowed:
                 raise unknown(_flag(key), getattr(self, key), allowed)
@@ -124,8 +131,11 @@ class Config:
         return replace(self, method=method)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, the method as its expression; ``from_dict`` reads them back."""
-        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "method": str(self.method)}
+        """Plain values, the method as its expression and no ``lr`` that is None; ``from_dict`` reads them back."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.lr is None:  # so that keys are those of before there was one
+            del values["lr"]
+        return {**values, "method": str(self.method)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:
@@ -175,6 +185,8 @@ class Fidelity:
         val_size: validation images; None: all.
         epochs: passes over the training images; None: the recipe's.
         recipe: name of a preset in ``train.recipes``.
+        views: fixed augmented views of each training image, which the epochs take in turn; None: a new one
+            every epoch. (Without augmentation there is one.)
     """
 
     image_size: int | None = None
@@ -182,9 +194,10 @@ class Fidelity:
     val_size: int | None = None
     epochs: int | None = None
     recipe: str = "short"
+    views: int | None = None
 
     def __post_init__(self) -> None:
-        for key in ("image_size", "train_size", "val_size", "epochs"):
+        for key in ("image_size", "train_size", "val_size", "epochs", "views"):
             value = getattr(self, key)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 flag = "--proxy-size" if key == "image_size" else _flag(key)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import math
+import re
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -26,11 +29,13 @@ from bsr_explorer.models.weights import WeightsUsed, create_model
 from bsr_explorer.prediction import geometry_of, predict
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record
+from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.data import Splits, load_splits, loader
 from bsr_explorer.train.datasets import default_data_dir
 from bsr_explorer.train.loop import evaluate, fit, make_optimizer
 from bsr_explorer.train.recipes import IMAGENET, MeanStd, Recipe, recipe
 from bsr_explorer.train.step import Step, image_dtype, in_precision
+from bsr_explorer.units import format_bytes
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
@@ -139,6 +144,10 @@ class Job:
         weights: ``auto``, ``hub``, ``offline``, ``random`` or a file.
         every_epoch: whether validation is evaluated after each epoch, and not at the end alone.
         test: whether the test set is evaluated too, once, at the end. A search never does.
+        rungs: the least accuracy in [0, 1] with which training goes on after so many epochs, whereupon
+            validation is evaluated whatever the value (``-inf``: only look; ``inf``: go no further).
+        checkpoint: a file that is written after each epoch but the last, and stays. If there is one, of the same
+            configuration, seed, data and fidelity, training goes on from it, as if it had never been interrupted.
     """
 
     data: str = "digits"
@@ -148,6 +157,8 @@ class Job:
     data_dir: Path | None = None
     test: bool = False
     every_epoch: bool = False
+    rungs: Mapping[int, float] = field(default_factory=dict)
+    checkpoint: Path | None = None
 
 
 TOLERANCE = 0.02
@@ -163,6 +174,8 @@ def fine_tune(
     data_dir: Path | None = None,
     test: bool = False,
     every_epoch: bool = False,
+    rungs: Mapping[int, float] = MappingProxyType({}),
+    checkpoint: Path | None = None,
     progress: Progress = lambda done, total, loss: None,
 ) -> Record:
     """Fine-tune a configuration and say everything about it in a record.
@@ -172,7 +185,9 @@ def fine_tune(
     Raises:
         UserError: bad input, found before training starts.
     """
-    job = Job(data, fidelity or Fidelity(), weights, seed, data_dir, test, every_epoch)
+    job = Job(
+        data, fidelity or Fidelity(), weights, seed, data_dir, test, every_epoch, dict(rungs), checkpoint
+    )
     return run(config, job, progress)
 
 
@@ -216,7 +231,7 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
     """Fine-tune one configuration as the job says."""
     actual = job.fidelity.at(config)
     predicted = predict(config)
-    rules = recipe(job.fidelity.recipe, job.data, config.optimizer)
+    rules = _rules(config, job)
     device = device_of(config)
     model, used = _build(actual, job.weights, job.seed)
     in_precision(model, config.precision).to(device)
@@ -225,6 +240,15 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
     step = cast(_Watched, make_step(model, actual, rules, _Watched))
     epochs = job.fidelity.epochs or epochs_of(rules, len(splits.train), config.batch_size)
     check = partial(loader, batch_size=config.micro_batch_size, shuffle=False, seed=0, drop_last=False)
+    about: dict[str, Any] = {
+        "config": config.to_dict(),
+        "key": config.key(len(model.blocks)),  # type: ignore[arg-type]
+        "fidelity": asdict(replace(job.fidelity, image_size=actual.image_size, epochs=epochs)),
+        "data": job.data,
+        "split": splits.description,
+        "weights": f"{used.source}: {used.detail}",
+        "seed": job.seed,
+    }
     outcome = fit(
         step,
         loader(
@@ -235,31 +259,43 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
         epochs,
         progress,
         every_epoch=job.every_epoch,
+        rungs=job.rungs,
+        checkpoint=_checkpoint(job, about, rules),
     )
     test = None
-    if job.test and outcome.diverged is None:
+    if job.test and not (outcome.diverged or outcome.stopped):
         test = evaluate(model, check(splits.test), config.precision)
     return Record(
-        status="diverged" if outcome.diverged else "finished",
-        reason=outcome.diverged or "",
-        config=config.to_dict(),
-        key=config.key(len(model.blocks)),  # type: ignore[arg-type]
-        fidelity=asdict(replace(job.fidelity, image_size=actual.image_size, epochs=epochs)),
-        data=job.data,
-        split=splits.description,
-        weights=f"{used.source}: {used.detail}",
-        seed=job.seed,
+        status="diverged" if outcome.diverged else "stopped" if outcome.stopped else "finished",
+        reason=outcome.diverged or outcome.stopped or "",
+        **about,
         predicted=predicted.summary(),
         measured=step.account(actual),
         accuracy=outcome.accuracy[-1] if outcome.accuracy and not outcome.diverged else None,
         test_accuracy=test,
         history=outcome.accuracy,
+        history_epochs=outcome.evaluated,
         losses=outcome.losses,
         seconds=outcome.seconds,
         step_seconds=outcome.step_seconds,
         images_trained=outcome.images,
         provenance=provenance(str(device)),
     )
+
+
+def _rules(config: Config, job: Job) -> Recipe:
+    """The job's recipe, with the configuration's learning rate if it has one."""
+    rules = recipe(job.fidelity.recipe, job.data, config.optimizer)
+    return rules if config.lr is None else replace(rules, lr=config.lr, lr_batch=None)
+
+
+def _checkpoint(job: Job, about: dict[str, Any], rules: Recipe) -> Checkpoint | None:
+    """Of everything that training follows from; an equal experiment may have been written otherwise."""
+    if job.checkpoint is None:
+        return None
+    of = {key: value for key, value in about.items() if key != "config"}
+    of |= {"recipe": asdict(rules), "torch": torch.__version__}
+    return Checkpoint(job.checkpoint, json.dumps(of, sort_keys=True))
 
 
 def attempt(config: Config, key: str, job: Job, progress: Progress) -> Record:
@@ -276,23 +312,47 @@ def attempt(config: Config, key: str, job: Job, progress: Progress) -> Record:
     except UserError:
         raise
     except Exception as error:
-        return _failed(config, key, job, error)
-
-
-def _failed(config: Config, key: str, job: Job, error: Exception) -> Record:
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{Path(where.filename).name}:{where.lineno}"
+        asked = _asked_for(error)
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"
+    # The exception is gone, and with it its frames and what they held: there is memory again to write a record.
+    if asked is not None:
+        gc.collect()
+        if config.device == "cuda":
+            torch.cuda.empty_cache()
+        peak = format_bytes(predict(job.fidelity.at(config)).peak_bytes)
+        reason = f"out of memory: {asked} was asked for, and the predicted peak is {peak}; {reason}"
     return Record(
-        status="failed",
+        status="failed" if asked is None else "out_of_memory",
         config=config.to_dict(),
         key=key,
         fidelity=asdict(job.fidelity),
         data=job.data,
         seed=job.seed,
-        reason=f"{type(error).__name__} at {place}: {error}",
+        reason=reason,
         predicted=predict(config).summary(),
         provenance=provenance(config.device),
     )
+
+
+_NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE
+)
+_ASKED = re.compile(
+    r"(?:tried to allocate|unable to allocate)\s+([\d.]+)\s*(bytes|[KMGTP]i?B)?", re.IGNORECASE
+)
+
+
+def _asked_for(error: Exception) -> str | None:
+    """What was asked for when there was no memory for it; None if the error is another one."""
+    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    if not memory and not (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+        return None
+    said = _ASKED.search(str(error))
+    if said is None:
+        return "more memory than there is"
+    number, unit = said.groups()
+    return format_bytes(int(number)) if unit in (None, "bytes") else f"{number} {unit}"
 
 
 def epochs_of(rules: Recipe, images: int, batch_size: int) -> int:
@@ -338,6 +398,17 @@ class _Watched(Step):
             self.peak_bytes, self.beside = peak, beside
         return value
 
+    def state_dict(self) -> dict[str, Any]:
+        """See ``Step``; with what was measured."""
+        seen = {name: getattr(self, name) for name in _SEEN}
+        return {**super().state_dict(), "seen": {**seen, "beside": dict(self.beside)}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See ``Step``."""
+        super().load_state_dict(state)
+        for name, value in state["seen"].items():
+            setattr(self, name, value)
+
     def account(self, actual: Config) -> dict[str, Any] | None:
         """What was measured beside what is predicted for as many images (a small set has no full batch, and
         then no steady step)."""
@@ -363,3 +434,7 @@ class _Watched(Step):
                     f"the peak was {over:.1%} above its prediction: the cost model is wrong here"
                 )
         return account
+
+
+_SEEN = ("images", "saved_bytes", "peak_bytes", "beside", "updated")
+"""What a step that measures itself has found."""

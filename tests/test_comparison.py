@@ -116,6 +116,7 @@ def test_what_is_left_open_is_settled_once(make_comparison: MakeComparison, tmp_
         "val_size": 359,  # all that digits has
         "epochs": 3,
         "recipe": "short",
+        "views": None,
     }
     assert made.weights == "random"
 
@@ -259,20 +260,28 @@ def test_what_failed_is_tried_again_and_what_diverged_is_not(
     assert after[2].status == "diverged"
 
 
+@pytest.mark.parametrize(
+    ("error", "status"), [("no such kernel", "failed"), ("not enough memory", "out_of_memory")]
+)
 def test_an_error_is_a_record_and_the_others_go_on(
-    make_comparison: MakeComparison, monkeypatch: pytest.MonkeyPatch, still: Any, tmp_path: Path
+    make_comparison: MakeComparison,
+    monkeypatch: pytest.MonkeyPatch,
+    still: Any,
+    tmp_path: Path,
+    error: str,
+    status: str,
 ) -> None:
     def sometimes(config: Config, *arguments: Any) -> Record:
         if str(config.method) == "full":
-            raise RuntimeError("not enough memory")
+            raise RuntimeError(error)
         return run(config, *arguments)
 
     monkeypatch.setattr("bsr_explorer.run.run", sometimes)
     made = make_comparison("full, linear", seeds=1)
     compare(made, tmp_path / "here", tmp_path, 0, still)
     failed, finished = read_runs(made, tmp_path / "here").values()
-    assert (failed.status, failed.key) == ("failed", made.full.key)
-    assert failed.reason.endswith("not enough memory")
+    assert (failed.status, failed.key) == (status, made.full.key)
+    assert failed.reason.endswith(error)
     assert finished.status == "finished"
 
 

@@ -44,6 +44,12 @@ BSR = "bsr(blocks=(9, 10, 11), keep={})"
             "--micro-batches: 32 images do not fall into 5 equal parts; choose a divisor of --batch-size",
         ),
         ({"micro_batches": 64}, "--micro-batches: 32 images do not fall into 64 equal parts"),
+        ({"lr": 0}, "--lr: 0 must be a positive, finite number"),
+        ({"lr": -1e-3}, "--lr: -0.001 must be"),
+        ({"lr": float("inf")}, "--lr: inf must be"),
+        ({"lr": float("nan")}, "--lr: nan must be"),
+        ({"lr": True}, "--lr: True must be"),
+        ({"lr": "fast"}, "--lr: 'fast' must be"),
         ({"set_to_none": 1}, "--set-to-none: 1 must be true or false"),
         ({"set_to_none": "yes"}, "--set-to-none: 'yes' must be true or false"),
         (
@@ -103,7 +109,16 @@ def test_plain_values_are_read_back() -> None:
     other = replace(config, precision="bf16", implementation="fused", micro_batches=2, set_to_none=False)
     assert Config.from_dict(other.to_dict()) == other
     assert json.loads(json.dumps(other.to_dict())) == other.to_dict()
-    assert set(other.to_dict()) == {field.name for field in fields(Config)}
+    assert set(replace(other, lr=1.0).to_dict()) == {field.name for field in fields(Config)}
+
+
+def test_a_learning_rate_is_said_only_if_it_is_the_configurations_own() -> None:
+    config = Config(lr=1)
+    assert config.to_dict()["lr"] == 1.0
+    assert Config.from_dict(config.to_dict()) == config
+    assert "lr" not in Config().to_dict()
+    as_before = "ebb89dd7a6d9648c"  # when configurations had no learning rate
+    assert Config("deit_s").key(12) == as_before
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
@@ -113,8 +128,11 @@ def test_an_unknown_key_names_the_nearest() -> None:
 
 def test_a_file_has_the_fields_as_keys(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
-    path.write_text('model = "deit_t"\nbatch_size = 8\nmethod = "bsr(blocks=(3,), keep={3: 0.5})"\n')
+    text = 'model = "deit_t"\nbatch_size = 8\nmethod = "bsr(blocks=(3,), keep={3: 0.5})"\n'
+    path.write_text(text)
     assert Config.from_toml(path) == Config("deit_t", batch_size=8, method=Bsr((3,), {3: 0.5}))
+    path.write_text(text + "lr = 2e-4\n")
+    assert Config.from_toml(path).lr == 2e-4
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
@@ -161,6 +179,7 @@ def test_equal_experiments_have_equal_keys(one: dict[str, Any], other: dict[str,
         {"micro_batches": 2},
         {"set_to_none": False},
         {"device": "cuda"},
+        {"lr": 1e-3},
         {"method": f"{BSR}+checkpoint"},
         {"method": f"{BSR}+checkpoint(blocks=(3,))"},
         {"method": "last(2)"},
@@ -189,6 +208,7 @@ def test_every_field_has_a_part_in_the_key() -> None:
         "micro_batches": 2,
         "set_to_none": False,
         "device": "cuda",
+        "lr": 1e-3,
     }
     assert set(changes) == {field.name for field in fields(Config)}
     keys = {Config(**{key: value}).key(12) for key, value in changes.items()} | {Config().key(12)}
@@ -229,6 +249,7 @@ def test_the_canonical_form_of_a_canonical_form_is_itself(method: str) -> None:
         ("train_size", "--train-size"),
         ("val_size", "--val-size"),
         ("epochs", "--epochs"),
+        ("views", "--views"),
     ],
 )
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])

@@ -14,6 +14,7 @@ PACKAGE = Path(bsr_explorer.__file__).parent
 
 ROOMS: dict[str, str] = {
     "errors": "",
+    "files": "",
     "version": "",
     "units": "errors",
     "ledger": "",
@@ -25,9 +26,9 @@ ROOMS: dict[str, str] = {
     "config": "errors methods models cost",
     "prediction": "config cost ledger models tape",
     "measurement": "units ledger",
-    "train": "errors units models",
-    "store": "errors units version methods models config",
-    "run": "errors config prediction models methods measurement ledger train store",
+    "train": "errors files units models",
+    "store": "errors files units version methods models config",
+    "run": "errors units config prediction models methods measurement ledger train store",
     "timing": "config run train",
     "comparison": "errors units config methods models prediction train store run timing",
     "search": "errors units config methods models cost prediction train store run",
@@ -37,6 +38,7 @@ ROOMS: dict[str, str] = {
 
 LIGHT = (
     "errors",
+    "files",
     "units",
     "ledger",
     "tape",

@@ -81,7 +81,7 @@ class Comparison:
     def completed_by(self, stored: Comparison) -> Comparison:
         """This comparison with what it leaves open (fidelity, ``auto`` weights) as ``stored`` has decided it."""
         fidelity = {
-            key: stored.fidelity[key] if value is None else value for key, value in self.fidelity.items()
+            key: stored.fidelity.get(key) if value is None else value for key, value in self.fidelity.items()
         }
         return replace(
             self, fidelity=fidelity, weights=stored.weights if self.weights == "auto" else self.weights
@@ -91,9 +91,9 @@ class Comparison:
         """What makes the runs of two comparisons incomparable, a line each: ``key: mine → other's``."""
         mine, theirs = self._settings(), other._settings()
         return [
-            f"{key}: {value!r} → {theirs.get(key)!r}"
-            for key, value in mine.items()
-            if value != theirs.get(key)
+            f"{key}: {mine.get(key)!r} → {theirs.get(key)!r}"
+            for key in dict.fromkeys([*mine, *theirs])
+            if mine.get(key) != theirs.get(key)
         ]
 
     def _settings(self) -> dict[str, Any]:

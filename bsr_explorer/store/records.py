@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.files import whole
 
 FORMAT = 1
 """Version of the record's layout."""
@@ -20,20 +19,22 @@ class Record:
     """Configuration, prediction, measurement, accuracy and provenance of one fine-tune.
 
     Attributes:
-        status: ``finished``; ``diverged`` (the loss was not finite) or ``failed``, with the ``reason``.
+        status: ``finished``; or, with the ``reason``: ``stopped`` (below the accuracy that was asked of it on
+            the way), ``diverged`` (the loss was not finite), ``out_of_memory`` or ``failed``.
         config: the configuration, memory and FLOPs of which are ``predicted`` (see ``Ledger.summary``).
         key: hash of the canonical configuration: equal for equal experiments.
         fidelity: how it was trained; its image size may be a smaller proxy.
         split: sizes of the training, validation and test sets.
         weights: where the pretrained weights came from.
-        accuracy: top-1 on validation in [0, 1] after the last epoch.
+        accuracy: top-1 on validation in [0, 1] after the last epoch that was trained.
+        history: accuracies on validation, and ``history_epochs``: after how many epochs each.
         measured: what the run held at the image size that it trained at, beside what was predicted for it;
             ``fault`` says so where its peak was more than 2% above its prediction.
         provenance: versions, machine, commit, time.
         study: what the search knew of it (trial number, budget, accounting), or nothing.
     """
 
-    status: Literal["finished", "diverged", "failed"]
+    status: Literal["finished", "stopped", "diverged", "out_of_memory", "failed"]
     config: dict[str, Any]
     key: str
     fidelity: dict[str, Any]
@@ -47,6 +48,7 @@ class Record:
     accuracy_is: str = "top-1 on validation, after the last epoch"
     test_accuracy: float | None = None
     history: list[float] = field(default_factory=list)
+    history_epochs: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     step_seconds: float = 0.0
@@ -73,19 +75,9 @@ class Record:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a temporary file beside it, flushed to disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write a file whole or not at all."""
+    with whole(path) as file:
+        file.write(text.encode())
 
 
 def write_record(folder: Path, number: int, record: Record) -> Path:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, autocast, image_dtype
 
@@ -26,21 +27,30 @@ class Outcome:
     """What a fine-tune came to.
 
     Attributes:
-        accuracy: top-1 accuracies on validation, in [0, 1], the last one of the finished model.
+        accuracy: top-1 accuracies on validation, in [0, 1], the last one of the model as it is in the end.
+        evaluated: after how many epochs each.
         losses: mean training loss of each epoch.
         steps, images: what was trained.
         seconds: wall clock, evaluation included.
-        step_seconds: median of one training step.
-        diverged: why training was stopped, or None.
+        durations: seconds of each step.
+        diverged: why training could not go on, or None.
+        stopped: why it was not to go on, or None.
     """
 
     accuracy: list[float] = field(default_factory=list)
+    evaluated: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     steps: int = 0
     images: int = 0
     seconds: float = 0.0
-    step_seconds: float = 0.0
+    durations: list[float] = field(default_factory=list)
     diverged: str | None = None
+    stopped: str | None = None
+
+    @property
+    def step_seconds(self) -> float:
+        """Median of one training step."""
+        return median(self.durations) if self.durations else 0.0
 
 
 def fit(
@@ -51,6 +61,8 @@ def fit(
     epochs: int,
     progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
     every_epoch: bool = False,
+    rungs: Mapping[int, float] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Repeat a step over the training images.
 
@@ -61,38 +73,100 @@ def fit(
         epochs: passes over ``train``; ``recipe.steps``, if given, ends training earlier.
         progress: called after every step with steps done, steps in all and the loss.
         every_epoch: evaluate after each epoch, and not at the end alone.
+        rungs: the least accuracy in [0, 1] with which training goes on after so many epochs; they are evaluated
+            whatever the value. What trains to the end is not stopped there.
+        checkpoint: kept after each epoch but the last. If there is one, training goes on from it, to the same
+            outcome as without the interruption, to the last bit (but for the seconds; on a GPU as far as its
+            kernels give the same twice). Of random generators, torch's are kept: none else is drawn from.
     """
     total = max(1, min(epochs * len(train), recipe.steps or epochs * len(train)))
     peak_rates = [group["lr"] for group in step.optimizer.param_groups]
-    outcome, durations, started = Outcome(), [], time.perf_counter()
-    while outcome.steps < total and outcome.diverged is None:
-        step.model.train()
-        losses = []
-        for images, labels in _on(step.device, train, image_dtype(step.precision)):
-            began = time.perf_counter()
-            _set_rates(step.optimizer, peak_rates, rate_factor(outcome.steps, total, recipe))
-            value = step(images, labels)
-            if not math.isfinite(value):
-                outcome.diverged = f"the loss was {value} at step {outcome.steps + 1} of {total}"
-                break
-            durations.append(time.perf_counter() - began)
-            losses.append(value)
-            outcome.steps += 1
-            outcome.images += len(labels)
-            progress(outcome.steps, total, value)
-            if outcome.steps == total:
-                break
-        if losses:
-            outcome.losses.append(sum(losses) / len(losses))
-        if outcome.diverged is None and (every_epoch or outcome.steps == total):
+    rungs = rungs or {}
+    outcome = Outcome()
+    if checkpoint is not None and (state := checkpoint.load()) is not None:
+        outcome = _resumed(state, step, train)
+        outcome.stopped = _below(outcome, rungs, epochs)
+    while outcome.steps < total and not (outcome.diverged or outcome.stopped):
+        started = time.perf_counter()
+        _epoch(step, train, recipe, peak_rates, total, outcome, progress)
+        over, finished = outcome.steps == total, len(outcome.losses)
+        if outcome.diverged is None and (every_epoch or over or finished in rungs):
             accuracy = evaluate(step.model, validation, step.precision)
             if math.isnan(accuracy):
                 outcome.diverged = f"the outputs were not finite after step {outcome.steps} of {total}"
             else:
                 outcome.accuracy.append(accuracy)
-    outcome.seconds = time.perf_counter() - started
-    outcome.step_seconds = median(durations) if durations else 0.0
+                outcome.evaluated.append(finished)
+        outcome.seconds += time.perf_counter() - started
+        if outcome.diverged is None and not over:
+            if checkpoint is not None:
+                checkpoint.save(_state(outcome, step, train))
+            outcome.stopped = _below(outcome, rungs, epochs)
     return outcome
+
+
+def _epoch(
+    step: Step,
+    train: DataLoader[Batch],
+    recipe: Recipe,
+    peak_rates: list[float],
+    total: int,
+    outcome: Outcome,
+    progress: Callable[[int, int, float], None],
+) -> None:
+    """One pass over the training images, or as much of it as there are steps left."""
+    step.model.train()
+    losses = []
+    for images, labels in _on(step.device, train, image_dtype(step.precision)):
+        began = time.perf_counter()
+        _set_rates(step.optimizer, peak_rates, rate_factor(outcome.steps, total, recipe))
+        value = step(images, labels)
+        if not math.isfinite(value):
+            outcome.diverged = f"the loss was {value} at step {outcome.steps + 1} of {total}"
+            break
+        outcome.durations.append(time.perf_counter() - began)
+        losses.append(value)
+        outcome.steps += 1
+        outcome.images += len(labels)
+        progress(outcome.steps, total, value)
+        if outcome.steps == total:
+            break
+    if losses:
+        outcome.losses.append(sum(losses) / len(losses))
+
+
+def _below(outcome: Outcome, rungs: Mapping[int, float], epochs: int) -> str | None:
+    """Why training is not to go on from where it is, if it is not."""
+    finished = len(outcome.losses)
+    if finished not in rungs or finished not in outcome.evaluated:
+        return None
+    accuracy, least = outcome.accuracy[outcome.evaluated.index(finished)], rungs[finished]
+    if accuracy >= least:
+        return None
+    asked = "no more was asked for" if least > 1 else f"{least:.2%} was asked for"
+    return f"stopped after epoch {finished} of {epochs}: the accuracy was {accuracy:.2%}, and {asked}"
+
+
+def _state(outcome: Outcome, step: Step, train: DataLoader[Batch]) -> dict[str, Any]:
+    """All that the rest of training follows from, beside what is made again from weights and seed."""
+    cuda = step.device.type == "cuda"
+    return {
+        "outcome": asdict(outcome),
+        "step": step.state_dict(),
+        "order": train.generator.get_state() if train.generator is not None else None,
+        "random": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(step.device) if cuda else None,
+    }
+
+
+def _resumed(state: dict[str, Any], step: Step, train: DataLoader[Batch]) -> Outcome:
+    step.load_state_dict(state["step"])
+    if state["order"] is not None:
+        train.generator.set_state(state["order"])
+    torch.set_rng_state(state["random"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], step.device)
+    return Outcome(**state["outcome"])
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +73,32 @@ class Step:
         self.skipped = self.scaler.get_scale() < scale
         self.optimizer.zero_grad(set_to_none=self.set_to_none)
         return total
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that steps change: tensors (not copied) and plain values."""
+        return {
+            "trained": [p.detach() for p in self.trained],
+            "buffers": list(self.model.buffers()),
+            "zeros": [p.grad is not None for p in self.trained],
+            "optimizer": [dict(self.optimizer.state.get(p, {})) for p in self.trained],
+            "scaler": self.scaler.state_dict(),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where a step of the same model, optimiser and settings was.
+
+        The optimiser's own way would cast what it keeps in fp32 beside weights of another number format.
+        """
+        for name, mine in (("trained", self.trained), ("buffers", self.model.buffers())):
+            for tensor, value in zip(mine, state[name], strict=True):
+                tensor.copy_(value)
+        for p, kept, zeros in zip(self.trained, state["optimizer"], state["zeros"], strict=True):
+            if kept:
+                self.optimizer.state[p] = kept
+            p.grad = torch.zeros_like(p) if zeros else None
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
 
     def parts(
         self, images: torch.Tensor, labels: torch.Tensor

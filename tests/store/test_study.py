@@ -114,6 +114,7 @@ def test_every_study_is_read_as_it_was_written(
         {"micro_batches": 2},
         {"set_to_none": False},
         {"device": "cuda", "attention": "flash"},
+        {"lr": 2e-4},
     ],
 )
 def test_every_configuration_is_read_as_it_was_written(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -124,7 +125,9 @@ def test_every_configuration_is_read_as_it_was_written(tmp_path: Path, changes: 
 
 
 def test_every_field_of_a_configuration_has_a_key_in_the_file() -> None:
-    assert set(STUDY.to_toml()["config"]) == {f.name for f in fields(Config)} - {"method"}
+    study = replace(STUDY, config=replace(STUDY.config, lr=1e-3))
+    assert set(study.to_toml()["config"]) == {f.name for f in fields(Config)} - {"method"}
+    assert set(STUDY.to_toml()["config"]) == set(study.to_toml()["config"]) - {"lr"}
     assert set(STUDY.to_toml()["space"]) == {f.name for f in fields(SpaceSpec)}
 
 
