@@ -4,15 +4,17 @@
 
     [study]     name, seed, trials, time_limit (seconds)
     [config]    model, image_size, num_classes, batch_size, precision, optimizer, attention, implementation,
-                micro_batches, set_to_none, device
+                micro_batches, set_to_none, device, lr; method, which is tried first
     [budget]    bytes ("2GB"), counts (peak, saved or published)
     [data]      name, weights
-    [fidelity]  image_size, train_size, val_size, epochs, recipe
+    [fidelity]  image_size, train_size, val_size, epochs, recipe, views
+    [search]    sampler, rungs, replicas
     [space]     start, max_blocks, drop_at, keep, fuse, batch_sizes
 """
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -33,6 +35,16 @@ COUNTS: dict[str, str] = {
     "published": "the BSR paper's own accounting",
 }
 """What a budget may count, and what that is."""
+
+SAMPLERS: dict[str, str] = {
+    "exact": "a Gaussian process on accuracy, with memory and FLOPs known exactly",
+    "tpe": "Optuna's default",
+    "nsga2": "Optuna's genetic algorithm",
+    "gp": "Optuna's Gaussian process, which learns memory too",
+    "random": "any configuration that fits, as likely as another",
+    "qmc": "a quasi-random sequence",
+}
+"""What may propose the next configuration, and what that is."""
 
 FILE = "study.toml"
 
@@ -99,6 +111,9 @@ class Study:
         budget: memory as its user wrote it, with a unit.
         counts: key of ``COUNTS``.
         time_limit: seconds after which no new trial starts, or None.
+        sampler: key of ``SAMPLERS``.
+        rungs: epochs after which a trial may be stopped; none at or after the last has an effect.
+        replicas: fresh seeds on which the front is trained again when the trials are done.
     """
 
     name: str
@@ -112,6 +127,9 @@ class Study:
     seed: int = 0
     trials: int = 12
     time_limit: float | None = None
+    sampler: str = "exact"
+    rungs: tuple[int, ...] = ()
+    replicas: int = 3
 
     def __post_init__(self) -> None:
         parse_bytes(self.budget)
@@ -121,6 +139,16 @@ class Study:
             raise UserError(f"--trials: {self.trials!r} must be a whole number of at least 1")
         if self.time_limit is not None and self.time_limit <= 0:
             raise UserError(f"--time-limit: {self.time_limit!r} seconds must be more than 0")
+        if self.sampler not in SAMPLERS:
+            raise unknown("--sampler", self.sampler, SAMPLERS)
+        object.__setattr__(self, "rungs", tuple(self.rungs))
+        whole = all(isinstance(rung, int) and not isinstance(rung, bool) for rung in self.rungs)
+        if not whole or any(later <= rung for rung, later in itertools.pairwise((0, *self.rungs))):
+            raise UserError(
+                f"--rungs: {self.rungs} must be whole numbers of epochs, from 1 and each more than the one before"
+            )
+        if isinstance(self.replicas, bool) or not isinstance(self.replicas, int) or self.replicas < 0:
+            raise UserError(f"--replicas: {self.replicas!r} must be a whole number of at least 0")
 
     @property
     def budget_bytes(self) -> int:
@@ -141,6 +169,7 @@ class Study:
             "budget": {"bytes": self.budget, "counts": self.counts},
             "data": {"name": self.data, "weights": self.weights},
             "fidelity": asdict(self.fidelity),
+            "search": {"sampler": self.sampler, "rungs": self.rungs, "replicas": self.replicas},
             "space": asdict(self.space),
         }
         return {
@@ -159,45 +188,59 @@ class Study:
         Raises:
             UserError: not there, not TOML, a table or key that does not exist, a value not allowed.
         """
-        try:
-            tables = tomllib.loads(path.read_text())
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not valid TOML: {error}") from None
-        _check_tables(path, tables)
+        return cls.from_tables(read_tables(path), path)
+
+    @classmethod
+    def from_tables(cls, tables: dict[str, dict[str, Any]], source: Path) -> Study:
+        """A study of the tables of a file.
+
+        Raises:
+            UserError: as ``from_toml``.
+        """
         try:
             about, budget, data = tables.get("study", {}), tables["budget"], tables.get("data", {})
+            config, space = dict(tables["config"]), dict(tables["space"])
+            if "method" in config:
+                first = str(parse_method(config.pop("method")))
+                space["start"] = list(dict.fromkeys([first, *space.get("start", [])]))
             return cls(
-                name=about.get("name", path.stem),
-                config=Config(**tables["config"]),
+                name=about.get("name", source.stem),
+                config=Config(**config),
                 budget=budget["bytes"],
                 counts=budget.get("counts", "peak"),
                 data=data.get("name", "digits"),
                 weights=data.get("weights", "auto"),
                 fidelity=Fidelity(**tables.get("fidelity", {})),
-                space=SpaceSpec(**tables["space"]),
+                space=SpaceSpec(**space),
                 **{key: about[key] for key in ("seed", "trials", "time_limit") if key in about},
+                **tables.get("search", {}),
             )
         except KeyError as error:
             raise UserError(
-                f"{path}: {error} is missing; a study needs [config], [budget] bytes, [space]"
+                f"{source}: {error} is missing; a study needs [config], [budget] bytes, [space]"
             ) from None
         except TypeError as error:
-            raise UserError(f"{path}: {error}") from None
+            raise UserError(f"{source}: {error}") from None
 
     def differences(self, other: Study) -> list[str]:
-        """What makes the trials of two studies incomparable, a line each: ``key: mine → other's``."""
-        mine, theirs = _flat(self.to_toml()), _flat(other.to_toml())
+        """What makes the trials of two studies incomparable, a line each: ``key: mine → other's``.
+
+        How a study searches is no such thing: its sampler, rungs and replicas decide what is trained and for
+        how long, and not how well a finished trial does.
+        """
+        mine, theirs = self.settings(), other.settings()
         if self.budget_bytes == other.budget_bytes:  # 2GB and 2000MB are one budget
             theirs["budget.bytes"] = mine["budget.bytes"]
-        free = {"study.name", "study.trials", "study.time_limit"}
-        keys = [key for key in dict.fromkeys([*mine, *theirs]) if key not in free]
         return [
             f"{key}: {mine.get(key, 'unset')!r} → {theirs.get(key, 'unset')!r}"
-            for key in keys
+            for key in dict.fromkeys([*mine, *theirs])
             if mine.get(key) != theirs.get(key)
         ]
+
+    def settings(self) -> dict[str, Any]:
+        """What makes trials comparable, by ``table.key``."""
+        tables = {table: values for table, values in self.to_toml().items() if table != "search"}
+        return {key: value for key, value in flat(tables).items() if key not in _FREE}
 
     def completed_by(self, stored: Study) -> Study:
         """This study with what it leaves open (fidelity, ``auto`` weights) as ``stored`` has decided it."""
@@ -214,6 +257,9 @@ class Study:
         write_text(folder / FILE, head + tomli_w.dumps(self.to_toml()))
 
 
+_FREE = frozenset({"study.name", "study.trials", "study.time_limit"})
+"""Settings that may differ between comparable studies."""
+
 _TABLES: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
     "study": {"name": _TEXT, "seed": _WHOLE, "trials": _WHOLE, "time_limit": _NUMBER},
     "config": {
@@ -228,6 +274,8 @@ _TABLES: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
         "micro_batches": _WHOLE,
         "set_to_none": _TRUTH,
         "device": _TEXT,
+        "lr": _NUMBER,
+        "method": _TEXT,
     },
     "budget": {"bytes": _TEXT, "counts": _TEXT},
     "data": {"name": _TEXT, "weights": _TEXT},
@@ -237,7 +285,9 @@ _TABLES: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
         "val_size": _WHOLE,
         "epochs": _WHOLE,
         "recipe": _TEXT,
+        "views": _WHOLE,
     },
+    "search": {"sampler": _TEXT, "rungs": _list_of(_WHOLE), "replicas": _WHOLE},
     "space": {
         "start": _list_of(_TEXT),
         "max_blocks": _WHOLE,
@@ -248,6 +298,24 @@ _TABLES: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
     },
 }
 """What may stand in a study file: for each key of each table what it must be, in words and as a check."""
+
+
+def read_tables(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a study file. A file without any is of a configuration alone: its keys are ``[config]``.
+
+    Raises:
+        UserError: not there, not TOML, a table or key that does not exist, a value of another type.
+    """
+    try:
+        tables = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    if tables and not any(isinstance(value, dict) for value in tables.values()):
+        tables = {"config": tables}
+    _check_tables(path, tables)
+    return tables
 
 
 def _check_tables(path: Path, tables: dict[str, Any]) -> None:
@@ -265,5 +333,6 @@ def _check_tables(path: Path, tables: dict[str, Any]) -> None:
                 raise UserError(f"{path}: [{table}] {key} must be {kind}, and is {value!r}")
 
 
-def _flat(tables: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def flat(tables: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Tables as one, its keys being ``table.key``."""
     return {f"{table}.{key}": value for table, values in tables.items() for key, value in values.items()}

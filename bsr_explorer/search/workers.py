@@ -1,0 +1,294 @@
+"""Where trials run: in this process, or each in a process of its own, which may crash without harm to others."""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from threading import Thread
+from typing import Literal, Protocol
+
+import torch
+
+from bsr_explorer.config import Config
+from bsr_explorer.errors import UserError
+from bsr_explorer.run import Job, attempt
+from bsr_explorer.store.records import Record
+
+TAIL = 2000
+"""Characters of a crashed trial's output that are kept with its record."""
+
+SAYS_EVERY = 0.1
+"""Seconds between two reports of a worker, so that a busy coordinator never keeps it waiting."""
+
+Progress = Callable[[int, int, int, float], None]
+"""Called with (trial, steps done, steps in all, loss)."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training to be done.
+
+    Attributes:
+        number: of the trial.
+        key: of the configuration; see ``Config.key``.
+        log: file that the trial's output is added to, where it has a process of its own.
+        seconds: after which it is ended, or None.
+    """
+
+    number: int
+    config: Config
+    key: str
+    job: Job
+    log: Path | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """A trial has its record."""
+
+    number: int
+    record: Record
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """A trial ended without a record.
+
+    Attributes:
+        kind: ``crash``; ``timeout``; ``lost`` with its machine, for which it is not to blame; or
+            ``out_of_memory``.
+        tail: the end of its output.
+    """
+
+    number: int
+    kind: Literal["crash", "timeout", "lost", "out_of_memory"]
+    reason: str
+    tail: str = ""
+
+
+class Executor(Protocol):
+    """Runs trials, ``jobs`` at once."""
+
+    jobs: int
+
+    def begin(self, task: Task) -> None:
+        """Start a training; fewer than ``jobs`` may run."""
+
+    def wait(self, progress: Progress, seconds: float) -> list[Done | Crashed]:
+        """What ended, as soon as something has, or nothing after some seconds.
+
+        Raises:
+            UserError, OSError: what ends the whole search, such as missing data or a full disk.
+        """
+        ...
+
+    def stop(self) -> None:
+        """End everything that runs, at once."""
+
+
+class Here:
+    """Trains in this process, one trial after another."""
+
+    jobs = 1
+
+    def __init__(self) -> None:
+        self._task: Task | None = None
+
+    def begin(self, task: Task) -> None:
+        """See ``Executor``. Training starts when it is waited for."""
+        self._task = task
+
+    def wait(self, progress: Progress, seconds: float) -> list[Done | Crashed]:
+        """See ``Executor``."""
+        assert self._task is not None
+        task, self._task = self._task, None
+        return [
+            Done(task.number, attempt(task.config, task.key, task.job, partial(progress, task.number)))
+        ]
+
+    def stop(self) -> None:
+        """See ``Executor``."""
+        self._task = None
+
+
+@dataclass(frozen=True)
+class _Worker:
+    task: Task
+    slot: int
+    process: ForkServerProcess
+    pipe: Connection
+    began: float
+
+
+class Processes:
+    """Trains each trial in a process of its own on this machine.
+
+    The processes are forked from one that has loaded torch and runs nothing. Where several run at once they
+    share the cores (``OMP_NUM_THREADS`` says otherwise) and take turns with the GPUs.
+
+    Args:
+        jobs: processes at once.
+        imports: modules that each loads before it trains, such as one that registers models with timm.
+    """
+
+    def __init__(self, jobs: int, imports: Sequence[str] = ()) -> None:
+        if jobs < 1:
+            raise UserError(f"--jobs: {jobs} must be a whole number of at least 1")
+        self.jobs, self.imports = jobs, tuple(imports)
+        self._context = multiprocessing.get_context("forkserver")
+        self._workers: dict[int, _Worker] = {}
+
+    def begin(self, task: Task) -> None:
+        """See ``Executor``."""
+        taken = {worker.slot for worker in self._workers.values()}
+        slot = next(slot for slot in range(self.jobs) if slot not in taken)
+        # Heeded by the first process alone, which starts the one that all are forked from.
+        more = ["sklearn.datasets"] if task.job.data == "digits" else []
+        self._context.set_forkserver_preload([__name__, *more, *self.imports])
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_work, args=(task, theirs, slot, threads_of(self.jobs), self.imports), daemon=True
+        )
+        process.start()
+        theirs.close()  # or its end would never be seen
+        self._workers[task.number] = _Worker(task, slot, process, ours, time.monotonic())
+
+    def pid(self, number: int) -> int:
+        """The process of a running trial."""
+        pid = self._workers[number].process.pid
+        assert pid is not None
+        return pid
+
+    def wait(self, progress: Progress, seconds: float) -> list[Done | Crashed]:
+        """See ``Executor``."""
+        now = time.monotonic()
+        ends = [w.began + w.task.seconds - now for w in self._workers.values() if w.task.seconds is not None]
+        wait([worker.pipe for worker in self._workers.values()], max(0.0, min([seconds, *ends])))
+        events = [self._look(worker, progress) for worker in list(self._workers.values())]
+        return [event for event in events if event is not None]
+
+    def _look(self, worker: _Worker, progress: Progress) -> Done | Crashed | None:
+        """What a worker has said, and whether it has ended."""
+        number = worker.task.number
+        try:
+            while worker.pipe.poll():
+                said = worker.pipe.recv()
+                if isinstance(said, Exception):
+                    raise said
+                if isinstance(said, Record):
+                    self._end(worker)
+                    return Done(number, said)
+                progress(number, *said)
+        except (EOFError, ConnectionResetError):
+            self._end(worker)
+            return Crashed(number, "crash", _how(worker.process.exitcode), tail(worker.task.log))
+        limit = worker.task.seconds
+        if limit is not None and time.monotonic() - worker.began > limit:
+            worker.process.kill()
+            self._end(worker)
+            reason = f"took longer than {limit:.0f} s"
+            return Crashed(number, "timeout", reason, tail(worker.task.log))
+        return None
+
+    def _end(self, worker: _Worker) -> None:
+        """Wait for a process that ends by itself, but not for ever: it may hang on its way out."""
+        worker.process.join(10)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.pipe.close()
+        del self._workers[worker.task.number]
+
+    def stop(self) -> None:
+        """See ``Executor``."""
+        for worker in self._workers.values():
+            worker.process.kill()
+        for worker in list(self._workers.values()):
+            self._end(worker)
+
+
+def threads_of(jobs: int) -> int | None:
+    """Threads for each of so many trials at once; None: as many as torch takes."""
+    if jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+        return None
+    return max(1, len(os.sched_getaffinity(0)) // jobs)
+
+
+def tail(log: Path | None) -> str:
+    """The end of a trial's output."""
+    if log is None or not log.exists():
+        return ""
+    return log.read_text(errors="replace")[-TAIL:].strip()
+
+
+def _how(code: int | None) -> str:
+    """How a process ended that was to say more."""
+    if code is None or code >= 0:
+        return f"its process exited with code {code}"
+    name = signal.Signals(-code).name
+    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{hint}"
+
+
+# --- in the process of a trial --------------------------------------------------------------------------
+
+
+def _work(task: Task, pipe: Connection, slot: int, threads: int | None, imports: Sequence[str]) -> None:
+    """Train, and say how it went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the coordinator, which decides
+    Thread(target=_end_with, args=(pipe,), daemon=True).start()
+    try:
+        if task.log is not None:
+            say_into(task.log)
+        for module in imports:
+            importlib.import_module(module)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if task.config.device == "cuda" and torch.cuda.is_available():
+            torch.cuda.set_device(slot % torch.cuda.device_count())
+        pipe.send(attempt(task.config, task.key, task.job, _Says(pipe)))
+    except (UserError, OSError) as error:
+        pipe.send(error)
+
+
+class _Says:
+    """Progress, now and then."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe, self.last = pipe, 0.0
+
+    def __call__(self, done: int, total: int, loss: float) -> None:
+        now = time.monotonic()
+        if done == total or now - self.last > SAYS_EVERY:
+            self.last = now
+            self.pipe.send((done, total, loss))
+
+
+def _end_with(pipe: Connection) -> None:
+    """End this process when the other end of its pipe is gone: nobody is left to take what it makes."""
+    try:
+        pipe.recv()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def say_into(log: Path) -> None:
+    """Whatever this process prints, C code and crashes included, goes to the end of a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    file = log.open("a", buffering=1, errors="replace")
+    for stream in (1, 2):
+        os.dup2(file.fileno(), stream)
+    sys.stdout = sys.stderr = file
+    faulthandler.enable()
