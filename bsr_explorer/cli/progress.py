@@ -44,7 +44,7 @@ W = TypeVar("W", bound=Heeding)
 
 
 @contextmanager
-def _heeding(make: Callable[[Progress], W]) -> Iterator[W]:
+def heeding(make: Callable[[Progress], W]) -> Iterator[W]:
     """Show a bar on the error console, and heed Ctrl-C; yields what reports go to."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[left]}"))
     before = signal.getsignal(signal.SIGINT)
@@ -61,14 +61,14 @@ def _heeding(make: Callable[[Progress], W]) -> Iterator[W]:
 @contextmanager
 def watching(searching: Search, clock: Clock) -> Iterator[Progressing]:
     """Show a search's progress on the error console, and heed Ctrl-C; yields what the search reports to."""
-    with _heeding(lambda progress: Progressing(progress, searching, clock)) as watcher:
+    with heeding(lambda progress: Progressing(progress, searching, clock)) as watcher:
         yield watcher
 
 
 @contextmanager
 def watching_tasks() -> Iterator[Tasks]:
     """The same of a comparison."""
-    with _heeding(Tasks) as watcher:
+    with heeding(Tasks) as watcher:
         yield watcher
 
 

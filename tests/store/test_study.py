@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
-from bsr_explorer.store.study import COUNTS, FILE, SpaceSpec, Study
+from bsr_explorer.store.study import COUNTS, FILE, SpaceSpec, Study, read_tables
 
 STUDY = Study(
     name="a study",
@@ -177,10 +177,24 @@ def test_an_unknown_key_is_refused_with_the_nearest(tmp_path: Path, table: str, 
     assert refused(path).startswith(text)
 
 
-def test_a_method_is_no_key_of_the_configuration(tmp_path: Path) -> None:
-    assert "key of [config]: unknown value 'method'" in refused(
-        edited(tmp_path, put("config", "method", "full"))
-    )
+def test_a_method_of_the_configuration_is_tried_first(tmp_path: Path) -> None:
+    study = Study.from_toml(edited(tmp_path, put("config", "method", "last(k=2)")))
+    assert study.space.start == ("last(k=2)", *STUDY.space.start)
+    assert study.config == STUDY.config
+    again = Study.from_toml(edited(tmp_path, put("config", "method", STUDY.space.start[-1])))
+    assert again.space.start == (STUDY.space.start[-1], *STUDY.space.start[:-1])
+    assert "--method: unknown value 'fll'" in refused(edited(tmp_path, put("config", "method", "fll")))
+
+
+def test_a_file_without_tables_is_of_a_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("model = 'deit_s'\nmethod = 'linear'\n")
+    assert read_tables(path) == {"config": {"model": "deit_s", "method": "linear"}}
+    path.write_text("modle = 'deit_s'\n")
+    with pytest.raises(UserError, match=r"config\.toml: key of \[config\]: unknown value 'modle'"):
+        read_tables(path)
+    path.write_text("")
+    assert read_tables(path) == {}
 
 
 @pytest.mark.parametrize(
