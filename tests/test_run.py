@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import weakref
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,23 @@ from bsr_explorer import run as run_module
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import predict
-from bsr_explorer.run import Job, build, device_of, fine_tune, load_data, measure, pick_device
+from bsr_explorer.run import (
+    Job,
+    attempt,
+    build,
+    device_of,
+    fine_tune,
+    load_data,
+    make_step,
+    measure,
+    pick_device,
+)
 from bsr_explorer.store.records import Record
 from bsr_explorer.train import data
 from bsr_explorer.train.data import ImageSplit
 from bsr_explorer.train.recipes import HALF, IMAGENET, RECIPES
 from bsr_explorer.train.step import Step
+from bsr_explorer.units import format_bytes
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -255,6 +269,272 @@ def test_the_losses_are_the_same_but_for_rounding(record: Record, changes: dict[
     assert tune(replace(CONFIG, **changes), seed=3).losses == pytest.approx(record.losses, rel=1e-4)
 
 
+# --- rungs and checkpoints ------------------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process."""
+
+
+Weights = Callable[[], list[torch.Tensor]]
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> Weights:
+    """The parameters and buffers of the model that was trained last."""
+    steps: list[Step] = []
+    make = run_module.make_step
+
+    def noted(*arguments: Any) -> Step:
+        steps.append(make(*arguments))
+        return steps[-1]
+
+    monkeypatch.setattr(run_module, "make_step", noted)
+    return lambda: [t.detach().clone() for t in (*steps[-1].model.parameters(), *steps[-1].model.buffers())]
+
+
+def interrupted(at: int, config: Config, fidelity: Fidelity, **options: Any) -> None:
+    """Train until a step is done."""
+
+    def progress(done: int, total: int, loss: float) -> None:
+        if done == at:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        tune(config, fidelity, progress=progress, **options)
+
+
+def same(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    """To the last bit (what a keeper has not seen yet is no number)."""
+    return all(torch.equal(a.nan_to_num(-1e9), b.nan_to_num(-1e9)) for a, b in zip(some, others, strict=True))
+
+
+def told(record: Record) -> dict[str, Any]:
+    """All that a record says but times."""
+    values = record.to_dict()
+    return {key: values[key] for key in values if key not in ("seconds", "step_seconds", "provenance")}
+
+
+THREE = replace(PROXY, epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "augment"),
+    [
+        ({}, "none"),
+        ({"method": "full"}, "crop_flip"),
+        ({"method": f"{BSR}+mesa"}, "flip"),
+        ({"method": "full+mesa(bits=4, ema=0.5, faithful=False)", "precision": "amp_bf16"}, "none"),
+        ({"method": "last(k=2)+backrazor(faithful=False)"}, "crop"),
+        ({"method": f"{BSR}+checkpoint+offload", "micro_batches": 2}, "none"),
+        ({"precision": "amp_fp16", "method": "full"}, "none"),
+        ({"precision": "bf16", "optimizer": "adamw_8bit", "method": "last(k=1)"}, "crop_flip"),
+        ({"set_to_none": False, "implementation": "fused", "batch_size": 20}, "flip"),  # one step an epoch
+        ({"optimizer": "adamw_8bit", "method": "bitfit", "batch_size": 20}, "none"),
+    ],
+    ids=str,
+)
+def test_an_interruption_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, weights: Weights, changes: dict[str, Any], augment: str
+) -> None:
+    change_recipe(monkeypatch, augment=augment, lr=5e-3)
+    config = replace(CONFIG, **changes)
+    options: dict[str, Any] = {"seed": 3, "every_epoch": True}
+    whole, trained = tune(config, THREE, **options), weights()
+    steps = 20 // config.batch_size
+    for moments in ([steps + 1], [2 * steps, 2 * steps + 1, 3 * steps]):
+        options["checkpoint"] = tmp_path / f"{moments}.ckpt"
+        for at in moments:
+            interrupted(at, config, THREE, **options)
+        torch.manual_seed(12345)
+        again = tune(config, THREE, **options)
+        assert told(again) == told(whole)
+        assert same(weights(), trained)
+
+
+def test_training_goes_on_and_does_not_begin_again(tmp_path: Path) -> None:
+    options = {"checkpoint": tmp_path / "0001.ckpt"}
+    interrupted(12, CONFIG, THREE, **options)
+    done: list[int] = []
+    tune(CONFIG, THREE, progress=lambda step, total, loss: done.append(step), **options)
+    assert done == [11, 12, 13, 14, 15]
+
+
+def test_times_add_up(tmp_path: Path) -> None:
+    options = {"checkpoint": tmp_path / "0001.ckpt"}
+    interrupted(12, CONFIG, THREE, **options)
+    before = torch.load(options["checkpoint"])["state"]["outcome"]["seconds"]
+    assert tune(CONFIG, THREE, **options).seconds > before > 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 4},
+        {"config": CONFIG.with_method("last(k=1)")},
+        {"config": replace(CONFIG, lr=1e-3)},
+        {"fidelity": replace(THREE, epochs=4)},
+        {"fidelity": replace(THREE, train_size=24)},
+        {"weights": "toy.safetensors"},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_something_else_is_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, other: dict[str, Any]
+) -> None:
+    if other.get("weights"):
+        from safetensors.torch import save_file
+
+        other = {"weights": str(tmp_path / other["weights"])}
+        save_file(build(CONFIG, seed=9).state_dict(), other["weights"])
+    told_of = {"config": CONFIG, "fidelity": THREE, **other}
+    fresh = tune(**told_of)
+    interrupted(6, CONFIG, THREE, checkpoint=tmp_path / "0001.ckpt")
+    assert told(tune(checkpoint=tmp_path / "0001.ckpt", **told_of)) == told(fresh)
+    assert "0001.ckpt: this checkpoint is ignored, and training starts anew" in caplog.text
+
+
+def test_a_torn_checkpoint_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "0001.ckpt"
+    interrupted(6, CONFIG, THREE, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert told(tune(CONFIG, THREE, checkpoint=path)) == told(tune(CONFIG, THREE))
+    assert "training starts anew" in caplog.text
+
+
+def test_a_checkpoint_holds_what_trains_and_no_more(tmp_path: Path) -> None:
+    interrupted(6, CONFIG.with_method("linear"), THREE, checkpoint=tmp_path / "0001.ckpt")
+    assert (tmp_path / "0001.ckpt").stat().st_size < 30_000
+    interrupted(6, CONFIG.with_method("full"), THREE, checkpoint=tmp_path / "0002.ckpt")
+    assert (tmp_path / "0002.ckpt").stat().st_size > 500_000
+
+
+@pytest.mark.parametrize("method", [BSR, f"{BSR}+mesa"])
+def test_a_stopped_trial_goes_on_as_if_it_had_not_stopped(
+    tmp_path: Path, weights: Weights, method: str
+) -> None:
+    config, path = CONFIG.with_method(method), tmp_path / "0001.ckpt"
+    whole, trained = tune(config, THREE, rungs={1: -math.inf}), weights()
+    stopped = tune(config, THREE, rungs={1: math.inf}, checkpoint=path)
+    assert stopped.status == "stopped"
+    assert stopped.reason.startswith("stopped after epoch 1 of 3: ")
+    assert (stopped.history, stopped.history_epochs) == (whole.history[:1], [1])
+    assert stopped.accuracy == stopped.history[0]
+    assert (stopped.losses, stopped.images_trained) == (whole.losses[:1], 20)
+    assert stopped.fidelity["epochs"] == 3
+    assert Record.from_dict(json.loads(json.dumps(stopped.to_dict()))) == stopped
+    again = tune(config, THREE, rungs={1: math.inf}, checkpoint=path)  # as after a kill before it was told
+    assert told(again) == told(stopped)
+    further = tune(config, THREE, checkpoint=path)
+    assert told(further) == told(whole)
+    assert further.history_epochs == [1, 3]
+    assert same(weights(), trained)
+
+
+def test_looking_at_a_rung_changes_nothing(record: Record) -> None:
+    looked = tune(fidelity=THREE, seed=3, rungs={1: -math.inf, 2: 0.0})
+    plain = tune(fidelity=THREE, seed=3)
+    assert (looked.losses, looked.accuracy) == (plain.losses, plain.accuracy)
+    assert (looked.history_epochs, plain.history_epochs) == ([1, 2, 3], [3])
+
+
+def test_the_test_set_of_a_stopped_trial_is_not_looked_at() -> None:
+    assert tune(fidelity=THREE, rungs={1: math.inf}, test=True).test_accuracy is None
+
+
+# --- the learning rate ----------------------------------------------------------------------------------
+
+
+def test_the_configurations_learning_rate_is_the_peak_of_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CONFIG.with_method("full")
+    change_recipe(monkeypatch, lr_batch=256)
+    recipes_own = tune(config)
+    assert recipes_own.losses != tune(replace(config, lr=2e-3)).losses
+    change_recipe(monkeypatch, lr_batch=None, lr=2e-3)
+    assert tune(config).losses == tune(replace(config, lr=2e-3)).losses
+
+
+def test_the_learning_rate_keeps_its_layer_decay_and_the_heads_scale(weights: Weights) -> None:
+    config = replace(CONFIG.with_method("full"), lr=1e-3)
+    optimizer = make_step(build(config), config, run_module._rules(config, Job())).optimizer
+    rates = {group["lr"] for group in optimizer.param_groups}
+    assert max(rates) == 1e-3 * RECIPES["short"].head_lr_scale
+    assert 1e-3 * RECIPES["short"].layer_decay ** 5 in rates
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------
+
+PREDICTED = re.escape(format_bytes(predict(Config("deit_t", 32, batch_size=4)).peak_bytes))
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has …"), "20.00 MiB"),
+        (MemoryError(), "more memory than there is"),
+        (MemoryError("Unable to allocate 7.11 PiB for an array"), "7.11 PiB"),
+        (
+            RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 4000000 bytes."
+            ),
+            "4.0 MB (3.8 MiB)",
+        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000000"), "8.0 MB"),
+        (RuntimeError("CUDA error: out of memory"), "more memory than there is"),
+    ],
+    ids=str,
+)
+def test_out_of_memory_is_told_beside_what_was_predicted(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, asked: str
+) -> None:
+    def fails(*_: Any) -> Record:
+        raise error
+
+    monkeypatch.setattr(run_module, "run", fails)
+    config = Config("deit_t", 48, batch_size=4)
+    record = attempt(config, "a key", Job(fidelity=PROXY, seed=5), lambda *_: None)
+    assert (record.status, record.key, record.seed) == ("out_of_memory", "a key", 5)
+    assert re.match(
+        rf"out of memory: {re.escape(asked)}.* was asked for, and the predicted peak is {PREDICTED}; "
+        rf"{type(error).__name__} at test_run\.py:\d+: ",
+        record.reason,
+    )
+
+
+def test_an_allocation_that_really_fails_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "evaluate", lambda *_: torch.empty(10**15))
+    record = attempt(CONFIG, "a key", Job(fidelity=PROXY, weights="random", test=True), lambda *_: None)
+    assert record.status == "out_of_memory"
+    assert record.reason.startswith("out of memory: 4,000,000,000.0 MB (")
+
+
+def test_when_memory_is_out_what_the_run_held_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[Any]] = []
+
+    def fails(*_: Any) -> Record:
+        large = torch.empty(1000)
+        held.append(weakref.ref(large))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def looked(*_: Any) -> Any:
+        assert held[0]() is None
+        return predict(CONFIG)
+
+    monkeypatch.setattr(run_module, "run", fails)
+    monkeypatch.setattr(run_module, "predict", looked)
+    assert attempt(CONFIG, "a key", Job(fidelity=PROXY), lambda *_: None).status == "out_of_memory"
+
+
+def test_any_other_error_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Record:
+        raise RuntimeError("expected 4 dimensions")
+
+    monkeypatch.setattr(run_module, "run", fails)
+    record = attempt(CONFIG, "a key", Job(fidelity=PROXY), lambda *_: None)
+    assert record.status == "failed"
+    assert re.fullmatch(r"RuntimeError at test_run\.py:\d+: expected 4 dimensions", record.reason)
+
+
 # --- divergence -----------------------------------------------------------------------------------------
 
 
@@ -298,6 +578,7 @@ def test_the_test_set_is_seen_only_when_asked(monkeypatch: pytest.MonkeyPatch, t
 def test_validation_after_every_epoch_is_in_the_history() -> None:
     record = tune(fidelity=replace(PROXY, epochs=3), every_epoch=True)
     assert len(record.history) == len(record.losses) == 3
+    assert record.history_epochs == [1, 2, 3]
     assert record.accuracy == record.history[-1]
 
 

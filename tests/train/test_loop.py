@@ -318,6 +318,49 @@ def test_a_loss_that_is_not_finite_ends_training() -> None:
     assert all(bool(p.isfinite().all()) for p in model.parameters())
 
 
+# --- rungs ----------------------------------------------------------------------------------------------
+
+
+def test_a_trial_below_a_rung_stops_there() -> None:
+    accuracy = train(Line(), batches(), epochs=4, every_epoch=True).accuracy
+    outcome = train(Line(), batches(), epochs=4, rungs={1: -math.inf, 2: accuracy[1] + 0.001, 3: 0.0})
+    assert (outcome.accuracy, outcome.evaluated) == (accuracy[:2], [1, 2])
+    assert (outcome.steps, len(outcome.losses)) == (10, 2)
+    assert outcome.stopped == (
+        f"stopped after epoch 2 of 4: the accuracy was {accuracy[1]:.2%}, and {accuracy[1] + 0.001:.2%} was asked for"
+    )
+    assert outcome.diverged is None
+
+
+def test_a_trial_that_is_as_good_as_a_rung_goes_on() -> None:
+    plain = train(Line(), batches(), epochs=3, every_epoch=True)
+    outcome = train(Line(), batches(), epochs=3, rungs={1: plain.accuracy[0], 2: plain.accuracy[1]})
+    assert outcome.stopped is None
+    assert (outcome.accuracy, outcome.evaluated) == (plain.accuracy, [1, 2, 3])
+    assert outcome.losses == plain.losses
+
+
+def test_no_trial_is_stopped_at_its_end() -> None:
+    outcome = train(Line(), batches(), epochs=2, rungs={2: 1.1, 3: 1.1})
+    assert outcome.stopped is None
+    assert outcome.evaluated == [2]
+
+
+def test_a_trial_may_be_asked_to_go_no_further() -> None:
+    outcome = train(Line(), batches(), epochs=2, rungs={1: math.inf})
+    assert outcome.stopped == (
+        f"stopped after epoch 1 of 2: the accuracy was {outcome.accuracy[0]:.2%}, and no more was asked for"
+    )
+
+
+def test_outputs_that_are_not_finite_at_a_rung_are_divergence() -> None:
+    poisoned = batches(21)
+    poisoned.dataset.tensors[0][:] = math.inf  # type: ignore[attr-defined]
+    outcome = train(Line(), batches(), epochs=3, validation=poisoned, rungs={2: 0.0})
+    assert outcome.diverged == "the outputs were not finite after step 10 of 15"
+    assert outcome.accuracy == outcome.evaluated == []
+
+
 # --- evaluation -----------------------------------------------------------------------------------------
 
 
