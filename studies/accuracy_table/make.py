@@ -20,7 +20,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,11 +39,10 @@ from bsr_explorer.search.space import runs_of
 from bsr_explorer.train.data import Splits, load_splits, loader
 from bsr_explorer.train.datasets import default_data_dir
 from bsr_explorer.train.loop import Outcome, fit
-from bsr_explorer.train.recipes import HALF, RECIPES, Recipe
+from bsr_explorer.train.recipes import HALF, RECIPES, Augment, MeanStd, Recipe
 from studies.accuracy_table import small_vit
 
 HERE = Path(__file__).parent
-COLUMNS = ("method", "replica", "accuracy", "images_trained", "seconds", "history")
 BATCH = 32
 
 PRETRAINING = Recipe(
@@ -117,15 +116,15 @@ def main() -> None:
     config = Config(model="small_vit", image_size=small_vit.IMAGE_SIZE, batch_size=BATCH)
     if not options.weights.exists():
         pretrain(config, options.weights, options.pretrain_size, options.pretrain_epochs)
-    splits = digits(options.train_size, options.val_size)
+    splits = load("digits", config.image_size, options.train_size, options.val_size)
     methods = configurations(config, options.configurations)
     wanted = list(itertools.product(range(options.replicas), methods))
-    done = finished(options.out)
+    done = {(row["method"], int(row["replica"])) for row in read(options.out)}
     missing = [(replica, method) for replica, method in wanted if (str(method), replica) not in done]
     started = time.perf_counter()
     for number, (replica, method) in enumerate(missing[: options.limit], start=1):
         outcome = train(config.with_method(method), options.weights, splits, options.epochs, replica)
-        append(options.out, method, replica, outcome)
+        append(options.out, row_of(method, replica, outcome))
         left = (time.perf_counter() - started) / number * (len(missing) - number)
         say(
             f"{len(wanted) - len(missing) + number} of {len(wanted)}: {outcome.accuracy[-1]:.3f} in "
@@ -141,22 +140,22 @@ def say(text: str) -> None:
 # --- training -------------------------------------------------------------------------------------------
 
 
-def digits(train_size: int, val_size: int, image_size: int = small_vit.IMAGE_SIZE) -> Splits:
-    """What is fine-tuned on; its pixels stay in memory."""
-    return _splits("digits", image_size, train_size, val_size)
-
-
-def _splits(
-    data: str, image_size: int, train_size: int | None, val_size: int | None, flip: bool = False
+def load(
+    data: str,
+    image_size: int,
+    train_size: int | None = None,
+    val_size: int | None = None,
+    augment: Augment = "none",
+    mean_std: MeanStd = HALF,
 ) -> Splits:
-    mean, std = HALF
+    """The parts of a data set; their pixels stay in memory."""
     return load_splits(
         data,
         image_size=image_size,
         data_dir=default_data_dir(),
-        mean=mean,
-        std=std,
-        augment="flip" if flip else "none",
+        mean=mean_std[0],
+        std=mean_std[1],
+        augment=augment,
         train_size=train_size,
         val_size=val_size,
     )
@@ -170,7 +169,7 @@ def pretrain(
     Returns:
         The accuracy on the validation images, in [0, 1].
     """
-    splits = _splits(data, config.image_size, train_size, None, flip=True)
+    splits = load(data, config.image_size, train_size, augment=PRETRAINING.augment)
     step = make_step(build(config.with_method("full")), replace(config, batch_size=128), PRETRAINING)
     torch.manual_seed(0)
     outcome = fit(
@@ -198,48 +197,64 @@ def _every(count: int, progress: Callable[[int, int, float], None]) -> Callable[
 
 
 def train(
-    config: Config, weights: Path, splits: Splits, epochs: int, replica: int, every_epoch: bool = True
+    config: Config,
+    weights: str | Path,
+    splits: Splits,
+    epochs: int,
+    replica: int,
+    recipe: Recipe = FINE_TUNING,
 ) -> Outcome:
-    """Fine-tune one configuration once. Its seed follows from the method and the replica."""
+    """Fine-tune one configuration once, evaluated after every epoch. Its seed follows from the method and the
+    replica."""
     seed = int(hashlib.sha256(f"{config.method} {replica}".encode()).hexdigest()[:8], 16)
-    step = make_step(build(config, weights=str(weights), seed=seed), config, FINE_TUNING)
+    step = make_step(build(config, weights=str(weights), seed=seed), config, recipe)
     torch.manual_seed(seed)
     return fit(
         step,
         loader(splits.train, config.batch_size, shuffle=True, seed=seed, drop_last=True),
         loader(splits.validation, 200, shuffle=False, seed=0, drop_last=False),
-        FINE_TUNING,
+        recipe,
         epochs,
-        every_epoch=every_epoch,
+        every_epoch=True,
     )
 
 
 # --- the table ------------------------------------------------------------------------------------------
 
 
-def finished(table: Path) -> set[tuple[str, int]]:
-    """Which (method, replica) the table holds. A last line that a kill tore is cut off."""
+def read(table: Path) -> list[dict[str, str]]:
+    """The rows of a table; none if there is no file. A last line that a kill tore is cut off."""
     if not table.exists():
-        return set()
+        return []
     text = table.read_bytes()
     whole = text[: text.rfind(b"\n") + 1]
     if whole != text:
         os.truncate(table, len(whole))
-    with table.open(newline="") as lines:
-        return {(row["method"], int(row["replica"])) for row in csv.DictReader(lines)}
+    return list(csv.DictReader(whole.decode().splitlines()))
 
 
-def append(table: Path, method: Method, replica: int, outcome: Outcome) -> None:
+def append(table: Path, row: Mapping[str, object]) -> None:
     """One line more, on disk before this returns."""
-    history = [f"{accuracy:.4f}" for accuracy in outcome.accuracy]
-    row = (str(method), replica, history[-1], outcome.images, f"{outcome.seconds:.2f}", " ".join(history))
     with table.open("a", newline="") as lines:
-        writer = csv.writer(lines, lineterminator="\n")
+        writer = csv.DictWriter(lines, list(row), lineterminator="\n")
         if not lines.tell():
-            writer.writerow(COLUMNS)
+            writer.writeheader()
         writer.writerow(row)
         lines.flush()
         os.fsync(lines.fileno())
+
+
+def row_of(method: Method, replica: int, outcome: Outcome) -> dict[str, object]:
+    """What the table says of a training."""
+    history = [f"{accuracy:.4f}" for accuracy in outcome.accuracy]
+    return {
+        "method": str(method),
+        "replica": replica,
+        "accuracy": history[-1],
+        "images_trained": outcome.images,
+        "seconds": f"{outcome.seconds:.2f}",
+        "history": " ".join(history),
+    }
 
 
 # --- which configurations -------------------------------------------------------------------------------
