@@ -41,13 +41,30 @@ def _root(
 
 
 def _register() -> None:
-    from bsr_explorer.cli import compare, listing, max_batch, profile, report, search
+    from bsr_explorer.cli import (
+        compare,
+        export,
+        listing,
+        max_batch,
+        profile,
+        report,
+        reproduce,
+        search,
+        select,
+        show,
+        train,
+    )
 
     app.command("profile")(profile.profile)
     app.command("max-batch")(max_batch.max_batch)
     app.command("search")(search.search)
     app.command("compare")(compare.compare)
     app.command("report")(report.write)
+    app.command("show")(show.show)
+    app.command("select")(select.select)
+    app.command("export")(export.export)
+    app.command("train")(train.train)
+    app.command("reproduce")(reproduce.reproduce)
     app.command("list")(listing.show)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +52,29 @@ Device = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where datasets lie, or are downloaded to.")]
+StudyFolder = Annotated[
+    Path, typer.Argument(metavar="STUDY", help="The folder of a study, such as reports/<study>.")
+]
+Trial = Annotated[int, typer.Argument(metavar="TRIAL", help="Number of the trial, as tables name it.")]
+
+
+def given(context: typer.Context, parameter: str) -> bool:
+    """Whether a parameter was typed, and is not its default."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def refuse_flags(context: typer.Context, beside: Collection[str]) -> None:
+    """Beside a file that says everything, a flag would contradict it: refuse all parameters but these.
+
+    Raises:
+        UserError: it names the flag.
+    """
+    for option in context.command.params:
+        if option.name is not None and option.name not in beside and given(context, option.name):
+            raise UserError(
+                f"{option.opts[0]}: cannot be given beside a file; change it in the file, or give flags only"
+            )
 
 
 def checked_geometry(config: Config, fidelity: Fidelity) -> Geometry:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,11 +17,19 @@ from bsr_explorer.cost import published
 from bsr_explorer.errors import unknown
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.prediction import counted_bytes, predict, published_tape, tape_of
+from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_bytes, in_gmacs, in_mb, in_mib
 
 
 def profile(
+    context: typer.Context,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CONFIG.toml]", help="A configuration's file (see `export`), instead of the flags below."
+        ),
+    ] = None,
     model: options.Model = "deit_s",
     method: options.Method = "bsr",
     batch_size: options.BatchSize = 32,
@@ -50,20 +60,26 @@ def profile(
     """
     if accounting not in COUNTS:
         raise unknown("--accounting", accounting, COUNTS)
-    config = Config(
-        model=model,
-        image_size=image_size,
-        num_classes=num_classes,
-        batch_size=batch_size,
-        precision=precision,
-        optimizer=optimizer,
-        attention=attention,
-        method=method,
-        implementation=implementation,
-        micro_batches=micro_batches,
-        set_to_none=set_to_none,
-        device=resolved(device),
-    )
+    if file is not None:
+        options.refuse_flags(context, beside=("file", "accounting", "measure", "device", "as_json"))
+        config = Experiment.from_toml(file).config
+        if options.given(context, "device"):
+            config = replace(config, device=resolved(device))
+    else:
+        config = Config(
+            model=model,
+            image_size=image_size,
+            num_classes=num_classes,
+            batch_size=batch_size,
+            precision=precision,
+            optimizer=optimizer,
+            attention=attention,
+            method=method,
+            implementation=implementation,
+            micro_batches=micro_batches,
+            set_to_none=set_to_none,
+            device=resolved(device),
+        )
     predicted = predict(config)
     answer: dict[str, Any] = {
         "config": config.to_dict(),

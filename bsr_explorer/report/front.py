@@ -72,21 +72,53 @@ class Point:
         return float(self.full["train_flops"]) / float(self.record.predicted["train_flops"])
 
 
+def read_runs(folder: Path) -> dict[int, Record]:
+    """The records of a folder by number, be they of a search or not.
+
+    Raises:
+        UserError: no records there, or a file that is none.
+    """
+    if not (folder / "records").is_dir():
+        raise UserError(f"STUDY: {folder} is not the folder of a study (it has no records/)")
+    return read_records(folder)
+
+
 def read_trials(folder: Path) -> dict[int, Record]:
     """The records of a study's folder by trial number.
 
     Raises:
         UserError: no study there, or a record that is none of a search.
     """
-    if not (folder / "records").is_dir():
-        raise UserError(f"STUDY: {folder} is not the folder of a study (it has no records/)")
-    records = read_records(folder)
+    records = read_runs(folder)
     for number, record in records.items():
         if not record.study:
             raise UserError(
                 f"STUDY: {folder}/records/{number:04d}.json is not of a search; move it away to go on"
             )
     return records
+
+
+def pick(records: dict[int, Record], number: int) -> Record:
+    """The record of one trial.
+
+    Raises:
+        UserError: none of that number.
+    """
+    if number not in records:
+        there = f"choose from {spans(records)}" if records else "there is none yet"
+        raise UserError(f"TRIAL: {number} has no record; {there}")
+    return records[number]
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """``0–6, 9`` of 0, 1, 2, 3, 4, 5, 6 and 9."""
+    ends: list[list[int]] = []
+    for number in sorted(numbers):
+        if ends and ends[-1][1] == number - 1:
+            ends[-1][1] = number
+        else:
+            ends.append([number, number])
+    return ", ".join(f"{low}" if low == high else f"{low}–{high}" for low, high in ends)
 
 
 def replica(record: Record) -> int:
@@ -247,6 +279,25 @@ def reaching(ahead: Sequence[Point], accuracy: float) -> Choice:
         else f"the best, {best.said}, takes {format_bytes(best.bytes)}"
     )
     return Choice(chosen, f"the least memory that reaches {100 * accuracy:.1f}%; {beyond}")
+
+
+def study_front(folder: Path) -> list[Point]:
+    """The front of a study's folder.
+
+    Raises:
+        UserError: no study there, or no trial of it that finished.
+    """
+    ahead = front(points(read_trials(folder)))
+    if not ahead:
+        raise UserError(f"STUDY: {folder} has no finished trial yet; run its search first")
+    return ahead
+
+
+def evaluations(record: Record) -> list[tuple[int, float]]:
+    """(epoch, accuracy after it) of all that a run was evaluated at."""
+    count = len(record.history)
+    unsaid = [record.fidelity["epochs"]] if count == 1 else range(1, count + 1)  # by earlier versions
+    return list(zip(record.history_epochs or unsaid, record.history, strict=True)) if count else []
 
 
 def validation_images(record: Record) -> int:

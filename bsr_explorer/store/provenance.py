@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,10 +27,24 @@ def provenance(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "device": device,
+        "processor": _processor(device),
+        "threads": torch.get_num_threads() if (torch := sys.modules.get("torch")) else None,
         "commit": _commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def _processor(device: str) -> str:
+    """The model of the GPU, or of the CPU: on another, sums are added up in another order."""
+    torch = sys.modules.get("torch")
+    if device.startswith("cuda") and torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    with suppress(OSError):  # only Linux has this file, and Python's own answer is mostly empty there
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

@@ -29,7 +29,19 @@ def test_versions_and_machine_are_said() -> None:
     assert said["cpus"] == os.cpu_count()
     assert said["device"] == "cuda"
     assert said["python"] == sys.version.split()[0]
+    assert said["processor"]
     assert json.loads(json.dumps(said)) == said
+
+
+def test_how_many_threads_add_up_is_said() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 1)
+        assert provenance("cpu")["threads"] == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_time_is_now_in_utc() -> None:

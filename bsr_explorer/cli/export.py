@@ -1,0 +1,75 @@
+"""``bsr-explore export``: a configuration of a study as a file that other commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tomli_w
+import typer
+
+from bsr_explorer.cli import options
+from bsr_explorer.cli.console import out
+from bsr_explorer.cli.select import AtKnee, Reaching, Under, chosen
+from bsr_explorer.errors import UserError
+from bsr_explorer.store.experiment import Experiment
+from bsr_explorer.store.records import write_text
+from bsr_explorer.store.study import FILE, Study
+from bsr_explorer.units import format_bytes
+
+
+def export(
+    study: options.StudyFolder,
+    trial: Annotated[int | None, typer.Option(help="Number of the trial, instead of a criterion.")] = None,
+    under: Under = None,
+    at_knee: AtKnee = False,
+    accuracy: Reaching = None,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="The file to write; printed if left out.")
+    ] = None,
+) -> None:
+    """Write one configuration of a study as TOML that `profile`, `train` and `search` take.
+
+    Its training is the trial's own: the same data, weights, fidelity and seed. A search with it tries it first.
+
+    Examples:
+
+      bsr-explore export reports/deit_s-digits-2GB --trial 2 --out best.toml
+
+      bsr-explore export reports/deit_s-digits-2GB --under 600MB
+    """
+    from bsr_explorer.report.front import pick, read_trials
+
+    reason = "chosen by hand"
+    if trial is None:
+        choice = chosen(study, under, at_knee, accuracy)
+        trial, record, reason = choice.point.number, choice.point.record, choice.reason
+    elif under is not None or at_knee or accuracy is not None:
+        raise UserError("--trial: names one trial already; leave out --under, --knee and --accuracy")
+    else:
+        record = pick(read_trials(study), trial)
+    settings = Study.from_toml(study / FILE)
+    experiment = Experiment.of_record(f"{settings.name}-trial-{trial}", record, settings.weights)
+    accuracy_said = record.status if record.accuracy is None else f"{100 * record.accuracy:.1f}%"
+    size = format_bytes(int(record.study["counted_bytes"]))
+    head = [
+        f"Trial {trial} of {study}: {accuracy_said}, {size} counting {settings.counts}.",
+        f"Taken because: {reason}.",
+        *(f"  bsr-explore {command} {file or 'FILE'}" for command in ("profile", "train", "search")),
+    ]
+    text = "".join(f"# {line}\n" for line in head) + "\n" + tomli_w.dumps(experiment.within(settings))
+    if file is None:
+        print(text, end="")
+        return
+    _write(file, text)
+    out.print(f"Written: {file}", soft_wrap=True, markup=False)
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file that is not there yet, or is the same."""
+    try:
+        if file.exists() and file.read_text() != text:
+            raise UserError(f"--out: {file} is there already, with other content; choose another --out")
+        write_text(file, text)
+    except OSError as error:
+        raise UserError(f"--out: {file} cannot be written ({error.strerror}); choose another --out") from None

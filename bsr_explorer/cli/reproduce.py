@@ -1,0 +1,134 @@
+"""``bsr-explore reproduce``: one trial trained again, and whether it comes to the same."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from bsr_explorer.cli import options
+from bsr_explorer.cli.console import err, fail, format_seconds, out, table
+from bsr_explorer.cli.train import watching_run
+from bsr_explorer.errors import UserError
+from bsr_explorer.store.records import Record
+from bsr_explorer.train.datasets import check_data, default_data_dir
+from bsr_explorer.units import in_mb
+
+if TYPE_CHECKING:
+    from bsr_explorer.reproduction import Reproduction
+
+
+def reproduce(
+    study: options.StudyFolder,
+    trial: options.Trial,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="The most by which accuracies may differ, in [0, 1]. If left out: none at all for the same "
+            "versions on the same kind of CPU, else one standard error of the validation accuracy."
+        ),
+    ] = None,
+    data_dir: options.DataDir = None,
+    as_json: options.Json = False,
+) -> None:
+    """Train one trial again from its record, and say whether it comes to the same; if not, exit with 1.
+
+    Configuration, fidelity, data, weights and seed are the record's. Nothing is written.
+
+    Examples:
+
+      bsr-explore reproduce reports/deit_s-digits-2GB 2
+
+      bsr-explore reproduce reports/deit_s-digits-2GB 2 --tolerance 0.01 --json
+    """
+    from bsr_explorer.report.front import pick, read_runs
+
+    record = pick(read_runs(study), trial)
+    where = data_dir or default_data_dir()
+    check_data(record.data, where)
+    from bsr_explorer import reproduction
+    from bsr_explorer.run import device_of
+
+    experiment, _ = reproduction.plan(record, where)
+    try:
+        device_of(experiment.config)
+    except UserError:
+        raise UserError(
+            f"TRIAL: {trial} was trained on {experiment.config.device}, and there is none here"
+        ) from None
+    with watching_run(f"trial {trial} again") as watcher:
+        try:
+            made = reproduction.reproduce(record, where, tolerance, watcher.step)
+        except KeyboardInterrupt:
+            err.print("stopped; nothing was written")
+            raise SystemExit(130) from None
+    if as_json:
+        print(json.dumps(_answer(trial, made)))
+    else:
+        _show(trial, made)
+    if not made.agrees:
+        fail(f"trial {trial} did not come to the same: {_verdict(made)}", code=1)
+
+
+def _answer(trial: int, made: Reproduction) -> dict[str, Any]:
+    from bsr_explorer.reproduction import changed
+
+    return {
+        "trial": trial,
+        "agrees": made.agrees,
+        "difference": made.difference,
+        "tolerance": made.tolerance,
+        "why": made.why,
+        "changed": changed(made.record, made.again),
+        "recorded": made.record.to_dict(),
+        "again": made.again.to_dict(),
+    }
+
+
+def _show(trial: int, made: Reproduction) -> None:
+    out.print(f"[bold]trial {trial}[/bold]: {escape(made.record.method)}\n", soft_wrap=True)
+    then, now = _column(made.record), _column(made.again)
+    rows = [(name, then.get(name, ""), now.get(name, "")) for name in dict.fromkeys([*then, *now])]
+    out.print(table(["", "recorded", "again"], rows))
+    if made.agrees:
+        out.print(f"\n[bold]it came to the same[/bold]: {escape(_verdict(made))}", soft_wrap=True)
+
+
+def _column(record: Record) -> dict[str, str]:
+    """What there is to compare of a run, by name."""
+    from bsr_explorer.report.front import evaluations
+
+    made: dict[str, str] = {"status": record.status}
+    for epoch, accuracy in evaluations(record):
+        made[f"accuracy after epoch {epoch}"] = f"{100 * accuracy:.4f}%"
+    if record.test_accuracy is not None:
+        made["accuracy on test"] = f"{100 * record.test_accuracy:.4f}%"
+    for key, name in _MEMORY.items():
+        if record.measured and key in record.measured:
+            size = record.measured[key]
+            made[name] = f"{size:,} bytes = {in_mb(size):,.1f} MB"
+    made["images trained"] = f"{record.images_trained:,}"
+    made["time"] = format_seconds(record.seconds)
+    return made
+
+
+_MEMORY = {
+    "predicted_peak_bytes": "peak, predicted",
+    "peak_bytes": "peak, measured",
+    "predicted_saved_bytes": "saved, predicted",
+    "saved_bytes": "saved, measured",
+}
+
+
+def _verdict(made: Reproduction) -> str:
+    """How far apart the runs are, and how far they may be."""
+    again = made.again
+    if again.status != made.record.status:
+        return f"it ended as {again.status}{again.reason and f' ({again.reason})'}"
+    if made.difference is None:
+        return f"{len(again.history)} evaluations instead of {len(made.record.history)}"
+    may = f"±{100 * made.tolerance:.4f} points" if made.tolerance else "nothing"
+    apart = f"{100 * made.difference:.4f} points apart" if made.difference else "identical"
+    return f"{apart}, where {may} was allowed ({made.why})"

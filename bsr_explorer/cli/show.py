@@ -1,0 +1,206 @@
+"""``bsr-explore show``: everything that is known of one trial."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from bsr_explorer.cli import options
+from bsr_explorer.cli.console import format_seconds, out, table
+from bsr_explorer.config import Config
+from bsr_explorer.store.records import Record
+from bsr_explorer.units import format_bytes, in_mb, in_mib
+
+TAIL = 2000
+"""Characters of a trial's log that are shown."""
+
+
+def show(study: options.StudyFolder, trial: options.Trial, as_json: options.Json = False) -> None:
+    """Show one trial: how it ended and why, what it holds and computes, and how to have it again.
+
+    Examples:
+
+      bsr-explore show reports/deit_s-digits-2GB 5
+
+      bsr-explore show reports/deit_s-digits-2GB 5 --json
+    """
+    from bsr_explorer.report.front import pick, read_runs, replica
+
+    records = read_runs(study)
+    record = pick(records, trial)
+    replicas = {
+        number: other.accuracy
+        for number, other in sorted(records.items())
+        if other.key == record.key and replica(other)
+    }
+    log = log_of(study, trial)
+    commands = commands_for(study, trial, record)
+    if as_json:
+        answer = {
+            "trial": trial,
+            **record.to_dict(),
+            "replicas": replicas,
+            "log": log,
+            "commands": commands,
+        }
+        print(json.dumps(answer))
+        return
+    _say(trial, record, replicas)
+    _show_memory(record)
+    _show_blocks(record)
+    if log:
+        out.print(f"\nend of {log_path(study, trial)}:\n{log}", markup=False)
+    out.print()
+    for does, command in commands.items():
+        out.print(f"{does:15}  {command}", soft_wrap=True, markup=False)
+
+
+def log_path(study: Path, trial: int) -> Path:
+    """Where a trial that ran in a process of its own left its output."""
+    return study / "logs" / f"{trial:04d}.txt"
+
+
+def log_of(study: Path, trial: int) -> str:
+    """The end of a trial's output, or nothing."""
+    path = log_path(study, trial)
+    return path.read_text(errors="replace")[-TAIL:].strip() if path.is_file() else ""
+
+
+def commands_for(study: Path, trial: int, record: Record) -> dict[str, str]:
+    """What to type next, by what it does."""
+    usual = {**asdict(Config()), "model": None, "method": None, "batch_size": None}  # these are always said
+    profile = ["bsr-explore", "profile"]
+    for key, value in record.config.items():
+        if key == "set_to_none":
+            profile += [] if value else ["--keep-gradients"]
+        elif key != "lr" and value != usual.get(key):  # a rate is of no account to what a step holds
+            profile += [f"--{key.replace('_', '-')}", str(value)]
+    where = [str(study), str(trial)]
+    return {
+        "its cost": shlex.join(profile),
+        "train it again": shlex.join(["bsr-explore", "reproduce", *where]),
+        "take it further": shlex.join(
+            ["bsr-explore", "export", where[0], "--trial", where[1], "--out", f"trial-{trial}.toml"]
+        ),
+    }
+
+
+def _say(trial: int, record: Record, replicas: dict[int, float | None]) -> None:
+    """What it is, and how it ended."""
+    config, fidelity, made = record.config, record.fidelity, record.provenance
+    lines = {
+        "configuration": f"{config['model']}, {config['image_size']} px, batch {config['batch_size']}, "
+        f"{config['optimizer']}, {config['precision']}, {config['attention']} attention, {config['device']}"
+        + (f", learning rate {config['lr']:g}" if config.get("lr") else ""),
+        "status": record.status + (f": {record.reason}" if record.reason else ""),
+        "attempts before": "; ".join(map(str, record.study.get("attempts", []))),
+        "accuracy": _accuracy(record),
+        "on the way": _history(record),
+        "seed": f"{record.seed}"
+        + (f", replica {record.study['replica']}" if record.study.get("replica") else ""),
+        "fresh runs": ", ".join(
+            f"trial {number}: {'none' if accuracy is None else f'{100 * accuracy:.1f}%'}"
+            for number, accuracy in replicas.items()
+            if number != trial
+        ),
+        "trained": f"{fidelity.get('epochs') or 'the recipe’s'} epochs at "
+        f"{fidelity.get('image_size') or config['image_size']} px, recipe {fidelity.get('recipe')}; "
+        f"{record.images_trained:,} images in {format_seconds(record.seconds)}",
+        "data": record.split or record.data,
+        "weights": record.weights,
+        "key": record.key,
+        "made by": ", ".join(
+            f"{key} {made[key]}"
+            for key in ("bsr_explorer", "torch", "timm", "commit", "processor", "threads")
+            if made.get(key) is not None
+        ),
+        "made on": f"{made.get('time', '')}  {made.get('command', '')}".strip(),
+    }
+    out.print(f"[bold]trial {trial}[/bold]: {escape(record.method)}", soft_wrap=True)
+    for name, text in lines.items():
+        if text:
+            out.print(f"{name:15}  {text}", soft_wrap=True, markup=False)
+
+
+def _accuracy(record: Record) -> str:
+    if record.accuracy is None:
+        return ""
+    test = "" if record.test_accuracy is None else f"; {100 * record.test_accuracy:.1f}% on test"
+    return f"{100 * record.accuracy:.1f}%, {record.accuracy_is}{test}"
+
+
+def _history(record: Record) -> str:
+    """Accuracies on the way, where there was more than the last one."""
+    from bsr_explorer.report.front import evaluations
+
+    seen = evaluations(record)
+    said = ", ".join(f"{100 * accuracy:.1f}% after epoch {epoch}" for epoch, accuracy in seen)
+    return said if len(seen) > 1 or record.status == "stopped" else ""
+
+
+def _show_memory(record: Record) -> None:
+    """What a step holds: predicted for the budget, and predicted and measured as it was trained."""
+    predicted, measured = record.predicted, record.measured or {}
+    if not predicted:
+        return
+    rows = [
+        (f"{kind}, at {record.config['image_size']} px", *_both(predicted[f"{kind}_bytes"]), "", "")
+        for kind in ("peak", "saved")
+    ]
+    rows += [
+        (
+            f"{kind}, at {measured['image_size']} px, as trained",
+            *_both(measured[f"predicted_{kind}_bytes"]),
+            *_both(measured[f"{kind}_bytes"]),
+        )
+        for kind in ("peak", "saved")
+        if f"predicted_{kind}_bytes" in measured
+    ]
+    out.print()
+    out.print(table(["memory of a step", "predicted MB", "MiB", "measured MB", "MiB"], rows))
+    if "fault" in measured:
+        out.print(str(measured["fault"]), style="red", markup=False)
+    study = record.study
+    if "counted_bytes" in study:
+        full = study["full"]
+        out.print(
+            f"counting {study['counts']}: {format_bytes(study['counted_bytes'])} of {study['budget']}, "
+            f"{full['counted_bytes'] / study['counted_bytes']:.2f}x less than full fine-tuning"
+        )
+    out.print(
+        f"{predicted['forward_flops'] / 1e9:,.1f} GFLOPs forward, {predicted['train_flops'] / 1e9:,.1f} GFLOPs "
+        "a step"
+    )
+
+
+def _both(size: int) -> tuple[str, str]:
+    return f"{in_mb(size):,.1f}", f"{in_mib(size):,.1f}"
+
+
+def _show_blocks(record: Record) -> None:
+    by_block: dict[str, dict[str, Any]] = record.predicted.get("by_block", {})
+    rows = [
+        (
+            block,
+            f"{in_mb(entry.get('saved', 0)):,.2f}",
+            f"{in_mb(entry.get('parameter', 0)):,.2f}",
+            f"{in_mb(entry.get('gradient', 0) + entry.get('optimizer', 0)):,.2f}",
+            f"{entry.get('train_flops', 0) / 1e9:,.2f}",
+        )
+        for block, entry in by_block.items()
+    ]
+    if rows:
+        columns = [
+            "block (0-based)",
+            "saved MB",
+            "parameters MB",
+            "gradient + optimiser MB",
+            "train GFLOPs",
+        ]
+        out.print()
+        out.print(table(columns, rows))
