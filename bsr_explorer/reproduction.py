@@ -65,13 +65,22 @@ def reproduce(
     Raises:
         UserError: a record without an accuracy, or data or weights that are not there.
     """
-    if tolerance is not None and not 0 <= tolerance <= 1:
-        raise UserError(f"--tolerance: {tolerance} must be a difference of accuracies, from 0 to 1")
+    check_tolerance(tolerance)
     experiment, job = plan(record, data_dir)
     again = attempt(experiment.config, record.key, job, progress)
     if tolerance is not None:
         return Reproduction(record, again, tolerance, "as was asked for")
     return Reproduction(record, again, *_tolerance(record, again))
+
+
+def check_tolerance(tolerance: float | None) -> None:
+    """Refuse what is no difference of accuracies.
+
+    Raises:
+        UserError: it is below 0, above 1, or no number.
+    """
+    if tolerance is not None and not 0 <= tolerance <= 1:
+        raise UserError(f"--tolerance: {tolerance} must be a difference of accuracies, from 0 to 1")
 
 
 def plan(record: Record, data_dir: Path | None = None) -> tuple[Experiment, Job]:
@@ -132,7 +141,7 @@ def changed(record: Record, again: Record) -> list[str]:
 def _tolerance(record: Record, again: Record) -> tuple[float, str]:
     others = changed(record, again)
     if not others and record.config["device"] == "cpu":
-        return 0.0, "identical, for the same versions run on the same kind of machine"
+        return 0.0, "the same versions on the same kind of CPU give the same to the last bit"
     images = validation_images(record)
     accuracy = record.accuracy or 0.0
     error = math.sqrt(accuracy * (1 - accuracy) / images) if images else 0.0

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, fail, format_seconds, out, table
-from bsr_explorer.cli.train import watching_run
+from bsr_explorer.cli.train import load, watching_run
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import Record
 from bsr_explorer.train.datasets import check_data, default_data_dir
@@ -51,13 +51,15 @@ def reproduce(
     from bsr_explorer import reproduction
     from bsr_explorer.run import device_of
 
-    experiment, _ = reproduction.plan(record, where)
+    reproduction.check_tolerance(tolerance)
+    experiment, job = reproduction.plan(record, where)
     try:
         device_of(experiment.config)
     except UserError:
         raise UserError(
             f"TRIAL: {trial} was trained on {experiment.config.device}, and there is none here"
         ) from None
+    load(experiment.config, job)
     with watching_run(f"trial {trial} again") as watcher:
         try:
             made = reproduction.reproduce(record, where, tolerance, watcher.step)
@@ -129,6 +131,6 @@ def _verdict(made: Reproduction) -> str:
         return f"it ended as {again.status}{again.reason and f' ({again.reason})'}"
     if made.difference is None:
         return f"{len(again.history)} evaluations instead of {len(made.record.history)}"
-    may = f"±{100 * made.tolerance:.4f} points" if made.tolerance else "nothing"
+    may = f"±{100 * made.tolerance:.4f} points" if made.tolerance else "no difference"
     apart = f"{100 * made.difference:.4f} points apart" if made.difference else "identical"
     return f"{apart}, where {may} was allowed ({made.why})"

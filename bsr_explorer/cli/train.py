@@ -29,6 +29,7 @@ from bsr_explorer.train.recipes import recipe
 from bsr_explorer.units import format_bytes, in_mb
 
 if TYPE_CHECKING:
+    from bsr_explorer.config import Config
     from bsr_explorer.run import Job
 
 FILE, LOCK, CHECKPOINT = "train.toml", "train.lock", "checkpoint.pt"
@@ -111,6 +112,7 @@ def _run(experiment: Experiment, folder: Path, data_dir: Path, test: bool, quiet
         test=test,
         checkpoint=folder / CHECKPOINT,
     )
+    load(experiment.config, job)
     if not quiet:
         _announce(experiment)
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +122,27 @@ def _run(experiment: Experiment, folder: Path, data_dir: Path, test: bool, quiet
         write_record(folder, 0, record)
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return record
+
+
+def load(config: Config, job: Job) -> None:
+    """Load weights and data once before anything is shown or written: what is wrong with them is found here.
+
+    Raises:
+        UserError: weights or data that are not there, or do not go with the configuration.
+    """
+    from bsr_explorer.models.names import timm_name
+    from bsr_explorer.models.weights import create_model
+    from bsr_explorer.run import load_data
+
+    with err.status("loading weights and data…"):
+        _, used = create_model(
+            timm_name(config.model),
+            image_size=job.fidelity.at(config).image_size,
+            num_classes=config.num_classes,
+            weights=job.weights,
+            seed=job.seed,
+        )
+        load_data(config, replace(job, weights=used.source))
 
 
 def _stored(experiment: Experiment, folder: Path) -> Record | None:

@@ -543,6 +543,236 @@ def test_a_value_of_another_type_is_refused_by_its_key(
     assert re.search(rf"--{named}\b|\[{table}\] {key}\b", line), line
 
 
+# --- one trial of a study -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["show", "select", "export", "reproduce"])
+def test_what_is_no_study_has_no_trials(refused: Refused, tmp_path: Path, command: str) -> None:
+    (tmp_path / "a_file").write_text("a file")
+    trial = ("0",) if command in ("show", "reproduce") else ()
+    for name in ("none", "a_file", str(tmp_path)):
+        assert f"STUDY: {name} is not the folder of a study" in refused(command, name, *trial)
+
+
+@pytest.mark.parametrize("command", ["show", "select", "export", "reproduce"])
+def test_a_broken_record_is_named(refused: Refused, study_folder: Path, command: str) -> None:
+    record = study_folder / "records" / "0003.json"
+    record.write_text("{")
+    trial = ("0",) if command in ("show", "reproduce") else ()
+    assert f"{record}: not a record of a trial" in refused(command, study_folder, *trial)
+
+
+@pytest.mark.parametrize("command", [("show",), ("reproduce",), ("export", "--trial")])
+@pytest.mark.parametrize("trial", ["7", "-1", "two", "1.5"])
+def test_a_trial_that_is_not_there_is_refused(
+    refused: Refused, study_folder: Path, command: tuple[str, ...], trial: str
+) -> None:
+    line = refused(command[0], study_folder, *command[1:], *(() if trial != "-1" else ("--",)), trial)
+    if trial == "7":
+        assert "TRIAL: 7 has no record; choose from 0–6" in line
+    assert "TRIAL" in line.upper()
+
+
+def test_the_trials_that_are_there_are_named(refused: Refused, study_folder: Path) -> None:
+    for number in (1, 3, 4):
+        (study_folder / "records" / f"{number:04d}.json").unlink()
+    assert "choose from 0, 2, 5–6" in refused("show", study_folder, "3")
+    for path in (study_folder / "records").iterdir():
+        path.unlink()
+    assert "TRIAL: 3 has no record; there is none yet" in refused("show", study_folder, "3")
+
+
+@pytest.mark.parametrize("command", ["select", "export"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--under", "2G"), "--under: '2G' has no unit that says its size"),
+        (("--under", "1KB"), "--under: nothing that was trained takes at most 0.0 MB (0.0 MiB); the nearest"),
+        (("--accuracy", "85"), "--accuracy: cannot read '85'; write a part of 1 such as 0.85, or 85%"),
+        (("--accuracy", "100%"), "--accuracy: nothing that was trained reaches 100.0%; the nearest is trial"),
+        (("--knee", "--under", "1GB"), "--under and --knee: give one of --under, --knee and --accuracy"),
+        (
+            ("--knee", "--under", "1GB", "--accuracy", "0.1"),
+            "--under and --knee and --accuracy: give one of",
+        ),
+    ],
+)
+def test_a_criterion_that_cannot_be_is_refused(
+    refused: Refused, study_folder: Path, command: str, arguments: tuple[str, ...], words: str
+) -> None:
+    assert words in refused(command, study_folder, *arguments)
+
+
+@pytest.mark.parametrize("command", ["select", "export"])
+def test_nothing_finished_is_nothing_to_choose(refused: Refused, study_folder: Path, command: str) -> None:
+    for path in (study_folder / "records").iterdir():
+        path.write_text(path.read_text().replace('"status": "finished"', '"status": "failed"'))
+    assert "has no finished trial yet; run its search first" in refused(command, study_folder)
+
+
+@pytest.mark.parametrize("command", ["select", "export"])
+def test_a_comparison_has_no_front(refused: Refused, compared_folder: Path, command: str) -> None:
+    assert "records/0000.json is not of a search" in refused(command, compared_folder)
+
+
+def test_an_export_that_cannot_be_is_refused(refused: Refused, study_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "there.toml").write_text("mine")
+    export = ("export", study_folder, "--trial", "3")
+    assert "--trial: names one trial already; leave out" in refused(*export, "--knee")
+    assert "--trial: names one trial already; leave out" in refused(*export, "--under", "1GB")
+    assert "--out: there.toml is there already, with other content" in refused(*export, "--out", "there.toml")
+    assert "--out: there.toml/x cannot be written" in refused(*export, "--out", "there.toml/x")
+    assert f"--out: {tmp_path} cannot be written" in refused(*export, "--out", tmp_path)
+    (study_folder / "study.toml").unlink()
+    assert f"{study_folder / 'study.toml'}: cannot be read: No such file" in refused(*export)
+
+
+def test_what_has_no_accuracy_cannot_be_reproduced(refused: Refused, study_folder: Path) -> None:
+    path = study_folder / "records" / "0003.json"
+    path.write_text(path.read_text().replace('"status": "finished"', '"status": "out_of_memory"'))
+    assert "TRIAL: it ended as out_of_memory" in refused("reproduce", study_folder, "3")
+
+
+@pytest.mark.parametrize("tolerance", ["-0.1", "1.5", "nan", "wide"])
+def test_a_tolerance_that_cannot_be_is_refused(refused: Refused, study_folder: Path, tolerance: str) -> None:
+    assert "--tolerance" in refused("reproduce", study_folder, "3", "--tolerance", tolerance)
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_a_trial_of_a_device_that_is_not_here_is_refused(refused: Refused, study_folder: Path) -> None:
+    path = study_folder / "records" / "0003.json"
+    path.write_text(path.read_text().replace('"device": "cpu"', '"device": "cuda"'))
+    line = refused("reproduce", study_folder, "3")
+    assert "TRIAL: 3 was trained on cuda, and there is none here" in line
+
+
+def test_data_and_weights_that_are_gone_are_named(refused: Refused, study_folder: Path) -> None:
+    path = study_folder / "records" / "0003.json"
+    text = path.read_text()
+    path.write_text(text.replace('"data": "digits"', '"data": "gone"'))
+    assert "--data: 'gone' is neither" in refused("reproduce", study_folder, "3")
+    path.write_text(text.replace('"weights": "random: ', '"weights": "file: gone.pth (sha256 00…) '))
+    assert "--weights: " in refused("reproduce", study_folder, "3")
+
+
+# --- files of a configuration ---------------------------------------------------------------------------
+
+FLAT = 'model = "toy"\nimage_size = 48\nbatch_size = 4\nmethod = "linear"\n'
+
+
+@pytest.mark.parametrize("command", ["profile", "train"])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model = ", "c.toml: not valid TOML"),
+        ("", "c.toml: [config] has no method"),
+        ('model = "toy"', "c.toml: [config] has no method; add one, such as"),
+        (FLAT + "batch = 4", "c.toml: key of [config]: unknown value 'batch'"),
+        (FLAT + "num_classes = 'ten'", "c.toml: [config] num_classes must be a whole number, and is 'ten'"),
+        (FLAT.replace("linear", "lnear"), "--method: unknown value 'lnear' (did you mean 'linear'?)"),
+        (FLAT.replace("48", "50"), "--image-size: 50 is not a positive multiple of the patch of toy"),
+        (FLAT.replace("toy", "toyy"), "--model: unknown model 'toyy'"),
+        ("[config]\nmethod = 'full'\n[bugdet]\nbytes = '1GB'", "c.toml: table: unknown value 'bugdet'"),
+        ("[config]\nmethod = 'full'\n[fidelity]\nepochs = 0", "--epochs: 0 must be a whole number"),
+    ],
+)
+def test_a_file_that_cannot_be_is_refused(
+    refused: Refused, tmp_path: Path, command: str, text: str, words: str
+) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    assert words in refused(command, "c.toml")
+
+
+@pytest.mark.parametrize("command", ["profile", "train"])
+def test_a_file_that_is_not_there_is_refused(refused: Refused, tmp_path: Path, command: str) -> None:
+    assert "none.toml: cannot be read: No such file" in refused(command, "none.toml")
+    assert f"{tmp_path}: cannot be read: Is a directory" in refused(command, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "flags", [("--method", "bsr"), ("--batch-size", "4"), ("--keep-gradients",), ("--precision", "bf16")]
+)
+def test_a_flag_beside_a_configurations_file_is_refused(
+    refused: Refused, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    (tmp_path / "c.toml").write_text(FLAT)
+    flag = "--set-to-none" if flags == ("--keep-gradients",) else flags[0]
+    assert f"{flag}: cannot be given beside a file; change it in the file" in refused(
+        "profile", "c.toml", *flags
+    )
+
+
+TRAIN = """
+[config]
+model = "toy"
+image_size = 48
+batch_size = 4
+method = "linear"
+[data]
+weights = "random"
+[fidelity]
+image_size = 32
+train_size = 20
+val_size = 20
+epochs = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--epochs", "0"), "--epochs: 0 must be a whole number of at least 1"),
+        (("--train-size", "9"), "--train-size: 9 images of digits is out of range; choose from 10"),
+        (("--train-size", "many"), "--train-size"),
+        (("--device", "tpu"), "--device: unknown device 'tpu'; choose auto, cpu or cuda"),
+        (("--out", "a_file/below"), "--out: a_file/below cannot be a folder: a_file is a file"),
+        (("--seed", "one"), "--seed"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(
+    refused: Refused, tmp_path: Path, flags: tuple[str, ...], words: str
+) -> None:
+    (tmp_path / "a_file").write_text("a file")
+    (tmp_path / "c.toml").write_text(TRAIN)
+    assert words in refused("train", "c.toml", *flags)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('weights = "random"', 'weights = "none.pth"', "--weights: there is no file 'none.pth'"),
+        ('weights = "random"', 'weights = "hbu"', "--weights: unknown value 'hbu'"),
+        ("[data]", '[data]\nname = "didgits"', "--data: 'didgits' is neither"),
+        ("[fidelity]", '[fidelity]\nrecipe = "shrot"', "--recipe: unknown value 'shrot'"),
+        ("image_size = 32", "image_size = 33", "--proxy-size: 33 is not a positive multiple"),
+        ("batch_size = 4", "batch_size = 4\nnum_classes = 7", "--num-classes: the configuration has 7"),
+        ("batch_size = 4", 'batch_size = 4\noptimizer = "sgd"', "--optimizer: 'sgd' does not go with"),
+    ],
+)
+def test_a_file_that_cannot_be_trained_is_refused(
+    refused: Refused, tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    (tmp_path / "c.toml").write_text(TRAIN.replace(old, new))
+    assert words in refused("train", "c.toml")
+
+
+def test_another_training_in_the_folder_is_refused(
+    cli: Cli, refused: Refused, study_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "c.toml").write_text(TRAIN)
+    assert cli("train", "c.toml").code == 0
+    line = refused("train", "c.toml", "--epochs", "2", "--seed", "3")
+    assert (
+        "--out: runs/c holds another training (study.seed: 0 → 3; fidelity.epochs: 1 → 2); give the same "
+        in line
+    )
+    assert f"--out: {study_folder} holds records and no train.toml" in refused(
+        "train", "c.toml", "--out", study_folder
+    )
+    (tmp_path / "runs" / "c" / "train.toml").write_text("[config")
+    assert "runs/c/train.toml: not valid TOML" in refused("train", "c.toml")
+
+
 # --- the rest -------------------------------------------------------------------------------------------
 
 

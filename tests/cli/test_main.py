@@ -16,7 +16,10 @@ from bsr_explorer.version import __version__
 
 Cli = Callable[..., Any]
 
-COMMANDS = ("profile", "max-batch", "search", "compare", "report", "list")
+COMMANDS = (
+    *("profile", "max-batch", "search", "compare", "report", "show", "select", "export", "train"),
+    *("reproduce", "list"),
+)
 
 
 # --- help and version -----------------------------------------------------------------------------------
@@ -75,6 +78,8 @@ def test_nothing_asked_is_answered_with_help(cli: Cli) -> None:
         (["search", "--batch-size", "1.5"], "--batch-size"),
         (["max-batch", "--micro-batches", "1.5"], "--micro-batches"),
         (["report"], "STUDY"),
+        (["show", "reports"], "TRIAL"),
+        (["train"], "CONFIG.toml"),
     ],
 )
 def test_a_usage_error_is_one_line_and_2(cli: Cli, arguments: list[str], word: str) -> None:
@@ -140,7 +145,7 @@ def imported_by(*arguments: str | Path) -> set[str]:
     [
         *(["--help"], ["--version"], ["search", "--help"], ["compare", "--help"], ["profile", "--help"]),
         *(["list", kind] for kind in ("models", "methods", "datasets")),
-        ["max-batch", "--help"],
+        *([command, "--help"] for command in ("max-batch", "train", "reproduce", "export")),
     ],
     ids=" ".join,
 )
@@ -151,6 +156,13 @@ def test_asking_what_there_is_needs_no_torch(arguments: list[str]) -> None:
 def test_a_report_needs_no_torch(study_folder: Path) -> None:
     assert imported_by("report", study_folder) == set()
     assert (study_folder / "report.md").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("show", "0"), ("select",), ("select", "--knee"), ("export",), ("export", "--trial", "0")]
+)
+def test_looking_at_a_study_needs_no_torch(arguments: tuple[str, ...], study_folder: Path) -> None:
+    assert imported_by(arguments[0], study_folder, *arguments[1:]) == set()
 
 
 def test_the_module_is_the_command() -> None:

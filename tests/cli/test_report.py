@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bsr_explorer.report.front import front, points, recommend
-from bsr_explorer.store.records import read_records
+from bsr_explorer.report.front import front, hypervolume, points, recommend
+from bsr_explorer.store.records import read_records, write_record
 
 Cli = Callable[..., Any]
 
@@ -21,6 +22,8 @@ def test_the_front_is_shown_and_every_file_is_named(cli: Cli, study_folder: Path
         start = f"{100 * point.accuracy:.1f} {point.bytes / 1e6:,.1f} {point.bytes / 2**20:,.1f}"
         assert any(line.startswith(start) for line in lines)
     assert f"Recommended: {recommend(ahead).point.method}" in lines
+    volume = hypervolume([p.bytes for p in ahead], [p.accuracy for p in ahead], 1_400_000)
+    assert f"hypervolume {volume:.4f}: the area under the front up to the budget, of 1" in lines
     named = [Path(line) for line in lines[lines.index("Written:") + 1 :]]
     assert {path.name for path in named} == {
         *("report.md", "front.csv", "trials.csv", "front.png", "front.pdf"),
@@ -37,3 +40,14 @@ def test_records_alone_are_enough(cli: Cli, study_folder: Path) -> None:
     assert done.code == 0
     assert "study.db" not in done.out
     assert (study_folder / "report.md").exists()
+
+
+def test_means_are_shown_with_their_deviation(cli: Cli, study_folder: Path) -> None:
+    best = front(points(read_records(study_folder)))[-1]
+    for number, accuracy in ((7, 0.90), (8, 0.95), (9, 1.0)):
+        study = {**best.record.study, "replica": number - 6}
+        write_record(study_folder, number, replace(best.record, accuracy=accuracy, study=study))
+    done = cli("report", study_folder)
+    assert done.code == 0
+    assert any(line.startswith("95.0 ± 5.0") for line in map(str.strip, done.out.splitlines()))
+    assert "; ± is the standard deviation over 3 fresh seeds\n" in done.out
