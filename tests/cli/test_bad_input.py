@@ -562,14 +562,14 @@ def test_a_broken_record_is_named(refused: Refused, study_folder: Path, command:
     assert f"{record}: not a record of a trial" in refused(command, study_folder, *trial)
 
 
-@pytest.mark.parametrize("command", [("show",), ("reproduce",), ("export", "--trial")])
+@pytest.mark.parametrize("command", [("show", "--"), ("reproduce", "--"), ("export", "--trial")])
 @pytest.mark.parametrize("trial", ["7", "-1", "two", "1.5"])
 def test_a_trial_that_is_not_there_is_refused(
     refused: Refused, study_folder: Path, command: tuple[str, ...], trial: str
 ) -> None:
-    line = refused(command[0], study_folder, *command[1:], *(() if trial != "-1" else ("--",)), trial)
-    if trial == "7":
-        assert "TRIAL: 7 has no record; choose from 0–6" in line
+    line = refused(command[0], study_folder, *command[1:], trial)
+    if trial in ("7", "-1"):
+        assert f"TRIAL: {trial} has no record; choose from 0–6" in line
     assert "TRIAL" in line.upper()
 
 

@@ -59,7 +59,7 @@ def test_it_is_trained_as_the_file_says(cli: Cli, file: Path, expected: Record) 
     assert record.accuracy is not None
     assert f"accuracy {100 * record.accuracy:.1f}% (top-1 on validation" in done.out
     assert record.measured is not None
-    peak = [line.split() for line in done.out.splitlines() if line.startswith("peak ")][0]
+    peak = next(line.split() for line in done.out.splitlines() if line.startswith("peak "))
     assert peak[1:3] == [
         f"{record.measured[key] / 1e6:,.1f}" for key in ("predicted_peak_bytes", "peak_bytes")
     ]
