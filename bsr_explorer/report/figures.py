@@ -75,7 +75,7 @@ def accuracy_against_memory(every: Sequence[Point], ahead: Sequence[Point], fold
 def memory_by_block(chosen: Sequence[Point], folder: Path) -> list[Path]:
     """Memory of each block stacked by kind: a panel a configuration, full fine-tuning first."""
     panels = [("full fine-tuning", chosen[0].full)]
-    panels += [(f"{p.method}  ({p.said})", p.record.predicted) for p in chosen]
+    panels += [(f"{p.method}  ({100 * p.accuracy:.1f}%)", p.record.predicted) for p in chosen]
     with style.figure(
         5.5, 1.25 * len(panels) + 0.5, nrows=len(panels), sharex=True, sharey=True, squeeze=False
     ) as (

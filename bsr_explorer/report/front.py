@@ -231,9 +231,8 @@ def knee(ahead: Sequence[Point]) -> Choice:
         return Choice(instead.point, f"the front has no knee; recommended instead: {instead.reason}")
     return Choice(
         chosen,
-        f"the knee: farthest above the line from the front's least memory ({low.said}, "
-        f"{in_mb(low.bytes):,.0f} MB) to its best accuracy ({high.said}, {in_mb(high.bytes):,.0f} MB), by the "
-        "logarithm of memory",
+        f"the knee: farthest above the line from the front's least memory, {low.said} at {in_mb(low.bytes):,.0f} MB, "
+        f"to its best accuracy, {high.said} at {in_mb(high.bytes):,.0f} MB, by the logarithm of memory",
     )
 
 

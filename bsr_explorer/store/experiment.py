@@ -86,9 +86,10 @@ class Experiment:
     def within(self, study: Study) -> dict[str, dict[str, Any]]:
         """The tables of a study that is ``study``, but tries this experiment first and has its settings."""
         mine, tables = self.to_toml(), study.to_toml()
-        sizes = tables["space"]["batch_sizes"]
-        if sizes:  # the first one is tried first
-            tables["space"]["batch_sizes"] = list(dict.fromkeys([self.config.batch_size, *sizes]))
+        space = tables["space"]
+        for key, own in (("batch_sizes", self.config.batch_size), ("lr", self.config.lr)):
+            if space.get(key):  # of several, the first is tried first
+                space[key] = list(dict.fromkeys([own, *space[key]]))
         return {**tables, **mine, "study": {**tables["study"], **mine["study"]}}
 
     def differences(self, other: Experiment) -> list[str]:

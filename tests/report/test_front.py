@@ -303,8 +303,8 @@ def test_the_knee_is_where_memory_begins_to_buy_less() -> None:
     chosen = knee(ahead)
     assert chosen.point.number == 1
     assert chosen.reason == (
-        "the knee: farthest above the line from the front's least memory (50.0%, 0 MB) to its best accuracy "
-        "(90.0%, 0 MB), by the logarithm of memory"
+        "the knee: farthest above the line from the front's least memory, 50.0% at 0 MB, to its best accuracy, "
+        "90.0% at 0 MB, by the logarithm of memory"
     )
 
 

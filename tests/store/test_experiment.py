@@ -93,11 +93,11 @@ def test_a_record_of_a_later_version_is_refused() -> None:
 
 
 def test_a_study_with_an_experiment_tries_it_first(tmp_path: Path) -> None:
-    space = SpaceSpec(("linear", "last(k=2)"), 2, (3, 6), batch_sizes=(4, 8))
+    space = SpaceSpec(("linear", "last(k=2)"), 2, (3, 6), batch_sizes=(4, 8), lr=(0.1, 0.01))
     study = Study("many", Config("deit_t"), "60MB", "saved", "digits", "hub", Fidelity(), space, trials=5)
     path = write(WHOLE.within(study), tmp_path / "x.toml")
     made = Study.from_toml(path)
-    assert made.space == replace(space, start=("last(k=2)", "linear"), batch_sizes=(8, 4))
+    assert made.space == replace(space, start=("last(k=2)", "linear"), batch_sizes=(8, 4), lr=(0.01, 0.1))
     assert (made.name, made.seed, made.trials, made.budget) == ("one", WHOLE.seed, 5, "60MB")
     assert (made.data, made.weights, made.fidelity) == (WHOLE.data, WHOLE.weights, WHOLE.fidelity)
     assert made.config == replace(CONFIG, method=made.config.method)
