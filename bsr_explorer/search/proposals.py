@@ -1,4 +1,4 @@
-"""What to train next: known configurations, then strata of memory, then a sampler.
+"""What to train next: the known configurations, then what a sampler proposes.
 
 Whatever proposes, nothing over the budget and nothing trained before comes out of here.
 """
@@ -6,90 +6,156 @@ Whatever proposes, nothing over the budget and nothing trained before comes out 
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from scipy.stats import qmc
 
-from bsr_explorer.search.space import Candidate, Space
-
-STRATA = 6
-"""Equal steps of the logarithm of memory, from the smallest configuration to the budget."""
-
-SAMPLER_FROM = 16
-"""Finished trials from which on a sampler has something to learn from."""
+from bsr_explorer.errors import unknown
+from bsr_explorer.search.choices import Candidate, Choices, from_strata
+from bsr_explorer.search.exact import ExactCostSampler, history
 
 TRIES = 50
 """Proposals of a sampler to look at before giving up on it for this trial."""
 
 
-class Sampler(Protocol):
-    """Proposes from what is known so far. What is over budget, done or not of the space is not taken."""
+@dataclass(frozen=True)
+class Proposal:
+    """A configuration to train, and what its sampler wants to be remembered with the trial."""
 
-    def propose(self, space: Space, finished: Sequence[FrozenTrial], seed: int) -> Candidate | None:
-        """A configuration, or None for none."""
-        ...
+    candidate: Candidate
+    system_attrs: dict[str, Any] = field(default_factory=dict)
 
 
-class TpeSampler:
-    """Optuna's default for two objectives, asked on a study in memory, so that what it proposes in vain
-    leaves no trial behind."""
+class SobolSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unused-ignore]
+    """Points of a scrambled Sobol sequence, in order. (Optuna's own sampler draws categories at random.)"""
 
-    def propose(self, space: Space, finished: Sequence[FrozenTrial], seed: int) -> Candidate | None:
-        """TPE's next point that is within the budget and new; None if it insists on others."""
-        # What is asked and not told counts as bad, so that TPE does not repeat itself.
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=0, constant_liar=True)
-        scratch = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-        scratch.add_trials(finished)
-        done = {space.decode(trial.params).key for trial in finished}
-        for _ in range(TRIES):
-            candidate = space.decode(scratch.ask(space.distributions).params)
-            if space.fits(candidate) and candidate.key not in done:
-                return candidate
-        return None
+    def __init__(self, distributions: dict[str, BaseDistribution], seed: int) -> None:
+        self.distributions, self.seed = distributions, seed
+        self._independent = RandomSampler(seed=seed)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All parameters are chosen together."""
+        return self.distributions
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The point of the trial's number."""
+        sequence = qmc.Sobol(len(self.distributions), scramble=True, rng=self.seed)
+        point = sequence.fast_forward(trial.number).random()[0] if trial.number else sequence.random()[0]
+        choices = {name: d.choices for name, d in self.distributions.items() if hasattr(d, "choices")}
+        return {
+            name: options[int(share * len(options))]
+            for (name, options), share in zip(choices.items(), point, strict=True)
+        }
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A parameter that is none of the space's, at random."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+
+POPULATION = 20
+"""Of NSGA-II: Optuna's own, 50, is more than most studies train."""
+
+SAMPLERS: dict[str, Callable[[Choices, int], BaseSampler]] = {
+    "exact": ExactCostSampler,
+    "tpe": lambda choices, seed: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
+    "nsga2": lambda choices, seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION),
+    "gp": lambda choices, seed: optuna.samplers.GPSampler(seed=seed),
+    "random": lambda choices, seed: RandomSampler(seed=seed),
+    "qmc": lambda choices, seed: SobolSampler(dict(choices.distributions), 0),
+}
+"""Samplers by name, each made of a space and a seed. All but the first are Optuna's way, with Optuna's own start."""
+
+
+def check_sampler(name: str) -> None:
+    """Refuse a name that is none.
+
+    Raises:
+        UserError: with those that are.
+    """
+    if name not in SAMPLERS:
+        raise unknown("--sampler", name, SAMPLERS)
 
 
 def propose(
-    space: Space, sampler: Sampler, finished: Sequence[FrozenTrial], done: set[str], seed: int
-) -> Candidate | None:
+    choices: Choices,
+    sampler: str,
+    seen: Sequence[FrozenTrial],
+    pending: Sequence[Candidate],
+    done: set[str],
+    seed: int,
+) -> Proposal | None:
     """The next configuration to train, within the budget and not in ``done``; None if there is none left.
 
+    It depends on the arguments alone, so that a search that was killed goes on as if it had not been.
+
     Args:
-        finished: trials with values (accuracy, counted bytes).
+        sampler: key of ``SAMPLERS``.
+        seen: trials with an outcome: values (accuracy, counted bytes), or stopped at a rung.
+        pending: what was begun and has no outcome that may be seen.
         done: keys of all configurations that must not be trained again.
         seed: of this proposal alone.
     """
-    for candidate in space.known:
-        if space.fits(candidate) and candidate.key not in done:
-            return candidate
-    generator = np.random.default_rng(seed)
-    if len(finished) >= SAMPLER_FROM:
-        proposed = sampler.propose(space, finished, seed)
-        if proposed and space.holds(proposed) and space.fits(proposed) and proposed.key not in done:
-            return proposed
-    return _stratified(space, [trial.values[1] for trial in finished], done, generator)
+    done = done | {candidate.key for candidate in pending}
+    for candidate in choices.known:
+        if choices.fits(candidate) and candidate.key not in done:
+            return Proposal(candidate)
+    study = _scratch(choices, sampler, seen, pending, seed)
+    for _ in range(TRIES):
+        try:
+            trial = study.ask(dict(choices.distributions))
+        except optuna.TrialPruned:
+            return None
+        candidate = choices.decode(trial.params)
+        if choices.holds(candidate) and choices.fits(candidate) and candidate.key not in done:
+            return Proposal(candidate, study.get_trials(deepcopy=False)[trial.number].system_attrs)
+    sizes = [choices.decode(trial.params).counted_bytes for trial in seen]
+    left = from_strata(choices, sizes, done, np.random.default_rng(seed))
+    return Proposal(left) if left else None
 
 
-def _stratified(
-    space: Space, sizes: Sequence[float], done: set[str], generator: np.random.Generator
-) -> Candidate | None:
-    """A random new configuration from the stratum of memory that has been tried least; when the grid has
-    no more, one that lies beside it."""
-    low, high = space.range_bytes[0], min(space.study.budget_bytes, space.range_bytes[1])
-    edges = np.geomspace(low, high + 1, STRATA + 1)
-    tried, _ = np.histogram(sizes, edges)
-    for stratum in np.lexsort((generator.random(STRATA), tried)):
-        for _ in range(TRIES):
-            candidate = space.sample(generator, edges[stratum] - 1, edges[stratum + 1] + 1)
-            if candidate is None:
-                break
-            if candidate.key not in done:
-                return candidate
-    left = itertools.chain(space.shuffled(generator, low, high), filter(space.fits, space.beside))
-    return next((c for c in left if c.key not in done), None)
+def _scratch(
+    choices: Choices, sampler: str, seen: Sequence[FrozenTrial], pending: Sequence[Candidate], seed: int
+) -> Study:
+    """A study in memory to ask on, so that what is proposed in vain leaves no trial behind.
+
+    What is asked there and not told counts as running, which keeps samplers from repeating themselves.
+    """
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=SAMPLERS[sampler](choices, seed))
+    study.add_trials([trial if sampler == "exact" else _completed(trial) for trial in seen])
+    for candidate in pending:
+        study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=choices.encode(candidate),
+                distributions=dict(choices.distributions),
+            )
+        )
+    return study
+
+
+def _completed(trial: FrozenTrial) -> FrozenTrial:
+    """A trial that stopped at a rung, for samplers that do not know rungs: complete, with what it had reached."""
+    if trial.state != TrialState.PRUNED:
+        return trial
+    reached = max(history(trial).items(), default=(0, 0.0))[1]
+    return create_trial(
+        params=trial.params,
+        distributions=trial.distributions,
+        values=[reached, float(trial.user_attrs["counted_bytes"])],
+        system_attrs=trial.system_attrs,
+    )
 
 
 def derived_seed(*parts: object) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,21 +19,15 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Method, parse_method
 from bsr_explorer.models.geometry import Geometry
 from bsr_explorer.prediction import counted_bytes, geometry_of, predict
+from bsr_explorer.search.choices import Candidate as Candidate
+from bsr_explorer.search.choices import Pool
+from bsr_explorer.search.features import Floats, Profile, Table, profile
 from bsr_explorer.store.study import SpaceSpec, Study
+from bsr_explorer.train.recipes import recipe
 from bsr_explorer.units import format_bytes
 
 MOST_SUBSETS = 2**17
 """Subsets of blocks that a space lays out at most, each with every drop schedule."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A configuration with what is known of it before it is trained."""
-
-    config: Config
-    key: str
-    counted_bytes: int
-    train_flops: int
 
 
 def default_space(geometry: Geometry) -> SpaceSpec:
@@ -59,14 +53,17 @@ class Space:
 
     Attributes:
         batch_sizes: images a step that may be chosen.
-        known: the configurations to try first, at the first of these sizes.
+        rates: learning rates that may be chosen; None is the recipe's own.
+        known: the configurations to try first, at the first of these sizes and rates.
         beside: configurations that the grid does not hold (linear probing, full fine-tuning, …).
     """
 
     def __init__(self, study: Study) -> None:
         self.study = study
         self.geometry = geometry_of(study.config)
+        self.depth = self.geometry.depth
         self.batch_sizes = list(study.space.batch_sizes) or [study.config.batch_size]
+        self.rates: list[float | None] = [*study.space.lr] or [study.config.lr]
         self._check(study.space)
         rates = itertools.product(study.space.keep, repeat=len(study.space.drop_at))
         keeps = [dict(zip(study.space.drop_at, choice, strict=True)) for choice in rates]
@@ -80,7 +77,9 @@ class Space:
         )
         self.known: list[Candidate] = [self.candidate(parse_method(text)) for text in study.space.start]
         others = [
-            self.candidate(known.config.how, size) for size in self.batch_sizes[1:] for known in self.known
+            self.candidate(known.config.how, size, rate)
+            for size, rate in itertools.product(self.batch_sizes, self.rates)
+            for known in self.known
         ]
         outside = {c.key: c for c in (*self.known, *others) if self._in_grid(c) is None}
         self.beside: list[Candidate] = list(outside.values())
@@ -112,8 +111,8 @@ class Space:
 
     @cached_property
     def _sizes(self) -> NDArray[np.int64]:
-        """Counted bytes of the grid, flat."""
-        return self.grid.bytes(self.study.counts).ravel()
+        """Counted bytes of the grid, flat, once for each learning rate."""
+        return np.tile(self.grid.bytes(self.study.counts).ravel(), len(self.rates))
 
     @cached_property
     def _fitting(self) -> NDArray[np.intp]:
@@ -127,18 +126,20 @@ class Space:
             return None
         inside = len(method.blocks) <= self.study.space.max_blocks
         inside = inside and candidate.config.batch_size in self.batch_sizes
+        inside = inside and candidate.config.lr in self.rates
         return method if inside and schedule(method.keep, method.fuse) in self._schedules else None
 
     @cached_property
-    def _schedules(self) -> frozenset[Schedule]:
-        return frozenset(self.grid.schedules)
+    def _schedules(self) -> dict[Schedule, int]:
+        """The grid's row of each schedule."""
+        return {each: row for row, each in enumerate(self.grid.schedules)}
 
     def holds(self, candidate: Candidate) -> bool:
         """Whether a configuration is one of this space."""
         return self._in_grid(candidate) is not None or candidate.key in {c.key for c in self.beside}
 
     def __len__(self) -> int:
-        return len(self.grid) + len(self.beside)
+        return len(self._sizes) + len(self.beside)
 
     @property
     def fitting(self) -> int:
@@ -148,6 +149,11 @@ class Space:
     def fits(self, candidate: Candidate) -> bool:
         """Whether a configuration is within the budget."""
         return candidate.counted_bytes <= self.study.budget_bytes
+
+    @property
+    def budget_bytes(self) -> int:
+        """The most memory."""
+        return self.study.budget_bytes
 
     @property
     def range_bytes(self) -> tuple[int, int]:
@@ -171,22 +177,37 @@ class Space:
 
     # --- candidates -------------------------------------------------------------------------------------
 
-    def candidate(self, method: Method, batch_size: int | None = None) -> Candidate:
-        """A method of this space, with its costs; at the first of the batch sizes if none is said."""
-        config = self._config(method, batch_size or self.batch_sizes[0])
-        size = counted_bytes(config, self.study.counts)
-        return Candidate(config, config.key(self.geometry.depth), size, predict(config).train_flops)
+    def candidate(
+        self, method: Method, batch_size: int | None = None, rate: float | None = None
+    ) -> Candidate:
+        """A method of this space, with its costs; at the first of the batch sizes and rates if none is said."""
+        config = self._config(method, batch_size or self.batch_sizes[0], rate or self.rates[0])
+        costs = predict(config)
+        size = {"peak": costs.peak_bytes, "saved": costs.saved_bytes}.get(self.study.counts)
+        counted = counted_bytes(config, self.study.counts) if size is None else size
+        return Candidate(config, config.key(self.depth), counted, costs.train_flops)
 
-    def _config(self, method: Method, batch_size: int) -> Config:
-        return replace(self.study.config, method=method, batch_size=batch_size)
+    def _config(self, method: Method, batch_size: int, rate: float | None) -> Config:
+        return replace(self.study.config, method=method, batch_size=batch_size, lr=rate)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """Of the flat index: learning rates, batch sizes, schedules, masks."""
+        return (len(self.rates), *self.grid.saved_bytes.shape)
 
     def at(self, index: int) -> Candidate:
         """The grid's configuration at a flat index."""
-        batch, drops, mask = np.unravel_index(index, self.grid.saved_bytes.shape)
-        (keep, fuse), blocks = self.grid.schedules[int(drops)], self.grid.blocks(int(mask))
-        config = self._config(Bsr(blocks, dict(keep), fuse), self.batch_sizes[int(batch)])
-        flops = int(self.grid.train_flops.ravel()[index])
+        rate, batch, drops, mask = (int(i) for i in np.unravel_index(index, self._shape))
+        (keep, fuse), blocks = self.grid.schedules[drops], self.grid.blocks(mask)
+        config = self._config(Bsr(blocks, dict(keep), fuse), self.batch_sizes[batch], self.rates[rate])
+        flops = int(self.grid.train_flops[batch, drops, mask])
         return Candidate(config, config.key(self.geometry.depth), int(self._sizes[index]), flops)
+
+    def _index(self, blocks: Sequence[int], drops: Schedule, size: int, rate: float | None) -> int:
+        """The flat index of a configuration of the grid."""
+        mask = np.isin(np.arange(self.depth), blocks)
+        place = self.rates.index(rate), self.batch_sizes.index(size), self._schedules[drops]
+        return int(np.ravel_multi_index((*place, self._mask_rows[mask.tobytes()]), self._shape))
 
     @property
     def smallest(self) -> Candidate:
@@ -205,15 +226,99 @@ class Space:
         chosen = generator.choice(np.unique(blocks))
         return self.at(int(generator.choice(inside[blocks == chosen])))
 
-    def shuffled(self, generator: np.random.Generator, low: float, high: float) -> Iterator[Candidate]:
-        """All configurations that ``sample`` may draw, each once."""
-        for index in generator.permutation(self._between(low, high)):
+    def each(self, generator: np.random.Generator) -> Iterator[Candidate]:
+        """Every configuration within the budget, in random order, those beside the grid last."""
+        for index in generator.permutation(self._fitting):
             yield self.at(int(index))
+        yield from filter(self.fits, self.beside)
 
     def _between(self, low: float, high: float) -> NDArray[np.intp]:
         sizes = self._sizes[self._fitting]
         inside: NDArray[np.intp] = self._fitting[(sizes >= low) & (sizes <= high)]
         return inside
+
+    # --- the same, as a surrogate sees it ----------------------------------------------------------------
+
+    @cached_property
+    def _table(self) -> Table:
+        return Table(self.depth, [self._profile(c).stored for c in (*self.known, *self.beside)])
+
+    def _profile(self, candidate: Candidate) -> Profile:
+        fidelity = self.study.fidelity
+        return profile(fidelity.at(candidate.config), recipe(fidelity.recipe, self.study.data).lr)
+
+    def rows(self, candidates: Sequence[Candidate]) -> Floats:
+        """(n, width) of ``features.Table``."""
+        return self._table.rows([self._profile(candidate) for candidate in candidates])
+
+    @cached_property
+    def _by_schedule(self) -> Floats:
+        """(learning rates, batch sizes, schedules, width) of configurations in which no block trains."""
+        first = self.rows(
+            [
+                replace(self.smallest, config=self._config(Bsr((), dict(keep), fuse), size, rate))
+                for rate in self.rates
+                for size in self.batch_sizes
+                for keep, fuse in self.grid.schedules
+            ]
+        )
+        return first.reshape(*self._shape[:3], -1)
+
+    def pool(self, generator: np.random.Generator, most: int, near: Sequence[Candidate]) -> Pool:
+        """Up to so many configurations of the grid within the budget, as many of each number of trained blocks;
+        the neighbours of some configurations; and what lies beside the grid."""
+        chosen = self._fitting
+        if len(chosen) > most:
+            blocks = self.grid.masks.sum(axis=1)[chosen % len(self.grid.masks)]
+            rarity = 1 / np.bincount(blocks)[blocks]
+            chosen = generator.choice(chosen, most, replace=False, p=rarity / rarity.sum())
+        around = [index for candidate in near for index in self._around(candidate)]
+        around = [index for index in around if self._sizes[index] <= self.study.budget_bytes]
+        chosen = np.unique(np.concatenate([chosen, np.array(around, dtype=chosen.dtype)]))
+        rate, batch, drops, mask = np.unravel_index(chosen, self._shape)
+        rows = self._by_schedule[rate, batch, drops].copy()
+        rows[:, : self.depth] = self.grid.masks[mask]
+        beside = [candidate for candidate in self.beside if self.fits(candidate)]
+        costs = np.stack([self._sizes[chosen], self.grid.train_flops[batch, drops, mask]], axis=1)
+        more = np.array([(c.counted_bytes, c.train_flops) for c in beside], dtype=costs.dtype).reshape(-1, 2)
+
+        def at(row: int) -> Candidate:
+            return self.at(int(chosen[row])) if row < len(chosen) else beside[row - len(chosen)]
+
+        costs = np.concatenate([costs, more])
+        return Pool(np.concatenate([rows, self.rows(beside)]), costs, int(self.grid.train_flops.max()), at)
+
+    def _around(self, candidate: Candidate) -> Iterator[int]:
+        """Flat indices of configurations that differ in one block (trained, not, or its neighbour instead), in one
+        keep rate, or in how they are run."""
+        method = self._in_grid(candidate)
+        if method is None:
+            return
+        config, drops = candidate.config, schedule(method.keep, method.fuse)
+        here = self._index(method.blocks, drops, config.batch_size, config.lr)
+        rate, size, drop, row = (int(i) for i in np.unravel_index(here, self._shape))
+        mask = np.zeros(self.depth, dtype=bool)
+        mask[list(method.blocks)] = True
+        masks = [mask ^ (np.arange(self.depth) == block) for block in range(self.depth)]
+        for block in method.blocks:
+            for other in (block - 1, block + 1):
+                if 0 <= other < self.depth and not mask[other]:
+                    masks.append(mask ^ np.isin(np.arange(self.depth), (block, other)))
+        rows = [self._mask_rows[m.tobytes()] for m in masks if m.tobytes() in self._mask_rows]
+        places = [(rate, size, drop, other) for other in rows]
+        rates = {**dict.fromkeys(self.study.space.drop_at, 1.0), **method.keep}
+        for block in self.study.space.drop_at:
+            for keep in self.study.space.keep:
+                other_drop = self._schedules.get(schedule({**rates, block: keep}, method.fuse))
+                places += [(rate, size, other_drop, row)] if other_drop is not None else []
+        places += [(other, size, drop, row) for other in range(len(self.rates))]
+        places += [(rate, other, drop, row) for other in range(len(self.batch_sizes))]
+        for place in places:
+            yield int(np.ravel_multi_index(place, self._shape))
+
+    @cached_property
+    def _mask_rows(self) -> dict[bytes, int]:
+        return {mask.tobytes(): row for row, mask in enumerate(self.grid.masks)}
 
     # --- the same, as Optuna's parameters ---------------------------------------------------------------
 
@@ -232,6 +337,8 @@ class Space:
         space["fuse"] = CategoricalDistribution(sorted(spec.fuse))
         if len(self.batch_sizes) > 1:
             space["batch_size"] = CategoricalDistribution(sorted(self.batch_sizes))
+        if len(self.rates) > 1:
+            space["lr"] = CategoricalDistribution(sorted(spec.lr))
         return space
 
     def encode(self, candidate: Candidate) -> dict[str, Any]:
@@ -247,6 +354,8 @@ class Space:
             params[f"keep_{block:02d}"] = rate if rate in spec.keep else max(spec.keep)
         if len(self.batch_sizes) > 1:
             params["batch_size"] = candidate.config.batch_size
+        if len(self.rates) > 1:
+            params["lr"] = candidate.config.lr
         return {**params, "fuse": bsr.fuse if bsr.fuse in spec.fuse else spec.fuse[0]}
 
     def decode(self, params: dict[str, Any]) -> Candidate:
@@ -254,15 +363,29 @@ class Space:
 
         What is known goes by the name that the study gives it.
         """
+        size = params.get("batch_size", self.batch_sizes[0])
+        rate = params.get("lr", self.rates[0])
         if params["method"] == "bsr":
-            blocks = [b for b in range(self.geometry.depth) if params[f"block_{b:02d}"]]
+            blocks = [b for b in range(self.depth) if params[f"block_{b:02d}"]]
             keep = {b: params[f"keep_{b:02d}"] for b in self.study.space.drop_at}
-            top = tuple(blocks[max(0, len(blocks) - self.study.space.max_blocks) :])
-            method: Method = Bsr(top, keep, params["fuse"]).canonical(self.geometry.depth)
+            top = blocks[max(0, len(blocks) - self.study.space.max_blocks) :]
+            candidate = self.at(self._index(top, schedule(keep, params["fuse"]), size, rate))
         else:
-            method = parse_method(params["method"])
-        candidate = self.candidate(method, params.get("batch_size"))
-        return next((known for known in self.known if known.key == candidate.key), candidate)
+            candidate = self._beside[params["method"], size, rate]
+        return self._named.get(candidate.key, candidate)
+
+    @cached_property
+    def _beside(self) -> dict[tuple[str, int, float | None], Candidate]:
+        """What lies beside the grid, by its canonical method and how it is run."""
+        return {
+            (str(c.config.canonical(self.depth).how), c.config.batch_size, c.config.lr): c
+            for c in self.beside
+        }
+
+    @cached_property
+    def _named(self) -> dict[str, Candidate]:
+        """The known configurations by key, by the names that the study gives them."""
+        return {known.key: known for known in self.known}
 
 
 def runs_of(config: Config) -> Runs:

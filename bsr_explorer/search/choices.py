@@ -1,0 +1,127 @@
+"""What a sampler chooses among: configurations whose costs are known before they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+
+from bsr_explorer.config import Config
+from bsr_explorer.search.features import Floats
+
+STRATA = 6
+"""Equal steps of the logarithm of memory, from the smallest configuration to the budget."""
+
+TRIES = 50
+"""Random configurations to look at in a stratum before another one."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration with what is known of it before it is trained."""
+
+    config: Config
+    key: str
+    counted_bytes: int
+    train_flops: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Many configurations within the budget.
+
+    Attributes:
+        rows: (n, width) of ``features.Table``.
+        costs: (n, 2) counted bytes and training FLOPs.
+        most_flops: up to which FLOPs count.
+        at: the configuration of a row.
+    """
+
+    rows: Floats
+    costs: NDArray[np.int64]
+    most_flops: int
+    at: Callable[[int], Candidate]
+
+
+class Choices(Protocol):
+    """A space, or a table of known outcomes.
+
+    Attributes:
+        depth: blocks of the model.
+        known: configurations to try before all others.
+    """
+
+    depth: int
+    known: list[Candidate]
+
+    @property
+    def budget_bytes(self) -> int:
+        """The most memory."""
+        ...
+
+    @property
+    def range_bytes(self) -> tuple[int, int]:
+        """Least and most memory of any configuration."""
+        ...
+
+    @property
+    def distributions(self) -> Mapping[str, BaseDistribution]:
+        """Optuna's parameters, one fixed encoding."""
+        ...
+
+    def encode(self, candidate: Candidate) -> dict[str, Any]:
+        """Optuna's parameters of a configuration."""
+        ...
+
+    def decode(self, params: dict[str, Any]) -> Candidate:
+        """The configuration of Optuna's parameters."""
+        ...
+
+    def fits(self, candidate: Candidate) -> bool:
+        """Whether a configuration is within the budget."""
+        ...
+
+    def holds(self, candidate: Candidate) -> bool:
+        """Whether a configuration is one of these."""
+        ...
+
+    def rows(self, candidates: Sequence[Candidate]) -> Floats:
+        """(n, width) of ``features.Table``."""
+        ...
+
+    def pool(self, generator: np.random.Generator, most: int, near: Sequence[Candidate]) -> Pool:
+        """Up to about so many configurations within the budget, and the neighbours of some."""
+        ...
+
+    def sample(self, generator: np.random.Generator, low: float, high: float) -> Candidate | None:
+        """A random configuration within the budget whose memory is in [low, high] bytes, or None."""
+        ...
+
+    def each(self, generator: np.random.Generator) -> Iterator[Candidate]:
+        """Every configuration within the budget, in random order."""
+        ...
+
+
+def from_strata(
+    choices: Choices, sizes: Sequence[float], done: set[str], generator: np.random.Generator
+) -> Candidate | None:
+    """A random new configuration from the stratum of memory that has been tried least, or None if nothing is left.
+
+    Args:
+        sizes: counted bytes of what has been tried.
+    """
+    low, high = choices.range_bytes[0], min(choices.budget_bytes, choices.range_bytes[1])
+    edges = np.geomspace(low, high + 1, STRATA + 1)
+    tried, _ = np.histogram(sizes, edges)
+    for stratum in np.lexsort((generator.random(STRATA), tried)):
+        for _ in range(TRIES):
+            candidate = choices.sample(generator, edges[stratum] - 1, edges[stratum + 1] + 1)
+            if candidate is None:
+                break
+            if candidate.key not in done:
+                return candidate
+    return next((c for c in choices.each(generator) if c.key not in done), None)

@@ -1,0 +1,175 @@
+"""What accuracy untrained configurations will have: a Gaussian process on profiles."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from botorch.exceptions.warnings import OptimizationWarning
+from botorch.fit import fit_gpytorch_mll
+from botorch.models import SingleTaskGP
+from gpytorch.constraints import GreaterThan, Interval
+from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, ScaleKernel
+from gpytorch.likelihoods import FixedNoiseGaussianLikelihood
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from gpytorch.priors import GammaPrior, LogNormalPrior
+
+from bsr_explorer.search.features import Floats
+
+NEIGHBOURS = 1.5
+"""Blocks so far apart do much the same work: the width of the smoothing along the depth."""
+
+SUMMARY = 9
+
+
+def inputs(rows: Floats, depth: int) -> Floats:
+    """What the kernel sees of rows of ``features.Table``: a summary (how much trains, how far down, how high on
+    average; tokens on average, and at the end; fused, below, lr, batch), the depth profile of what trains, smoothed
+    over neighbouring blocks, the profile of tokens, and how tensors are stored."""
+    trained, tokens, rest = rows[:, :depth], rows[:, depth : 2 * depth], rows[:, 2 * depth :]
+    share = trained.mean(axis=1)
+    some = trained > 0.01
+    lowest = np.where(some.any(axis=1), some.argmax(axis=1), depth) / depth
+    height = (trained @ np.arange(1, depth + 1)) / np.maximum(trained.sum(axis=1), 1e-9) / depth
+    seen = np.exp2(tokens).mean(axis=1)
+    summary = np.stack(
+        [np.sqrt(share), 1 - lowest, np.where(some.any(axis=1), height, 1), seen, tokens[:, -1]], axis=1
+    )
+    return np.concatenate([summary, rest[:, :4], trained @ _smoothing(depth), tokens, rest[:, 4:]], axis=1)
+
+
+def _smoothing(depth: int) -> Floats:
+    """(depth, depth): distances after it are those of profiles whose neighbouring blocks are alike."""
+    blocks = np.arange(depth)
+    alike = np.exp(-((blocks[:, None] - blocks) ** 2) / (2 * NEIGHBOURS**2))
+    values, vectors = np.linalg.eigh(alike)
+    half: Floats = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    return half
+
+
+def kernel(depth: int, ways: int) -> Kernel:
+    """Covariance of accuracies: of alike summaries, and of alike profiles beyond that; both the more, the more alike
+    tensors are stored."""
+    summary, profile = list(range(SUMMARY)), list(range(SUMMARY, SUMMARY + depth))
+    tokens = list(range(SUMMARY + depth, SUMMARY + 2 * depth))
+    stored = list(range(SUMMARY + 2 * depth, SUMMARY + 2 * depth + ways))
+
+    def near(where: list[int], each: bool, typical: float) -> Kernel:
+        kind = MaternKernel if each else RBFKernel
+        return kind(
+            active_dims=where,
+            ard_num_dims=len(where) if each else None,
+            lengthscale_prior=LogNormalPrior(np.log(typical), 0.7),
+            lengthscale_constraint=GreaterThan(1e-2, initial_value=typical),
+        )
+
+    def same() -> Kernel:
+        return near(stored, False, 2.0)
+
+    coarse = ScaleKernel(near(summary, True, 0.7) * same(), outputscale_prior=GammaPrior(2.0, 1.5))
+    fine = ScaleKernel(
+        near(profile, False, 2.0) * near(tokens, False, 4.0) * same(), outputscale_prior=GammaPrior(2.0, 4.0)
+    )
+    return coarse + fine
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A fitted process.
+
+    Attributes:
+        covariance: of two configurations' accuracies, in units of ``scale`` squared.
+        seen: (n, inputs) what it was fitted to.
+        values: (n,) their accuracies, less the ``offset``, in units of ``scale``.
+        weights: (n,) the mean's, of the covariances with these.
+        factor: (n, n) lower Cholesky factor of their covariance with noise.
+        offset, scale: of the accuracies.
+        noise: (n,) variance of each, in units of ``scale`` squared.
+    """
+
+    covariance: Kernel
+    depth: int
+    seen: torch.Tensor
+    values: torch.Tensor
+    weights: torch.Tensor
+    factor: torch.Tensor
+    offset: float
+    scale: float
+    noise: torch.Tensor
+
+    @classmethod
+    def fit(cls, rows: Floats, accuracy: Floats, doubt: Floats, depth: int) -> Surrogate:
+        """Fit to accuracies of configurations.
+
+        Args:
+            rows: (n, width) of ``features.Table``.
+            accuracy: (n,) in [0, 1].
+            doubt: (n,) variance of each accuracy beyond the noise that is learned.
+        """
+        seen = torch.from_numpy(inputs(rows, depth))
+        offset, scale = float(accuracy.mean()), max(float(accuracy.std()), 1e-3)
+        values = torch.from_numpy((accuracy - offset) / scale)
+        likelihood = FixedNoiseGaussianLikelihood(
+            torch.from_numpy(doubt / scale**2 + 1e-6),
+            learn_additional_noise=True,
+            noise_prior=LogNormalPrior(-4.0, 1.0),
+            noise_constraint=Interval(1e-5, 0.5, initial_value=0.02),
+        )
+        ways = rows.shape[1] - 2 * depth - 4
+        model = SingleTaskGP(
+            seen,
+            values[:, None],
+            likelihood=likelihood,
+            covar_module=kernel(depth, ways),
+            outcome_transform=None,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OptimizationWarning)
+            fit_gpytorch_mll(
+                ExactMarginalLogLikelihood(model.likelihood, model),
+                optimizer_kwargs={"options": {"maxiter": 60}},
+            )
+        noise = likelihood.noise.detach() + likelihood.second_noise.detach()
+        mean = float(model.mean_module.constant.detach())
+        covariance = model.covar_module.requires_grad_(False)
+        return cls._of(covariance, depth, seen, values - mean, noise, offset + scale * mean, scale)
+
+    @classmethod
+    def _of(
+        cls,
+        covariance: Kernel,
+        depth: int,
+        seen: torch.Tensor,
+        values: torch.Tensor,
+        noise: torch.Tensor,
+        offset: float,
+        scale: float,
+    ) -> Surrogate:
+        factor = torch.linalg.cholesky(covariance(seen).to_dense() + torch.diag(noise))
+        weights = torch.cholesky_solve(values[:, None], factor)[:, 0]
+        return cls(covariance, depth, seen, values, weights, factor, offset, scale, noise)
+
+    def believing(self, rows: Floats) -> Surrogate:
+        """The same after configurations had come out as they are expected to (without a new fit)."""
+        mean, _ = self.predict(rows)
+        return self._of(
+            self.covariance,
+            self.depth,
+            torch.cat([self.seen, torch.from_numpy(inputs(rows, self.depth))]),
+            torch.cat([self.values, torch.from_numpy((mean - self.offset) / self.scale)]),
+            torch.cat([self.noise, self.noise.min().expand(len(rows))]),
+            self.offset,
+            self.scale,
+        )
+
+    def predict(self, rows: Floats) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of true accuracies, (n,) each."""
+        x = torch.from_numpy(inputs(rows, self.depth))
+        across = self.covariance(x, self.seen).to_dense()
+        left = self.covariance(x, diag=True) - torch.linalg.solve_triangular(
+            self.factor, across.T, upper=False
+        ).square().sum(0)
+        mean = self.offset + self.scale * (across @ self.weights)
+        return mean.numpy(), self.scale * left.clamp_min(1e-12).sqrt().numpy()
