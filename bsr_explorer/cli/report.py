@@ -66,7 +66,13 @@ def show_front(made: Report, folder: Path) -> None:
     full = made.front[0].full
     out.print(
         f"full fine-tuning: {format_bytes(full['counted_bytes'])}, {full['train_flops'] / 1e9:,.0f} GFLOPs a step\n\n"
-        f"[bold]Recommended:[/bold] {escape(made.recommendation.point.method)}\n  {made.recommendation.reason}\n"
+        f"[bold]Recommended:[/bold] {escape(made.recommendation.point.method)}\n  {made.recommendation.reason}"
+    )
+    number = made.recommendation.point.number
+    out.print(
+        f"  to train it further:  bsr-explore export {folder} --trial {number} --out best.toml\n",
+        soft_wrap=True,
+        markup=False,
     )
     out.print("Written:")
     for path in [*made.files, folder / "study.toml", folder / "study.db", folder / "records"]:

@@ -21,7 +21,10 @@ def test_the_front_is_shown_and_every_file_is_named(cli: Cli, study_folder: Path
     for point in ahead:
         start = f"{100 * point.accuracy:.1f} {point.bytes / 1e6:,.1f} {point.bytes / 2**20:,.1f}"
         assert any(line.startswith(start) for line in lines)
-    assert f"Recommended: {recommend(ahead).point.method}" in lines
+    chosen = recommend(ahead).point
+    assert f"Recommended: {chosen.method}" in lines
+    export = f"bsr-explore export {study_folder} --trial {chosen.number} --out best.toml"
+    assert f"to train it further: {export}" in lines
     volume = hypervolume([p.bytes for p in ahead], [p.accuracy for p in ahead], 1_400_000)
     assert f"hypervolume {volume:.4f}: the area under the front up to the budget, of 1" in lines
     named = [Path(line) for line in lines[lines.index("Written:") + 1 :]]
