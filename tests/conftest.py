@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
+import importlib
 import os
 
 # Two threads that share two busy cores wait for each other far longer than one thread works.
@@ -23,6 +26,11 @@ from bsr_explorer.search.space import Candidate, Space, default_space
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import Study
 
+# Each measured step collects all garbage, and would walk through all that was ever imported to find it.
+gc.collect()
+gc.freeze()
+atexit.register(gc.unfreeze)
+
 settings.register_profile("busy", deadline=None)  # a slow moment of the machine is no failure
 settings.load_profile("busy")
 
@@ -34,29 +42,14 @@ MakeComparison = Callable[..., Any]
 @pytest.fixture(scope="session")
 def toy() -> str:
     """The name of a vision transformer of 4 blocks that trains in no time; ``toy_2`` has 2 blocks."""
-    from timm.models import register_model
-    from timm.models.vision_transformer import VisionTransformer
-
-    def build(depth: int, options: dict[str, Any]) -> VisionTransformer:
-        wanted = {key: options[key] for key in ("img_size", "num_classes") if key in options}
-        model = VisionTransformer(patch_size=16, embed_dim=32, depth=depth, num_heads=2, **wanted)
-        model.pretrained_cfg = {"classifier": "head"}
-        return model
-
-    def toy(pretrained: bool = False, **options: Any) -> VisionTransformer:
-        return build(4, options)
-
-    def toy_2(pretrained: bool = False, **options: Any) -> VisionTransformer:
-        return build(2, options)
-
-    register_model(toy)
-    register_model(toy_2)
+    importlib.import_module("tests.toy")
     return "toy"
 
 
 @pytest.fixture(scope="session")
 def make_study(toy: str) -> MakeStudy:
-    """A study of the toy model: trains in no time, at 32 of 48 pixels; cannot afford ``full``, checkpointed or not."""
+    """A study of the toy model: trains in no time, at 32 of 48 pixels; cannot afford ``full``, checkpointed or not.
+    Nothing is trained on fresh seeds."""
 
     def make(**changed: Any) -> Study:
         config = Config(**{"model": toy, "image_size": 48, "batch_size": 4, **changed.pop("config", {})})
@@ -69,6 +62,8 @@ def make_study(toy: str) -> MakeStudy:
             "weights": "random",
             "fidelity": Fidelity(image_size=32, train_size=20, val_size=20, epochs=1),
             "trials": 7,
+            "sampler": "random",
+            "replicas": 0,
         }
         if "space" not in changed:
             from bsr_explorer.prediction import geometry_of
@@ -83,12 +78,12 @@ def make_study(toy: str) -> MakeStudy:
 def open_search() -> OpenSearch:
     """Opens, or reopens, the search of a study in a folder."""
 
-    def open_it(study: Study, folder: Path, sampler: Any = None) -> Search:
+    def open_it(study: Study, folder: Path, workers: Any = None) -> Search:
         from bsr_explorer.run import Job
 
         study = open_folder(study, folder, "bsr-explore search")
         job = Job(data=study.data, fidelity=study.fidelity, weights=study.weights)
-        return Search(study, folder, Space(study), job, sampler)
+        return Search(study, folder, Space(study), job, workers)
 
     return open_it
 
@@ -96,10 +91,13 @@ def open_search() -> OpenSearch:
 class Quiet:
     """Watches a search and says nothing."""
 
-    def trial_starts(self, number: int, candidate: Candidate, finished: int) -> None:
+    def trial_starts(self, number: int, candidate: Candidate, replica: int) -> None:
         """Say nothing."""
 
-    def step(self, done: int, total: int, loss: float) -> None:
+    def step(self, number: int, done: int, total: int, loss: float) -> None:
+        """Say nothing."""
+
+    def trial_crashed(self, number: int, reason: str) -> None:
         """Say nothing."""
 
     def trial_ends(self, number: int, record: Record) -> None:

@@ -6,11 +6,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from bsr_explorer.cli.console import err, format_seconds
+from bsr_explorer.report.front import hypervolume
 from bsr_explorer.units import in_mb
 
 if TYPE_CHECKING:
@@ -73,56 +75,92 @@ def watching_tasks() -> Iterator[Tasks]:
 
 
 class Progressing(Heeding):
-    """Prints a line a trial, and keeps the bar and the time left."""
+    """Prints a line a trial, and keeps a bar of the search with its front, one of each running trial, and the
+    time left."""
 
     def __init__(self, progress: Progress, searching: Search, clock: Clock) -> None:
         super().__init__(progress)
         self.searching, self.clock = searching, clock
-        self.finished, self.share = 0, 0.0
-        self.began = time.monotonic()
-        self.candidate: Candidate | None = None
+        self.running: dict[int, _Shown] = {}
+        self.states, self.points = searching.book.counts(), searching.book.points()
 
-    def trial_starts(self, number: int, candidate: Candidate, finished: int) -> None:
-        """Show which trial runs."""
-        self.candidate, self.finished, self.share, self.began = candidate, finished, 0.0, time.monotonic()
-        trials = self.searching.study.trials
-        self.progress.update(
-            self.bar, description=f"trial {finished + 1} of {trials}: {_brief(str(candidate.config.how))}"
+    def trial_starts(self, number: int, candidate: Candidate, replica: int) -> None:
+        """Show a trial that runs."""
+        what = f"trial {number}: {_brief(str(candidate.config.how))}" + (
+            f", seed {replica}" if replica else ""
         )
+        bar = self.progress.add_task(f"  {what}", total=1.0, left="")
+        self.running[number] = _Shown(candidate, replica, bar, time.monotonic())
         self._show()
 
-    def step(self, done: int, total: int, loss: float) -> None:
-        """Advance the bar."""
+    def step(self, number: int, done: int, total: int, loss: float) -> None:
+        """Advance its bar."""
         self.heed()
-        self.share = done / total
+        trial = self.running[number]
+        trial.share = done / total
+        self.progress.update(trial.bar, completed=trial.share)
         self._show()
+
+    def trial_crashed(self, number: int, reason: str) -> None:
+        """Say why it begins again."""
+        trial = self.running[number]
+        trial.began, trial.share = time.monotonic(), 0.0
+        self.progress.update(trial.bar, completed=0.0)
+        self.progress.console.print(f"trial {number}: {reason}; it runs again", markup=False)
 
     def trial_ends(self, number: int, record: Record) -> None:
-        """Say how the trial ended."""
-        assert self.candidate is not None
-        seconds = time.monotonic() - self.began
-        self.clock.learn(self.candidate.config, seconds)
-        self.finished += record.status == "finished"
-        self.share = 0.0
+        """Say how it ended."""
+        trial = self.running.pop(number)
+        seconds = time.monotonic() - trial.began
+        if record.status == "finished":
+            self.clock.learn(trial.candidate.config, seconds)
+        self.progress.remove_task(trial.bar)
+        self.states, self.points = self.searching.book.counts(), self.searching.book.points()
         self._show()
         self.progress.console.print(
-            f"trial {number}: {_result(record)}, {in_mb(self.candidate.counted_bytes):,.0f} MB, "
-            f"{format_seconds(seconds)}, {record.method}  [about {format_seconds(self._left())} left]",
+            f"trial {number}: {_result(record)}, {in_mb(trial.candidate.counted_bytes):,.0f} MB, "
+            f"{format_seconds(seconds)}, {record.method}"
+            + (f", seed {trial.replica}" if trial.replica else "")
+            + f"  [about {format_seconds(self._left())} left]",
             markup=False,
         )
 
     def _left(self) -> float:
-        assert self.candidate is not None
+        """Seconds of what runs and of what is to come, which as many at a time share."""
         study, space = self.searching.study, self.searching.space
-        now = self.clock.expected(self.candidate.config) * (1 - self.share) if self.share else 0.0
-        to_come = study.trials - self.finished - (self.share > 0)
-        left = now + mean_expected(space, self.clock) * max(0, to_come)
+        now = [self.clock.expected(t.candidate.config) * (1 - t.share) for t in self.running.values()]
+        to_come = max(0, study.runs - self.states["ended"] - len(now))
+        left = (sum(now) + to_come * mean_expected(space, self.clock)) / self.searching.workers.jobs
+        left = max([left, *now])
         spent = time.monotonic() - self.searching.started
         return max(0.0, left if study.time_limit is None else min(left, study.time_limit - spent))
 
     def _show(self) -> None:
-        done = (self.finished + self.share) / self.searching.study.trials
-        self.progress.update(self.bar, completed=done, left=f"about {format_seconds(self._left())} left")
+        left, study = self._left(), self.searching.study
+        spent = time.monotonic() - self.searching.started
+        said = [f"{self.states['worth']} of {study.trials} trials"]
+        said += [f"{self.states[state]} {state}" for state in ("stopped", "failed") if self.states[state]]
+        if self.points:
+            accuracies, sizes = zip(*self.points, strict=True)
+            area = hypervolume(map(int, sizes), accuracies, study.budget_bytes)
+            said += [f"best {100 * max(accuracies):.1f}%", f"hypervolume {area:.3f}"]
+        self.progress.update(
+            self.bar,
+            description=", ".join(said),
+            completed=spent / max(spent + left, 1e-9),
+            left=f"about {format_seconds(left)} left",
+        )
+
+
+@dataclass
+class _Shown:
+    """A running trial, and its bar."""
+
+    candidate: Candidate
+    replica: int
+    bar: TaskID
+    began: float
+    share: float = 0.0
 
 
 class Tasks(Heeding):

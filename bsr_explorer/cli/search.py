@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -19,7 +19,7 @@ from bsr_explorer.cli.report import show_front
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models.weights import check_weights
-from bsr_explorer.store.study import COUNTS, Study
+from bsr_explorer.store.study import COUNTS, SAMPLERS, Study
 from bsr_explorer.train.datasets import check_data, count_classes, default_data_dir
 from bsr_explorer.train.recipes import recipe
 from bsr_explorer.units import format_bytes, in_mb, parse_bytes
@@ -29,9 +29,28 @@ if TYPE_CHECKING:
     from bsr_explorer.search.plan import Clock
     from bsr_explorer.search.search import Ended, Search
     from bsr_explorer.search.space import Space
+    from bsr_explorer.search.workers import Executor
 
 TIME_LIMIT = 480.0
 """Seconds that a search takes if nothing else is said: with its start and its report, under 10 minutes."""
+
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        help="Trials at once, each in a process of its own; 0: one after another in this very process.",
+        show_default="1; on a cluster, as many as it has room for",
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS|local", help="Run the trials on a Ray cluster, or on Ray on this machine."),
+]
+TrialTimeout = Annotated[
+    str | None,
+    typer.Option(
+        help="Time after which a trial is ended, such as 1h.", show_default="10 times what is expected"
+    ),
+]
 
 
 def search(
@@ -68,6 +87,19 @@ def search(
     train_size: Annotated[int | None, typer.Option(help="Training images a trial.")] = None,
     val_size: Annotated[int | None, typer.Option(help="Validation images a trial.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs a trial.")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help=f"What proposes configurations: {', '.join(SAMPLERS)}.", show_default="exact"),
+    ] = None,
+    rungs: Annotated[
+        str | None,
+        typer.Option(
+            help="Epochs after which hopeless trials stop, such as 1,3; or none.", show_default="none"
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="Fresh seeds on which the front is trained again.", show_default="3")
+    ] = None,
     seed: options.Seed = 0,
     name: Annotated[
         str | None, typer.Option("--study", help="Name of the study; made of the flags if left out.")
@@ -77,6 +109,9 @@ def search(
     ] = None,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
+    jobs: Jobs = None,
+    cluster: Cluster = None,
+    trial_timeout: TrialTimeout = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be searched; train and write nothing.")
     ] = False,
@@ -95,13 +130,16 @@ def search(
       bsr-explore search studies/digits_deit_s.toml --out reports/again
     """
     limit = None if time_limit is None else parse_seconds(time_limit)
+    timeout = None if trial_timeout is None else parse_seconds(trial_timeout, "--trial-timeout")
+    how: dict[str, Any] = {"sampler": sampler, "rungs": rungs and _rungs(rungs), "replicas": replicas}
+    how = {key: value for key, value in how.items() if value is not None}
     where = data_dir or default_data_dir()
     if study_file is not None:
         _refuse_flags_beside_file(context)
         study = Study.from_toml(study_file)
         wanted = trials if _given(context, "trials") else study.trials
         config = replace(study.config, device=resolved(device)) if _given(context, "device") else study.config
-        study = replace(study, config=config, trials=wanted, time_limit=limit or study.time_limit)
+        study = replace(study, config=config, trials=wanted, time_limit=limit or study.time_limit, **how)
         _check(study, where)
     else:
         if budget_counts not in COUNTS:
@@ -125,8 +163,10 @@ def search(
         study = _study(name, config, budget, budget_counts, data, weights, fidelity, seed, trials, limit)
         if len(sizes) > 1:
             study = replace(study, space=replace(study.space, batch_sizes=sizes))
+        study = replace(study, **how)
+    workers = make_workers(study, jobs, cluster)
     folder = folder or Path("reports") / study.name
-    _run(study, folder, where, dry_run, as_json)
+    _run(study, folder, where, workers, timeout, dry_run, as_json)
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
@@ -139,12 +179,44 @@ def _batch_sizes(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def _rungs(text: str) -> tuple[int, ...]:
+    """The epochs of a list such as ``1,3``, or none."""
+    parts = [] if text.strip() == "none" else [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UserError(f"--rungs: {text!r} must be whole numbers of epochs, such as 1,3, or none")
+    return tuple(map(int, parts))
+
+
+def make_workers(study: Study, jobs: int | None, cluster: str | None) -> Executor:
+    """Where the trials of a study run.
+
+    Raises:
+        UserError: no such number of jobs, or no such cluster.
+    """
+    from bsr_explorer.search import workers
+
+    if jobs is not None and jobs < 0:
+        raise UserError(f"--jobs: {jobs} must be a whole number of at least 0")
+    if cluster is not None:
+        from bsr_explorer.search.cluster import Ray
+
+        return Ray(cluster, study.config.device, jobs)
+    if jobs == 0:
+        return workers.Here()
+    # What digits are read with takes longer to load than a short trial to train.
+    more = ["sklearn.datasets"] if study.data == "digits" else []
+    return workers.Processes(1 if jobs is None else jobs, more)
+
+
 def _given(context: typer.Context, parameter: str) -> bool:
     source = context.get_parameter_source(parameter)
     return source is not None and source.name == "COMMANDLINE"
 
 
-_BESIDE_FILE = {"study_file", "trials", "time_limit", "folder", "data_dir", "device", "dry_run", "as_json"}
+_BESIDE_FILE = {
+    *("study_file", "trials", "time_limit", "folder", "data_dir", "device", "dry_run", "as_json"),
+    *("sampler", "rungs", "replicas", "jobs", "cluster", "trial_timeout"),
+}
 
 
 def _refuse_flags_beside_file(context: typer.Context) -> None:
@@ -195,7 +267,15 @@ def _study(
     )
 
 
-def _run(study: Study, folder: Path, data_dir: Path, dry_run: bool, as_json: bool) -> None:
+def _run(
+    study: Study,
+    folder: Path,
+    data_dir: Path,
+    workers: Executor,
+    timeout: float | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     from bsr_explorer.report.report import report
     from bsr_explorer.run import Job
     from bsr_explorer.search import plan
@@ -209,17 +289,17 @@ def _run(study: Study, folder: Path, data_dir: Path, dry_run: bool, as_json: boo
     space.check_budget()
     stored = stored_study(study, folder)
     with err.status("loading weights and data, and timing this machine…"):
-        study, speed = plan.settle(stored or study, space, Job(data_dir=data_dir), TIME_LIMIT)
+        study, speed = plan.settle(stored or study, space, Job(data_dir=data_dir), TIME_LIMIT, workers)
     clock = plan.Clock(study.fidelity, speed)
     if dry_run:
-        _show_dry_run(study, space, clock, folder, as_json)
+        _show_dry_run(study, space, clock, workers, folder, as_json)
         return
     study = open_folder(study, folder, shlex.join(["bsr-explore", *sys.argv[1:]]))
     job = Job(data=study.data, fidelity=study.fidelity, weights=study.weights, data_dir=data_dir)
-    searching = Search(study, folder, space, job)
+    searching = Search(study, folder, space, job, workers)
     if not as_json:
         _show_plan(study, space, clock, folder, searching)
-    ended = _train(searching, clock)
+    ended = train(searching, clock, timeout)
     if not ended.finished:
         reasons = [record.reason for record in read_records(folder).values()] or [
             "the time limit left no room"
@@ -240,21 +320,19 @@ def _run(study: Study, folder: Path, data_dir: Path, dry_run: bool, as_json: boo
         out.print(f"{why[ended.because]} after {ended.finished} of {study.trials} trials{more}.")
 
 
-def _train(searching: Search, clock: Clock) -> Ended:
+def train(searching: Search, clock: Clock, timeout: float | None, new: bool = True) -> Ended:
     """Run the search under a progress bar; Ctrl-C ends it with a word on how to go on."""
     with watching(searching, clock) as watcher:
         try:
-            return searching.run(watcher, lambda candidate: clock.expected(candidate.config))
+            return searching.run(watcher, lambda candidate: clock.expected(candidate.config), timeout, new)
         except KeyboardInterrupt:
             err.print("stopped; nothing finished is lost, and the same command goes on from here")
             raise SystemExit(130) from None
 
 
 def _show_plan(study: Study, space: Space, clock: Clock, folder: Path, searching: Search) -> None:
-    from optuna.trial import TrialState
-
     low, high = space.range_bytes
-    done = len(searching.trials(TrialState.COMPLETE))
+    done = searching.book.counts()["worth"]
     trained, target = study.fidelity.image_size, study.config.image_size
     out.print(
         f"[bold]{escape(study.name)}[/bold]: {len(space):,} configurations of {study.config.model} at "
@@ -266,14 +344,26 @@ def _show_plan(study: Study, space: Space, clock: Clock, folder: Path, searching
         + (f" (a proxy: memory is counted at {target} px)" if trained != target else "")
         + f"\n{study.trials} trials"
         + (f", {done} of them done" if done else "")
-        + (f", {searching.repaired} left by a killed run settled" if searching.repaired else "")
-        + f"; folder {escape(str(folder))}\n"
+        + f", {_how(study)}; folder {escape(str(folder))}\n"
+        + "".join(f"{repair}\n" for repair in searching.book.repairs)
     )
 
 
-def _show_dry_run(study: Study, space: Space, clock: Clock, folder: Path, as_json: bool) -> None:
+def _how(study: Study) -> str:
+    """How a study searches, in words."""
+    said = [f"sampler {study.sampler}"]
+    if study.rungs:
+        said.append(f"hopeless ones stopped after epoch {', '.join(map(str, study.rungs))}")
+    if study.replicas:
+        said.append(f"the front again on {study.replicas} fresh seeds")
+    return "; ".join(said)
+
+
+def _show_dry_run(
+    study: Study, space: Space, clock: Clock, workers: Executor, folder: Path, as_json: bool
+) -> None:
     low, high = space.range_bytes
-    seconds = mean_expected(space, clock) * study.trials
+    seconds = mean_expected(space, clock) * study.runs / workers.parallel(study.config.device)
     if as_json:
         answer = {
             "study": study.to_toml(),
@@ -300,6 +390,7 @@ def _show_dry_run(study: Study, space: Space, clock: Clock, folder: Path, as_jso
             f"{study.trials}: {study.fidelity.train_size or 'all'} images, "
             f"{study.fidelity.epochs} epochs, {trained} px",
         ),
+        ("how", f"{_how(study)}; {workers.jobs} at once"),
         ("expected time", format_seconds(seconds)),
         ("folder", str(folder)),
     ]

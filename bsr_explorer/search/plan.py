@@ -14,6 +14,7 @@ from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import geometry_of, predict
 from bsr_explorer.run import Job, build, device_of, load_data, make_step
 from bsr_explorer.search.space import Space
+from bsr_explorer.search.workers import Executor, Here
 from bsr_explorer.store.study import Study
 from bsr_explorer.train.recipes import recipe
 from bsr_explorer.train.step import image_dtype, in_precision
@@ -39,8 +40,21 @@ class Speed:
     forward: float
 
 
-def calibrate(config: Config) -> Speed:
-    """Time one training step and one evaluation step of a small batch, each after a warm-up."""
+def calibrate(config: Config, threads: int | None = None) -> Speed:
+    """Time one training step and one evaluation step of a small batch, each after a warm-up.
+
+    Args:
+        threads: to compute with; None: torch's own choice.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        return _calibrate(config)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _calibrate(config: Config) -> Speed:
     device = device_of(config)
     small = replace(config, batch_size=min(8, config.batch_size), micro_batches=1)
     model = in_precision(build(small), small.precision).to(device)
@@ -117,7 +131,8 @@ def plan(
 
     Args:
         configs: what is likely to be trained (of the trials not among them, their mean is expected).
-        seconds: time for all trials; None: no limit, all data at the configuration's own size.
+        trials: trainings in all.
+        seconds: time for all trials, one after another; None: no limit, all data at the configuration's own size.
         available: training and validation images that exist.
     """
     own = configs[0].image_size
@@ -138,11 +153,17 @@ def plan(
     return chosen
 
 
-def settle(study: Study, space: Space, job: Job, time_limit: float) -> tuple[Study, Speed]:
+def settle(
+    study: Study, space: Space, job: Job, time_limit: float, workers: Executor | None = None
+) -> tuple[Study, Speed]:
     """Decide everything that a study leaves open, once, so that all its trials are comparable.
 
     Weights are loaded, so that ``auto`` becomes what it found; the machine is timed; the fidelity is
     planned within the study's time limit, or ``time_limit`` seconds where it has none.
+
+    Args:
+        workers: where trials will run, on this machine or on ones that are as fast; in this process if
+            nothing is said.
 
     Raises:
         UserError: weights or data that are not there.
@@ -160,7 +181,8 @@ def settle(study: Study, space: Space, job: Job, time_limit: float) -> tuple[Stu
         study = replace(study, weights=used.source)
     sizes = proxy_sizes(config)
     planned = fidelity.image_size or sizes[min(1, len(sizes) - 1)]
-    speed = calibrate(replace(config.with_method("full"), image_size=planned))
+    workers = workers or Here()
+    speed = calibrate(replace(config.with_method("full"), image_size=planned), workers.threads)
     limit = study.time_limit or time_limit
     study = replace(study, time_limit=limit)
     splits = load_data(
@@ -169,7 +191,9 @@ def settle(study: Study, space: Space, job: Job, time_limit: float) -> tuple[Stu
     )
     available = (len(splits.train), len(splits.validation))
     candidates = [c.config for c in space.known if space.fits(c)] or [space.smallest.config]
-    fidelity = plan(candidates, study.trials, fidelity, limit, speed, available)
+    fidelity = plan(
+        candidates, study.runs, fidelity, limit * workers.parallel(config.device), speed, available
+    )
     return replace(study, fidelity=fidelity), speed
 
 

@@ -1,51 +1,64 @@
 """The search: propose, train, record, tell; again. It survives being killed at any moment.
 
-Order of writes of a trial: it is added to the database as running, with its parameters; it trains; its
-record is written whole; the database is told. On resume, a running trial that has its record is told
-from it, and one that has none is failed, so that nothing finished is lost or trained again.
+One process, the coordinator, keeps the book; trials run where its workers let them. Order of writes of a
+trial: it is added to the database as running, with all that its training follows from; it trains, leaving a
+checkpoint after each epoch; its record is written whole; the database is told. On resume, a running trial that
+has its record is told from it, and one that has none goes on under its own number. What is proposed, and where
+a trial may be stopped, follows from earlier trials only, whatever the timing: a search that was killed ends
+with the very trials of one that was not.
 """
 
 from __future__ import annotations
 
+import math
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import optuna
-from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import DatabaseError
+from optuna.trial import FrozenTrial, TrialState
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import counted_bytes, predict
-from bsr_explorer.run import Job, attempt
-from bsr_explorer.search.proposals import Sampler, TpeSampler, derived_seed, propose
+from bsr_explorer.run import Job, load_data
+from bsr_explorer.search.book import WORTH, Book, refuse, replica_of
+from bsr_explorer.search.proposals import derived_seed, propose
+from bsr_explorer.search.rungs import Seen, bars
 from bsr_explorer.search.space import Candidate, Space
+from bsr_explorer.search.workers import Crashed, Done, Executor, Here, Task
 from bsr_explorer.store.folder import alone
-from bsr_explorer.store.records import Record, read_records, write_record
+from bsr_explorer.store.provenance import provenance
+from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import FILE, Study
 
-DATABASE = "study.db"
 LOCK = "study.lock"
 
-INTERRUPTED = "interrupted before it finished"
-"""Reason of trials that are trained again."""
-
 FAILURES = 3
-"""Trials in a row that raise an error before a search gives up: the next would most likely raise it too."""
+"""Trials in a row that fail before a search gives up: the next would most likely fail too."""
+
+AGAIN = {"crash": 1, "timeout": 1, "lost": 5, "out_of_memory": 0}
+"""How often a trial is run again that ended without a record. (Crashes and timeouts count together.)"""
+
+TIMEOUT, TIMES = 600.0, 10.0
+"""A trial is ended after so many seconds, or so many times as long as was expected, whichever is later."""
+
+GLANCE = 1.0
+"""Seconds to wait at most for something to happen."""
 
 
 class Watcher(Protocol):
     """What a user is shown while a search runs."""
 
-    def trial_starts(self, number: int, candidate: Candidate, finished: int) -> None:
-        """A trial begins; ``finished`` are done."""
+    def trial_starts(self, number: int, candidate: Candidate, replica: int) -> None:
+        """A trial begins; ``replica`` is 0, or counts the fresh seeds of a configuration of the front."""
 
-    def step(self, done: int, total: int, loss: float) -> None:
-        """One training step of the current trial is done."""
+    def step(self, number: int, done: int, total: int, loss: float) -> None:
+        """A running trial has done so many of its training steps."""
+
+    def trial_crashed(self, number: int, reason: str) -> None:
+        """A trial ended without a record, and runs again."""
 
     def trial_ends(self, number: int, record: Record) -> None:
         """A trial has its record."""
@@ -54,7 +67,12 @@ class Watcher(Protocol):
 @dataclass(frozen=True)
 class Ended:
     """Why a search ended: ``trials`` reached, ``time`` over, the space ``exhausted``, or too many
-    ``failures`` in a row."""
+    ``failures`` in a row.
+
+    Attributes:
+        finished: trials that were trained as far as they were worth, fresh seeds apart.
+        failed: trials that were not.
+    """
 
     because: str
     finished: int
@@ -68,15 +86,16 @@ def open_folder(study: Study, folder: Path, command: str) -> Study:
         UserError: the folder cannot be written, or holds a study of another space (with the differences).
     """
     stored = stored_study(study, folder)
-    if stored is not None:
-        return stored
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        study.write(folder, command)
-    except OSError as error:
-        raise UserError(
-            f"--out: {folder} cannot be written ({error.strerror}); choose another folder"
-        ) from None
+    study = stored or study
+    if stored is None or study != Study.from_toml(folder / FILE):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with alone(folder, LOCK, "search"):
+                study.write(folder, command)
+        except OSError as error:
+            raise UserError(
+                f"--out: {folder} cannot be written ({error.strerror}); choose another folder"
+            ) from None
     return study
 
 
@@ -90,165 +109,276 @@ def stored_study(study: Study, folder: Path) -> Study | None:
         return None
     stored = Study.from_toml(folder / FILE)
     same = study.completed_by(stored)
-    differences = stored.differences(same)
-    if differences:
-        raise UserError(
-            f"--out: {folder} holds a study of another space ({'; '.join(differences)}); "
-            "give the same settings to go on, or another --out"
-        )
+    refuse(folder, stored.differences(same))
     return replace(same, name=stored.name)
 
 
+@dataclass(frozen=True)
+class _Next:
+    """A trial to begin; one that has a ``number`` is in the book already."""
+
+    candidate: Candidate
+    replica: int = 0
+    number: int | None = None
+    system_attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Running:
+    candidate: Candidate
+    task: Task
+    attempts: list[dict[str, str]]
+
+
 class Search:
-    """One study's search, with its database open.
+    """One study's search, with its book open.
 
     Args:
         study: with nothing left open in its fidelity but what means "all of it".
         folder: of the study; see ``open_folder``.
         job: data and weights of every trial (the seed is each trial's own).
+        workers: where trials run; in this process if nothing is said.
     """
 
     def __init__(
-        self, study: Study, folder: Path, space: Space, job: Job, sampler: Sampler | None = None
+        self, study: Study, folder: Path, space: Space, job: Job, workers: Executor | None = None
     ) -> None:
         self.study, self.folder, self.space, self.job = study, folder, space, job
-        self.sampler = sampler or TpeSampler()
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        try:
-            self.optuna = optuna.create_study(
-                storage=f"sqlite:///{folder / DATABASE}",
-                study_name=study.name,
-                directions=["maximize", "minimize"],
-                load_if_exists=True,
-            )
-        except DatabaseError as error:
-            raise UserError(
-                f"--out: {folder / DATABASE} cannot be used as a database ({error.orig}); give another --out"
-            ) from None
-        with warnings.catch_warnings():  # optuna calls naming the objectives experimental
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.optuna.set_metric_names(["validation accuracy", f"{study.counts} bytes"])
-        with alone(self.folder, LOCK, "search"):
-            self.repaired = self._repair()
+        self.workers = workers or Here()
+        with alone(folder, LOCK, "search"):
+            self.book = Book(study, folder, space)
         self.started = time.monotonic()
 
-    def _repair(self) -> int:
-        """Settle what a killed search left running; returns how many trials that were."""
-        records = read_records(self.folder)
-        left = [t for t in self.optuna.trials if t.state == TrialState.RUNNING]
-        for trial in left:
-            if trial.number in records:
-                self._tell(trial.number, records[trial.number])
-            else:
-                self._tell_failed(trial.number, INTERRUPTED)
-        return len(left)
-
-    def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """The trials in these states."""
-        return [trial for trial in self.optuna.get_trials(deepcopy=False) if trial.state in states]
-
-    def run(self, watcher: Watcher, expected: Callable[[Candidate], float] = lambda c: 0.0) -> Ended:
-        """Train until the study has its trials, or its time is over.
+    def run(
+        self,
+        watcher: Watcher,
+        expected: Callable[[Candidate], float] = lambda c: 0.0,
+        timeout: float | None = None,
+        new: bool = True,
+    ) -> Ended:
+        """Train until the study has its trials, and its front its fresh seeds, or its time is over.
 
         Args:
             expected: seconds that a candidate is expected to take: none is begun that would overrun.
-        """
-        with alone(self.folder, LOCK, "search"):
-            return self._run(watcher, expected)
+            timeout: seconds after which a trial is ended; by default a generous many times what is expected.
+            new: whether to train more than what was begun or asked for.
 
-    def _run(self, watcher: Watcher, expected: Callable[[Candidate], float]) -> Ended:
-        self.started, limit = time.monotonic(), self.study.time_limit
-        failures = 0
+        Raises:
+            UserError: what keeps every trial from being trained, such as missing data.
+            OSError: a disk that is full or cannot be written.
+        """
+        with alone(self.folder, LOCK, "search"), self.book.writing():
+            self.book.repair()  # again, for another process may have been here
+            self.started, self._exhausted = time.monotonic(), False
+            self._running: dict[int, _Running] = {}
+            self._statuses: dict[int, str] = {}
+            try:
+                return self._run(watcher, expected, timeout, new)
+            finally:
+                self.workers.stop()
+
+    def _run(
+        self,
+        watcher: Watcher,
+        expected: Callable[[Candidate], float],
+        timeout: float | None,
+        new: bool,
+    ) -> Ended:
+        ending, limit = "", self.study.time_limit
         while True:
-            finished = self.trials(TrialState.COMPLETE)
-            if len(finished) >= self.study.trials:
-                return self._ended("trials")
-            candidate = self._next(finished)
-            if candidate is None:
-                return self._ended("exhausted")
-            if limit is not None and time.monotonic() - self.started + expected(candidate) > limit:
-                return self._ended("time")
-            record = self._train(candidate, len(finished), watcher)
-            failures = failures + 1 if record.status == "failed" else 0
-            if failures == FAILURES:
-                return self._ended("failures")
+            while not ending and len(self._running) < self.workers.jobs:
+                following = self._next(new)
+                if following is None:
+                    break
+                if isinstance(following, str):
+                    ending = following
+                    break
+                seconds = expected(following.candidate)
+                if limit is not None and time.monotonic() - self.started + seconds > limit:
+                    ending = "time"
+                    break
+                self._begin(following, timeout or max(TIMEOUT, TIMES * seconds), watcher)
+            if not self._running:
+                return self._ended(ending)
+            while not (events := self.workers.wait(watcher.step, GLANCE)):
+                pass
+            for event in events:
+                self._take(event, watcher)
 
     def _ended(self, because: str) -> Ended:
-        return Ended(because, len(self.trials(TrialState.COMPLETE)), len(self.trials(TrialState.FAIL)))
+        counts = self.book.counts()
+        return Ended(because, counts["worth"], counts["failed"])
 
-    def _next(self, finished: list[FrozenTrial]) -> Candidate | None:
-        """First what was interrupted; then a proposal. Neither twice what has an outcome."""
-        ended = self.trials(TrialState.COMPLETE, TrialState.FAIL)
-        interrupted = [t for t in ended if t.user_attrs.get("reason") == INTERRUPTED]
-        settled = {t.user_attrs["key"] for t in ended if t not in interrupted}
-        for trial in interrupted:
-            if trial.user_attrs["key"] not in settled:
-                return self.space.decode(trial.params)
-        seed = derived_seed(self.study.seed, "proposal", len(ended))
-        return propose(self.space, self.sampler, finished, settled, seed)
+    # --- what comes next --------------------------------------------------------------------------------
 
-    def _train(self, candidate: Candidate, finished: int, watcher: Watcher) -> Record:
-        number = self._begin(candidate)
-        watcher.trial_starts(number, candidate, finished)
-        # Each experiment has its own seed, the same however the search came to it.
-        job = replace(self.job, seed=derived_seed(self.study.seed, candidate.key, 0))
-        with self._settled(number):
-            record = attempt(candidate.config, candidate.key, job, watcher.step)
-            record = replace(record, study=self._context(number, candidate))
-            write_record(self.folder, number, record)
-            self._tell(number, record)
-        watcher.trial_ends(number, record)
-        return record
+    def _next(self, new: bool) -> _Next | str | None:
+        """What to begin; None: nothing before something has ended; or why there is nothing more."""
+        if self._failing():
+            return "failures"
+        trials = self.book.trials()
+        for trial in trials:
+            if trial.number not in self._running and self.book.due(trial):
+                return _Next(self.space.decode(trial.params), replica_of(trial), trial.number)
+        if not new:
+            return "trials"
+        own = [trial for trial in trials if not replica_of(trial)]
+        worth = sum(trial.state in WORTH or trial.state == TrialState.RUNNING for trial in own)
+        if worth < self.study.trials and not self._exhausted:
+            visible = self._visible(len(trials))
+            if not all(trial.state.is_finished() for trial in visible):
+                return None
+            proposed = self._propose(trials, visible)
+            if proposed is not None:
+                return proposed
+            self._exhausted = True
+        if any(not trial.state.is_finished() for trial in own):
+            return None  # it may come to the front, or have to be made up for
+        return self._fresh_seed(trials) or ("exhausted" if self._exhausted else "trials")
 
-    def _begin(self, candidate: Candidate) -> int:
-        """Add the trial as running; returns its number."""
-        self.optuna.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=self.space.encode(candidate),
-                distributions=self.space.distributions,
-                user_attrs={
-                    "key": candidate.key,
-                    "method": str(candidate.config.method),
-                    "counted_bytes": candidate.counted_bytes,
-                },
-            )
+    def _failing(self) -> bool:
+        """Whether the last trials, in the order of their numbers, all failed."""
+        last = [self._statuses[number] for number in sorted(self._statuses)][-FAILURES:]
+        return len(last) == FAILURES and all(status in ("failed", "out_of_memory") for status in last)
+
+    def _visible(self, number: int) -> list[FrozenTrial]:
+        """The trials whose outcomes a trial of this number may follow from.
+
+        With J jobs, those are 0 to number - 2 J + 1: enough that no worker has to wait where trials take about
+        equally long, and the same whichever trial happens to end first.
+        """
+        return self.book.trials()[: max(0, number - 2 * self.workers.jobs + 2)]
+
+    def _propose(self, trials: Sequence[FrozenTrial], visible: Sequence[FrozenTrial]) -> _Next | None:
+        """A new configuration."""
+        proposal = propose(
+            self.space,
+            self.study.sampler,
+            seen=[trial for trial in visible if trial.state in WORTH],
+            pending=[self.space.decode(trial.params) for trial in trials[len(visible) :]],
+            done=self.book.keys(),
+            seed=derived_seed(self.study.seed, "proposal", len(trials)),
         )
-        return len(self.optuna.get_trials(deepcopy=False)) - 1
+        return None if proposal is None else _Next(proposal.candidate, system_attrs=proposal.system_attrs)
 
-    @contextmanager
-    def _settled(self, number: int) -> Iterator[None]:
-        """A trial that is left by Ctrl-C, or by an error of the whole study, is settled at once."""
-        try:
-            yield
-        except BaseException:
-            running = self.optuna.get_trials(deepcopy=False)[number].state == TrialState.RUNNING
-            if running and number not in read_records(self.folder):  # else the next start tells its record
-                self._tell_failed(number, INTERRUPTED)
-            raise
+    def _fresh_seed(self, trials: Sequence[FrozenTrial]) -> _Next | None:
+        """A configuration of the front with a seed that it has not had; one of each before a second of any."""
+        begun = {(trial.user_attrs["key"], replica_of(trial)) for trial in trials}
+        for replica in range(1, self.study.replicas + 1):
+            for trial in _front(self.book.trials(TrialState.COMPLETE)):
+                if (trial.user_attrs["key"], replica) not in begun:
+                    return _Next(self.space.decode(trial.params), replica)
+        return None
 
-    def _tell(self, number: int, record: Record) -> None:
-        """Tell the database what a record says."""
-        if record.status == "finished" and record.accuracy is not None:
-            self.optuna.tell(number, [record.accuracy, float(record.study["counted_bytes"])])
+    # --- one trial --------------------------------------------------------------------------------------
+
+    def _begin(self, following: _Next, timeout: float, watcher: Watcher) -> None:
+        candidate, replica, number = following.candidate, following.replica, following.number
+        if number is None:
+            number = self.book.add(candidate, replica, following.system_attrs)
+        self.book.begin(number)
+        job = replace(
+            self.job,
+            seed=self.book.seed(candidate, replica),
+            rungs={} if replica else self._bars(number, candidate),
+            checkpoint=self.book.file("checkpoint", number),
+        )
+        task = Task(number, candidate.config, candidate.key, job, self.book.file("log", number), timeout)
+        attempts = list(self.book.trials()[number].user_attrs.get("attempts", []))
+        self._running[number] = _Running(candidate, task, attempts)
+        self.workers.begin(task)
+        watcher.trial_starts(number, candidate, replica)
+
+    def _bars(self, number: int, candidate: Candidate) -> dict[int, float]:
+        """Accuracies below which a trial is stopped, by epoch."""
+        if not self.study.rungs:
+            return {}
+        others = [
+            Seen(t.user_attrs["counted_bytes"], {int(k): v for k, v in t.user_attrs["history"].items()})
+            for t in self._visible(number)
+            if t.state in WORTH and not replica_of(t) and "history" in t.user_attrs
+        ]
+        return bars(self.study.rungs, candidate.counted_bytes, others, self._validation_images)
+
+    @cached_property
+    def _validation_images(self) -> int:
+        return self.study.fidelity.val_size or len(load_data(self.study.config, self.job).validation)
+
+    def _take(self, event: Done | Crashed, watcher: Watcher) -> None:
+        """Run a trial again that crashed, or put its record in the book."""
+        number, running = event.number, self._running[event.number]
+        if isinstance(event, Done):
+            record = event.record
+        elif self._once_more(event, running):
+            self.workers.begin(running.task)
+            watcher.trial_crashed(number, event.reason)
+            return
         else:
-            self._tell_failed(number, record.reason)
+            record = _crash(event, running)
+        record = _sound(replace(record, study=self._context(number, record, running)))
+        self.book.end(number, record)
+        self._statuses[number] = record.status
+        del self._running[number]
+        watcher.trial_ends(number, record)
 
-    def _tell_failed(self, number: int, reason: str) -> None:
-        trial_id = self.optuna.get_trials(deepcopy=False)[number]._trial_id
-        self.optuna._storage.set_trial_user_attr(trial_id, "reason", reason)
-        self.optuna.tell(number, state=TrialState.FAIL)
+    def _once_more(self, crash: Crashed, running: _Running) -> bool:
+        """Note that a trial crashed; returns whether it is run again."""
+        running.attempts.append({"kind": crash.kind, "reason": crash.reason, "tail": crash.tail})
+        self.book.note(crash.number, "attempts", running.attempts)
+        alike = {"crash", "timeout"} if crash.kind in ("crash", "timeout") else {crash.kind}
+        return sum(attempt["kind"] in alike for attempt in running.attempts) <= AGAIN[crash.kind]
 
-    def _context(self, number: int, candidate: Candidate) -> dict[str, Any]:
+    def _context(self, number: int, record: Record, running: _Running) -> dict[str, Any]:
         """What a report needs to know of the study, so that it reads records only."""
-        full = self.study.config.with_method("full")
-        reference = predict(full).summary()
-        return {
+        context: dict[str, Any] = {
             "name": self.study.name,
             "number": number,
+            "replica": replica_of(self.book.trials()[number]),
             "budget": self.study.budget,
             "budget_bytes": self.study.budget_bytes,
             "counts": self.study.counts,
-            "counted_bytes": candidate.counted_bytes,
-            "full": {**reference, "counted_bytes": counted_bytes(full, self.study.counts)},
+            "counted_bytes": running.candidate.counted_bytes,
+            "full": self._full,
         }
+        if running.attempts:
+            context["attempts"] = running.attempts
+        if record.status == "out_of_memory":
+            context["room_bytes"] = self.workers.room(running.task.config.device)
+        return context
+
+    @cached_property
+    def _full(self) -> dict[str, Any]:
+        full = self.study.config.with_method("full")
+        return {**predict(full).summary(), "counted_bytes": counted_bytes(full, self.study.counts)}
+
+
+def _front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Finished trials that no other beats in memory without losing accuracy, fresh seeds apart."""
+    ahead: list[FrozenTrial] = []
+    own = [trial for trial in trials if not replica_of(trial)]
+    for trial in sorted(own, key=lambda t: (t.values[1], -t.values[0], t.number)):
+        if not ahead or trial.values[0] > ahead[-1].values[0]:
+            ahead.append(trial)
+    return ahead
+
+
+def _crash(crash: Crashed, running: _Running) -> Record:
+    """The record of a trial that left none."""
+    task, attempts = running.task, len(running.attempts)
+    return Record(
+        status="out_of_memory" if crash.kind == "out_of_memory" else "failed",
+        config=task.config.to_dict(),
+        key=task.key,
+        fidelity=asdict(task.job.fidelity),
+        data=task.job.data,
+        seed=task.job.seed,
+        reason=crash.reason + (f" (attempt {attempts})" if attempts > 1 else ""),
+        predicted=predict(task.config).summary(),
+        provenance=provenance(task.config.device),
+    )
+
+
+def _sound(record: Record) -> Record:
+    """An accuracy that is no number is no result."""
+    if record.accuracy is None or math.isfinite(record.accuracy):
+        return record
+    return replace(record, status="diverged", accuracy=None, reason=f"the accuracy was {record.accuracy}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import importlib
 import multiprocessing
 import os
@@ -79,9 +80,10 @@ class Crashed:
 
 
 class Executor(Protocol):
-    """Runs trials, ``jobs`` at once."""
+    """Runs trials, ``jobs`` at once, with so many ``threads`` each (None: torch's own choice)."""
 
     jobs: int
+    threads: int | None
 
     def begin(self, task: Task) -> None:
         """Start a training; fewer than ``jobs`` may run."""
@@ -97,11 +99,20 @@ class Executor(Protocol):
     def stop(self) -> None:
         """End everything that runs, at once."""
 
+    def parallel(self, device: str) -> int:
+        """How many trials run on this kind of device without slowing each other down."""
+        ...
+
+    def room(self, device: str) -> int:
+        """Bytes of memory of the device for each trial, if they share it evenly."""
+        ...
+
 
 class Here:
     """Trains in this process, one trial after another."""
 
-    jobs = 1
+    jobs: int = 1
+    threads: int | None = None
 
     def __init__(self) -> None:
         self._task: Task | None = None
@@ -114,13 +125,19 @@ class Here:
         """See ``Executor``."""
         assert self._task is not None
         task, self._task = self._task, None
-        return [
-            Done(task.number, attempt(task.config, task.key, task.job, partial(progress, task.number)))
-        ]
+        return [Done(task.number, attempt(task.config, task.key, task.job, partial(progress, task.number)))]
 
     def stop(self) -> None:
         """See ``Executor``."""
         self._task = None
+
+    def parallel(self, device: str) -> int:
+        """See ``Executor``."""
+        return 1
+
+    def room(self, device: str) -> int:
+        """See ``Executor``."""
+        return memory_of(device)
 
 
 @dataclass(frozen=True)
@@ -140,7 +157,7 @@ class Processes:
 
     Args:
         jobs: processes at once.
-        imports: modules that each loads before it trains, such as one that registers models with timm.
+        imports: modules to load before a trial is forked, such as one that registers models with timm.
     """
 
     def __init__(self, jobs: int, imports: Sequence[str] = ()) -> None:
@@ -148,18 +165,19 @@ class Processes:
             raise UserError(f"--jobs: {jobs} must be a whole number of at least 1")
         self.jobs, self.imports = jobs, tuple(imports)
         self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([__name__, *self.imports])
+        # Two that share a core's threads wait for each other far longer than one thread works.
+        shared = jobs > 1 and "OMP_NUM_THREADS" not in os.environ
+        self.threads = max(1, cores() // jobs) if shared else None
         self._workers: dict[int, _Worker] = {}
 
     def begin(self, task: Task) -> None:
         """See ``Executor``."""
         taken = {worker.slot for worker in self._workers.values()}
         slot = next(slot for slot in range(self.jobs) if slot not in taken)
-        # Heeded by the first process alone, which starts the one that all are forked from.
-        more = ["sklearn.datasets"] if task.job.data == "digits" else []
-        self._context.set_forkserver_preload([__name__, *more, *self.imports])
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_work, args=(task, theirs, slot, threads_of(self.jobs), self.imports), daemon=True
+            target=_work, args=(task, theirs, slot, self.threads, self.imports), daemon=True
         )
         process.start()
         theirs.close()  # or its end would never be seen
@@ -218,12 +236,26 @@ class Processes:
         for worker in list(self._workers.values()):
             self._end(worker)
 
+    def parallel(self, device: str) -> int:
+        """See ``Executor``."""
+        return min(self.jobs, torch.cuda.device_count() if device == "cuda" else cores())
 
-def threads_of(jobs: int) -> int | None:
-    """Threads for each of so many trials at once; None: as many as torch takes."""
-    if jobs == 1 or "OMP_NUM_THREADS" in os.environ:
-        return None
-    return max(1, len(os.sched_getaffinity(0)) // jobs)
+    def room(self, device: str) -> int:
+        """See ``Executor``."""
+        devices = torch.cuda.device_count() if device == "cuda" else 1
+        return memory_of(device) // -(-self.jobs // devices)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def memory_of(device: str) -> int:
+    """Bytes of memory that a device has in all, free or not."""
+    if device == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def tail(log: Path | None) -> str:
@@ -247,6 +279,7 @@ def _how(code: int | None) -> str:
 
 def _work(task: Task, pipe: Connection, slot: int, threads: int | None, imports: Sequence[str]) -> None:
     """Train, and say how it went."""
+    gc.freeze()  # what was loaded before is no garbage, and each measured step would look
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the coordinator, which decides
     Thread(target=_end_with, args=(pipe,), daemon=True).start()
     try:

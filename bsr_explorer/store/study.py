@@ -9,7 +9,7 @@
     [data]      name, weights
     [fidelity]  image_size, train_size, val_size, epochs, recipe, views
     [search]    sampler, rungs, replicas
-    [space]     start, max_blocks, drop_at, keep, fuse, batch_sizes
+    [space]     start, max_blocks, drop_at, keep, fuse, batch_sizes, lr
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import itertools
 import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ class SpaceSpec:
         drop_at: 0-based blocks where tokens may be dropped.
         keep: keep rates to choose from; 1.0 is no drop.
         batch_sizes: images a step to choose from; none: the configuration's own.
+        lr: peak learning rates to choose from; none: the configuration's own, or the recipe's.
     """
 
     start: tuple[str, ...]
@@ -80,6 +82,7 @@ class SpaceSpec:
     keep: tuple[float, ...] = (1.0, 0.7, 0.5)
     fuse: tuple[bool, ...] = (True, False)
     batch_sizes: tuple[int, ...] = ()
+    lr: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -98,6 +101,11 @@ class SpaceSpec:
                 )
         if len(set(self.batch_sizes)) < len(self.batch_sizes):
             raise UserError(f"--batch-size: {self.batch_sizes} names a size twice; name each once")
+        for rate in self.lr:
+            if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < inf:
+                raise UserError(f"[space] lr: {rate!r} is no learning rate; each must be positive and finite")
+        if len(set(self.lr)) < len(self.lr):
+            raise UserError(f"[space] lr: {self.lr} names a rate twice; name each once")
         if not self.keep or not self.fuse:
             raise UserError("[space] keep and fuse need at least one value each, such as keep = [1.0]")
 
@@ -154,6 +162,11 @@ class Study:
     def budget_bytes(self) -> int:
         """The budget in bytes."""
         return parse_bytes(self.budget)
+
+    @property
+    def runs(self) -> int:
+        """Trainings to expect: the trials, and the fresh seeds of a front that has a quarter of them."""
+        return self.trials + self.replicas * max(1, self.trials // 4)
 
     def to_toml(self) -> dict[str, dict[str, Any]]:
         """The tables of the file; what is None is left out."""
@@ -295,6 +308,7 @@ _TABLES: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
         "keep": _list_of(_NUMBER),
         "fuse": _list_of(_TRUTH),
         "batch_sizes": _list_of(_WHOLE),
+        "lr": _list_of(_NUMBER),
     },
 }
 """What may stand in a study file: for each key of each table what it must be, in words and as a check."""

@@ -34,31 +34,90 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return text
 
 
-def _searching(time_limit: float | None, started: float = 0.0) -> Any:
+class _Book:
+    """Counts what has ended, and knows one point of a front."""
+
+    def __init__(self) -> None:
+        self.worth = self.failed = 0
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "worth": self.worth,
+            "stopped": 0,
+            "failed": self.failed,
+            "ended": self.worth + self.failed,
+        }
+
+    def points(self) -> list[tuple[float, float]]:
+        return [(0.5, 2e6)] * self.worth
+
+
+def _searching(time_limit: float | None, started: float = 0.0, jobs: int = 1) -> Any:
     candidate = SimpleNamespace(config=SimpleNamespace(how="linear"), counted_bytes=2_000_000)
     space = SimpleNamespace(known=[candidate], smallest=candidate, fits=lambda c: True)
-    study = SimpleNamespace(trials=4, time_limit=time_limit)
-    return SimpleNamespace(study=study, space=space, started=started), candidate
+    study = SimpleNamespace(trials=4, runs=4, time_limit=time_limit, budget_bytes=4_000_000)
+    workers = SimpleNamespace(jobs=jobs)
+    made = SimpleNamespace(study=study, space=space, started=started, workers=workers, book=_Book())
+    return made, candidate
 
 
 def test_a_finished_trial_is_a_line_with_the_time_left(shown: io.StringIO) -> None:
     searching, candidate = _searching(None)
     record = SimpleNamespace(accuracy=0.5, status="finished", reason="", method="linear")
-    with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
+    clock = _Clock()
+    with progress.watching(searching, clock) as watcher:  # type: ignore[arg-type]
         watcher.trial_starts(0, candidate, 0)
-        watcher.step(1, 2, 0.1)
+        watcher.step(0, 1, 2, 0.1)
+        assert watcher._left() == 35.0
+        searching.book.worth = 1
         watcher.trial_ends(0, record)  # type: ignore[arg-type]
+        said = watcher.progress.tasks[0].description
     assert "trial 0: 50.0%, 2 MB, 0 s, linear  [about 30 s left]" in shown.getvalue()
+    assert said == "1 of 4 trials, best 50.0%, hypervolume 0.250"
+    assert clock.learned < 1.0
 
 
-def test_a_failed_trial_says_why_and_counts_for_nothing(shown: io.StringIO) -> None:
+def test_a_fresh_seed_is_told(shown: io.StringIO) -> None:
+    searching, candidate = _searching(None)
+    record = SimpleNamespace(accuracy=0.5, status="finished", reason="", method="linear")
+    with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
+        watcher.trial_starts(4, candidate, 2)
+        watcher.trial_ends(4, record)  # type: ignore[arg-type]
+    assert "trial 4: 50.0%, 2 MB, 0 s, linear, seed 2 " in shown.getvalue()
+
+
+def test_a_failed_trial_says_why_and_the_clock_does_not_learn_from_it(shown: io.StringIO) -> None:
     searching, candidate = _searching(None)
     record = SimpleNamespace(accuracy=None, status="diverged", reason="the loss was nan", method="linear")
-    with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
+    clock = _Clock()
+    with progress.watching(searching, clock) as watcher:  # type: ignore[arg-type]
         watcher.trial_starts(7, candidate, 0)
+        searching.book.failed = 1
         watcher.trial_ends(7, record)  # type: ignore[arg-type]
+        assert watcher.progress.tasks[0].description == "0 of 4 trials, 1 failed"
     assert "trial 7: diverged: the loss was nan" in shown.getvalue()
-    assert "about 40 s left" in shown.getvalue()
+    assert not hasattr(clock, "learned")
+
+
+def test_a_trial_that_crashed_begins_again(shown: io.StringIO) -> None:
+    searching, candidate = _searching(None)
+    with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
+        watcher.trial_starts(0, candidate, 0)
+        watcher.step(0, 1, 2, 0.1)
+        watcher.trial_crashed(0, "its process was killed by SIGSEGV")
+        assert watcher._left() == 40.0
+    assert "trial 0: its process was killed by SIGSEGV; it runs again" in shown.getvalue()
+
+
+def test_trials_at_once_are_a_bar_each_and_share_the_time(shown: io.StringIO) -> None:
+    searching, candidate = _searching(None, jobs=2)
+    with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
+        watcher.trial_starts(0, candidate, 0)
+        watcher.trial_starts(1, candidate, 0)
+        watcher.step(1, 1, 2, 0.1)
+        described = [(task.description, task.completed) for task in watcher.progress.tasks[1:]]
+        assert described == [("  trial 0: linear", 0.0), ("  trial 1: linear", 0.5)]
+        assert watcher._left() == (10 + 5 + 2 * 10) / 2
 
 
 def test_no_more_is_left_than_the_time_limit(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,11 +173,11 @@ def test_ctrl_c_that_python_ignored_ends_the_next_step(shown: io.StringIO) -> No
     searching, candidate = _searching(None)
     with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
         watcher.trial_starts(0, candidate, 0)
-        watcher.step(1, 3, 0.1)
+        watcher.step(0, 1, 3, 0.1)
         freed = _Freed()
         del freed
         with pytest.raises(KeyboardInterrupt):
-            watcher.step(2, 3, 0.1)
+            watcher.step(0, 2, 3, 0.1)
 
 
 @pytest.mark.usefixtures("default_handler", "shown")

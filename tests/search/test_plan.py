@@ -227,7 +227,7 @@ def test_speed_is_work_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "calibrate", lambda config: FAST)
+    monkeypatch.setattr(module, "calibrate", lambda config, threads: FAST)
 
 
 @pytest.mark.usefixtures("fast")

@@ -16,19 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.run import Job, run
-from bsr_explorer.search.search import (
-    DATABASE,
-    INTERRUPTED,
-    LOCK,
-    Search,
-    open_folder,
-    stored_study,
-)
+from bsr_explorer.search.book import DATABASE, Book
+from bsr_explorer.search.search import LOCK, Search, open_folder, stored_study
 from bsr_explorer.search.space import Candidate
 from bsr_explorer.store.records import Record, read_records, write_record
 from bsr_explorer.store.study import FILE, SpaceSpec, Study
@@ -46,16 +40,20 @@ class Watch:
     def __init__(self, raise_at: int | None = None, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.raise_at, self.error = raise_at, error
         self.started: list[tuple[int, str, int]] = []
-        self.steps: list[tuple[int, int]] = []
+        self.steps: list[tuple[int, int, int]] = []
+        self.crashed: list[tuple[int, str]] = []
         self.ended: list[int] = []
 
-    def trial_starts(self, number: int, candidate: Candidate, finished: int) -> None:
-        self.started.append((number, candidate.key, finished))
+    def trial_starts(self, number: int, candidate: Candidate, replica: int) -> None:
+        self.started.append((number, candidate.key, replica))
 
-    def step(self, done: int, total: int, loss: float) -> None:
-        self.steps.append((done, total))
-        if self.started[-1][0] == self.raise_at and done == 2:
+    def step(self, number: int, done: int, total: int, loss: float) -> None:
+        self.steps.append((number, done, total))
+        if number == self.raise_at and done == 2:
             raise self.error
+
+    def trial_crashed(self, number: int, reason: str) -> None:
+        self.crashed.append((number, reason))
 
     def trial_ends(self, number: int, record: Record) -> None:
         self.ended.append(number)
@@ -65,14 +63,20 @@ def fingerprint(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "records").glob("*.json"))}
 
 
+def outcomes(folder: Path) -> dict[int, tuple[str, int, str, float | None, list[float]]]:
+    """What each trial was of, and what it came to."""
+    records = read_records(folder).items()
+    return {number: (r.key, r.seed, r.status, r.accuracy, r.losses) for number, r in records}
+
+
 def check_whole(search: Search, trials: int) -> None:
     """All trials are there once, and records and database agree."""
     records = read_records(search.folder)
     finished = {number: record for number, record in records.items() if record.status == "finished"}
     assert len(finished) == trials
     assert len({record.key for record in finished.values()}) == trials
-    assert search.trials(RUN) == []
-    told = {trial.number: trial for trial in search.trials(DONE)}
+    assert search.book.trials(RUN) == []
+    told = {trial.number: trial for trial in search.book.trials(DONE)}
     assert told.keys() == finished.keys()
     for number, record in finished.items():
         assert told[number].values == [record.accuracy, record.study["counted_bytes"]]
@@ -91,9 +95,9 @@ def test_a_search_trains_what_it_was_asked_for(
     assert (ended.because, ended.finished, ended.failed) == ("trials", 7, 0)
     check_whole(search, 7)
     records = read_records(tmp_path)
-    assert watch.started == [(number, records[number].key, number) for number in range(7)]
+    assert watch.started == [(number, records[number].key, 0) for number in range(7)]
     assert watch.ended == list(range(7))
-    assert watch.steps == [(done, 5) for done in range(1, 6)] * 7
+    assert watch.steps == [(number, done, 5) for number in range(7) for done in range(1, 6)]
     known = [str(c.config.how) for c in search.space.known if search.space.fits(c)]
     assert [record.method for record in records.values()][:6] == known
     assert {path.name for path in tmp_path.iterdir()} == {FILE, DATABASE, LOCK, "records"}
@@ -125,10 +129,7 @@ def test_the_same_seed_finds_the_same(
     make_study: MakeStudy, open_search: OpenSearch, finished_once: Path, tmp_path: Path
 ) -> None:
     open_search(make_study(), tmp_path).run(Watch())
-    mine, theirs = read_records(tmp_path), read_records(finished_once)
-    assert [(r.key, r.seed, r.accuracy, r.losses) for r in mine.values()] == [
-        (r.key, r.seed, r.accuracy, r.losses) for r in theirs.values()
-    ]
+    assert outcomes(tmp_path) == outcomes(finished_once)
 
 
 def test_another_seed_searches_elsewhere(
@@ -224,7 +225,7 @@ def test_a_finished_search_trains_nothing_more(
     assert search.run(watch).because == "trials"
     assert watch.started == []
     assert fingerprint(study_folder) == before
-    assert search.repaired == 0
+    assert search.book.repairs == []
 
 
 def test_more_trials_add_to_those_that_are_there(
@@ -234,7 +235,6 @@ def test_more_trials_add_to_those_that_are_there(
     search = open_search(make_study(trials=9), study_folder)
     search.run(watch)
     assert [number for number, _, _ in watch.started] == [7, 8]
-    assert [finished for _, _, finished in watch.started] == [7, 8]
     check_whole(search, 9)
     assert fingerprint(study_folder).items() >= before.items()
 
@@ -244,37 +244,25 @@ def test_in_two_parts_a_search_finds_what_it_finds_in_one(
 ) -> None:
     for trials in (3, 7):
         open_search(make_study(trials=trials), tmp_path).run(Watch())
-    mine, theirs = read_records(tmp_path), read_records(finished_once)
-    assert {n: (r.key, r.accuracy) for n, r in mine.items()} == {
-        n: (r.key, r.accuracy) for n, r in theirs.items()
-    }
+    assert outcomes(tmp_path) == outcomes(finished_once)
 
 
 def leave_running(search: Search, index: int = 0) -> int:
     """A trial such as a killed search leaves it: in the database, running."""
-    candidate = search.space.at(index)
-    search.optuna.add_trial(
-        create_trial(
-            state=RUN,
-            params=search.space.encode(candidate),
-            distributions=search.space.distributions,
-            user_attrs={"key": candidate.key},
-        )
-    )
-    return len(search.optuna.trials) - 1
+    return search.book.add(search.space.at(index))
 
 
 def test_a_record_is_written_before_the_database_is_told(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
     """Killed in between, the search reads the record; the other way round, it would be lost."""
-    tell, there = Search._tell, []
+    tell, there = Book._tell, []
 
-    def watched(self: Search, number: int, record: Record) -> None:
+    def watched(self: Book, number: int, record: Record) -> None:
         there.append(read_records(tmp_path).get(number) == record)
         tell(self, number, record)
 
-    monkeypatch.setattr(Search, "_tell", watched)
+    monkeypatch.setattr(Book, "_tell", watched)
     open_search(make_study(trials=2), tmp_path).run(Watch())
     assert there == [True, True]
 
@@ -290,9 +278,9 @@ def test_a_record_that_was_not_told_is_told_and_not_trained_again(
     before = fingerprint(study_folder)
 
     search, watch = open_search(make_study(trials=9), study_folder), Watch()
-    assert search.repaired == 1
-    assert search.trials(RUN) == []
-    assert search.optuna.trials[number].values == [0.875, candidate.counted_bytes]
+    assert search.book.repairs == ["trial 7 had its record: told"]
+    assert search.book.trials(RUN) == []
+    assert search.book.optuna.trials[number].values == [0.875, candidate.counted_bytes]
     search.run(watch)
     assert [started for started, _, _ in watch.started] == [8]
     assert candidate.key not in [key for _, key, _ in watch.started]
@@ -303,28 +291,30 @@ def test_a_record_that_was_not_told_is_told_and_not_trained_again(
 def test_a_diverged_record_that_was_not_told_is_told(
     make_study: MakeStudy, open_search: OpenSearch, study_folder: Path
 ) -> None:
-    number = leave_running(open_search(make_study(), study_folder))
-    record = read_records(study_folder)[0]
-    write_record(study_folder, number, replace(record, status="diverged", accuracy=None, reason="nan"))
+    first = open_search(make_study(), study_folder)
+    number, key = leave_running(first), first.space.at(0).key
+    lost = replace(read_records(study_folder)[0], key=key, status="diverged", accuracy=None, reason="nan")
+    write_record(study_folder, number, lost)
     search = open_search(make_study(), study_folder)
-    assert (search.optuna.trials[number].state, search.optuna.trials[number].user_attrs["reason"]) == (
+    assert (
+        search.book.optuna.trials[number].state,
+        search.book.optuna.trials[number].user_attrs["reason"],
+    ) == (
         FAILED,
         "nan",
     )
 
 
-def test_a_trial_without_a_record_is_trained_again_first(
+def test_a_trial_without_a_record_goes_on_under_its_number(
     make_study: MakeStudy, open_search: OpenSearch, study_folder: Path
 ) -> None:
     first = open_search(make_study(), study_folder)
     number, key = leave_running(first, index=5), first.space.at(5).key
     search, watch = open_search(make_study(trials=9), study_folder), Watch()
-    assert search.repaired == 1
-    assert search.optuna.trials[number].state == FAILED
-    assert search.optuna.trials[number].user_attrs["reason"] == INTERRUPTED
+    assert search.book.repairs == ["trial 7 had not ended: it goes on"]
     search.run(watch)
-    assert watch.started[0][:2] == (8, key)
-    assert [key for _, key, _ in watch.started].count(key) == 1
+    assert watch.started[0] == (number, key, 0)
+    assert [number for number, _, _ in watch.started] == [7, 8]
     check_whole(search, 9)
 
 
@@ -355,21 +345,25 @@ def test_two_searches_in_one_folder_do_no_harm(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, UserError])
 def test_what_ends_a_search_during_a_trial_loses_nothing(
-    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path, error: type[BaseException]
+    make_study: MakeStudy,
+    open_search: OpenSearch,
+    finished_once: Path,
+    tmp_path: Path,
+    error: type[BaseException],
 ) -> None:
     first, watch = open_search(make_study(), tmp_path), Watch(raise_at=2, error=error)
     with pytest.raises(error):
         first.run(watch)
-    assert first.trials(RUN) == []
-    assert first.optuna.trials[2].user_attrs["reason"] == INTERRUPTED
+    assert [trial.number for trial in first.book.trials(RUN)] == [2]
     before, key = fingerprint(tmp_path), watch.started[-1][1]
     assert list(before) == ["0000.json", "0001.json"]
 
     second, watch = open_search(make_study(), tmp_path), Watch()
     second.run(watch)
-    assert watch.started[0] == (3, key, 2)
+    assert watch.started[0] == (2, key, 0)
     assert fingerprint(tmp_path).items() >= before.items()
     check_whole(second, 7)
+    assert outcomes(tmp_path) == outcomes(finished_once)
 
 
 def test_what_is_trained_again_keeps_its_name(
@@ -386,11 +380,11 @@ def test_what_is_trained_again_keeps_its_name(
 def test_ctrl_c_between_record_and_database_loses_nothing(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
-    def interrupt(self: Search, number: int, record: Record) -> None:
+    def interrupt(self: Book, number: int, record: Record) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Search, "_tell", interrupt)
+        patch.setattr(Book, "_tell", interrupt)
         open_search(make_study(), tmp_path).run(Watch())
     assert list(read_records(tmp_path)) == [0]
     search = open_search(make_study(), tmp_path)
@@ -406,7 +400,7 @@ def test_a_trial_that_raises_is_recorded_and_the_search_goes_on(
 ) -> None:
     def sometimes(config: Config, job: Job, progress: Any) -> Record:
         if "last(k=1)" in str(config.how):
-            raise RuntimeError("not enough memory")
+            raise RuntimeError("no such kernel")
         return run(config, job, progress)
 
     monkeypatch.setattr("bsr_explorer.run.run", sometimes)
@@ -420,13 +414,13 @@ def test_a_trial_that_raises_is_recorded_and_the_search_goes_on(
     assert record.accuracy is None
     assert record.predicted["peak_bytes"] == record.study["counted_bytes"]
     assert record.reason.startswith("RuntimeError at test_search.py:")
-    assert record.reason.endswith(": not enough memory")
-    assert search.optuna.trials[failed].state == FAILED
-    assert search.optuna.trials[failed].user_attrs["reason"] == record.reason
+    assert record.reason.endswith(": no such kernel")
+    assert search.book.optuna.trials[failed].state == FAILED
+    assert search.book.optuna.trials[failed].user_attrs["reason"] == record.reason
     again = Watch()
     open_search(make_study(trials=8), tmp_path).run(again)
     assert len(again.started) == 1  # and what failed for a reason is not tried again
-    assert again.started[0][1] not in [trial.user_attrs["key"] for trial in search.optuna.trials[:8]]
+    assert again.started[0][1] not in [trial.user_attrs["key"] for trial in search.book.optuna.trials[:8]]
 
 
 def test_a_space_of_one_size_is_searched_to_its_end(
@@ -465,7 +459,7 @@ def test_errors_in_a_row_end_a_search(
     def sometimes(config: Config, job: Job, progress: Any) -> Record:
         begun.append(config)
         if failing[len(begun) - 1] == "f":
-            raise RuntimeError("not enough memory")
+            raise RuntimeError("no such kernel")
         return run(config, job, progress)
 
     monkeypatch.setattr("bsr_explorer.run.run", sometimes)
@@ -486,8 +480,8 @@ def test_a_diverged_trial_is_failed_with_its_reason(
     for number, record in read_records(tmp_path).items():
         assert record.status == "diverged"
         assert record.reason.startswith("the loss was ")
-        assert search.optuna.trials[number].state == FAILED
-        assert search.optuna.trials[number].user_attrs["reason"] == record.reason
+        assert search.book.optuna.trials[number].state == FAILED
+        assert search.book.optuna.trials[number].user_attrs["reason"] == record.reason
 
 
 # --- the folder -----------------------------------------------------------------------------------------
@@ -625,8 +619,10 @@ def test_ctrl_c_ends_with_130_and_a_word_on_how_to_go_on(open_search: OpenSearch
     before, done = fingerprint(folder), len(read_records(folder))
     study = replace(Study.from_toml(folder / FILE), trials=done + 2)
     search, watch = open_search(study, folder), Watch()
-    assert search.trials(RUN) == []
+    assert search.book.trials(RUN) == []
     search.run(watch)
-    assert watch.started[0][1] == search.optuna.trials[done].user_attrs["key"]  # the one that was stopped
+    assert (
+        watch.started[0][1] == search.book.optuna.trials[done].user_attrs["key"]
+    )  # the one that was stopped
     assert fingerprint(folder).items() >= before.items()
     check_whole(search, done + 2)

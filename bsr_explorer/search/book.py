@@ -1,0 +1,316 @@
+"""The book of a study: an Optuna study and the records of its trials, kept in agreement.
+
+Only one process at a time writes in it; see ``store.folder.alone``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import distribution_to_json
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from bsr_explorer.config import Config
+from bsr_explorer.errors import UserError
+from bsr_explorer.search.proposals import derived_seed
+from bsr_explorer.search.space import Candidate, Space
+from bsr_explorer.store.records import Record, read_records, write_record
+from bsr_explorer.store.study import Study
+
+DATABASE = "study.db"
+
+WORTH = (TrialState.COMPLETE, TrialState.PRUNED)
+"""States of trials that were trained as far as they were worth."""
+
+INTERRUPTED = "interrupted before it finished"
+"""Reason of trials that earlier versions failed when they were killed, to train them again as others."""
+
+
+class Book:
+    """All trials of a study, in a database and in records.
+
+    Args:
+        study: with nothing left open.
+        folder: of the study, which exists.
+
+    Attributes:
+        optuna: the Optuna study.
+        repairs: what a killed search had left, and what became of it, a line each.
+
+    Raises:
+        UserError: the database is none, or of another study.
+    """
+
+    def __init__(self, study: Study, folder: Path, space: Space) -> None:
+        self.study, self.folder, self.space = study, folder, space
+        self.optuna = self._open()
+        with self.writing():
+            self._check_space()
+            self.repair()
+
+    def _open(self) -> optuna.Study:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        path = self.folder / DATABASE
+        try:
+            # Others may read the database meanwhile, for which it waits.
+            storage = optuna.storages.RDBStorage(
+                f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}
+            )
+            names = optuna.get_all_study_names(storage)
+            if names and self.study.name not in names:
+                raise UserError(
+                    f"--out: {path} holds the study {names[0]!r}; give --study {names[0]!r}, or another --out"
+                )
+            opened = optuna.create_study(
+                storage=storage,
+                study_name=self.study.name,
+                directions=["maximize", "minimize"],
+                load_if_exists=True,
+            )
+        except (SQLAlchemyError, StorageInternalError) as error:
+            raise UserError(
+                f"--out: {path} cannot be used as a database ({_words(error)}); give another --out"
+            ) from None
+        with self.writing(), warnings.catch_warnings():  # optuna calls naming the objectives experimental
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            opened.set_metric_names(["validation accuracy", f"{self.study.counts} bytes"])
+        return opened
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A database that cannot be written is an error as of any file, with what the database says."""
+        try:
+            yield
+        except (SQLAlchemyError, StorageInternalError) as error:
+            raise OSError(errno.EIO, _words(error), str(self.folder / DATABASE)) from None
+
+    def _check_space(self) -> None:
+        """Refuse a database of another study, or of a space that is laid out otherwise.
+
+        The hash tells equal spaces at a glance; what stands beside it tells the difference.
+        """
+        parameters = {name: distribution_to_json(d) for name, d in self.space.distributions.items()}
+        whole = json.dumps([self.study.settings(), parameters], sort_keys=True)
+        mine = hashlib.sha256(whole.encode()).hexdigest()[:16]
+        said = self.optuna.user_attrs
+        if said.get("space_hash") == mine:
+            return
+        differences = []
+        if "study" in said:
+            stored = Study.from_tables(said["study"], self.folder / DATABASE)
+            differences = stored.differences(self.study)
+        for trial in self.trials()[:1]:
+            theirs = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
+            differences += [
+                f"parameter {name}: {theirs.get(name, 'unset')} → {parameters.get(name, 'unset')}"
+                for name in dict.fromkeys([*theirs, *parameters])
+                if theirs.get(name) != parameters.get(name)
+            ]
+        refuse(self.folder, differences)
+        self.optuna.set_user_attr("study", self.study.to_toml())
+        self.optuna.set_user_attr("space_hash", mine)
+
+    # --- reading ----------------------------------------------------------------------------------------
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """The trials in these states, or all, by number; not to be changed."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.state in states] if states else trials
+
+    def __len__(self) -> int:
+        return len(self.trials())
+
+    def counts(self) -> dict[str, int]:
+        """Trials by what became of them: ``worth`` (trained as far as they were worth, ``stopped`` ones
+        included, fresh seeds not), ``failed``, and all that ``ended``."""
+        trials = self.trials()
+        own = [trial for trial in trials if not replica_of(trial)]
+        return {
+            "worth": sum(trial.state in WORTH for trial in own),
+            "stopped": sum(trial.state == TrialState.PRUNED for trial in own),
+            "failed": sum(trial.state == TrialState.FAIL for trial in trials),
+            "ended": sum(trial.state.is_finished() for trial in trials),
+        }
+
+    def points(self) -> list[tuple[float, float]]:
+        """Accuracy in [0, 1] and bytes of the trials that finished, fresh seeds apart."""
+        finished = (trial for trial in self.trials(TrialState.COMPLETE) if not replica_of(trial))
+        return [(trial.values[0], trial.values[1]) for trial in finished]
+
+    def due(self, trial: FrozenTrial) -> bool:
+        """Whether a trial was begun and not ended, or asked for, or has lost its record."""
+        lost = trial.state in WORTH and trial.number not in self._recorded
+        return lost or trial.state in (TrialState.RUNNING, TrialState.WAITING)
+
+    def keys(self) -> set[str]:
+        """Of all configurations that have a trial."""
+        begun = {t.user_attrs["key"] for t in self.trials() if t.user_attrs.get("reason") != INTERRUPTED}
+        return begun | {record.key for record in self._ahead.values()}
+
+    def file(self, kind: str, number: int) -> Path:
+        """The ``checkpoint`` or the ``log`` of a trial."""
+        ending = {"checkpoint": "pt", "log": "txt"}[kind]
+        return self.folder.resolve() / f"{kind}s" / f"{number:04d}.{ending}"
+
+    # --- writing ----------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        candidate: Candidate,
+        replica: int = 0,
+        system_attrs: Mapping[str, Any] | None = None,
+        state: TrialState = TrialState.RUNNING,
+    ) -> int:
+        """Add a trial, whole, with all that its training follows from; returns its number."""
+        number = len(self)
+        self._clean(number)  # of a trial that the database has lost
+        self.optuna.add_trial(
+            create_trial(
+                state=state,
+                params=self.space.encode(candidate),
+                distributions=self.space.distributions,
+                system_attrs=dict(system_attrs or {}),
+                user_attrs={
+                    "key": candidate.key,
+                    "method": str(candidate.config.method),
+                    "counted_bytes": candidate.counted_bytes,
+                    "train_flops": candidate.train_flops,
+                    "replica": replica,
+                    "seed": self.seed(candidate, replica),
+                },
+            )
+        )
+        self._adopt()
+        return number
+
+    def seed(self, candidate: Candidate, replica: int) -> int:
+        """Each experiment has its own, the same however the search came to it."""
+        return derived_seed(self.study.seed, candidate.key, replica)
+
+    def begin(self, number: int) -> None:
+        """A trial that was asked for runs."""
+        trial = self.trials()[number]
+        if trial.state == TrialState.WAITING:
+            self.optuna._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+
+    def note(self, number: int, key: str, value: Any) -> None:
+        """Add to what is known of a running trial. (Optuna lets one that has ended be.)"""
+        trial = self.trials()[number]
+        if not trial.state.is_finished():
+            self.optuna._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+    def end(self, number: int, record: Record) -> None:
+        """Write a trial's record, tell the database, and remove what is needed no more."""
+        write_record(self.folder, number, record)
+        self._recorded.add(number)
+        self._tell(number, record)
+        self._clean(number)
+
+    def _tell(self, number: int, record: Record) -> None:
+        """Tell the database what a record says, if it does not know."""
+        if self.trials()[number].state.is_finished():
+            return
+        if record.history_epochs:
+            epochs = map(str, record.history_epochs)
+            self.note(number, "history", dict(zip(epochs, record.history, strict=True)))
+        if record.reason:
+            self.note(number, "reason", record.reason)
+        if record.status == "finished" and record.accuracy is not None:
+            self.optuna.tell(number, [record.accuracy, float(record.study["counted_bytes"])])
+        else:
+            stopped = record.status == "stopped"
+            self.optuna.tell(number, state=TrialState.PRUNED if stopped else TrialState.FAIL)
+
+    def _clean(self, number: int) -> None:
+        """Remove a trial's checkpoint, and its output if there was none."""
+        self.file("checkpoint", number).unlink(missing_ok=True)
+        log = self.file("log", number)
+        if log.exists() and not log.stat().st_size:
+            log.unlink()
+
+    # --- after a kill -----------------------------------------------------------------------------------
+
+    def repair(self) -> None:
+        """Settle what a killed search has left.
+
+        Raises:
+            UserError: a record that cannot be read, or is of something else.
+        """
+        self.repairs: list[str] = []
+        for temporary in (self.folder / "records").glob(".*.tmp"):
+            temporary.unlink()
+        records, known = read_records(self.folder), self.trials()
+        self._recorded = set(records)
+        self._ahead = {number: record for number, record in records.items() if number >= len(known)}
+        for trial in known:
+            number, record = trial.number, records.get(trial.number)
+            if record is not None and trial.user_attrs.get("key", record.key) != record.key:
+                raise UserError(
+                    f"--out: {self._place(number)} is not of trial {number} of {DATABASE}; move it away to "
+                    "train the trial again"
+                )
+            if trial.state == TrialState.RUNNING and record is not None:
+                self._tell(number, record)
+                self.repairs.append(f"trial {number} had its record: told")
+            elif trial.state == TrialState.RUNNING:
+                self.repairs.append(f"trial {number} had not ended: it goes on")
+            elif trial.state in WORTH and record is None:
+                self.repairs.append(f"trial {number} has lost its record: it is trained again")
+            if record is not None:
+                self._clean(number)
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Add trials that the database has lost from their records, as their numbers come up."""
+        while (number := len(self)) in self._ahead:
+            record = self._ahead.pop(number)
+            self.add(self._candidate(number, record), int(record.study.get("replica", 0)))
+            self._tell(number, record)
+            self.repairs.append(f"trial {number} was unknown to the database: added from its record")
+
+    def _candidate(self, number: int, record: Record) -> Candidate:
+        """What a record is of, if that is of this study."""
+        with suppress(UserError):
+            said = Candidate(Config.from_dict(record.config), record.key, 0, 0)
+            candidate = self.space.decode(self.space.encode(said))
+            if candidate.key == record.key and record.study.get("name") == self.study.name:
+                return candidate
+        raise UserError(f"--out: {self._place(number)} is not of this study; move it away to go on")
+
+    def _place(self, number: int) -> Path:
+        return self.folder / "records" / f"{number:04d}.json"
+
+
+def replica_of(trial: FrozenTrial) -> int:
+    """0 for a trial that the search chose; 1, 2, … for the runs of its configuration on fresh seeds."""
+    return int(trial.user_attrs.get("replica", 0))
+
+
+def refuse(folder: Path, differences: list[str]) -> None:
+    """Refuse to go on with a study that differs.
+
+    Raises:
+        UserError: there are differences.
+    """
+    if differences:
+        raise UserError(
+            f"--out: {folder} holds a study of another space ({'; '.join(differences)}); "
+            "give the same settings to go on, or another --out"
+        )
+
+
+def _words(error: BaseException) -> str:
+    """What the database itself says."""
+    while error.__cause__ is not None and not hasattr(error, "orig"):
+        error = error.__cause__
+    return str(getattr(error, "orig", error))
