@@ -17,6 +17,7 @@ from typing import Any, cast
 import timm
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from bsr_explorer.config import CHOICES, Config, Fidelity
 from bsr_explorer.errors import UserError
@@ -26,13 +27,14 @@ from bsr_explorer.measurement.step import Measurement, measure_step, peak_of, sa
 from bsr_explorer.methods.surgery import use_attention_path
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import WeightsUsed, create_model
-from bsr_explorer.prediction import geometry_of, predict
+from bsr_explorer.prediction import geometry_of, predict, tape_of
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record
 from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.data import Splits, load_splits, loader
 from bsr_explorer.train.datasets import default_data_dir
 from bsr_explorer.train.loop import evaluate, fit, make_optimizer
+from bsr_explorer.train.prefix import Cache, Prefix, Stage
 from bsr_explorer.train.recipes import IMAGENET, MeanStd, Recipe, recipe
 from bsr_explorer.train.step import Step, image_dtype, in_precision
 from bsr_explorer.units import format_bytes
@@ -148,6 +150,8 @@ class Job:
             validation is evaluated whatever the value (``-inf``: only look; ``inf``: go no further).
         checkpoint: a file that is written after each epoch but the last, and stays. If there is one, of the same
             configuration, seed, data and fidelity, training goes on from it, as if it had never been interrupted.
+        cache: where the outputs of blocks below what trains are kept and found, to be made once; None: nowhere.
+            The accuracy is the same.
     """
 
     data: str = "digits"
@@ -159,6 +163,7 @@ class Job:
     every_epoch: bool = False
     rungs: Mapping[int, float] = field(default_factory=dict)
     checkpoint: Path | None = None
+    cache: Cache | None = None
 
 
 TOLERANCE = 0.02
@@ -176,6 +181,7 @@ def fine_tune(
     every_epoch: bool = False,
     rungs: Mapping[int, float] = MappingProxyType({}),
     checkpoint: Path | None = None,
+    cache: Cache | None = None,
     progress: Progress = lambda done, total, loss: None,
 ) -> Record:
     """Fine-tune a configuration and say everything about it in a record.
@@ -186,7 +192,16 @@ def fine_tune(
         UserError: bad input, found before training starts.
     """
     job = Job(
-        data, fidelity or Fidelity(), weights, seed, data_dir, test, every_epoch, dict(rungs), checkpoint
+        data=data,
+        fidelity=fidelity or Fidelity(),
+        weights=weights,
+        seed=seed,
+        data_dir=data_dir,
+        test=test,
+        every_epoch=every_epoch,
+        rungs=dict(rungs),
+        checkpoint=checkpoint,
+        cache=cache,
     )
     return run(config, job, progress)
 
@@ -209,6 +224,7 @@ def load_data(config: Config, job: Job) -> Splits:
         crop_scale=rules.crop_scale,
         train_size=job.fidelity.train_size,
         val_size=job.fidelity.val_size,
+        views=job.fidelity.views,
     )
     if splits.num_classes != config.num_classes:
         raise UserError(
@@ -249,12 +265,20 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
         "weights": f"{used.source}: {used.detail}",
         "seed": job.seed,
     }
+    train: Part = splits.train
+    validation: Part = splits.validation
+    blocks = 0
+    if job.cache is not None:
+        prefix = Prefix(model, _stages(actual), job.cache, config.precision, timm_name(config.model))
+        if blocks := prefix.blocks:
+            step.model = prefix.model
+            at_once = -(-min(len(splits.train), config.batch_size) // config.micro_batches)
+            train = prefix.part(splits.train, at_once, batches=False, whole=lambda: not step.peak_bytes)
+            validation = prefix.part(splits.validation, config.micro_batch_size, batches=True)
     outcome = fit(
         step,
-        loader(
-            splits.train, config.batch_size, shuffle=True, seed=job.seed, drop_last=_drop_last(splits, config)
-        ),
-        check(splits.validation),
+        loader(train, config.batch_size, shuffle=True, seed=job.seed, drop_last=_drop_last(splits, config)),
+        check(validation),
         rules,
         epochs,
         progress,
@@ -279,8 +303,27 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
         seconds=outcome.seconds,
         step_seconds=outcome.step_seconds,
         images_trained=outcome.images,
-        provenance=provenance(str(device)),
+        provenance={**provenance(str(device)), "cached_blocks": blocks},
     )
+
+
+Part = Dataset[tuple[torch.Tensor, int]]
+
+
+def _stages(config: Config) -> list[Stage]:
+    """What stands below the blocks, and each block, does to an image, as far as its output follows from it (how
+    its tensors are stored does not matter)."""
+    tape = tape_of(config)
+    stages: dict[int, tuple[list[str], tuple[int, ...]]] = {}
+    for op in tape:
+        if op.block is None and len(stages) > 1:
+            break  # above the blocks
+        number = 0 if op.block is None else op.block + 1
+        does, _ = stages.get(number, ([], ()))
+        if op.kind not in ("cast", "cast_parameter"):  # which follow from the precision, and from what trains
+            does.append(f"{op.name} {op.kind} {sorted(op.attrs.items())}")
+        stages[number] = does, tape.tensors[op.writes].shape[1:]
+    return [Stage("; ".join(does), shape) for does, shape in stages.values()]
 
 
 def _rules(config: Config, job: Job) -> Recipe:

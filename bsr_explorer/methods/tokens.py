@@ -22,9 +22,10 @@ def class_attention(qkv: torch.Tensor, heads: int, prefix: int) -> torch.Tensor:
     batch, tokens, width3 = qkv.shape
     head_dim = width3 // 3 // heads
     q, k, _ = qkv.view(batch, tokens, 3, heads, head_dim).unbind(2)  # (B, N, H, d)
-    query = q[:, 0].unsqueeze(2) * head_dim**-0.5  # (B, H, 1, d)
-    attention = (query @ k.permute(0, 2, 3, 1)).softmax(dim=-1)  # (B, H, 1, N)
-    scores: torch.Tensor = attention[:, :, 0, prefix:].mean(dim=1)
+    query = q[:, 0].unsqueeze(3) * head_dim**-0.5  # (B, H, d, 1)
+    # In this order a CPU gives an image the same last bit wherever in the batch it stands.
+    attention = (k.transpose(1, 2) @ query).softmax(dim=2)  # (B, H, N, 1)
+    scores: torch.Tensor = attention[:, :, prefix:, 0].mean(dim=1)
     return scores
 
 

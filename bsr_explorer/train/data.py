@@ -5,6 +5,8 @@ The search sees ``validation`` only; ``test`` is for the one figure that is repo
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -14,7 +16,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import PIL
 import torch
+import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -46,13 +50,16 @@ class _Part:
 class ImageSplit(Dataset[tuple[Tensor, int]]):
     """One part of a data set. Items are a normalised float32 image (3, S, S) and its label.
 
-    Flips and crops draw from torch's global generator: ``torch.manual_seed`` makes them repeatable.
+    Flips and crops draw from torch's global generator: ``torch.manual_seed`` makes them repeatable. With fixed
+    views they follow from the seed of the split, the image and the view alone, and draw from none.
 
     Attributes:
         pool_key: which images ``indices`` counts; parts of equal keys share their images.
         indices: (N,) positions in the pool.
         labels: (N,) the label of each item.
         kept: whether the transformed images stay in memory, so that each is transformed once.
+        views: how many fixed views there are of an image (one, if nothing is random); None: a new one each time.
+        view: which of them is shown now.
     """
 
     def __init__(
@@ -63,7 +70,11 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
         resize: Callable[[Image.Image], Image.Image],
         normalise: Callable[[Tensor], Tensor],
         flip: bool = False,
+        crop: bool = False,
+        views: int | None = None,
+        seed: int = 0,
         keep_as: Hashable | None = None,
+        transform: str = "",
     ) -> None:
         self.pool_key = part.pool.key
         self.indices = part.indices
@@ -74,6 +85,12 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
         self._resize = resize
         self._normalise = normalise
         self._flip = flip
+        self._random = flip or crop
+        self.views = views if self._random else 1
+        self.view = 0
+        self._seed = seed
+        self._fingerprint = part.pool.images.fingerprint
+        self._transform = transform
         self._key = (keep_as, part.pool.key, part.indices.tobytes())
         self._store: NDArray[np.uint8] | None = None
 
@@ -85,12 +102,46 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
 
     def __getitems__(self, items: list[int]) -> list[tuple[Tensor, int]]:
         """The items of one batch; torch's data loader prefers this to one item at a time."""
-        batch = self._all_pixels()[items] if self.kept else np.stack([self._pixels(item) for item in items])
-        pixels = torch.from_numpy(batch)
-        if self._flip:
-            mirrored = torch.rand(len(items)) < 0.5
-            pixels[mirrored] = pixels[mirrored].flip(-1)
+        return self._items(items, self._all_pixels() if self.kept else None)
+
+    def few(self, items: list[int]) -> list[tuple[Tensor, int]]:
+        """The same, where most items are never asked for: the others are not transformed for it."""
+        return self._items(items, self._store if self._store is not None else _STORE.get(self._key))
+
+    def turn_to(self, epoch: int) -> None:
+        """Show the view of an epoch (0-based)."""
+        self.view = epoch % self.views if self.views else 0
+
+    def identity(self) -> str:
+        """Equal for equal images in this order, in any process: of what they are made, how, by what."""
+        versions = [module.__version__ for module in (np, torch, torchvision, PIL)]
+        drawn = [self._seed, self.view, _digest(self.indices)] if self._random else []
+        images = self._fingerprint(self.indices).hex()
+        return json.dumps([images, self._shape, self._transform, drawn, versions])
+
+    def _items(self, items: list[int], store: NDArray[np.uint8] | None) -> list[tuple[Tensor, int]]:
+        def of(item: int) -> NDArray[np.uint8]:
+            return self._pixels(item) if store is None else store[item]
+
+        if self._random and self.views is not None:
+            drawn = [self._drawn(item, of) for item in items]
+            pixels = torch.from_numpy(np.stack([image for image, _ in drawn]))
+            mirrored = torch.tensor([mirror for _, mirror in drawn])
+        else:
+            pixels = torch.from_numpy(np.stack([of(item) for item in items]))
+            mirrored = (
+                torch.rand(len(items)) < 0.5 if self._flip else torch.zeros(len(items), dtype=torch.bool)
+            )
+        pixels[mirrored] = pixels[mirrored].flip(-1)
         return list(zip(self._normalise(pixels), self.labels[items].tolist(), strict=True))
+
+    def _drawn(self, item: int, of: Callable[[int], NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], bool]:
+        """The pixels of an item in the present view, and whether they are mirrored in it."""
+        seeds = np.random.SeedSequence((self._seed, int(self.indices[item]), self.view))
+        with torch.random.fork_rng(devices=[]):
+            # torch.manual_seed would seed the GPUs' generators too, which fork_rng does not restore here.
+            torch.default_generator.manual_seed(int(seeds.generate_state(1)[0]))
+            return of(item), self._flip and bool(torch.rand(()) < 0.5)
 
     def _pixels(self, item: int) -> NDArray[np.uint8]:
         # NumPy, because torch starts its threads for each of these small copies, ten times slower on a
@@ -144,6 +195,7 @@ def load_splits(
     val_size: int | None = None,
     split_seed: int = 0,
     interpolation: str = "bicubic",
+    views: int | None = None,
 ) -> Splits:
     """Load a data set, and download it where that is needed and possible.
 
@@ -166,6 +218,7 @@ def load_splits(
         val_size: images to validate on; None for all.
         split_seed: of the parts that a data set does not come with, and of the subsets.
         interpolation: name of a resampling filter: ``bicubic``, ``bilinear``, ``nearest``, …
+        views: augmented views of each training image, which epochs take in turn; None: a new one each time.
 
     Raises:
         UserError: the data set is not to be had or cannot be split, or a size is out of range.
@@ -195,7 +248,12 @@ def load_splits(
             resize=crop if cropped else still,
             normalise=normalise,
             flip=flip,
+            crop=cropped,
+            views=views,
+            seed=split_seed,
             keep_as=(image_size, interpolation) if kept else None,
+            transform=f"{interpolation} mean={tuple(mean)} std={tuple(std)} flip={flip} "
+            f"crop={tuple(crop_scale) if cropped else None}",
         )
 
     return Splits(
@@ -268,6 +326,10 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.intp]:
     progress = rank / np.repeat(counts, counts)
     # Items of equal progress come in random order, or the first classes would always be ahead.
     return by_class[np.lexsort((rng.random(len(labels)), progress))]
+
+
+def _digest(array: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 _STORE: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()

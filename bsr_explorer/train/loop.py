@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -20,6 +20,14 @@ from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, autocast, image_dtype
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@runtime_checkable
+class Turning(Protocol):
+    """A data set that is not the same in every epoch."""
+
+    def turn_to(self, epoch: int) -> None:
+        """Be as it is in an epoch (0-based)."""
 
 
 @dataclass
@@ -116,6 +124,8 @@ def _epoch(
 ) -> None:
     """One pass over the training images, or as much of it as there are steps left."""
     step.model.train()
+    if isinstance(train.dataset, Turning):
+        train.dataset.turn_to(len(outcome.losses))
     losses = []
     for images, labels in _on(step.device, train, image_dtype(step.precision)):
         began = time.perf_counter()
@@ -217,7 +227,7 @@ def make_optimizer(
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
         if p.requires_grad:
-            rate = base * recipe.layer_decay ** (depth + 1 - _layer(name, depth))
+            rate = base * recipe.layer_decay ** (depth + 1 - layer_of(name, depth))
             rate *= recipe.head_lr_scale if name.startswith("head.") else 1.0
             decay = recipe.weight_decay if p.ndim > 1 and name not in _EMBEDDINGS else 0.0
             groups.setdefault((rate, decay), []).append(p)
@@ -258,8 +268,8 @@ def _adamw_8bit(params: list[dict[str, Any]], rate: float) -> torch.optim.Optimi
 _EMBEDDINGS = frozenset({"pos_embed", "cls_token", "reg_token"})
 
 
-def _layer(name: str, depth: int) -> int:
-    """0 for what stands below the blocks, 1 to depth for them, depth + 1 above."""
+def layer_of(name: str, depth: int) -> int:
+    """Of a parameter: 0 for what stands below the blocks, 1 to depth for them, depth + 1 above."""
     if name.startswith("blocks."):
         return int(name.split(".")[1]) + 1
     below = name.startswith(("patch_embed", "norm_pre")) or name in _EMBEDDINGS
