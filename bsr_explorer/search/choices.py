@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -81,12 +81,12 @@ class Choices(Protocol):
         """The configuration of Optuna's parameters."""
         ...
 
-    def fits(self, candidate: Candidate) -> bool:
-        """Whether a configuration is within the budget."""
+    def asked(self, params: dict[str, Any], done: Collection[str]) -> Candidate:
+        """The configuration that a sampler asks for, which is not to be one of ``done``, if that can be helped."""
         ...
 
-    def holds(self, candidate: Candidate) -> bool:
-        """Whether a configuration is one of these."""
+    def fits(self, candidate: Candidate) -> bool:
+        """Whether a configuration is within the budget."""
         ...
 
     def rows(self, candidates: Sequence[Candidate]) -> Floats:

@@ -25,6 +25,9 @@ from bsr_explorer.search.exact import ExactCostSampler, history
 TRIES = 50
 """Proposals of a sampler to look at before giving up on it for this trial."""
 
+FEW = {"gp": 4}
+"""The same for samplers that take a second or so a proposal, and do not learn from what is refused."""
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -112,13 +115,13 @@ def propose(
         if choices.fits(candidate) and candidate.key not in done:
             return Proposal(candidate)
     study = _scratch(choices, sampler, seen, pending, seed)
-    for _ in range(TRIES):
+    for _ in range(FEW.get(sampler, TRIES)):
         try:
             trial = study.ask(dict(choices.distributions))
         except optuna.TrialPruned:
             return None
-        candidate = choices.decode(trial.params)
-        if choices.holds(candidate) and choices.fits(candidate) and candidate.key not in done:
+        candidate = choices.asked(trial.params, done)
+        if choices.fits(candidate) and candidate.key not in done:
             return Proposal(candidate, study.get_trials(deepcopy=False)[trial.number].system_attrs)
     sizes = [choices.decode(trial.params).counted_bytes for trial in seen]
     left = from_strata(choices, sizes, done, np.random.default_rng(seed))

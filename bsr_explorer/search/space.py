@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -373,6 +373,10 @@ class Space:
         else:
             candidate = self._beside[params["method"], size, rate]
         return self._named.get(candidate.key, candidate)
+
+    def asked(self, params: dict[str, Any], done: Collection[str]) -> Candidate:
+        """The configuration of parameters that a sampler asks for."""
+        return self.decode(params)
 
     @cached_property
     def _beside(self) -> dict[tuple[str, int, float | None], Candidate]:

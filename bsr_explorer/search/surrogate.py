@@ -114,7 +114,7 @@ class Surrogate:
         likelihood = FixedNoiseGaussianLikelihood(
             torch.from_numpy(doubt / scale**2 + 1e-6),
             learn_additional_noise=True,
-            noise_prior=LogNormalPrior(-4.0, 1.0),
+            noise_prior=LogNormalPrior(-2.5, 1.0),
             noise_constraint=Interval(1e-5, 0.5, initial_value=0.02),
         )
         ways = rows.shape[1] - 2 * depth - 4

@@ -2,49 +2,54 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from optuna.trial import FrozenTrial, create_trial
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bsr_explorer.methods import Bsr
+from bsr_explorer.errors import UserError
 from bsr_explorer.search import proposals
-from bsr_explorer.search.proposals import SAMPLER_FROM, STRATA, Sampler, TpeSampler, derived_seed, propose
+from bsr_explorer.search.choices import STRATA
+from bsr_explorer.search.exact import START
+from bsr_explorer.search.proposals import SAMPLERS, check_sampler, derived_seed, propose
 from bsr_explorer.search.space import Candidate, Space
 from bsr_explorer.store.study import SpaceSpec, Study
 
 MakeStudy = Callable[..., Study]
 
-SAMPLERS = [
-    made
-    for made in vars(proposals).values()
-    if inspect.isclass(made) and made is not Sampler and hasattr(made, "propose")
-]
+QUICK = [name for name in SAMPLERS if name != "gp"]
+"""Those that propose in no time."""
 
 
-def trial(space: Space, candidate: Candidate, accuracy: float = 0.5) -> FrozenTrial:
+def trial(space: Space, candidate: Candidate, accuracy: float = 0.5, **more: Any) -> FrozenTrial:
     """A finished trial."""
     return create_trial(
         params=space.encode(candidate),
         distributions=space.distributions,
         values=[accuracy, float(candidate.counted_bytes)],
-        user_attrs={"key": candidate.key},
+        user_attrs={"key": candidate.key, "counted_bytes": candidate.counted_bytes},
+        **more,
     )
 
 
-def proposed(space: Space, sampler: Sampler, count: int, seed: int = 0) -> list[Candidate]:
+def proposed(
+    space: Space, sampler: str, count: int, seed: int = 0, pending: Sequence[Candidate] = ()
+) -> list[Candidate]:
     """As many proposals as a search would make, each finished before the next."""
     made: list[Candidate] = []
+    seen: list[FrozenTrial] = []
     for number in range(count):
-        finished = [trial(space, c, accuracy=(i * 37 % 10) / 10) for i, c in enumerate(made)]
         done = {candidate.key for candidate in made}
-        candidate = propose(space, sampler, finished, done, derived_seed(seed, number))
-        if candidate is None:
+        proposal = propose(space, sampler, seen, pending, done, derived_seed(seed, number))
+        if proposal is None:
             break
-        made.append(candidate)
+        made.append(proposal.candidate)
+        accuracy = (number * 37 % 10) / 10
+        seen.append(trial(space, proposal.candidate, accuracy, system_attrs=proposal.system_attrs))
     return made
 
 
@@ -54,26 +59,20 @@ def check(space: Space, made: Sequence[Candidate]) -> None:
     assert len(set(keys)) == len(keys)
 
 
-class Bad:
-    """Always proposes what must not be trained: what is done, what is over the budget, or nothing."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def propose(self, space: Space, finished: Sequence[FrozenTrial], seed: int) -> Candidate | None:
-        self.asked += 1
-        over = next(candidate for candidate in space.known if not space.fits(candidate))
-        return (None, over, space.decode(finished[0].params))[self.asked % 3]
-
-
-class Stubborn:
+class Stubborn(RandomSampler):
     """Proposes one configuration, whatever is known."""
 
-    def __init__(self, candidate: Candidate) -> None:
-        self.candidate = candidate
+    def __init__(self, space: Space, params: dict[str, Any]) -> None:
+        super().__init__(seed=0)
+        self.space, self.params = space, params
+        self.asked = 0
 
-    def propose(self, space: Space, finished: Sequence[FrozenTrial], seed: int) -> Candidate:
-        return self.candidate
+    def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, Any]:
+        self.asked += 1
+        return self.space.distributions
+
+    def sample_relative(self, study: Any, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        return self.params
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +81,31 @@ def space(make_study: MakeStudy) -> Space:
     return Space(make_study())
 
 
+@pytest.fixture(scope="module")
+def bare(make_study: MakeStudy) -> Space:
+    """The same without known configurations."""
+    study = make_study(budget="1600KB")
+    return Space(replace(study, space=replace(study.space, start=())))
+
+
+@pytest.fixture
+def stubborn(space: Space, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], Stubborn]:
+    """Registers a sampler that proposes these parameters, as ``stubborn``."""
+
+    def register(params: dict[str, Any]) -> Stubborn:
+        sampler = Stubborn(space, params)
+        monkeypatch.setitem(proposals.SAMPLERS, "stubborn", lambda choices, seed: sampler)
+        return sampler
+
+    return register
+
+
 # --- in order -------------------------------------------------------------------------------------------
 
 
-def test_known_configurations_that_fit_come_first_in_their_order(space: Space) -> None:
-    made = proposed(space, Bad(), 8)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_known_configurations_that_fit_come_first_in_their_order(space: Space, sampler: str) -> None:
+    made = proposed(space, sampler, 7)
     expected = [str(candidate.config.how) for candidate in space.known if space.fits(candidate)]
     assert [str(candidate.config.how) for candidate in made[:6]] == expected
     assert "full" not in [str(candidate.config.how) for candidate in made]
@@ -94,109 +113,108 @@ def test_known_configurations_that_fit_come_first_in_their_order(space: Space) -
 
 def test_a_known_configuration_that_is_done_is_passed_over(space: Space) -> None:
     done = {space.known[0].key, space.known[2].key}
-    assert propose(space, Bad(), [], done, 0) == space.known[1]
+    proposal = propose(space, "random", [], [], done, 0)
+    assert proposal is not None
+    assert proposal.candidate == space.known[1]
 
 
-def test_strata_of_memory_are_tried_equally(make_study: MakeStudy) -> None:
-    study = make_study(budget="1600KB")
-    space = Space(replace(study, space=replace(study.space, start=())))
-    assert space.range_bytes[1] < 1_600_000
-    made = proposed(space, Bad(), 2 * STRATA)
-    edges = np.geomspace(*space.range_bytes, STRATA + 1)
+def test_what_is_pending_is_not_proposed_again(space: Space) -> None:
+    proposal = propose(space, "random", [], space.known[:2], set(), 0)
+    assert proposal is not None
+    assert proposal.candidate == space.known[2]
+
+
+def test_the_exact_sampler_begins_with_a_trial_a_stratum_of_memory(bare: Space) -> None:
+    assert bare.range_bytes[1] < 1_600_000
+    made = proposed(bare, "exact", START)
+    edges = np.geomspace(*bare.range_bytes, STRATA + 1)
     tried, _ = np.histogram([candidate.counted_bytes for candidate in made], edges)
-    assert list(tried) == [2] * STRATA
-
-
-def test_a_sampler_is_asked_when_it_has_something_to_learn_from(space: Space) -> None:
-    sampler = Bad()
-    made = proposed(space, sampler, SAMPLER_FROM)
-    assert len(made) == SAMPLER_FROM
-    assert sampler.asked == 0
-    wanted = space.sample(np.random.default_rng(9), 0, 1e9)
-    assert wanted is not None
-    finished, done = [trial(space, c) for c in made], {c.key for c in made}
-    assert propose(space, Stubborn(wanted), finished, done - {wanted.key}, 0) == wanted
+    assert list(tried) == [1] * STRATA
 
 
 # --- what never comes out -------------------------------------------------------------------------------
 
 
-def test_a_bad_sampler_does_no_harm(space: Space) -> None:
-    sampler = Bad()
-    made = proposed(space, sampler, SAMPLER_FROM + 6)
-    assert len(made) == SAMPLER_FROM + 6
-    assert sampler.asked >= 6  # it was asked, and proposed only what must not be taken
-    check(space, made)
-
-
-@pytest.mark.parametrize("make", SAMPLERS)
-def test_a_sampler_proposes_what_fits_and_is_new(space: Space, make: type[Sampler]) -> None:
-    made = proposed(space, make(), SAMPLER_FROM + 3)
-    assert len(made) == SAMPLER_FROM + 3
-    check(space, made)
-
-
-@pytest.mark.parametrize("make", SAMPLERS)
-def test_every_batch_size_is_proposed(make_study: MakeStudy, make: type[Sampler]) -> None:
-    study = make_study(budget="2MB")
-    space = Space(replace(study, space=replace(study.space, batch_sizes=(4, 8))))
-    made = proposed(space, make(), SAMPLER_FROM + 4)
-    assert len(made) == SAMPLER_FROM + 4
-    check(space, made)
-    known, others = made[:6], made[6:]
-    assert {candidate.config.batch_size for candidate in known} == {4}
-    assert {candidate.config.batch_size for candidate in others} == {4, 8}
-
-
-@pytest.mark.parametrize("make", SAMPLERS)
-def test_a_sampler_makes_candidates_of_the_space(space: Space, make: type[Sampler]) -> None:
-    made = proposed(space, Bad(), SAMPLER_FROM)
-    finished = [trial(space, candidate, accuracy=i / 20) for i, candidate in enumerate(made)]
-    for seed in range(3):
-        candidate = make().propose(space, finished, seed)
-        assert candidate is not None
-        again = space.decode(space.encode(candidate))
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_is_proposed_fits_and_is_new(bare: Space, sampler: str) -> None:
+    made = proposed(bare, sampler, 12)
+    assert len(made) == 12
+    check(bare, made)
+    for candidate in made:
+        again = bare.decode(bare.encode(candidate))
         assert (again.key, again.counted_bytes) == (candidate.key, candidate.counted_bytes)
 
 
-@pytest.mark.parametrize("make", SAMPLERS)
-def test_a_sampler_has_something_to_say(space: Space, make: type[Sampler]) -> None:
-    """Of 5 proposals, one at least is within the budget and new."""
-    made = proposed(space, Bad(), SAMPLER_FROM)
-    finished = [trial(space, candidate, accuracy=i / 20) for i, candidate in enumerate(made)]
-    proposals = [make().propose(space, finished, seed) for seed in range(5)]
-    new = {c.key for c in proposals if c is not None and space.fits(c)} - {c.key for c in made}
-    assert new
+def test_a_sampler_that_insists_on_what_is_over_the_budget_or_done_does_no_harm(
+    space: Space, stubborn: Callable[[dict[str, Any]], Stubborn]
+) -> None:
+    over = next(candidate for candidate in space.known if not space.fits(candidate))
+    for candidate in (over, space.known[0]):
+        sampler = stubborn(space.encode(candidate))
+        done = {known.key for known in space.known}
+        proposal = propose(space, "stubborn", [trial(space, space.known[0])], [], done, 0)
+        assert sampler.asked == proposals.TRIES
+        assert proposal is not None
+        assert space.fits(proposal.candidate)
+        assert proposal.candidate.key not in done
 
 
-def test_a_sampler_cannot_leave_the_space(make_study: MakeStudy) -> None:
-    spec = SpaceSpec(("linear",), max_blocks=1, drop_at=(1,), keep=(1.0, 0.5))
-    space, wide = (Space(make_study(space=replace(spec, max_blocks=most))) for most in (1, 2))
-    outside = wide.at(len(wide.grid) - 1)
-    assert blocks(outside) == 2
-    finished = [trial(space, space.at(0))] * SAMPLER_FROM
-    candidate = propose(space, Stubborn(outside), finished, {space.known[0].key}, 0)
-    assert candidate is None or blocks(candidate) <= 1
-
-
-def blocks(candidate: Candidate) -> int:
-    """How many blocks train."""
-    assert isinstance(candidate.config.how, Bsr)
-    return len(candidate.config.how.blocks)
+@pytest.mark.parametrize("sampler", QUICK)
+def test_every_batch_size_and_learning_rate_is_proposed(make_study: MakeStudy, sampler: str) -> None:
+    study = make_study(budget="2MB")
+    spec = replace(study.space, batch_sizes=(4, 8), lr=(1e-4, 1e-3), start=("linear", "last(k=1)"))
+    space = Space(replace(study, space=spec))
+    made = proposed(space, sampler, 2 + 16)
+    assert len(made) == 18
+    check(space, made)
+    known, others = made[:2], made[2:]
+    assert {(c.config.batch_size, c.config.lr) for c in known} == {(4, 1e-4)}
+    assert {c.config.batch_size for c in others} == {4, 8}
+    assert {c.config.lr for c in others} == {1e-4, 1e-3}
 
 
 # --- repeatable, and to the end -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", SAMPLERS)
-def test_proposals_follow_from_the_seed(space: Space, make: type[Sampler]) -> None:
+@pytest.mark.parametrize("sampler", QUICK)
+def test_proposals_follow_from_the_seed(bare: Space, sampler: str) -> None:
     def keys(seed: int) -> list[str]:
-        return [candidate.key for candidate in proposed(space, make(), SAMPLER_FROM + 1, seed)]
+        return [candidate.key for candidate in proposed(bare, sampler, START + 3, seed)]
 
-    one, again, other = keys(5), keys(5), keys(6)
-    assert one == again
-    assert one[:6] == other[:6]  # known ones
-    assert one[6:] != other[6:]
+    assert keys(5) == keys(5)
+    if sampler != "qmc":  # whose sequence is one
+        assert keys(5) != keys(6)
+
+
+def test_nsga2_breeds_a_second_generation(bare: Space) -> None:
+    made = proposed(bare, "nsga2", 1)
+    seen = [
+        trial(
+            bare,
+            bare.at(index),
+            index / 100,
+            system_attrs={"NSGAIISampler:generation": 0, "nsga2:generation": 0},
+        )
+        for index in range(proposals.POPULATION)
+    ]
+    proposal = propose(bare, "nsga2", seen, [], {bare.at(i).key for i in range(len(seen))}, 3)
+    assert made
+    assert proposal is not None
+    assert set(proposal.system_attrs.values()) >= {1}
+
+
+def test_a_trial_that_stopped_counts_with_what_it_had_reached(bare: Space) -> None:
+    stopped = create_trial(
+        state=TrialState.PRUNED,
+        params=bare.encode(bare.at(3)),
+        distributions=bare.distributions,
+        user_attrs={"history": {"1": 0.25, "2": 0.5}, "counted_bytes": 77},
+    )
+    complete = proposals._completed(stopped)
+    assert complete.state == TrialState.COMPLETE
+    assert complete.values == [0.5, 77.0]
+    for sampler in QUICK:
+        assert propose(bare, sampler, [stopped], [], set(), 0) is not None
 
 
 def test_seeds_depend_on_every_part() -> None:
@@ -206,20 +224,20 @@ def test_seeds_depend_on_every_part() -> None:
     assert 0 <= derived_seed("x") < 2**32
 
 
-@pytest.mark.parametrize("make", [Bad, *SAMPLERS])
-def test_a_tiny_space_is_exhausted(make_study: MakeStudy, make: type[Sampler]) -> None:
+@pytest.mark.parametrize("sampler", QUICK)
+def test_a_tiny_space_is_exhausted(make_study: MakeStudy, sampler: str) -> None:
     spec = SpaceSpec(("linear", "full"), max_blocks=1, drop_at=(1,), keep=(1.0, 0.5))
     space = Space(make_study(space=spec))
-    made = proposed(space, make(), 99)
+    made = proposed(space, sampler, 99)
     check(space, made)
     assert len(made) == space.fitting == 16  # 5 subsets × 3 schedules, and linear
 
 
-@pytest.mark.parametrize("make", [Bad, *SAMPLERS])
-def test_a_tiny_space_of_several_batch_sizes_is_exhausted(make_study: MakeStudy, make: type[Sampler]) -> None:
+@pytest.mark.parametrize("sampler", ["exact", "tpe"])
+def test_a_tiny_space_of_several_batch_sizes_is_exhausted(make_study: MakeStudy, sampler: str) -> None:
     spec = SpaceSpec(("linear", "full"), max_blocks=1, drop_at=(), batch_sizes=(4, 2))
     space = Space(make_study(space=spec))
-    made = proposed(space, make(), 99)
+    made = proposed(space, sampler, 99)
     check(space, made)
     assert len(made) == space.fitting
     assert {str(c.config.how) for c in made if c.config.batch_size == 2} >= {"linear"}
@@ -229,4 +247,20 @@ def test_a_space_is_exhausted_to_the_last(space: Space) -> None:
     left = space.at(int(np.argsort([space.at(i).counted_bytes for i in range(400)])[200]))
     done = {space.at(index).key for index in range(len(space.grid))} | {c.key for c in space.known}
     done.remove(left.key)
-    assert propose(space, TpeSampler(), [], done, 0) == left
+    proposal = propose(space, "tpe", [], [], done, 0)
+    assert proposal is not None
+    assert proposal.candidate == left
+
+
+# --- the registry ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_sampler_is_one_of_optunas_kind(space: Space, sampler: str) -> None:
+    assert isinstance(SAMPLERS[sampler](space, 0), BaseSampler)
+
+
+def test_an_unknown_sampler_is_refused_with_those_that_are() -> None:
+    check_sampler("exact")
+    with pytest.raises(UserError, match=r"--sampler: .*'nsga3'.*exact"):
+        check_sampler("nsga3")

@@ -1,0 +1,133 @@
+"""The exact-cost sampler: an ordinary sampler of Optuna that knows what is free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from bsr_explorer.report.front import hypervolume
+from bsr_explorer.search.exact import PAIRS, START, ExactCostSampler, _outcomes
+from bsr_explorer.search.proposals import SAMPLERS, derived_seed, propose
+from bsr_explorer.search.space import Candidate, Space
+from bsr_explorer.store.study import Study
+
+MakeStudy = Callable[..., Study]
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.fixture(scope="module")
+def space(make_study: MakeStudy) -> Space:
+    """851 configurations; everything fits but a few."""
+    study = make_study(budget="1550KB")
+    return Space(Study(**{**vars(study), "space": type(study.space)(start=(), max_blocks=4, drop_at=(1, 2))}))
+
+
+def accuracy(space: Space, candidate: Candidate) -> float:
+    """Grows with what trains, most in block 2, and falls with the tokens."""
+    row = space.rows([candidate])[0]
+    return float(0.4 + 0.3 * (1 - np.exp(-(row[:4] @ [0.4, 0.5, 1.6, 0.5]))) + 0.05 * row[7])
+
+
+def test_an_ordinary_study_can_use_it(space: Space) -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=ExactCostSampler(space, seed=1))
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        params = {
+            name: trial.suggest_categorical(name, d.choices)  # type: ignore[attr-defined]
+            for name, d in space.distributions.items()
+        }
+        candidate = space.decode(params)
+        return accuracy(space, candidate), float(candidate.counted_bytes)
+
+    study.optimize(objective, n_trials=START + 4)
+    candidates = [space.decode(trial.params) for trial in study.trials]
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+    assert all(space.fits(candidate) for candidate in candidates)
+    assert len({candidate.key for candidate in candidates}) == START + 4
+
+
+def searched(space: Space, sampler: str, seed: int, trainings: int) -> float:
+    """Share of the whole hypervolume after so many trainings."""
+    seen: list[FrozenTrial] = []
+    made: list[Candidate] = []
+    for number in range(trainings):
+        done = {candidate.key for candidate in made}
+        proposal = propose(space, sampler, seen, [], done, derived_seed(seed, number))
+        assert proposal is not None
+        made.append(proposal.candidate)
+        value = accuracy(space, proposal.candidate)
+        seen.append(
+            create_trial(
+                params=space.encode(proposal.candidate),
+                distributions=space.distributions,
+                values=[value, float(proposal.candidate.counted_bytes)],
+            )
+        )
+    whole = [space.at(int(index)) for index in space._fitting]
+    return volume(space, made) / volume(space, whole)
+
+
+def volume(space: Space, candidates: list[Candidate]) -> float:
+    reached = [accuracy(space, candidate) for candidate in candidates]
+    return hypervolume([c.counted_bytes for c in candidates], reached, space.budget_bytes)
+
+
+def test_it_finds_more_than_chance(space: Space) -> None:
+    ours = [searched(space, "exact", seed, 14) for seed in range(3)]
+    chance = [searched(space, "random", seed, 14) for seed in range(3)]
+    assert np.mean(ours) > np.mean(chance)
+    assert min(ours) > 0.95
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_running_trials_are_expected_and_not_proposed_again(space: Space, objectives: int) -> None:
+    trials = [
+        create_trial(
+            params=space.encode(space.at(index)),
+            distributions=space.distributions,
+            values=[accuracy(space, space.at(index)), float(space.at(index).counted_bytes)],
+        )
+        for index in range(0, 250, 25)
+    ]
+    made: list[Candidate] = []
+    for _ in range(4):
+        candidate = ExactCostSampler(space, seed=3, objectives=objectives).propose(trials)
+        assert candidate is not None
+        made.append(candidate)
+        running: dict[str, Any] = {"params": space.encode(candidate), "distributions": space.distributions}
+        trials.append(create_trial(state=TrialState.RUNNING, **running))
+    assert len({candidate.key for candidate in made}) == 4
+    assert all(space.fits(candidate) for candidate in made)
+
+
+def test_what_stopped_says_how_far_it_would_have_come(space: Space) -> None:
+    def ended(state: TrialState, history: dict[str, float]) -> FrozenTrial:
+        values = [max(history.items())[1], 1.0] if state == TrialState.COMPLETE else None
+        return create_trial(
+            state=state,
+            params=space.encode(space.at(0)),
+            distributions=space.distributions,
+            values=values,
+            user_attrs={"history": history},
+        )
+
+    finished = [
+        ended(TrialState.COMPLETE, {"1": 0.4 + n / 100, "3": 0.6 + n / 100 + n / 1000}) for n in range(PAIRS)
+    ]
+    stopped = ended(TrialState.PRUNED, {"1": 0.3})
+    numbers, reached, doubt = _outcomes([*finished, stopped])
+    assert numbers == [0, 1, 2, 3]
+    assert reached[3] == pytest.approx(0.3 + 0.201)
+    assert doubt[3] > 0
+    assert list(doubt[:3]) == [0, 0, 0]
+    assert _outcomes([finished[0], stopped])[0] == [0]  # too few to know
+
+
+def test_it_is_the_default() -> None:
+    assert next(iter(SAMPLERS)) == "exact"

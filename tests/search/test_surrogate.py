@@ -1,0 +1,100 @@
+"""The surrogate: learns, says what it does not know, and believes what is running."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bsr_explorer.search.features import Floats
+from bsr_explorer.search.surrogate import Surrogate, inputs
+
+DEPTH = 6
+
+
+def configurations(count: int, seed: int = 0) -> Floats:
+    """Rows of random configurations of 6 blocks, stored in two ways."""
+    generator = np.random.default_rng(seed)
+    trained = (generator.random((count, DEPTH)) < 0.4).astype(float)
+    tokens = np.cumsum(np.where(generator.random((count, DEPTH)) < 0.2, -0.5, 0.0), axis=1)
+    rest = np.zeros((count, 4))
+    rest[:, 0], rest[:, 3] = tokens[:, -1] < 0, 5
+    way = generator.random(count) < 0.3
+    return np.concatenate([trained, tokens, rest, np.stack([~way, way], axis=1)], axis=1)
+
+
+def accuracy(rows: Floats) -> Floats:
+    """Saturates in what trains, less with few tokens and in the second way to store."""
+    useful = rows[:, :DEPTH] @ np.linspace(0.5, 1.5, DEPTH) / DEPTH
+    return 0.5 + 0.3 * (1 - np.exp(-3 * useful)) + 0.04 * rows[:, 2 * DEPTH - 1] - 0.05 * rows[:, -1]
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[Floats, Floats, Surrogate]:
+    rows = configurations(40)
+    values = accuracy(rows) + np.random.default_rng(1).normal(0, 0.004, len(rows))
+    return rows, values, Surrogate.fit(rows, values, np.zeros(len(rows)), DEPTH)
+
+
+def test_it_predicts_what_it_has_not_seen(fitted: tuple[Floats, Floats, Surrogate]) -> None:
+    _, _, surrogate = fitted
+    others = configurations(300, seed=5)
+    mean, deviation = surrogate.predict(others)
+    error = mean - accuracy(others)
+    assert np.sqrt((error**2).mean()) < 0.4 * accuracy(others).std()
+    assert np.abs(error / deviation).mean() < 2  # and knows how far off it may be
+    assert (deviation > 0).all()
+
+
+def test_it_is_sure_of_what_it_has_seen_often(fitted: tuple[Floats, Floats, Surrogate]) -> None:
+    rows, values, surrogate = fitted
+    _, before = surrogate.predict(rows[:1])
+    again = np.repeat(rows[:1], 8, axis=0)
+    more = Surrogate.fit(
+        np.concatenate([rows, again]), np.concatenate([values, values[:1].repeat(8)]), np.zeros(48), DEPTH
+    )
+    assert more.predict(rows[:1])[1] < before
+
+
+def test_doubt_makes_an_accuracy_count_less() -> None:
+    rows = configurations(30, seed=2)
+    values = accuracy(rows)
+    values[0] += 0.2
+    sure, doubtful = (
+        Surrogate.fit(rows, values, np.r_[doubt, np.zeros(29)], DEPTH).predict(rows[:1])[0][0]
+        for doubt in (0.0, 0.2**2)
+    )
+    assert abs(doubtful - accuracy(rows)[0]) < abs(sure - accuracy(rows)[0])
+
+
+def test_what_is_believed_changes_no_mean_and_leaves_less_to_learn(
+    fitted: tuple[Floats, Floats, Surrogate],
+) -> None:
+    _, _, surrogate = fitted
+    others = configurations(50, seed=7)
+    mean, deviation = surrogate.predict(others)
+    after, left = surrogate.believing(others[:3]).predict(others)
+    assert np.allclose(after, mean, atol=1e-6)
+    assert (left <= deviation + 1e-9).all()
+    assert (left[:3] < deviation[:3]).all()
+
+
+def test_the_same_data_give_the_same_predictions(fitted: tuple[Floats, Floats, Surrogate]) -> None:
+    rows, values, surrogate = fitted
+    again = Surrogate.fit(rows, values, np.zeros(len(rows)), DEPTH)
+    assert np.array_equal(again.predict(rows)[0], surrogate.predict(rows)[0])
+
+
+def test_equal_accuracies_are_no_trouble() -> None:
+    rows = configurations(8)
+    mean, deviation = Surrogate.fit(rows, np.full(8, 0.7), np.zeros(8), DEPTH).predict(
+        configurations(5, seed=3)
+    )
+    assert np.allclose(mean, 0.7, atol=0.01)
+    assert np.isfinite(deviation).all()
+
+
+def test_neighbouring_blocks_are_nearer_than_distant_ones() -> None:
+    rows = np.zeros((3, 2 * DEPTH + 6))
+    rows[0, 1], rows[1, 2], rows[2, 5] = 1, 1, 1
+    profile = inputs(rows, DEPTH)[:, 9 : 9 + DEPTH]
+    assert np.linalg.norm(profile[0] - profile[1]) < 0.8 * np.linalg.norm(profile[0] - profile[2])
