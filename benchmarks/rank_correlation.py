@@ -9,9 +9,10 @@ shorter fidelities: fewer epochs, seen within the long training (what a rung see
 of its own; fewer images; smaller images. Each fidelity is correlated (Spearman, Kendall) with long trainings of
 another seed; the ceiling is how well a long training with another seed does that itself.
 
-Then ladders are replayed on the long trainings, in random orders: a trial stops at a rung if one before it that needs
-no more memory beats it there beyond noise (``search.rungs``). What is asked is what that saves, and how often it stops
-a configuration of the final front, or one that is within a standard error of it.
+Then ladders are replayed on the long trainings, in random orders: a trial stops at a rung if those before it that need
+no more memory beat it there beyond noise (``search.rungs``). What is asked is what that saves, and how often it stops
+a configuration of the final front, or one that is within a standard error of it. Beside it: the same rule where all
+trials reach the rung before any goes on, and the usual one, which stops below the median and knows nothing of memory.
 
 Each training appends one line to RUNS.csv in ``--out``; killed, the same command goes on. Expected: a rung sees the
 order of the long trainings nearly as well as their replicas do from a quarter of the epochs on; smaller images do not.
@@ -315,7 +316,7 @@ def mean_share(setting: Setting, short: Fidelity, methods: Iterable[Method]) -> 
 def replay(
     long: Histories, sizes: Mapping[str, int], fidelity: Fidelity, orders: int
 ) -> list[dict[str, Any]]:
-    """One row a ladder: what it saves, and what it loses."""
+    """One row a ladder: what it saves, and what it loses (the least accuracy of all, where nothing is left)."""
     epochs, images = fidelity.epochs, fidelity.val_size
     assert epochs and images
     names = sorted(long)
@@ -326,15 +327,15 @@ def replay(
     best = np.array([truth[size <= own].max() for own in size])
     front, near = truth >= best, truth >= best - error
     rows = []
-    for rungs in ladders_of(epochs):
+    for rule, rungs in ladders_of(epochs):
         rng = np.random.default_rng(0)
         found = []
         for order in range(orders):
             replica = order % final.shape[1]
             histories = [list(long[name].values())[replica] for name in names]
-            ran = climb(rng.permutation(len(names)), histories, size, rungs, images)
+            ran = climb(rng.permutation(len(names)), histories, size, rule, rungs, images)
             whole = ran == epochs
-            reached = np.array([truth[whole & (size <= own)].max(initial=0.0) for own in size[front]])
+            reached = np.array([truth[whole & (size <= own)].max(initial=truth.min()) for own in size[front]])
             found.append(
                 {
                     "epochs": ran.sum() / (epochs * len(names)),
@@ -346,39 +347,55 @@ def replay(
                 }
             )
         mean = {column: float(np.mean([of[column] for of in found])) for column in found[0]}
-        rows.append({"rungs": list(rungs), "front": int(front.sum()), "near": int(near.sum()), **mean})
+        counts = {"front": int(front.sum()), "near": int(near.sum())}
+        rows.append({"rule": rule, "rungs": list(rungs), **counts, **mean})
     return rows
 
 
-def ladders_of(epochs: int) -> list[tuple[int, ...]]:
-    """Those that are compared: one rung after each part of the epochs, and geometric ones of two or three."""
+OURS, BRIEFLY, MEDIAN = "no more memory", "the same, all briefly first", "median of all"
+"""Rules by which a trial stops: ``search.rungs``; the same where all trials wait at the rung for each other; and
+the usual one, to be below the median of what was seen there, which knows nothing of memory."""
+
+
+def ladders_of(epochs: int) -> list[tuple[str, tuple[int, ...]]]:
+    """What is compared: one rung after each part of the epochs, by each rule, and geometric ladders of ours."""
     single = sorted({round(epochs * part) for part in (1 / 12, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4)})
     single = [rung for rung in single if 0 < rung < epochs]
     double = [(low, 2 * low) for low in single if 2 * low in single]
     triple = [(low, 2 * low, 4 * low) for low in single if 2 * low in single and 4 * low < epochs]
-    return [*((rung,) for rung in single), *double, *triple]
+    ours = [(OURS, rungs) for rungs in (*((rung,) for rung in single), *double, *triple)]
+    return [*ours, *((rule, (rung,)) for rule in (BRIEFLY, MEDIAN) for rung in single)]
 
 
 def climb(
     order: Iterable[int],
     histories: Sequence[Sequence[float]],
     sizes: NDArray[np.int64],
+    rule: str,
     rungs: Sequence[int],
     images: int,
 ) -> NDArray[np.int64]:
     """Epochs that each trial runs when they start in this order, each after the end of those before it."""
-    ran = np.full(len(histories), len(histories[0]))
-    seen: list[Seen] = []
+    whole = len(histories[0])
+    ran = np.full(len(histories), whole)
+    looks = [{rung: history[rung - 1] for rung in rungs} for history in histories]
+    everyone = [Seen(int(size), look) for size, look in zip(sizes, looks, strict=True)]
+    seen = everyone if rule == BRIEFLY else []
     for trial in order:
-        history = histories[trial]
-        least = bars(rungs, int(sizes[trial]), seen, images)
-        stop = next((rung for rung in rungs if history[rung - 1] < least[rung]), len(history))
-        ran[trial] = stop
-        looked = {rung: history[rung - 1] for rung in rungs if rung <= stop}
-        if stop == len(history):
-            looked[stop] = history[-1]
-        seen.append(Seen(int(sizes[trial]), looked))
+        look = looks[trial]
+        if rule == MEDIAN:
+            least = {rung: _median([of.history[rung] for of in seen if rung in of.history]) for rung in rungs}
+        else:
+            least = bars(rungs, int(sizes[trial]), seen, images)
+        ran[trial] = next((rung for rung in rungs if look[rung] < least[rung]), whole)
+        if rule != BRIEFLY:
+            reached = {rung: value for rung, value in look.items() if rung <= ran[trial]}
+            seen.append(Seen(int(sizes[trial]), reached))
     return ran
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if len(values) > 4 else -np.inf
 
 
 # --- what is shown --------------------------------------------------------------------------------------
@@ -393,12 +410,13 @@ FIDELITY_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 LADDER_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "rungs (epochs)": lambda row: ", ".join(map(str, row["rungs"])),
-    "epochs trained": lambda row: f"{row['epochs']:.0%}",
+    "stops below": lambda row: row["rule"],
+    "rungs": lambda row: ", ".join(map(str, row["rungs"])),
+    "trained": lambda row: f"{row['epochs']:.0%}",
     "stopped": lambda row: f"{row['stopped']:.0%}",
-    "of the front stopped": lambda row: f"{row['front_stopped']:.1%} of {row['front']}",
-    "of those within 1 s.e. stopped": lambda row: f"{row['near_stopped']:.1%} of {row['near']}",
-    "points lost along the front": lambda row: f"{100 * row['regret']:.2f}",
+    "of the front": lambda row: f"{row['front_stopped']:.1%} of {row['front']}",
+    "within 1 s.e. of it": lambda row: f"{row['near_stopped']:.1%} of {row['near']}",
+    "points lost": lambda row: f"{100 * row['regret']:.2f}",
     "at worst": lambda row: f"{100 * row['worst_regret']:.2f}",
 }
 
@@ -429,6 +447,14 @@ LOOKS = {
     "fewer epochs, own schedule": (style.ORANGE, "s"),
     "fewer images": (style.GREEN, "^"),
     "smaller images": (style.VERMILION, "D"),
+}
+
+
+LADDER_LOOKS: dict[str, tuple[str, str, Callable[[dict[str, Any]], bool]]] = {
+    "no more memory, one rung": (style.BLUE, "o", lambda row: row["rule"] == OURS and len(row["rungs"]) == 1),
+    "several": (style.ORANGE, "s", lambda row: len(row["rungs"]) > 1),
+    "all briefly first": (style.GREEN, "^", lambda row: row["rule"] == BRIEFLY),
+    "median of all": (style.VERMILION, "D", lambda row: row["rule"] == MEDIAN),
 }
 
 
@@ -467,27 +493,20 @@ def figure(rows: list[dict[str, Any]], ladders: list[dict[str, Any]], folder: Pa
                     label=kind,
                 )
         left.set_xlabel("training FLOPs, of a long training's")
-        left.set_ylabel("Spearman correlation with a long training")
+        left.set_ylabel("rank correlation (Spearman)")
         left.legend(frameon=False, loc="lower right")
-        for count, (colour, marker) in enumerate(
-            ((style.BLUE, "o"), (style.ORANGE, "s"), (style.GREEN, "^")), 1
-        ):
-            of = [row for row in ladders if len(row["rungs"]) == count]
-            if of:
-                right.plot(
-                    [row["epochs"] for row in of],
-                    [100 * row["regret"] for row in of],
-                    marker,
-                    color=colour,
-                    label=("one rung", "two", "three")[count - 1],
-                )
-            for row in of:
+        for label, (colour, marker, belongs) in LADDER_LOOKS.items():
+            of = [row for row in ladders if belongs(row)]
+            across, up = [row["epochs"] for row in of], [100 * row["regret"] for row in of]
+            right.plot(across, up, marker, color=colour, label=label, clip_on=False, markersize=4)
+            for row, *place in zip(of, across, up, strict=True):
                 right.annotate(
                     ", ".join(map(str, row["rungs"])),
-                    (row["epochs"], 100 * row["regret"]),
+                    place,
                     xytext=(3, 3),
                     textcoords="offset points",
                     fontsize=6,
+                    color=colour,
                 )
         right.set_xlabel("epochs trained, of all")
         right.set_ylabel("accuracy lost along the front (points)")

@@ -48,7 +48,7 @@ def test_it_trains_what_is_missing_and_writes_tables(
     shares = {row["what"]: row["share"] for row in said["fidelities"]}
     assert shares["1 epochs"] == shares["32 images"] == shares["epoch 1 of 2"] == 0.5
     assert shares["14 px"] < shares["21 px"] < 1
-    assert [row["rungs"] for row in said["ladders"]] == [[1]]
+    assert [row["rungs"] for row in said["ladders"]] == [[1], [1], [1]]
     file = folder / "small_vit.csv"
     with file.open(newline="") as lines:
         trainings = list(csv.DictReader(lines))
@@ -90,7 +90,7 @@ def test_correlation_is_with_another_seed() -> None:
 def test_a_trial_stops_where_those_of_no_more_memory_are_better() -> None:
     histories = [[0.5, 0.6], [0.6, 0.7], [0.6, 0.7], [0.1, 0.99], [0.1, 0.2]]
     sizes = np.array([10, 20, 30, 40, 50])
-    ran = rank_correlation.climb([0, 1, 2, 4, 3], histories, sizes, (1,), 1000)
+    ran = rank_correlation.climb([0, 1, 2, 4, 3], histories, sizes, rank_correlation.OURS, (1,), 1000)
     assert ran.tolist() == [
         2,
         2,
@@ -98,7 +98,10 @@ def test_a_trial_stops_where_those_of_no_more_memory_are_better() -> None:
         1,
         2,
     ]  # the largest is an extreme; what would have come later is not seen
-    assert rank_correlation.climb([3, 0, 1, 2, 4], histories, sizes, (1,), 1000).tolist() == [2] * 5
+    assert (
+        rank_correlation.climb([3, 0, 1, 2, 4], histories, sizes, rank_correlation.OURS, (1,), 1000).tolist()
+        == [2] * 5
+    )
 
 
 def test_what_a_ladder_loses_is_counted() -> None:
@@ -106,10 +109,12 @@ def test_what_a_ladder_loses_is_counted() -> None:
     long = {name: {r: list(h) for r, h in of.items()} for name, of in FALLING.items()}
     long["late"] = {0: [0.0, 0.95], 1: [0.0, 0.95]}  # the best in the end, the worst at the rung
     sizes["late"] = 104
-    (row,) = rank_correlation.replay(long, sizes, Fidelity(28, 64, 1000, epochs=2), 400)
+    row, briefly, median = rank_correlation.replay(long, sizes, Fidelity(28, 64, 1000, epochs=2), 400)
     assert row["rungs"] == [1]
     assert row["front"] == 2
     assert 0.1 < row["front_stopped"] < 0.5  # half of the front, where enough came before it
     assert row["regret"] == pytest.approx(row["front_stopped"] * 0.05)
     assert row["worst_regret"] == pytest.approx(2 * row["regret"])
     assert row["epochs"] == pytest.approx(1 - row["stopped"] / 2)
+    assert briefly["front_stopped"] == 0.5  # where all wait for each other it has always been beaten
+    assert 0 < median["front_stopped"] < 0.5
