@@ -18,7 +18,6 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import qmc
 
-from bsr_explorer.errors import unknown
 from bsr_explorer.search.choices import Candidate, Choices, from_strata
 from bsr_explorer.search.exact import ExactCostSampler, history
 
@@ -79,16 +78,6 @@ SAMPLERS: dict[str, Callable[[Choices, int], BaseSampler]] = {
     "qmc": lambda choices, seed: SobolSampler(dict(choices.distributions), 0),
 }
 """Samplers by name, each made of a space and a seed. All but the first are Optuna's way, with Optuna's own start."""
-
-
-def check_sampler(name: str) -> None:
-    """Refuse a name that is none.
-
-    Raises:
-        UserError: with those that are.
-    """
-    if name not in SAMPLERS:
-        raise unknown("--sampler", name, SAMPLERS)
 
 
 def propose(
