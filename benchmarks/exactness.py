@@ -3,7 +3,7 @@
     python benchmarks/exactness.py --configs 200
 
 Prints for each number format how many configurations were compared and how many missed by a byte or a
-FLOP: 0 is expected. About 5 minutes on 2 CPU cores for all four formats. Small models of different
+FLOP: 0 is expected. About 10 minutes on 2 CPU cores for all four formats. Small models of different
 geometry, random subsets of blocks, keep schedules, fusing, half of them with packed tensors (Back Razor, Mesa, both
 also in our variants), a third with recomputed or offloaded blocks, attention paths, optimisers, micro-batches, and
 batch sizes 1, 2, 5 and 8.

@@ -6,7 +6,7 @@ For each setting: whether the forward pass is bit for bit that of the plain mode
 gradients together (the norm of the difference over the norm of the exact gradients, of the same trained
 parameters), their cosine, the error of the mean over several draws of what is rounded by chance (of a biased
 storage it stays), the weight gradient's worst block, and what an image's activations take, measured. Running
-ranges have seen ``--warm`` batches before. About 3 minutes on 2 CPU cores.
+ranges have seen ``--warm`` batches before. About 6 minutes on 2 CPU cores.
 """
 
 from __future__ import annotations
