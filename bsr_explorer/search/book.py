@@ -232,8 +232,10 @@ class Book:
             self.optuna.tell(number, state=TrialState.PRUNED if stopped else TrialState.FAIL)
 
     def _clean(self, number: int) -> None:
-        """Remove a trial's checkpoint, and its output if there was none."""
-        self.file("checkpoint", number).unlink(missing_ok=True)
+        """Remove a trial's checkpoint, whole or not, and its output if there was none."""
+        checkpoint = self.file("checkpoint", number)
+        for path in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.name}.*.tmp")):
+            path.unlink(missing_ok=True)
         log = self.file("log", number)
         if log.exists() and not log.stat().st_size:
             log.unlink()
@@ -247,8 +249,9 @@ class Book:
             UserError: a record that cannot be read, or is of something else.
         """
         self.repairs: list[str] = []
-        for temporary in (self.folder / "records").glob(".*.tmp"):
-            temporary.unlink()
+        for kind in ("records", "checkpoints"):
+            for half_written in (self.folder / kind).glob(".*.tmp"):
+                half_written.unlink()
         records, known = read_records(self.folder), self.trials()
         self._recorded = set(records)
         self._ahead = {number: record for number, record in records.items() if number >= len(known)}

@@ -10,13 +10,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread, main_thread
+from types import FrameType
 from typing import Literal, Protocol
 
 import torch
@@ -179,9 +181,10 @@ class Processes:
         process = self._context.Process(
             target=_work, args=(task, theirs, slot, self.threads, self.imports), daemon=True
         )
-        process.start()
-        theirs.close()  # or its end would never be seen
-        self._workers[task.number] = _Worker(task, slot, process, ours, time.monotonic())
+        with _undisturbed():
+            process.start()
+            theirs.close()  # or its end would never be seen
+            self._workers[task.number] = _Worker(task, slot, process, ours, time.monotonic())
 
     def pid(self, number: int) -> int:
         """The process of a running trial."""
@@ -246,6 +249,22 @@ class Processes:
         return memory_of(device) // -(-self.jobs // devices)
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let Ctrl-C wait: the process that others are forked from dies of a request that is broken off."""
+    pressed: list[FrameType | None] = []
+    if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed and callable(before):
+        before(signal.SIGINT, pressed[0])
+
+
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
@@ -262,7 +281,10 @@ def tail(log: Path | None) -> str:
     """The end of a trial's output."""
     if log is None or not log.exists():
         return ""
-    return log.read_text(errors="replace")[-TAIL:].strip()
+    lines = log.read_text(errors="replace").splitlines()
+    # Python ends its own account of a crash with the names of hundreds of modules.
+    kept = [line for line in lines if not line.startswith("Extension modules: ")]
+    return "\n".join(kept).strip()[-TAIL:]
 
 
 def _how(code: int | None) -> str:

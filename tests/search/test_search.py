@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import random
+import json
 import signal
 import sqlite3
 import subprocess
@@ -534,28 +534,71 @@ def test_a_file_in_the_way_is_no_folder(make_study: MakeStudy, tmp_path: Path) -
 # --- killed ---------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="session")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What came of searches that were killed; see killing.py."""
+    return run_killing(tmp_path_factory.mktemp("killed") / "here", "20")
+
+
+def run_killing(folder: Path, what: str) -> dict[str, Any]:
+    command = "from tests.search.killing import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command, str(folder), what],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    states = [state for _, state, *_ in answer["whole"]["trials"]]
+    replicas = [replica for *_, replica, _ in answer["whole"]["records"]]
+    assert states.count("COMPLETE") + states.count("PRUNED") == len(states)
+    assert replicas.count(0) == 8
+    assert replicas.count(1) >= 1
+    return answer
+
+
+def check_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """The very same trials, and nothing left over."""
+    assert one["trials"] == other["trials"]
+    assert one["records"] == other["records"]
+    assert (one["left"], one["repairs"]) == ([], [])
+
+
+def test_a_search_that_is_killed_at_each_point_ends_as_if_it_had_not_been(killed: dict[str, Any]) -> None:
+    codes = killed["points"]["codes"]
+    assert codes.pop("at last") == 0
+    assert set(codes.values()) == {-signal.SIGKILL}
+    assert len(codes) == 9
+    check_same(killed["points"], killed["whole"])
+
+
+def test_a_search_that_is_killed_at_random_moments_ends_as_if_it_had_not_been(killed: dict[str, Any]) -> None:
+    assert killed["moments"]["killed"] == 20
+    for study in killed["moments"]["studies"]:
+        check_same(study, killed["whole"])
+
+
+def test_a_search_whose_processes_are_killed_ends_as_if_they_had_not_been(tmp_path: Path) -> None:
+    """One of two processes, then the coordinator; the other one ends with it."""
+    answer = run_killing(tmp_path / "processes", "processes")
+    assert answer["codes"] == [-signal.SIGKILL, 0]
+    check_same(answer, answer["whole"])
+
+
 def arguments(folder: Path, trials: int) -> list[str]:
     return [
         *("search", "--model", "deit_t", "--budget", "60MB", "--batch-size", "4", "--image-size", "48"),
-        *("--proxy-size", "32", "--train-size", "40", "--val-size", "20", "--epochs", "1"),
+        *("--proxy-size", "32", "--train-size", "40", "--val-size", "20", "--epochs", "1", "--replicas", "0"),
         *("--weights", "random", "--device", "cpu", "--trials", str(trials), "--out", str(folder)),
     ]
 
 
-def start(folder: Path, trials: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bsr_explorer", *arguments(folder, trials)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def states(folder: Path) -> list[str]:
-    """States of the trials in the database, as another process sees them."""
-    with sqlite3.connect(f"file:{folder / DATABASE}?mode=ro", uri=True, timeout=10) as database:
-        return [row[0] for row in database.execute("SELECT state FROM trials ORDER BY number")]
-
-
 def wait_until_training(folder: Path, number: int, process: subprocess.Popen[str]) -> None:
     """Wait until the trial of this number, or a later one, runs."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         if (folder / "records").exists() and "RUNNING" in states(folder)[number:]:
             return
@@ -564,65 +607,32 @@ def wait_until_training(folder: Path, number: int, process: subprocess.Popen[str
     pytest.fail(f"trial {number} never ran: {process.communicate(timeout=60)}")
 
 
-def test_a_killed_search_goes_on_where_it_was(cli: Callable[..., Any], tmp_path: Path) -> None:
+def states(folder: Path) -> list[str]:
+    """States of the trials in the database, as another process sees them."""
+    with sqlite3.connect(f"file:{folder / DATABASE}?mode=ro", uri=True, timeout=10) as database:
+        return [row[0] for row in database.execute("SELECT state FROM trials ORDER BY number")]
+
+
+def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(cli: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    process = start(folder, trials=12)
-    wait_until_training(folder, 2, process)
-    process.kill()
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    before = fingerprint(folder)
-    assert len(before) >= 2
-    assert states(folder)[-1] == "RUNNING"
-
-    done = cli(*arguments(folder, trials=len(before) + 2))
-    assert done.code == 0, done.err
-    assert "1 left by a killed run settled" in done.out
-    assert states(folder).count("COMPLETE") == len(before) + 2
-    assert "RUNNING" not in states(folder)
-    assert fingerprint(folder).items() >= before.items()
-    records = read_records(folder)
-    assert {record.status for record in records.values()} == {"finished"}
-    study = Study.from_toml(folder / FILE)
-    known = [study.config.with_method(text).key(12) for text in study.space.start]
-    assert [record.key for record in records.values()] == known[: len(before) + 2]
-
-
-@pytest.mark.slow
-def test_a_search_that_is_killed_again_and_again_ends_whole(open_search: OpenSearch, tmp_path: Path) -> None:
-    folder, moments = tmp_path / "study", random.Random(0)
-    before: dict[str, bytes] = {}
-    for _ in range(5):
-        process = start(folder, trials=6)
-        wait_until_training(folder, len(states(folder)) if (folder / DATABASE).exists() else 0, process)
-        time.sleep(moments.uniform(0, 1))
-        process.kill()
-        process.communicate(timeout=60)
-        assert fingerprint(folder).items() >= before.items()
-        before = fingerprint(folder)
-    last = start(folder, trials=6)
-    assert "Written" in last.communicate(timeout=120)[0]
-    assert fingerprint(folder).items() >= before.items()
-    check_whole(open_search(Study.from_toml(folder / FILE), folder), 6)
-
-
-def test_ctrl_c_ends_with_130_and_a_word_on_how_to_go_on(open_search: OpenSearch, tmp_path: Path) -> None:
-    folder = tmp_path / "study"
-    process = start(folder, trials=12)
+    command = [sys.executable, "-m", "bsr_explorer", *arguments(folder, 12)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until_training(folder, 1, process)
     process.send_signal(signal.SIGINT)
     said, progress = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on" in " ".join(progress.split())
     assert "Traceback" not in said + progress
+    before = fingerprint(folder)
+    number = len(before)
+    assert states(folder)[number:] == ["RUNNING"]
 
-    before, done = fingerprint(folder), len(read_records(folder))
-    study = replace(Study.from_toml(folder / FILE), trials=done + 2)
-    search, watch = open_search(study, folder), Watch()
-    assert search.book.trials(RUN) == []
-    search.run(watch)
-    assert (
-        watch.started[0][1] == search.book.optuna.trials[done].user_attrs["key"]
-    )  # the one that was stopped
+    done = cli(*arguments(folder, number + 1), "--jobs", "0")
+    assert done.code == 0, done.err
+    assert f"trial {number} had not ended: it goes on" in done.out
+    assert states(folder) == ["COMPLETE"] * (number + 1)
     assert fingerprint(folder).items() >= before.items()
-    check_whole(search, done + 2)
+    records = read_records(folder)
+    known = [record.config for record in records.values()]
+    study = Study.from_toml(folder / FILE)
+    assert [config["method"] for config in known] == list(study.space.start[: number + 1])
