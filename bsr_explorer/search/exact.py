@@ -34,17 +34,17 @@ PAIRS = 3
 class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unused-ignore]
     """Proposes the configuration whose expected growth of the front's hypervolume is largest.
 
-    A Gaussian process learns accuracy; memory, and FLOPs with ``objectives=3``, are exact. Running trials count as
-    if they would come out as expected, so that parallel workers get different proposals.
+    A Gaussian process learns accuracy; memory is exact, and so are training FLOPs, where a study has them as its
+    third objective. Running trials count as if they would come out as expected, so that parallel workers get
+    different proposals.
 
     Args:
         choices: what there is to choose among, with its costs.
         seed: of the pool that is looked at.
-        objectives: 2 (accuracy, memory) or 3 (and training FLOPs).
     """
 
-    def __init__(self, choices: Choices, seed: int = 0, objectives: int = 2) -> None:
-        self.choices, self.objectives = choices, objectives
+    def __init__(self, choices: Choices, seed: int = 0) -> None:
+        self.choices = choices
         self._generator = np.random.default_rng(seed)
         self._independent = RandomSampler(seed=seed)
 
@@ -61,7 +61,7 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
             optuna.TrialPruned: nothing is left that is within the budget and new.
         """
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and t.params]
-        candidate = self.propose(others)
+        candidate = self.propose(others, costs=len(study.directions) - 1)
         if candidate is None:
             raise optuna.TrialPruned("nothing is left that is within the budget and new")
         return self.choices.encode(candidate)
@@ -72,15 +72,15 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         """A parameter that is none of the space's, at random."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
-    def propose(self, trials: Sequence[FrozenTrial], done: set[str] | None = None) -> Candidate | None:
+    def propose(self, trials: Sequence[FrozenTrial], costs: int = 1) -> Candidate | None:
         """The next configuration.
 
         Args:
             trials: those with an outcome, and those that are running.
-            done: keys of further configurations that are not to be proposed.
+            costs: 1 (memory) or 2 (and training FLOPs).
         """
         candidates = [self.choices.decode(trial.params) for trial in trials]
-        done = {c.key for c in candidates} | (done or set())
+        done = {c.key for c in candidates}
         known = [n for n, trial in enumerate(trials) if trial.state == TrialState.COMPLETE]
         if len(known) < START:
             return from_strata(self.choices, [c.counted_bytes for c in candidates], done, self._generator)
@@ -92,17 +92,16 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
             surrogate = surrogate.believing(rows[waiting])
         # What is seen is believed as the surrogate believes it: without its noise.
         seen, _ = surrogate.predict(rows)
-        costs = self._costs([(c.counted_bytes, c.train_flops) for c in candidates])
+        paid = np.array([(c.counted_bytes, c.train_flops) for c in candidates], dtype=float)
         pool = self.choices.pool(self._generator, POOL, _best(candidates, seen))
         mean, deviation = surrogate.predict(pool.rows)
-        reference = self._costs([(self.choices.budget_bytes, pool.most_flops)])[0]
-        gain = expected_improvement(mean, deviation, self._costs(pool.costs), costs, seen, reference)
+        reference = np.array([self.choices.budget_bytes, pool.most_flops], dtype=float)[:costs]
+        gain = expected_improvement(
+            mean, deviation, pool.costs[:, :costs].astype(float), paid[:, :costs], seen, reference
+        )
         return _first_new(pool, np.argsort(-gain, kind="stable"), done) or from_strata(
             self.choices, [c.counted_bytes for c in candidates], done, self._generator
         )
-
-    def _costs(self, costs: Any) -> Floats:
-        return np.asarray(costs, dtype=float)[:, : self.objectives - 1]
 
 
 def _first_new(pool: Pool, order: NDArray[np.intp], done: set[str]) -> Candidate | None:

@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import qmc
 
@@ -23,6 +23,9 @@ from bsr_explorer.search.exact import ExactCostSampler, history
 
 TRIES = 50
 """Proposals of a sampler to look at before giving up on it for this trial."""
+
+COSTS = ("counted_bytes", "train_flops")
+"""The costs of a trial by objective, as its attributes name them."""
 
 FEW = {"gp": 4}
 """The same for samplers that take a second or so a proposal, and do not learn from what is refused."""
@@ -87,6 +90,7 @@ def propose(
     pending: Sequence[Candidate],
     done: set[str],
     seed: int,
+    objectives: int = 2,
 ) -> Proposal | None:
     """The next configuration to train, within the budget and not in ``done``; None if there is none left.
 
@@ -94,7 +98,8 @@ def propose(
 
     Args:
         sampler: key of ``SAMPLERS``.
-        seen: trials with an outcome: values (accuracy, counted bytes), or stopped at a rung.
+        seen: trials with an outcome: values (accuracy, counted bytes, and with 3 objectives training FLOPs), or
+            stopped at a rung.
         pending: what was begun and has no outcome that may be seen.
         done: keys of all configurations that must not be trained again.
         seed: of this proposal alone.
@@ -103,7 +108,7 @@ def propose(
     for candidate in choices.known:
         if choices.fits(candidate) and candidate.key not in done:
             return Proposal(candidate)
-    study = _scratch(choices, sampler, seen, pending, seed)
+    study = _scratch(choices, sampler, seen, pending, seed, objectives)
     for _ in range(FEW.get(sampler, TRIES)):
         try:
             trial = study.ask(dict(choices.distributions))
@@ -118,14 +123,20 @@ def propose(
 
 
 def _scratch(
-    choices: Choices, sampler: str, seen: Sequence[FrozenTrial], pending: Sequence[Candidate], seed: int
+    choices: Choices,
+    sampler: str,
+    seen: Sequence[FrozenTrial],
+    pending: Sequence[Candidate],
+    seed: int,
+    objectives: int,
 ) -> Study:
     """A study in memory to ask on, so that what is proposed in vain leaves no trial behind.
 
     What is asked there and not told counts as running, which keeps samplers from repeating themselves.
     """
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=SAMPLERS[sampler](choices, seed))
-    study.add_trials([trial if sampler == "exact" else _completed(trial) for trial in seen])
+    directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (objectives - 1)]
+    study = optuna.create_study(directions=directions, sampler=SAMPLERS[sampler](choices, seed))
+    study.add_trials([trial if sampler == "exact" else _completed(trial, objectives) for trial in seen])
     for candidate in pending:
         study.add_trial(
             create_trial(
@@ -137,7 +148,7 @@ def _scratch(
     return study
 
 
-def _completed(trial: FrozenTrial) -> FrozenTrial:
+def _completed(trial: FrozenTrial, objectives: int) -> FrozenTrial:
     """A trial that stopped at a rung, for samplers that do not know rungs: complete, with what it had reached."""
     if trial.state != TrialState.PRUNED:
         return trial
@@ -145,7 +156,7 @@ def _completed(trial: FrozenTrial) -> FrozenTrial:
     return create_trial(
         params=trial.params,
         distributions=trial.distributions,
-        values=[reached, float(trial.user_attrs["counted_bytes"])],
+        values=[reached, *(float(trial.user_attrs[cost]) for cost in COSTS[: objectives - 1])],
         system_attrs=trial.system_attrs,
     )
 

@@ -85,8 +85,8 @@ def test_it_finds_more_than_chance(space: Space) -> None:
     assert min(ours) > 0.95
 
 
-@pytest.mark.parametrize("objectives", [2, 3])
-def test_running_trials_are_expected_and_not_proposed_again(space: Space, objectives: int) -> None:
+@pytest.mark.parametrize("costs", [1, 2])
+def test_running_trials_are_expected_and_not_proposed_again(space: Space, costs: int) -> None:
     trials = [
         create_trial(
             params=space.encode(space.at(index)),
@@ -97,7 +97,7 @@ def test_running_trials_are_expected_and_not_proposed_again(space: Space, object
     ]
     made: list[Candidate] = []
     for _ in range(4):
-        candidate = ExactCostSampler(space, seed=3, objectives=objectives).propose(trials)
+        candidate = ExactCostSampler(space, seed=3).propose(trials, costs)
         assert candidate is not None
         made.append(candidate)
         running: dict[str, Any] = {"params": space.encode(candidate), "distributions": space.distributions}

@@ -210,11 +210,29 @@ def test_a_trial_that_stopped_counts_with_what_it_had_reached(bare: Space) -> No
         distributions=bare.distributions,
         user_attrs={"history": {"1": 0.25, "2": 0.5}, "counted_bytes": 77},
     )
-    complete = proposals._completed(stopped)
+    complete = proposals._completed(stopped, 2)
     assert complete.state == TrialState.COMPLETE
     assert complete.values == [0.5, 77.0]
     for sampler in QUICK:
         assert propose(bare, sampler, [stopped], [], set(), 0) is not None
+
+
+@pytest.mark.parametrize("sampler", QUICK)
+def test_training_flops_may_be_a_third_objective(bare: Space, sampler: str) -> None:
+    made: list[Candidate] = []
+    seen: list[FrozenTrial] = []
+    for number in range(START + 3):
+        done = {candidate.key for candidate in made}
+        proposal = propose(bare, sampler, seen, [], done, number, objectives=3)
+        assert proposal is not None
+        made.append(proposal.candidate)
+        values = [number / 10, float(proposal.candidate.counted_bytes), float(proposal.candidate.train_flops)]
+        seen.append(
+            create_trial(
+                params=bare.encode(proposal.candidate), distributions=bare.distributions, values=values
+            )
+        )
+    check(bare, made)
 
 
 def test_seeds_depend_on_every_part() -> None:
