@@ -23,7 +23,8 @@ from bsr_explorer.config import CHOICES, Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.measurement import flops
-from bsr_explorer.measurement.step import Measurement, measure_step, peak_of, saved_rows
+from bsr_explorer.measurement.saved import saved_storages
+from bsr_explorer.measurement.step import Measurement, measure_step, peak_of
 from bsr_explorer.methods.surgery import use_attention_path
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import WeightsUsed, create_model
@@ -267,10 +268,10 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
     }
     train: Part = splits.train
     validation: Part = splits.validation
-    blocks = 0
+    prefix = None
     if job.cache is not None:
         prefix = Prefix(model, _stages(actual), job.cache, config.precision, timm_name(config.model))
-        if blocks := prefix.blocks:
+        if prefix.blocks:
             step.model = prefix.model
             at_once = -(-min(len(splits.train), config.batch_size) // config.micro_batches)
             train = prefix.part(splits.train, at_once, batches=False, whole=lambda: not step.peak_bytes)
@@ -303,7 +304,10 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
         seconds=outcome.seconds,
         step_seconds=outcome.step_seconds,
         images_trained=outcome.images,
-        provenance={**provenance(str(device)), "cached_blocks": blocks},
+        provenance={
+            **provenance(str(device)),
+            "cached_blocks": prefix.blocks if prefix and prefix.used else 0,
+        },
     )
 
 
@@ -414,20 +418,28 @@ class _Watched(Step):
     """A step that measures itself while it trains: what the first one saves, and the peak of a steady one,
     which updates after another that did (the second, unless a gradient scaler skips some)."""
 
-    images = saved_bytes = peak_bytes = 0
+    images = peak_bytes = 0
+    saved_bytes: int | None = None
     beside: Mapping[str, int] = MappingProxyType({})
     updated = False
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """See ``Step``."""
-        if not self.images:
-            self.images = len(labels)
-            self.saved_bytes = sum(row.bytes for row in saved_rows(self, images, labels))
+        self.images = self.images or len(labels)
         if self.updated and not self.peak_bytes:
             return self._measured(images, labels)
         value = super().__call__(images, labels)
         self.updated = self.updated or not self.skipped
         return value
+
+    def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """See ``Step``."""
+        if self.saved_bytes is not None:
+            return super().loss(images, labels)
+        with saved_storages(self.model, [images, labels]) as saved:
+            loss = super().loss(images, labels)
+            self.saved_bytes = sum(row.bytes for row in saved.rows())
+        return loss
 
     def _measured(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         value = 0.0

@@ -208,10 +208,12 @@ def test_a_peak_above_its_prediction_is_a_fault_of_the_cost_model(monkeypatch: p
     assert re.fullmatch(r"the peak was -?0\.\d% above its prediction: the cost model is wrong here", fault)
 
 
-def test_measuring_changes_nothing_that_is_trained(monkeypatch: pytest.MonkeyPatch, record: Record) -> None:
+@pytest.mark.parametrize("method", [BSR, f"{BSR}+checkpoint+offload", "full+mesa", "last(k=1)+backrazor"])
+def test_measuring_changes_nothing_that_is_trained(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    watched = tune(CONFIG.with_method(method))
     monkeypatch.setattr(run_module, "_Watched", Unwatched)
-    plain = tune(seed=3)
-    assert (plain.losses, plain.accuracy) == (record.losses, record.accuracy)
+    plain = tune(CONFIG.with_method(method))
+    assert (plain.losses, plain.accuracy) == (watched.losses, watched.accuracy)
 
 
 class Unwatched(Step):

@@ -47,10 +47,8 @@ class _Change:
 def highest_on_cpu(call: Callable[[], object]) -> Highest:
     """Run a call and follow the CPU allocator; memory of before that is freed meanwhile does not count.
 
-    Garbage of earlier calls is collected first, and none meanwhile, or its end would be taken for the
-    call's.
+    Garbage is not collected meanwhile, or the end of an earlier call's would be taken for this one's.
     """
-    gc.collect()
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -130,8 +128,9 @@ def _innermost_shared(a: tuple[Any, ...], b: tuple[Any, ...]) -> Any:
 
 def _is_kernel(event: Any) -> bool:
     """Whether an operator is a kernel: not composed of others, and not autocast's wrapper around itself."""
-    wraps = any(child.name == event.name for child in event.children)
-    return event.name.startswith("aten::") and not wraps and not _is_composite(event.name)
+    if not event.name.startswith("aten::") or _is_composite(event.name):
+        return False
+    return not any(child.name == event.name for child in event.children)
 
 
 @lru_cache(maxsize=1024)

@@ -77,10 +77,16 @@ class Cache:
                 return None
             if path.stat().st_size != found.offset + found.nbytes:
                 return None
-            os.utime(path)  # used last now
         except (OSError, ValueError, EOFError):
             return None
+        with suppress(OSError):  # where nothing may be written, there is something to read
+            os.utime(path)  # used last now
         return cast(Bits, found)
+
+    def forget(self, key: str) -> None:
+        """Remove the array of a key, which turned out to be wrong."""
+        with suppress(OSError):
+            (self.folder / f"{key}.npy").unlink(missing_ok=True)
 
     def get(
         self, key: str, shape: tuple[int, ...], dtype: type[np.generic], make: Callable[[], Iterator[Bits]]
@@ -219,7 +225,10 @@ class Prefix:
     Attributes:
         model: to be trained in the model's place.
         blocks: how many; 0 if there is nothing that could be made once.
+        used: whether any batch went the short way.
     """
+
+    used = False
 
     def __init__(
         self, model: nn.Module, stages: Sequence[Stage], cache: Cache, precision: str, name: str
@@ -235,6 +244,7 @@ class Prefix:
         self._expected: Bits | None = None
         self._seen: list[Bits] = []
         self._watching: Any = None
+        self._doubted = ""
 
     def part(
         self, split: ImageSplit, images: int, batches: bool, whole: Callable[[], bool] = lambda: False
@@ -255,18 +265,17 @@ class Prefix:
                 "frozen blocks run again in each step: their explicit softmax is not the same at all places of a batch"
             )
             return None
-        about = json.dumps([split.identity(), images, batches])
-        names = [hashlib.sha256(f"{key} {about}".encode()).hexdigest()[:32] for key in self._keys]
-        shapes = [(len(split), *stage.shape) for stage in self._stages]
+        names, shapes = (
+            self._names(split, images, batches),
+            [(len(split), *stage.shape) for stage in self._stages],
+        )
         bits = _BITS[self._dtype.itemsize][1]
 
         def make() -> Iterator[Bits]:
-            done, found = None, None
-            for blocks in reversed(range(self.blocks)):  # from what fewer blocks have made, if it is there
-                if (found := self._cache.find(names[blocks], shapes[blocks], bits)) is not None:
-                    done = blocks
-                    break
-            return self._made(split, images, batches, done, found)
+            for done in reversed(range(1, self.blocks)):  # from what fewer blocks have made, if it is there
+                if (found := self._cache.find(names[done], shapes[done], bits)) is not None:
+                    return self._made(split, images, batches, done, found)
+            return self._made(split, images, batches, None, None)
 
         return self._cache.get(names[self.blocks], shapes[self.blocks], bits, make)
 
@@ -274,9 +283,15 @@ class Prefix:
         """Bits as numbers."""
         return torch.from_numpy(rows).view(self._dtype)
 
-    def expect(self, rows: Bits) -> None:
+    def _names(self, split: ImageSplit, images: int, batches: bool) -> list[str]:
+        """Of what stands below the blocks, and of the first block with it, the first two, … make of a split."""
+        about = json.dumps([split.identity(), images, batches])
+        return [hashlib.sha256(f"{key} {about}".encode()).hexdigest()[:32] for key in self._keys]
+
+    def expect(self, rows: Bits, split: ImageSplit, images: int, batches: bool) -> None:
         """The next step goes the whole way: note what the prefix makes in the first one that does."""
         if self._watching is None:
+            self._doubted = self._names(split, images, batches)[-1]
             vit = cast(Any, self.model.model)
             after = vit.blocks[self.blocks] if self.blocks < len(vit.blocks) else vit.norm
             self._watching = after.register_forward_pre_hook(self._note)
@@ -288,8 +303,9 @@ class Prefix:
             expected, self._expected = self._expected, None
             self._watching.remove()
             made, self._seen = np.concatenate(self._seen), []
-            self._sound = np.array_equal(made[-len(expected) :], expected)  # some may have passed twice
+            self._sound = np.array_equal(made, expected)
             if not self._sound:
+                self._cache.forget(self._doubted)
                 LOG.warning(
                     "%d frozen blocks run again in each step: what they make of images is not what they made of "
                     "them before, to the last bit",
@@ -390,8 +406,9 @@ class Prefixed(Dataset[tuple[Tensor, int]]):
         if rows is None:
             return self._split.__getitems__(items)
         if self._whole():
-            self._prefix.expect(rows)
+            self._prefix.expect(rows, self._split, *self._how)
             return self._split.few(items)
+        self._prefix.used = True
         return list(zip(self._prefix.tensor(rows), self._split.labels[items].tolist(), strict=True))
 
     def turn_to(self, epoch: int) -> None:

@@ -87,7 +87,7 @@ def test_memory_of_before_that_is_freed_meanwhile_does_not_count() -> None:
     assert _highest(call) == Highest(tensors=800, allocator=800, end=0)
 
 
-def test_garbage_is_collected_before_and_not_meanwhile() -> None:
+def test_garbage_is_not_collected_meanwhile() -> None:
     cycle: list[object] = [torch.zeros(1000)]
     cycle.append(cycle)
     del cycle

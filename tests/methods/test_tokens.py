@@ -56,6 +56,16 @@ def _reference(case: Case) -> tuple[list[Tensor], list[set[int]]]:
     return images, sets
 
 
+@pytest.mark.parametrize("tokens", [5, 9, 17, 26, 50, 197])
+def test_an_image_is_the_same_wherever_in_the_batch_it_stands(tokens: int) -> None:
+    generator = torch.Generator().manual_seed(tokens)
+    qkv = torch.randn(8, tokens, 3 * 192, generator=generator)
+    scores = class_attention(qkv, 3, 1)
+    for _ in range(5):
+        order = torch.randperm(8, generator=generator)
+        assert torch.equal(class_attention(qkv[order], 3, 1), scores[order])
+
+
 def _in_order(case: Case, tokens: Tensor, kept: int) -> Tensor:
     """One image's tokens with the kept patches, which may come in any order, sorted as rows."""
     patches = tokens[case.prefix : case.prefix + kept]

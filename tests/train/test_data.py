@@ -247,6 +247,112 @@ def test_augmentation_is_of_train_only_and_follows_torch_s_seed(augment: Any) ->
         )
 
 
+AUGMENTED: Any = ("flip", "crop", "crop_flip")
+
+
+def pixels(part: ImageSplit, items: list[int], epoch: int = 0) -> Tensor:
+    part.turn_to(epoch)
+    return torch.stack([image for image, _ in part.__getitems__(items)])
+
+
+@pytest.mark.parametrize("augment", AUGMENTED)
+def test_fixed_views_come_in_turn(augment: Any) -> None:
+    train = load("digits", augment=augment, views=3).train
+    shown = [pixels(train, list(range(40)), epoch) for epoch in range(7)]
+    assert train.views == 3
+    assert all(torch.equal(shown[epoch], shown[epoch % 3]) for epoch in range(7))
+    assert not torch.equal(shown[0], shown[1])
+    assert not torch.equal(shown[1], shown[2])
+
+
+@pytest.mark.parametrize("augment", AUGMENTED)
+def test_a_fixed_view_follows_from_its_image_and_number_alone(augment: Any) -> None:
+    train = load("digits", augment=augment, views=2).train
+    state = torch.get_rng_state()
+    shown = pixels(train, list(range(20)), 1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    assert torch.equal(pixels(train, list(reversed(range(20))), 1).flip(0), shown)
+    assert torch.equal(pixels(train, [7], 1)[0], shown[7])
+    few = load("digits", augment=augment, views=5, train_size=30).train
+    where = [int(np.flatnonzero(train.indices == index)[0]) for index in few.indices[:10]]
+    assert torch.equal(pixels(few, list(range(10)), 1), pixels(train, where, 1))
+
+
+def test_the_seed_of_the_split_draws_other_views() -> None:
+    one, other = (load("digits", augment="crop", views=1, split_seed=seed).train for seed in (0, 1))
+    index = next(int(i) for i in one.indices if i in other.indices)
+    places = [int(np.flatnonzero(part.indices == index)[0]) for part in (one, other)]
+    assert not torch.equal(pixels(one, places[:1]), pixels(other, places[1:]))
+
+
+def test_about_half_of_the_fixed_views_are_mirrored() -> None:
+    still, train = (load("digits", augment=how, views=1).train for how in ("none", "flip"))
+    items = list(range(200))
+    plain, shown = pixels(still, items), pixels(train, items)
+    mirrored = [bool(torch.equal(a, b.flip(-1))) for a, b in zip(plain, shown, strict=True)]
+    assert 70 < sum(mirrored) < 130
+    assert all(torch.equal(a, b.flip(-1) if m else b) for a, b, m in zip(plain, shown, mirrored, strict=True))
+
+
+def test_what_is_not_augmented_has_one_view() -> None:
+    splits = load("digits", augment="crop", views=4)
+    assert (splits.train.views, splits.validation.views, splits.test.views) == (4, 1, 1)
+    assert load("digits", views=4).train.views == 1
+    assert load("digits", augment="crop").train.views is None
+
+
+def test_a_few_are_transformed_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    transformed: list[int] = []
+    transform = ImageSplit._pixels
+    monkeypatch.setattr(
+        ImageSplit, "_pixels", lambda self, item: transformed.append(item) or transform(self, item)
+    )
+    train = load("digits").train
+    some = [image for image, _ in train.few([3, 5])]
+    assert transformed == [3, 5]
+    assert all(torch.equal(a, b) for a, b in zip(some, pixels(train, [3, 5]), strict=True))
+    transformed.clear()
+    train.few([3, 6])
+    assert transformed == []  # now that all are there
+
+
+def test_images_that_are_the_same_have_the_same_identity(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"augment": "crop_flip", "views": 2, "train_size": 20}
+    train = load("digits", **options).train
+    assert load("digits", **options).train.identity() == train.identity()
+    train.turn_to(1)
+    others = [
+        train.identity(),
+        *(
+            load("digits", **{**options, **change}).train.identity()
+            for change in (
+                {},
+                {"augment": "crop"},
+                {"augment": "none"},
+                {"crop_scale": (0.5, 1.0)},
+                {"image_size": 17},
+                {"train_size": 21},
+                {"split_seed": 1},
+                {"mean": STD},
+                {"std": MEAN},
+                {"interpolation": "bilinear"},
+            )
+        ),
+    ]
+    assert len(set(others)) == len(others)
+
+
+def test_a_file_that_was_written_anew_has_another_identity(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 5, "b": 5})
+    before = load(str(tmp_path)).train.identity()
+    assert load(str(tmp_path)).train.identity() == before
+    index = int(load(str(tmp_path)).train.indices[0])
+    path = sorted(tmp_path.rglob("*.png"))[index]
+    Image.new("RGB", (20, 20), (1, 2, 3)).save(path)
+    assert load(str(tmp_path)).train.identity() != before
+
+
 # --- batches --------------------------------------------------------------------------------------------
 
 
