@@ -49,15 +49,19 @@ def _register() -> None:
         profile,
         report,
         reproduce,
+        retry,
         search,
         select,
         show,
+        status,
         train,
     )
 
     app.command("profile")(profile.profile)
     app.command("max-batch")(max_batch.max_batch)
     app.command("search")(search.search)
+    app.command("status")(status.status)
+    app.command("retry")(retry.retry)
     app.command("compare")(compare.compare)
     app.command("report")(report.write)
     app.command("show")(show.show)

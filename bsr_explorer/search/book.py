@@ -9,7 +9,7 @@ import errno
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.search.proposals import derived_seed
 from bsr_explorer.search.space import Candidate, Space
+from bsr_explorer.store.database import DATABASE, replica_of, said
 from bsr_explorer.store.records import Record, read_records, write_record
 from bsr_explorer.store.study import Study
-
-DATABASE = "study.db"
+from bsr_explorer.units import format_bytes
 
 WORTH = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of trials that were trained as far as they were worth."""
@@ -79,7 +79,7 @@ class Book:
             )
         except (SQLAlchemyError, StorageInternalError) as error:
             raise UserError(
-                f"--out: {path} cannot be used as a database ({_words(error)}); give another --out"
+                f"--out: {path} cannot be used as a database ({said(error)}); give another --out"
             ) from None
         with self.writing(), warnings.catch_warnings():  # optuna calls naming the objectives experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -92,7 +92,7 @@ class Book:
         try:
             yield
         except (SQLAlchemyError, StorageInternalError) as error:
-            raise OSError(errno.EIO, _words(error), str(self.folder / DATABASE)) from None
+            raise OSError(errno.EIO, said(error), str(self.folder / DATABASE)) from None
 
     def _check_space(self) -> None:
         """Refuse a database of another study, or of a space that is laid out otherwise.
@@ -102,19 +102,19 @@ class Book:
         parameters = {name: distribution_to_json(d) for name, d in self.space.distributions.items()}
         whole = json.dumps([self.study.settings(), parameters], sort_keys=True)
         mine = hashlib.sha256(whole.encode()).hexdigest()[:16]
-        said = self.optuna.user_attrs
-        if said.get("space_hash") == mine:
+        theirs = self.optuna.user_attrs
+        if theirs.get("space_hash") == mine:
             return
         differences = []
-        if "study" in said:
-            stored = Study.from_tables(said["study"], self.folder / DATABASE)
+        if "study" in theirs:
+            stored = Study.from_tables(theirs["study"], self.folder / DATABASE)
             differences = stored.differences(self.study)
         for trial in self.trials()[:1]:
-            theirs = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
+            before = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
             differences += [
-                f"parameter {name}: {theirs.get(name, 'unset')} → {parameters.get(name, 'unset')}"
-                for name in dict.fromkeys([*theirs, *parameters])
-                if theirs.get(name) != parameters.get(name)
+                f"parameter {name}: {before.get(name, 'unset')} → {parameters.get(name, 'unset')}"
+                for name in dict.fromkeys([*before, *parameters])
+                if before.get(name) != parameters.get(name)
             ]
         refuse(self.folder, differences)
         self.optuna.set_user_attr("study", self.study.to_toml())
@@ -152,10 +152,10 @@ class Book:
         lost = trial.state in WORTH and trial.number not in self._recorded
         return lost or trial.state in (TrialState.RUNNING, TrialState.WAITING)
 
-    def keys(self) -> set[str]:
-        """Of all configurations that have a trial."""
-        begun = {t.user_attrs["key"] for t in self.trials() if t.user_attrs.get("reason") != INTERRUPTED}
-        return begun | {record.key for record in self._ahead.values()}
+    def begun(self) -> set[str]:
+        """Keys of all configurations that have a trial."""
+        keys = {t.user_attrs["key"] for t in self.trials() if t.user_attrs.get("reason") != INTERRUPTED}
+        return keys | {record.key for record in self._ahead.values()}
 
     def file(self, kind: str, number: int) -> Path:
         """The ``checkpoint`` or the ``log`` of a trial."""
@@ -172,6 +172,13 @@ class Book:
         state: TrialState = TrialState.RUNNING,
     ) -> int:
         """Add a trial, whole, with all that its training follows from; returns its number."""
+        number = self._add(candidate, replica, system_attrs or {}, state)
+        self._adopt()
+        return number
+
+    def _add(
+        self, candidate: Candidate, replica: int, system_attrs: Mapping[str, Any], state: TrialState
+    ) -> int:
         number = len(self)
         self._clean(number)  # of a trial that the database has lost
         self.optuna.add_trial(
@@ -179,7 +186,7 @@ class Book:
                 state=state,
                 params=self.space.encode(candidate),
                 distributions=self.space.distributions,
-                system_attrs=dict(system_attrs or {}),
+                system_attrs=dict(system_attrs),
                 user_attrs={
                     "key": candidate.key,
                     "method": str(candidate.config.method),
@@ -190,7 +197,6 @@ class Book:
                 },
             )
         )
-        self._adopt()
         return number
 
     def seed(self, candidate: Candidate, replica: int) -> int:
@@ -240,6 +246,36 @@ class Book:
         if log.exists() and not log.stat().st_size:
             log.unlink()
 
+    def retry(self, numbers: Sequence[int] | None, room: int) -> tuple[list[int], list[str]]:
+        """Ask for trials again that failed, as new ones of the same seeds.
+
+        Args:
+            numbers: of the trials; None: of all that failed and have not been asked for again.
+            room: bytes of memory that each trial can have now.
+
+        Returns:
+            The numbers of the new trials, and why others were not asked for, a line each.
+        """
+        records, trials = read_records(self.folder), self.trials()
+        failed = [trial.number for trial in trials if trial.state == TrialState.FAIL]
+        latest = {(trial.user_attrs["key"], replica_of(trial)): trial.number for trial in trials}
+        asked, refused = [], []
+        for number in failed if numbers is None else numbers:
+            if number not in failed:
+                raise UserError(f"TRIAL: {number} is no trial that failed; those are {failed or 'none'}")
+            trial, record = trials[number], records.get(number)
+            later = latest[trial.user_attrs["key"], replica_of(trial)]
+            if later != number:
+                why = f"trial {later} has taken its place" if numbers is not None else None
+            else:
+                why = _why_not(record, room)
+                if why is None:
+                    candidate = self.space.decode(trial.params)
+                    asked.append(self.add(candidate, replica_of(trial), state=TrialState.WAITING))
+            if why is not None:
+                refused.append(f"trial {number}: {why}")
+        return asked, refused
+
     # --- after a kill -----------------------------------------------------------------------------------
 
     def repair(self) -> None:
@@ -277,16 +313,18 @@ class Book:
         """Add trials that the database has lost from their records, as their numbers come up."""
         while (number := len(self)) in self._ahead:
             record = self._ahead.pop(number)
-            self.add(self._candidate(number, record), int(record.study.get("replica", 0)))
+            replica = int(record.study.get("replica", 0))
+            self._add(self._candidate(number, record), replica, {}, TrialState.RUNNING)
             self._tell(number, record)
             self.repairs.append(f"trial {number} was unknown to the database: added from its record")
 
     def _candidate(self, number: int, record: Record) -> Candidate:
         """What a record is of, if that is of this study."""
-        with suppress(UserError):
-            said = Candidate(Config.from_dict(record.config), record.key, 0, 0)
-            candidate = self.space.decode(self.space.encode(said))
-            if candidate.key == record.key and record.study.get("name") == self.study.name:
+        with suppress(UserError, KeyError):  # a method that this space does not have
+            config = Config.from_dict(record.config)
+            key = config.key(self.space.geometry.depth)
+            candidate = self.space.decode(self.space.encode(Candidate(config, key, 0, 0)))
+            if candidate.key == key == record.key and record.study.get("name") == self.study.name:
                 return candidate
         raise UserError(f"--out: {self._place(number)} is not of this study; move it away to go on")
 
@@ -294,9 +332,19 @@ class Book:
         return self.folder / "records" / f"{number:04d}.json"
 
 
-def replica_of(trial: FrozenTrial) -> int:
-    """0 for a trial that the search chose; 1, 2, … for the runs of its configuration on fresh seeds."""
-    return int(trial.user_attrs.get("replica", 0))
+def _why_not(record: Record | None, room: int) -> str | None:
+    """Why to train the same again would be in vain; None: it might not be."""
+    if record is None or record.status == "failed":
+        return None
+    if record.status == "out_of_memory":
+        before = record.study.get("room_bytes", 0)
+        if room > before:
+            return None
+        return (
+            f"{record.reason}; it had {format_bytes(before)} and would have no more now: lower --jobs, or take a "
+            "machine with more"
+        )
+    return f"{record.reason}; with the same seed it would do so again"
 
 
 def refuse(folder: Path, differences: list[str]) -> None:
@@ -310,10 +358,3 @@ def refuse(folder: Path, differences: list[str]) -> None:
             f"--out: {folder} holds a study of another space ({'; '.join(differences)}); "
             "give the same settings to go on, or another --out"
         )
-
-
-def _words(error: BaseException) -> str:
-    """What the database itself says."""
-    while error.__cause__ is not None and not hasattr(error, "orig"):
-        error = error.__cause__
-    return str(getattr(error, "orig", error))

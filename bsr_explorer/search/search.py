@@ -23,17 +23,16 @@ from optuna.trial import FrozenTrial, TrialState
 from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.run import Job, load_data
-from bsr_explorer.search.book import WORTH, Book, refuse, replica_of
+from bsr_explorer.search.book import WORTH, Book, refuse
 from bsr_explorer.search.proposals import derived_seed, propose
 from bsr_explorer.search.rungs import Seen, bars
 from bsr_explorer.search.space import Candidate, Space
 from bsr_explorer.search.workers import Crashed, Done, Executor, Here, Task
+from bsr_explorer.store.database import fresh_seeds, replica_of
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record
-from bsr_explorer.store.study import FILE, Study
-
-LOCK = "study.lock"
+from bsr_explorer.store.study import FILE, LOCK, Study
 
 FAILURES = 3
 """Trials in a row that fail before a search gives up: the next would most likely fail too."""
@@ -149,6 +148,12 @@ class Search:
             self.book = Book(study, folder, space)
         self.started = time.monotonic()
 
+    def retry(self, numbers: Sequence[int] | None) -> tuple[list[int], list[str]]:
+        """Ask for trials again that failed: see ``Book.retry``. They are trained by the next ``run``."""
+        with alone(self.folder, LOCK, "search"), self.book.writing():
+            self.book.repair()
+            return self.book.retry(numbers, self.workers.room(self.study.config.device))
+
     def run(
         self,
         watcher: Watcher,
@@ -233,7 +238,9 @@ class Search:
             self._exhausted = True
         if any(not trial.state.is_finished() for trial in own):
             return None  # it may come to the front, or have to be made up for
-        return self._fresh_seed(trials) or ("exhausted" if self._exhausted else "trials")
+        for trial, replica in fresh_seeds(trials, self.study.replicas):
+            return _Next(self.space.decode(trial.params), replica)
+        return "exhausted" if self._exhausted else "trials"
 
     def _failing(self) -> bool:
         """Whether the last trials, in the order of their numbers, all failed."""
@@ -255,19 +262,10 @@ class Search:
             self.study.sampler,
             seen=[trial for trial in visible if trial.state in WORTH],
             pending=[self.space.decode(trial.params) for trial in trials[len(visible) :]],
-            done=self.book.keys(),
+            done=self.book.begun(),
             seed=derived_seed(self.study.seed, "proposal", len(trials)),
         )
         return None if proposal is None else _Next(proposal.candidate, system_attrs=proposal.system_attrs)
-
-    def _fresh_seed(self, trials: Sequence[FrozenTrial]) -> _Next | None:
-        """A configuration of the front with a seed that it has not had; one of each before a second of any."""
-        begun = {(trial.user_attrs["key"], replica_of(trial)) for trial in trials}
-        for replica in range(1, self.study.replicas + 1):
-            for trial in _front(self.book.trials(TrialState.COMPLETE)):
-                if (trial.user_attrs["key"], replica) not in begun:
-                    return _Next(self.space.decode(trial.params), replica)
-        return None
 
     # --- one trial --------------------------------------------------------------------------------------
 
@@ -349,16 +347,6 @@ class Search:
     def _full(self) -> dict[str, Any]:
         full = self.study.config.with_method("full")
         return {**predict(full).summary(), "counted_bytes": counted_bytes(full, self.study.counts)}
-
-
-def _front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Finished trials that no other beats in memory without losing accuracy, fresh seeds apart."""
-    ahead: list[FrozenTrial] = []
-    own = [trial for trial in trials if not replica_of(trial)]
-    for trial in sorted(own, key=lambda t: (t.values[1], -t.values[0], t.number)):
-        if not ahead or trial.values[0] > ahead[-1].values[0]:
-            ahead.append(trial)
-    return ahead
 
 
 def _crash(crash: Crashed, running: _Running) -> Record:

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from types import FrameType
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
@@ -27,6 +26,9 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.run import Job, attempt
 from bsr_explorer.store.records import Record
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerProcess
 
 TAIL = 2000
 """Characters of a crashed trial's output that are kept with its record."""
@@ -267,7 +269,7 @@ def _undisturbed() -> Iterator[None]:
 
 def cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_of(device: str) -> int:

@@ -51,3 +51,16 @@ def alone(folder: Path, lock: str, work: str) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def at_work(folder: Path, lock: str) -> bool:
+    """Whether a process holds a folder's lock."""
+    if not (folder / lock).exists():
+        return False
+    try:
+        with FileLock(folder / lock).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False  # a folder that cannot be written: nobody can be at work in it

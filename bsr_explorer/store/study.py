@@ -48,6 +48,7 @@ SAMPLERS: dict[str, str] = {
 """What may propose the next configuration, and what that is."""
 
 FILE = "study.toml"
+LOCK = "study.lock"
 
 
 _TEXT = ("text", lambda value: isinstance(value, str))

@@ -18,7 +18,7 @@ Cli = Callable[..., Any]
 
 COMMANDS = (
     *("profile", "max-batch", "search", "compare", "report", "show", "select", "export", "train"),
-    *("reproduce", "list"),
+    *("reproduce", "status", "retry", "list"),
 )
 
 
@@ -145,7 +145,7 @@ def imported_by(*arguments: str | Path) -> set[str]:
     [
         *(["--help"], ["--version"], ["search", "--help"], ["compare", "--help"], ["profile", "--help"]),
         *(["list", kind] for kind in ("models", "methods", "datasets")),
-        *([command, "--help"] for command in ("max-batch", "train", "reproduce", "export")),
+        *([command, "--help"] for command in ("max-batch", "train", "reproduce", "export", "retry")),
     ],
     ids=" ".join,
 )
@@ -163,6 +163,10 @@ def test_a_report_needs_no_torch(study_folder: Path) -> None:
 )
 def test_looking_at_a_study_needs_no_torch(arguments: tuple[str, ...], study_folder: Path) -> None:
     assert imported_by(arguments[0], study_folder, *arguments[1:]) == set()
+
+
+def test_the_status_of_a_study_needs_no_torch(study_folder: Path) -> None:
+    assert imported_by("status", study_folder) <= {"optuna"}  # which reads the database
 
 
 def test_the_module_is_the_command() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
+import os
 import signal
 import sqlite3
 import subprocess
@@ -18,15 +20,18 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from bsr_explorer.config import Config
+from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.run import Job, run
-from bsr_explorer.search.book import DATABASE, Book
-from bsr_explorer.search.search import LOCK, Search, open_folder, stored_study
+from bsr_explorer.search.book import Book
+from bsr_explorer.search.search import Search, open_folder, stored_study
 from bsr_explorer.search.space import Candidate
+from bsr_explorer.search.workers import Crashed, Here, Processes, Task
+from bsr_explorer.store.database import DATABASE
 from bsr_explorer.store.records import Record, read_records, write_record
-from bsr_explorer.store.study import FILE, SpaceSpec, Study
+from bsr_explorer.store.study import FILE, LOCK, SpaceSpec, Study
 from bsr_explorer.train.recipes import RECIPES
+from tests.search.killing import IMPORTS, InAnyOrder
 
 MakeStudy = Callable[..., Study]
 OpenSearch = Callable[..., Search]
@@ -511,8 +516,6 @@ def test_a_study_of_another_space_is_refused_with_the_difference(
 
 
 def test_what_is_left_open_is_as_the_folder_has_it(make_study: MakeStudy, study_folder: Path) -> None:
-    from bsr_explorer.config import Fidelity
-
     asked = make_study(fidelity=Fidelity(), weights="auto", name="another name", trials=20)
     found = stored_study(asked, study_folder)
     assert found is not None
@@ -636,3 +639,425 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(cli: Callable[..., An
     known = [record.config for record in records.values()]
     study = Study.from_toml(folder / FILE)
     assert [config["method"] for config in known] == list(study.space.start[: number + 1])
+
+
+# --- several at once ------------------------------------------------------------------------------------
+
+
+def test_trials_at_once_are_the_same_whatever_ends_first(
+    monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    """A proposal, and the bars of a trial, follow from the outcomes of trials that are old enough."""
+    from bsr_explorer.search import search as module
+
+    asked: list[tuple[int, list[int], list[str]]] = []
+    barred: list[int] = []
+    propose, bars = module.propose, module.bars
+
+    def noting(space: Any, sampler: str, seen: Any, pending: Any, done: Any, seed: int) -> Any:
+        asked.append((len(done), [trial.number for trial in seen], [c.key for c in pending]))
+        return propose(space, sampler, seen, pending, done, seed)
+
+    def noting_bars(rungs: Any, size: int, others: Any, images: int) -> Any:
+        barred.append(len(others))
+        return bars(rungs, size, others, images)
+
+    monkeypatch.setattr(module, "propose", noting)
+    monkeypatch.setattr(module, "bars", noting_bars)
+    study = make_study(trials=10, rungs=(1,), replicas=1, fidelity=Fidelity(32, 20, 20, epochs=2))
+    found = []
+    for seed in range(2):
+        search = open_search(study, tmp_path / str(seed), InAnyOrder(3, seed))
+        watch = Watch()
+        assert search.run(watch).because == "trials"
+        keys = [key for _, key, _ in watch.started]
+        for number, seen, pending in asked:
+            assert seen == list(range(max(0, number - 4)))  # with 3 jobs
+            assert pending == keys[len(seen) : number]
+        assert [number for number, _, _ in asked] == list(range(10))
+        assert barred == [max(0, number - 4) for number in range(10)]
+        found.append((outcomes(tmp_path / str(seed)), watch.ended))
+        asked.clear()
+        barred.clear()
+    assert found[0][0] == found[1][0]
+    assert found[0][1] != found[1][1]  # they did end in another order
+
+
+def test_so_many_run_at_once_and_never_the_same(
+    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    workers = InAnyOrder(3, 0)
+    most: list[int] = []
+
+    class Counting(Watch):
+        def trial_starts(self, number: int, candidate: Candidate, replica: int) -> None:
+            super().trial_starts(number, candidate, replica)
+            most.append(len(workers.tasks))
+
+    search, watch = open_search(make_study(trials=8), tmp_path, workers), Counting()
+    search.run(watch)
+    assert max(most) == 3
+    assert len({key for _, key, _ in watch.started}) == len(watch.started) == 8
+    check_whole(search, 8)
+
+
+def test_what_fails_is_made_up_for_whatever_the_order(
+    monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    def sometimes(config: Config, job: Job, progress: Any) -> Record:
+        if "last(k=1)" in str(config.how) or str(config.how) == "linear":
+            raise RuntimeError("no such kernel")
+        return run(config, job, progress)
+
+    monkeypatch.setattr("bsr_explorer.run.run", sometimes)
+    found = []
+    for seed in range(2):
+        search = open_search(make_study(trials=5), tmp_path / str(seed), InAnyOrder(2, seed))
+        ended = search.run(Watch())
+        assert (ended.because, ended.finished, ended.failed) == ("trials", 5, 2)
+        found.append({n: outcome[:3] for n, outcome in outcomes(tmp_path / str(seed)).items()})
+    assert found[0] == found[1]
+
+
+def test_processes_find_what_one_process_finds(
+    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    study = make_study(trials=5, replicas=1)
+    workers = Processes(2, IMPORTS)
+    search = open_search(study, tmp_path / "processes", workers)
+    search.run(Watch())
+    open_search(study, tmp_path / "here", InAnyOrder(2, 0)).run(Watch())
+    assert outcomes(tmp_path / "processes") == outcomes(tmp_path / "here")
+    assert not list((tmp_path / "processes").rglob("*.pt"))
+
+
+# --- the front on fresh seeds ---------------------------------------------------------------------------
+
+
+def front_of(folder: Path) -> list[str]:
+    """Keys of the front of the trials that the search chose."""
+    best, keys = -1.0, []
+    own = [r for r in read_records(folder).values() if not r.study["replica"] and r.accuracy is not None]
+    for record in sorted(own, key=lambda r: (r.study["counted_bytes"], -(r.accuracy or 0))):
+        if (record.accuracy or 0) > best:
+            best = record.accuracy or 0
+            keys.append(record.key)
+    return keys
+
+
+def test_the_front_is_trained_again_on_fresh_seeds(
+    make_study: MakeStudy, open_search: OpenSearch, finished_once: Path, tmp_path: Path
+) -> None:
+    search, watch = open_search(make_study(replicas=2), tmp_path), Watch()
+    ended = search.run(watch)
+    assert (ended.because, ended.finished) == ("trials", 7)  # they are no trials of the search
+    chosen = {number: o for number, o in outcomes(tmp_path).items() if number < 7}
+    assert chosen == outcomes(finished_once)
+    front = front_of(tmp_path)
+    assert [(key, replica) for _, key, replica in watch.started[7:]] == [
+        *((key, 1) for key in front),
+        *((key, 2) for key in front),
+    ]
+    records = list(read_records(tmp_path).values())
+    assert len({record.seed for record in records}) == len(records)
+    attrs = [trial.user_attrs for trial in search.book.trials()]
+    assert [a["replica"] for a in attrs] == [record.study["replica"] for record in records]
+    assert [a["seed"] for a in attrs] == [record.seed for record in records]
+
+
+def test_fresh_seeds_go_on_where_they_were(
+    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    study = make_study(replicas=2)
+    with pytest.raises(KeyboardInterrupt):
+        open_search(study, tmp_path / "a").run(Watch(raise_at=8))
+    open_search(study, tmp_path / "a").run(Watch())
+    open_search(study, tmp_path / "b").run(Watch())
+    assert outcomes(tmp_path / "a") == outcomes(tmp_path / "b")
+    again = Watch()
+    open_search(study, tmp_path / "a").run(again)
+    assert again.started == []
+
+
+def test_more_trials_bring_fresh_seeds_to_what_is_new_on_the_front(
+    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    open_search(make_study(trials=3, replicas=1), tmp_path).run(Watch())
+    before = {r.key for r in read_records(tmp_path).values() if r.study["replica"]}
+    watch = Watch()
+    open_search(make_study(trials=7, replicas=1), tmp_path).run(watch)
+    begun = [key for _, key, replica in watch.started if replica]
+    assert set(begun) == set(front_of(tmp_path)) - before
+    assert len(begun) == len(set(begun))
+
+
+def test_fresh_seeds_heed_the_time(make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path) -> None:
+    search = open_search(make_study(trials=2, replicas=3, time_limit=30.0), tmp_path)
+    ended = search.run(Watch(), lambda candidate: 60.0 if len(search.book) >= 3 else 1.0)
+    assert (ended.because, ended.finished) == ("time", 2)
+    assert len(search.book) == 3
+
+
+# --- rungs ----------------------------------------------------------------------------------------------
+
+
+def test_a_hopeless_trial_stops_at_its_rung(
+    monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def no_mercy(rungs: Any, size: int, others: Any, images: int) -> dict[int, float]:
+        asked.append((len(others), images))
+        return {rung: 1.1 if len(others) == 3 else -math.inf for rung in rungs}
+
+    monkeypatch.setattr("bsr_explorer.search.search.bars", no_mercy)
+    study = make_study(trials=5, rungs=(1, 2), replicas=1, fidelity=Fidelity(32, 20, 20, epochs=3))
+    search = open_search(study, tmp_path)
+    ended = search.run(Watch())
+    assert (ended.because, ended.finished, ended.failed) == ("trials", 5, 0)
+    assert asked == [(0, 20), (1, 20), (2, 20), (3, 20), (4, 20)]  # and fresh seeds have none
+    records, trials = read_records(tmp_path), search.book.trials()
+    assert [r.status for r in records.values()][:5] == [*["finished"] * 3, "stopped", "finished"]
+    assert trials[3].state == TrialState.PRUNED
+    assert trials[3].values is None
+    assert trials[3].user_attrs["reason"] == records[3].reason
+    assert list(trials[3].user_attrs["history"]) == ["1"]
+    assert list(trials[4].user_attrs["history"]) == ["1", "2", "3"]
+    assert list(trials[5].user_attrs["history"]) == ["3"]
+    assert "stopped" not in {records[number].status for number in records if number > 4}
+
+
+# --- trials that end without a record -------------------------------------------------------------------
+
+
+class Crashing(Here):
+    """Trials of some numbers crash as often as it says, in so many ways."""
+
+    def __init__(self, crashes: dict[int, list[Any]]) -> None:
+        super().__init__()
+        self.crashes = crashes
+
+    def wait(self, progress: Any, seconds: float) -> Any:
+        assert self._task is not None
+        number = self._task.number
+        if self.crashes.get(number):
+            self._task, kind = None, self.crashes[number].pop(0)
+            return [Crashed(number, kind, f"a {kind}", "last words")]
+        return super().wait(progress, seconds)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "status"),
+    [
+        (["crash"], "finished"),
+        (["timeout"], "finished"),
+        (["crash", "crash"], "failed"),
+        (["crash", "timeout"], "failed"),
+        (["lost"] * 5, "finished"),
+        (["lost"] * 6, "failed"),
+        (["lost", "crash", "lost"], "finished"),
+        (["out_of_memory"], "out_of_memory"),
+    ],
+    ids=str,
+)
+def test_a_crash_ends_that_trial_alone(
+    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path, kinds: list[Any], status: str
+) -> None:
+    workers = Crashing({1: list(kinds)})
+    search, watch = open_search(make_study(trials=3), tmp_path, workers), Watch()
+    ended = search.run(watch)
+    lost = status != "finished"
+    assert (ended.because, ended.finished, ended.failed) == ("trials", 3, int(lost))
+    record, trial = read_records(tmp_path)[1], search.book.trials()[1]
+    assert record.status == status
+    attempts = [{"kind": kind, "reason": f"a {kind}", "tail": "last words"} for kind in kinds]
+    assert record.study["attempts"] == trial.user_attrs["attempts"] == attempts
+    assert watch.crashed == [(1, f"a {kind}") for kind in kinds[: len(kinds) - lost]]
+    assert trial.state == (FAILED if lost else DONE)
+    if lost:
+        assert record.reason.startswith(f"a {kinds[-1]}")
+        assert record.reason == trial.user_attrs["reason"]
+        assert record.predicted["peak_bytes"] == record.study["counted_bytes"]
+        assert (record.seed, record.key) == (trial.user_attrs["seed"], trial.user_attrs["key"])
+    else:
+        other = tmp_path / "other"
+        open_search(make_study(trials=3), other).run(Watch())
+        assert outcomes(tmp_path) == outcomes(other)
+    assert "attempts" not in read_records(tmp_path)[0].study
+
+
+def test_crashes_before_a_kill_count(make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path) -> None:
+    class Stopping(Watch):
+        def trial_crashed(self, number: int, reason: str) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_search(make_study(trials=2), tmp_path, Crashing({0: ["crash"]})).run(Stopping())
+    search = open_search(make_study(trials=2), tmp_path, Crashing({0: ["crash"]}))
+    search.run(Watch())
+    record = read_records(tmp_path)[0]
+    assert (record.status, record.reason) == ("failed", "a crash (attempt 2)")
+
+
+def test_a_process_that_is_killed_goes_on_from_its_checkpoint(
+    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    study = make_study(trials=2, fidelity=Fidelity(32, 20, 20, epochs=4))
+    workers = Processes(1, IMPORTS)
+    checkpoint = tmp_path / "killed" / "checkpoints" / "0001.pt"
+
+    class Killing(Watch):
+        def step(self, number: int, done: int, total: int, loss: float) -> None:
+            super().step(number, done, total, loss)
+            if checkpoint.exists() and not self.crashed:
+                os.kill(workers.pid(number), signal.SIGKILL)
+
+    search, watch = open_search(study, tmp_path / "killed", workers), Killing()
+    search.run(watch)
+    assert {number for number, _ in watch.crashed} <= {1}  # unless it was faster than the news of it
+    if watch.crashed:
+        (attempt,) = read_records(tmp_path / "killed")[1].study["attempts"]
+        assert attempt["reason"].startswith("its process was killed by SIGKILL")
+    open_search(study, tmp_path / "whole").run(Watch())
+    assert outcomes(tmp_path / "killed") == outcomes(tmp_path / "whole")
+    assert not checkpoint.exists()
+
+
+def test_a_trial_has_ten_times_as_long_as_is_expected(
+    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    limits: list[float | None] = []
+
+    class Noting(Here):
+        def begin(self, task: Task) -> None:
+            limits.append(task.seconds)
+            super().begin(task)
+
+    search = open_search(make_study(trials=3), tmp_path, Noting())
+    expected = iter([1.0, 100.0])
+    with contextlib.suppress(StopIteration):
+        search.run(Watch(), lambda candidate: next(expected))
+    search.run(Watch(), timeout=7.0)
+    assert limits == [600.0, 1000.0, 7.0]
+
+
+@pytest.mark.parametrize("accuracy", [math.nan, math.inf, -math.inf])
+def test_an_accuracy_that_is_no_number_is_no_result(
+    monkeypatch: pytest.MonkeyPatch,
+    make_study: MakeStudy,
+    open_search: OpenSearch,
+    tmp_path: Path,
+    accuracy: float,
+) -> None:
+    def wrong(config: Config, job: Job, progress: Any) -> Record:
+        record = run(config, job, progress)
+        return replace(record, accuracy=accuracy) if str(config.how) == "linear" else record
+
+    monkeypatch.setattr("bsr_explorer.run.run", wrong)
+    search = open_search(make_study(trials=2), tmp_path)
+    ended = search.run(Watch())
+    assert (ended.finished, ended.failed) == (2, 1)
+    record, trial = read_records(tmp_path)[0], search.book.trials()[0]
+    assert (record.status, record.accuracy) == ("diverged", None)
+    assert record.reason == trial.user_attrs["reason"] == f"the accuracy was {accuracy}"
+    assert trial.state == FAILED
+
+
+def test_running_out_of_memory_is_recorded_against_the_prediction(
+    monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    def sometimes(config: Config, job: Job, progress: Any) -> Record:
+        if "last(k=1)" in str(config.how):
+            raise MemoryError
+        return run(config, job, progress)
+
+    monkeypatch.setattr("bsr_explorer.run.run", sometimes)
+    search = open_search(make_study(), tmp_path)
+    search.run(Watch())
+    (record,) = [r for r in read_records(tmp_path).values() if r.status == "out_of_memory"]
+    assert record.study["room_bytes"] == Here().room("cpu")
+    assert record.predicted["peak_bytes"] == record.study["counted_bytes"]
+    assert "the predicted peak is" in record.reason
+    assert search.book.trials()[record.study["number"]].state == FAILED
+
+
+# --- asked for again ------------------------------------------------------------------------------------
+
+
+def fail_some(monkeypatch: pytest.MonkeyPatch, errors: dict[str, Exception]) -> None:
+    def sometimes(config: Config, job: Job, progress: Any) -> Record:
+        if str(config.how) in errors:
+            raise errors[str(config.how)]
+        return run(config, job, progress)
+
+    monkeypatch.setattr("bsr_explorer.run.run", sometimes)
+
+
+def test_what_failed_can_be_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+    make_study: MakeStudy,
+    open_search: OpenSearch,
+    finished_once: Path,
+    tmp_path: Path,
+) -> None:
+    with monkeypatch.context() as patch:
+        fail_some(patch, {"linear": RuntimeError("no"), "last(k=1)": MemoryError("no")})
+        open_search(make_study(trials=5), tmp_path).run(Watch())
+    failed = [number for number, r in read_records(tmp_path).items() if r.status != "finished"]
+    search = open_search(make_study(trials=9), tmp_path)
+    asked, refused = search.retry(None)
+    assert asked == [7]
+    assert len(refused) == 1
+    assert refused[0].startswith(f"trial {failed[1]}: out of memory")
+    assert "it had " in refused[0]
+    assert [t.state for t in search.book.trials()][7:] == [TrialState.WAITING]
+
+    watch = Watch()
+    ended = search.run(watch, new=False)
+    assert [number for number, _, _ in watch.started] == [7]  # and none of the study's own
+    assert (ended.because, ended.finished) == ("trials", 6)
+    linear = next(o for o in outcomes(finished_once).values() if o[0] == watch.started[0][1])
+    assert outcomes(tmp_path)[7] == linear
+    assert search.retry(None) == ([], refused)
+    assert search.retry([failed[0]]) == ([], [f"trial {failed[0]}: trial 7 has taken its place"])
+    with pytest.raises(UserError, match=r"TRIAL: 7 is no trial that failed; those are \[0, 2\]"):
+        search.retry([7])
+
+
+def test_what_ran_out_of_memory_can_have_more(
+    monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        fail_some(patch, {"linear": MemoryError("no")})
+        open_search(make_study(trials=2), tmp_path, InAnyOrder(1, 0)).run(Watch())
+    search = open_search(make_study(trials=2), tmp_path)
+    assert search.retry(None)[0] == []
+    monkeypatch.setattr(Here, "room", lambda self, device: 10**15)
+    assert search.retry(None) == ([3], [])
+
+
+def test_what_diverged_would_do_so_again(
+    monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    short = replace(RECIPES["short"], lr=1e30, clip=None, warmup_steps=0)
+    monkeypatch.setitem(RECIPES, "short", short)
+    search = open_search(make_study(space=SpaceSpec(("linear",), 0, ())), tmp_path)
+    search.run(Watch())
+    asked, refused = search.retry(None)
+    assert asked == []
+    assert refused[0].startswith("trial 0: the loss was ")
+    assert refused[0].endswith("; with the same seed it would do so again")
+
+
+def test_what_is_asked_for_outlives_a_kill(
+    monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        fail_some(patch, {"linear": RuntimeError("no")})
+        open_search(make_study(trials=2), tmp_path).run(Watch())
+    assert open_search(make_study(trials=2), tmp_path).retry(None) == ([3], [])
+    watch = Watch()
+    search = open_search(make_study(trials=2), tmp_path)
+    search.run(watch)
+    assert [number for number, _, _ in watch.started] == [3]
+    assert search.retry(None) == ([], [])

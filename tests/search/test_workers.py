@@ -223,6 +223,7 @@ def test_ctrl_c_waits_until_a_process_has_started(processes: Callable[..., Proce
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+    workers.stop()
     workers.begin(Task(2, CONFIG, "key", JOB))
     assert isinstance(finish(workers)[0], Done)
 

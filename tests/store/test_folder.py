@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.store.folder import alone, check_writable
+from bsr_explorer.store.folder import alone, at_work, check_writable
 
 
 def test_a_folder_that_can_be_made_is_writable_and_is_not_made(tmp_path: Path) -> None:
@@ -56,3 +56,14 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         pass
     with alone(tmp_path, "a.lock", "comparison"):
         pass
+
+
+def test_who_is_at_work_can_be_asked(tmp_path: Path) -> None:
+    assert not at_work(tmp_path, "a.lock")
+    assert list(tmp_path.iterdir()) == []
+    with alone(tmp_path, "a.lock", "comparison"):
+        assert at_work(tmp_path, "a.lock")
+        assert not at_work(tmp_path, "b.lock")
+    assert not at_work(tmp_path, "a.lock")
+    with alone(tmp_path, "a.lock", "comparison"):
+        pass  # to ask holds nothing up

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
-from bsr_explorer.store.study import COUNTS, FILE, SpaceSpec, Study, read_tables
+from bsr_explorer.store.study import COUNTS, FILE, SAMPLERS, SpaceSpec, Study, read_tables
 
 STUDY = Study(
     name="a study",
@@ -29,6 +29,9 @@ STUDY = Study(
     seed=7,
     trials=5,
     time_limit=90.0,
+    sampler="tpe",
+    rungs=(1, 3),
+    replicas=2,
 )
 
 Edit = Callable[[dict[str, Any]], None]
@@ -138,6 +141,7 @@ def test_what_a_file_leaves_out_has_a_default(tmp_path: Path) -> None:
     assert (study.name, study.config, study.counts) == ("least", Config(), "peak")
     assert (study.data, study.weights, study.fidelity) == ("digits", "auto", Fidelity())
     assert (study.seed, study.trials, study.time_limit) == (0, 12, None)
+    assert (study.sampler, study.rungs, study.replicas) == ("exact", (), 3)
 
 
 def test_what_is_open_is_not_in_the_file() -> None:
@@ -226,6 +230,13 @@ def test_a_file_without_tables_is_of_a_configuration(tmp_path: Path) -> None:
         ("config", "attention", "flsh", "--attention: unknown value 'flsh' (did you mean 'flash'?)"),
         ("fidelity", "epochs", 0, "--epochs: 0"),
         ("fidelity", "train_size", "all", "[fidelity] train_size must be a whole number, and is 'all'"),
+        ("search", "sampler", "tpa", "--sampler: unknown value 'tpa' (did you mean 'tpe'?)"),
+        ("search", "rungs", [0], "--rungs: (0,) must be whole numbers of epochs, from 1 and each more"),
+        ("search", "rungs", [2, 1], "--rungs: (2, 1) must be whole numbers"),
+        ("search", "rungs", [1, 1], "--rungs: (1, 1) must be whole numbers"),
+        ("search", "rungs", [1.5], "[search] rungs must be a list, each item a whole number"),
+        ("search", "replicas", -1, "--replicas: -1 must be a whole number of at least 0"),
+        ("search", "replicas", True, "[search] replicas must be a whole number, and is True"),
         ("space", "keep", [0.5, 0], "[space] keep: 0 is no keep rate"),
         ("space", "keep", [1.5], "[space] keep: 1.5 is no keep rate"),
         ("space", "keep", ["half"], "[space] keep must be a list, each item a number, and is ['half']"),
@@ -332,8 +343,24 @@ def test_a_difference_is_told_by_its_key(changes: dict[str, Any], line: str) -> 
     assert STUDY.differences(replace(STUDY, **changes)) == [line]
 
 
-def test_how_long_a_study_runs_is_no_difference() -> None:
+def test_how_long_and_how_a_study_searches_is_no_difference() -> None:
     assert STUDY.differences(replace(STUDY, name="other", trials=99, time_limit=None)) == []
+    assert STUDY.differences(replace(STUDY, sampler="exact", rungs=(), replicas=0)) == []
+
+
+def test_every_sampler_has_a_name_that_a_study_may_have() -> None:
+    from bsr_explorer.search import proposals
+
+    assert list(SAMPLERS) == list(proposals.SAMPLERS)
+
+
+def test_runs_to_expect_are_trials_and_fresh_seeds_of_a_front() -> None:
+    runs = {
+        (trials, replicas): replace(STUDY, trials=trials, replicas=replicas).runs
+        for trials in (1, 12, 60)
+        for replicas in (0, 3)
+    }
+    assert runs == {(1, 0): 1, (1, 3): 4, (12, 0): 12, (12, 3): 21, (60, 0): 60, (60, 3): 105}
 
 
 def test_what_was_left_open_is_taken_from_the_stored_study() -> None:

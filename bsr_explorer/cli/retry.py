@@ -1,0 +1,89 @@
+"""``bsr-explore retry``: train again what failed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bsr_explorer.cli import options
+from bsr_explorer.cli.console import err, out, parse_seconds
+from bsr_explorer.cli.search import TIME_LIMIT, Cluster, Jobs, TrialTimeout, make_workers, train
+from bsr_explorer.errors import UserError
+from bsr_explorer.store.folder import check_writable
+from bsr_explorer.store.records import read_records
+from bsr_explorer.store.study import FILE, Study
+from bsr_explorer.train.datasets import default_data_dir
+
+if TYPE_CHECKING:
+    from bsr_explorer.search.workers import Executor
+
+
+def retry(
+    folder: options.StudyFolder,
+    numbers: Annotated[
+        list[int] | None, typer.Argument(metavar="[TRIAL]...", help="Numbers of trials, as tables name them.")
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All trials that failed.")] = False,
+    jobs: Jobs = None,
+    cluster: Cluster = None,
+    trial_timeout: TrialTimeout = None,
+    data_dir: options.DataDir = None,
+    as_json: options.Json = False,
+) -> None:
+    """Train again what failed or crashed, as new trials with the same seeds; nothing else is begun.
+
+    What ran out of memory is trained again only where it can have more than it had.
+
+    Examples:
+
+      bsr-explore retry reports/deit_s-digits-2GB --failed
+
+      bsr-explore retry reports/deit_s-digits-2GB 4 7 --jobs 1
+    """
+    if failed == bool(numbers):
+        raise UserError("TRIAL: give the numbers of trials, or --failed for all that failed")
+    if not (folder / FILE).exists():
+        raise UserError(f"STUDY: {folder} is not the folder of a study (it has no {FILE})")
+    study = Study.from_toml(folder / FILE)
+    timeout = None if trial_timeout is None else parse_seconds(trial_timeout, "--trial-timeout")
+    workers = make_workers(study, jobs, cluster)
+    check_writable(folder)
+    asked, refused = _retry(study, folder, numbers, workers, data_dir or default_data_dir(), timeout)
+    records = read_records(folder)
+    finished = [number for number in asked if number in records and records[number].status == "finished"]
+    if as_json:
+        print(json.dumps({"asked": asked, "refused": refused, "finished": finished}))
+        return
+    for line in refused:
+        err.print(f"not trained again: {line}", markup=False)
+    out.print(f"{len(finished)} of {len(asked)} trials that were trained again finished")
+    if finished:
+        out.print(f"next:  bsr-explore report {folder}", markup=False, soft_wrap=True)
+
+
+def _retry(
+    study: Study,
+    folder: Path,
+    numbers: list[int] | None,
+    workers: Executor,
+    data_dir: Path,
+    timeout: float | None,
+) -> tuple[list[int], list[str]]:
+    """Train; returns what was asked for, and why others were not."""
+    from bsr_explorer.run import Job
+    from bsr_explorer.search import plan
+    from bsr_explorer.search.search import Search
+    from bsr_explorer.search.space import Space
+
+    space = Space(study)
+    job = Job(data=study.data, fidelity=study.fidelity, weights=study.weights, data_dir=data_dir)
+    searching = Search(study, folder, space, job, workers)
+    asked, refused = searching.retry(numbers or None)
+    if asked:
+        with err.status("loading weights and data, and timing this machine…"):
+            study, speed = plan.settle(study, space, Job(data_dir=data_dir), TIME_LIMIT, workers)
+        train(searching, plan.Clock(study.fidelity, speed), timeout, new=False)
+    return asked, refused

@@ -1,0 +1,164 @@
+"""``bsr-explore status``: how far a study is, what it has found, and what comes next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from bsr_explorer.cli import options
+from bsr_explorer.cli.console import out, table
+from bsr_explorer.errors import UserError
+from bsr_explorer.store.database import fresh_seeds, look, replica_of
+from bsr_explorer.store.folder import at_work
+from bsr_explorer.store.records import Record
+from bsr_explorer.store.study import COUNTS, FILE, LOCK, Study
+from bsr_explorer.units import format_bytes, in_mb, in_mib
+
+if TYPE_CHECKING:
+    from bsr_explorer.report.front import Point
+
+WORDS = {
+    "COMPLETE": "finished",
+    "PRUNED": "stopped at a rung",
+    "FAIL": "failed",
+    "RUNNING": "running",
+    "WAITING": "waiting",
+}
+"""States of trials, in the order in which they are told."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of a study.
+
+    Attributes:
+        states: how many trials there are of each of ``WORDS``, fresh seeds apart.
+        seeds: runs on fresh seeds that have ended.
+        next: the command that comes next, or nothing while a search is at work.
+    """
+
+    study: Study
+    at_work: bool
+    states: dict[str, int]
+    seeds: int
+    front: list[Point]
+    hypervolume: float
+    failed: dict[int, Record]
+    next: str
+
+
+def status(folder: options.StudyFolder, as_json: options.Json = False) -> None:
+    """Say how far a study is: trials by state, the front so far, what failed and why, and what comes next.
+
+    Nothing is trained or written, and a search may be at work meanwhile.
+
+    Examples:
+
+      bsr-explore status reports/deit_s-digits-2GB
+    """
+    found = read_status(folder)
+    if as_json:
+        print(json.dumps(_answer(found)))
+    else:
+        _show(found)
+
+
+def read_status(folder: Path) -> Status:
+    """The status of a study's folder.
+
+    Raises:
+        UserError: there is no study.
+    """
+    from bsr_explorer.report.front import front, hypervolume, points
+    from bsr_explorer.store.records import read_records
+
+    if not (folder / FILE).exists():
+        raise UserError(f"STUDY: {folder} is not the folder of a study (it has no {FILE})")
+    study, trials, records = Study.from_toml(folder / FILE), look(folder), read_records(folder)
+    own = [trial for trial in trials if not replica_of(trial)]
+    states = {word: sum(trial.state.name == name for trial in own) for name, word in WORDS.items()}
+    known = points(records)
+    area = hypervolume([p.bytes for p in known], [p.accuracy for p in known], study.budget_bytes)
+    failed = {n: record for n, record in records.items() if record.status not in ("finished", "stopped")}
+    busy = at_work(folder, LOCK)
+    unfinished = sum(states[word] for word in ("finished", "stopped at a rung")) < study.trials
+    unfinished |= any(not trial.state.is_finished() for trial in trials)
+    name = shlex.quote(str(folder))
+    if busy:
+        following = ""
+    elif unfinished or fresh_seeds(trials, study.replicas):
+        following = f"bsr-explore search {shlex.quote(str(folder / FILE))} --out {name}"
+    elif any(record.status == "failed" for record in failed.values()):
+        following = f"bsr-explore retry {name} --failed"
+    else:
+        following = f"bsr-explore select {name}"
+    seeds = sum(trial.state.name == "COMPLETE" and replica_of(trial) > 0 for trial in trials)
+    return Status(study, busy, states, seeds, front(known), area, failed, following)
+
+
+def _show(found: Status) -> None:
+    study = found.study
+    said = ", ".join(f"{count} {word}" for word, count in found.states.items() if count) or "none begun"
+    left = " (left by a search that was stopped)" if found.states["running"] and not found.at_work else ""
+    seeds = f"; {found.seeds} runs on fresh seeds" if found.seeds else ""
+    out.print(
+        f"[bold]{escape(study.name)}[/bold]: {study.config.model}, {escape(study.data)}, budget {study.budget} = "
+        f"{format_bytes(study.budget_bytes)}, counting {COUNTS[study.counts]}\n"
+        f"{study.trials} trials wanted: {said}{left}{seeds}"
+        + ("; a search is at work" if found.at_work else ""),
+        soft_wrap=True,
+    )
+    if found.front:
+        rows = [
+            (p.said, f"{in_mb(p.bytes):,.1f}", f"{in_mib(p.bytes):,.1f}", str(p.number), p.method)
+            for p in found.front
+        ]
+        columns = ["accuracy", "MB", "MiB", "trial", "method"]
+        out.print()
+        out.print(table(columns, rows, title="Front so far", left=(4,), fold=(4,)))
+        out.print(f"hypervolume {found.hypervolume:.4f}: the area under the front up to the budget, of 1")
+    if found.failed:
+        lost = [(str(n), r.status, r.reason, r.method) for n, r in found.failed.items()]
+        out.print()
+        out.print(
+            table(["trial", "", "why", "method"], lost, title="Not finished", left=(1, 2, 3), fold=(2, 3))
+        )
+    if found.next:
+        out.print(f"\nnext:  {escape(found.next)}", soft_wrap=True)
+
+
+def _answer(found: Status) -> dict[str, Any]:
+    return {
+        "study": found.study.to_toml(),
+        "at_work": found.at_work,
+        "states": found.states,
+        "fresh_seeds": found.seeds,
+        "front": [
+            {
+                "trial": p.number,
+                "method": p.method,
+                "accuracy": p.accuracy,
+                "accuracy_std": p.deviation,
+                "seeds": p.seeds,
+                "counted_bytes": p.bytes,
+            }
+            for p in found.front
+        ],
+        "hypervolume": found.hypervolume,
+        "failed": [
+            {
+                "trial": number,
+                "method": record.method,
+                "status": record.status,
+                "reason": record.reason,
+                "attempts": record.study.get("attempts", []),
+            }
+            for number, record in found.failed.items()
+        ],
+        "next": found.next or None,
+    }

@@ -1,0 +1,69 @@
+"""A study's trials as its database has them: what they say, and a look at them that writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bsr_explorer.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+DATABASE = "study.db"
+
+
+def look(folder: Path) -> list[FrozenTrial]:
+    """The trials of a study's folder by number; none where there is no database.
+
+    Raises:
+        UserError: what is there is no database of a study.
+    """
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    path = folder.resolve() / DATABASE
+    if not path.exists():
+        return []
+    try:
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///file:{path}?mode=ro&uri=true", skip_table_creation=True, skip_compatibility_check=True
+        )
+        (name,) = optuna.get_all_study_names(storage)
+        return optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ValueError) as error:
+        raise UserError(f"STUDY: {path} is no database of a study ({said(error)})") from None
+
+
+def said(error: BaseException) -> str:
+    """What the database itself says of an error."""
+    while error.__cause__ is not None and not hasattr(error, "orig"):
+        error = error.__cause__
+    return str(getattr(error, "orig", error))
+
+
+def replica_of(trial: FrozenTrial) -> int:
+    """0 for a trial that the search chose; 1, 2, … for the runs of its configuration on fresh seeds."""
+    return int(trial.user_attrs.get("replica", 0))
+
+
+def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Finished trials that no other beats in memory without losing accuracy, fresh seeds apart."""
+    ahead: list[FrozenTrial] = []
+    finished = [trial for trial in trials if trial.state.name == "COMPLETE" and not replica_of(trial)]
+    for trial in sorted(finished, key=lambda t: (t.values[1], -t.values[0], t.number)):
+        if not ahead or trial.values[0] > ahead[-1].values[0]:
+            ahead.append(trial)
+    return ahead
+
+
+def fresh_seeds(trials: Sequence[FrozenTrial], replicas: int) -> list[tuple[FrozenTrial, int]]:
+    """The trials of the front, each with a seed that it has not had; one of each before a second of any."""
+    begun = {(trial.user_attrs["key"], replica_of(trial)) for trial in trials}
+    return [
+        (trial, replica)
+        for replica in range(1, replicas + 1)
+        for trial in front(trials)
+        if (trial.user_attrs["key"], replica) not in begun
+    ]
