@@ -49,7 +49,7 @@ from studies.accuracy_table import make, small_vit
 Histories = Mapping[str, Mapping[int, Sequence[float]]]
 """Accuracies after each epoch, by method and replica."""
 
-Pairs = Mapping[Fidelity, Histories]
+Runs = dict[Fidelity, Histories]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ SETTINGS = {
         str(make.HERE / "small_vit.safetensors"),
         make.FINE_TUNING,
         HALF,
-        Fidelity(small_vit.IMAGE_SIZE, train_size=384, val_size=600, epochs=12),
+        Fidelity(small_vit.IMAGE_SIZE, train_size=256, val_size=600, epochs=4),  # as in the table
     ),
     "deit_s": Setting(
         Config("deit_s", 64, batch_size=32),
@@ -116,8 +116,12 @@ def main() -> None:
     else:
         name = options.model
         shorts = () if options.within_only else shorter(setting)
-        methods = make.configurations(SETTINGS["small_vit"].config, options.configurations)
-        runs = train(setting, methods, shorts, options.replicas, options.out / f"{name}.csv")
+        methods = chosen(options.configurations)
+        known = {} if name != "small_vit" or options.weights else from_table(make.TABLE)
+        missing = [short for short in shorts if short not in known]
+        runs = train(setting, methods, missing, options.replicas, options.out / f"{name}.csv")
+        for short in set(shorts) & set(known):
+            runs[short] = {str(method): known[short][str(method)] for method in methods}
     methods_of = {method: parse_method(method) for method in runs[long]}
     costs = {method: cost(setting, how) for method, how in methods_of.items()}
     rows = correlations(setting, runs, methods_of)
@@ -139,7 +143,7 @@ def shorter(setting: Setting) -> tuple[Fidelity, ...]:
     long, patch = setting.long, geometry_of(setting.config).patch
     assert long.epochs and long.train_size and long.image_size
     steps = setting.config.batch_size
-    epochs = sorted({max(1, long.epochs // part) for part in (12, 4, 2)} - {long.epochs})
+    epochs = sorted({max(1, long.epochs // part) for part in (12, 3, 2)} - {long.epochs})
     images = sorted({max(steps, long.train_size // part // steps * steps) for part in (4, 2)})
     sizes = sorted({max(patch, round(long.image_size * part / patch) * patch) for part in (0.5, 0.75)})
     return (
@@ -149,15 +153,21 @@ def shorter(setting: Setting) -> tuple[Fidelity, ...]:
     )
 
 
+def chosen(count: int) -> list[Method]:
+    """Configurations of the committed table: those with a name, and random others."""
+    named = {str(method) for method in make.named(small_vit.DEPTH)}
+    methods = dict.fromkeys(row["method"] for row in make.read(make.TABLE))
+    return [parse_method(method) for method in sorted(methods, key=lambda it: it not in named)[:count]]
+
+
 def train(
     setting: Setting, methods: Sequence[Method], shorts: Iterable[Fidelity], replicas: int, file: Path
-) -> Pairs:
+) -> Runs:
     """All trainings, those that a file holds read from it: long ones, and one of each shorter fidelity."""
     wanted = [(setting.long, replica, method) for replica in range(replicas) for method in methods]
     wanted += [(short, 0, method) for short in shorts for method in methods]
-    keys = [key(fidelity, replica, str(method)) for fidelity, replica, method in wanted]
     done = {(row["fidelity"], row["replica"], row["method"]) for row in make.read(file)}
-    missing = [task for task, its_key in zip(wanted, keys, strict=True) if its_key not in done]
+    missing = [task for task in wanted if key(*task) not in done]
     started = time.perf_counter()
     for number, (fidelity, replica, method) in enumerate(missing, start=1):
         splits = make.load(
@@ -167,8 +177,15 @@ def train(
             fidelity.val_size,
             mean_std=setting.mean_std,
         )
-        config = fidelity.at(setting.config).with_method(method)
-        outcome = make.train(config, setting.weights, splits, fidelity.epochs or 1, replica, setting.recipe)
+        outcome = make.train(
+            fidelity.at(setting.config).with_method(method),
+            setting.weights,
+            splits,
+            fidelity.epochs or 1,
+            replica,
+            setting.recipe,
+            every_epoch=fidelity == setting.long,
+        )
         make.append(file, {"fidelity": name_of(fidelity), **make.row_of(method, replica, outcome)})
         left = (time.perf_counter() - started) / number * (len(missing) - number)
         make.say(
@@ -177,14 +194,15 @@ def train(
         )
     rows = {(row["fidelity"], row["replica"], row["method"]): row["history"] for row in make.read(file)}
     runs: dict[Fidelity, dict[str, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(dict))
-    for (fidelity, replica, method), its_key in zip(wanted, keys, strict=True):
-        runs[fidelity][str(method)][replica] = [float(accuracy) for accuracy in rows[its_key].split()]
+    for task in wanted:
+        fidelity, replica, method = task
+        runs[fidelity][str(method)][replica] = [float(accuracy) for accuracy in rows[key(*task)].split()]
     return runs
 
 
-def key(fidelity: Fidelity, replica: int, method: str) -> tuple[str, str, str]:
+def key(fidelity: Fidelity, replica: int, method: Method) -> tuple[str, str, str]:
     """Of a training, as text."""
-    return name_of(fidelity), str(replica), method
+    return name_of(fidelity), str(replica), str(method)
 
 
 def name_of(fidelity: Fidelity) -> str:
@@ -192,7 +210,7 @@ def name_of(fidelity: Fidelity) -> str:
     return f"{fidelity.epochs} epochs of {fidelity.train_size} images at {fidelity.image_size} px"
 
 
-def from_table(file: Path) -> Pairs:
+def from_table(file: Path) -> Runs:
     """The trainings of a table with histories."""
     runs: dict[str, dict[int, list[float]]] = defaultdict(dict)
     rows = make.read(file)
@@ -216,7 +234,7 @@ def cost(setting: Setting, method: Method) -> int:
     return predict(setting.config.with_method(method)).peak_bytes
 
 
-def describe(setting: Setting, runs: Pairs, name: str) -> str:
+def describe(setting: Setting, runs: Runs, name: str) -> str:
     """What was trained, in a line."""
     first = next(iter(runs[setting.long].values()))
     of = "the table" if name == "table" else f"`{setting.config.model}` on {setting.data}"
@@ -230,7 +248,7 @@ def describe(setting: Setting, runs: Pairs, name: str) -> str:
 # --- correlation ----------------------------------------------------------------------------------------
 
 
-def correlations(setting: Setting, runs: Pairs, methods: Mapping[str, Method]) -> list[dict[str, Any]]:
+def correlations(setting: Setting, runs: Runs, methods: Mapping[str, Method]) -> list[dict[str, Any]]:
     """One row a fidelity: its share of a long training's FLOPs, and how well it ranks."""
     long = setting.long
     histories = runs[long]

@@ -43,6 +43,7 @@ from bsr_explorer.train.recipes import HALF, RECIPES, Augment, MeanStd, Recipe
 from studies.accuracy_table import small_vit
 
 HERE = Path(__file__).parent
+TABLE = HERE / "table.csv"
 BATCH = 32
 
 PRETRAINING = Recipe(
@@ -99,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=HERE / "table.csv")
+    parser.add_argument("--out", type=Path, default=TABLE)
     parser.add_argument(
         "--weights", type=Path, default=HERE / "small_vit.safetensors", help="made if missing"
     )
@@ -203,9 +204,10 @@ def train(
     epochs: int,
     replica: int,
     recipe: Recipe = FINE_TUNING,
+    every_epoch: bool = True,
 ) -> Outcome:
-    """Fine-tune one configuration once, evaluated after every epoch. Its seed follows from the method and the
-    replica."""
+    """Fine-tune one configuration once, evaluated after every epoch, or at the end alone. Its seed follows from the
+    method and the replica."""
     seed = int(hashlib.sha256(f"{config.method} {replica}".encode()).hexdigest()[:8], 16)
     step = make_step(build(config, weights=str(weights), seed=seed), config, recipe)
     torch.manual_seed(seed)
@@ -215,7 +217,7 @@ def train(
         loader(splits.validation, 200, shuffle=False, seed=0, drop_last=False),
         recipe,
         epochs,
-        every_epoch=True,
+        every_epoch=every_epoch,
     )
 
 
@@ -266,8 +268,7 @@ def configurations(config: Config, count: int, seed: int = 0) -> list[Method]:
     blocks, spread evenly over memory."""
     generator = np.random.default_rng(seed)
     depth = geometry_of(config).depth
-    named = [*map(parse_method, NAMED), *(Last(k) for k in range(1, depth + 1))]
-    chosen = {method.canonical(depth): method for method in named}
+    chosen = {method.canonical(depth): method for method in named(depth)}
     plain = spread(config, generator)
     for method in itertools.islice(_storing(plain, depth, generator), count // 5):
         chosen.setdefault(method.canonical(depth), method)
@@ -277,6 +278,11 @@ def configurations(config: Config, count: int, seed: int = 0) -> list[Method]:
         chosen.setdefault(method.canonical(depth), method)
     methods = list(chosen.values())[:count]
     return [methods[place] for place in generator.permutation(len(methods))]
+
+
+def named(depth: int) -> list[Method]:
+    """Those with a name, for a model of so many blocks."""
+    return [*map(parse_method, NAMED), *(Last(k) for k in range(1, depth + 1))]
 
 
 def spread(config: Config, generator: np.random.Generator) -> Iterator[Bsr]:

@@ -11,14 +11,14 @@ from typing import Any
 from timm.models import is_model, register_model
 from timm.models.vision_transformer import VisionTransformer
 
-IMAGE_SIZE = 28
+IMAGE_SIZE, DEPTH = 28, 12
 
 
 def small_vit(pretrained: bool = False, **options: Any) -> VisionTransformer:
     """The model; of timm's options, ``img_size`` and ``num_classes``."""
     wanted = {key: options[key] for key in ("img_size", "num_classes") if key in options}
     wanted = {"img_size": IMAGE_SIZE, **wanted}
-    model = VisionTransformer(patch_size=7, embed_dim=64, depth=12, num_heads=2, mlp_ratio=2, **wanted)
+    model = VisionTransformer(patch_size=7, embed_dim=64, depth=DEPTH, num_heads=2, mlp_ratio=2, **wanted)
     model.pretrained_cfg = {"classifier": "head"}
     return model
 
