@@ -212,6 +212,7 @@ def cli(
     monkeypatch.setattr(app, "registered_commands", [])  # main registers them anew each time
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BSR_EXPLORER_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("BSR_EXPLORER_CACHE", str(tmp_path.with_name(f"{tmp_path.name}-cache")))
 
     def run(*arguments: str | Path) -> Done:
         monkeypatch.setattr(sys, "argv", ["bsr-explore", *map(str, arguments)])

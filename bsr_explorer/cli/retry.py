@@ -10,7 +10,16 @@ import typer
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, out, parse_seconds
-from bsr_explorer.cli.search import TIME_LIMIT, Cluster, Jobs, TrialTimeout, make_workers, train
+from bsr_explorer.cli.search import (
+    TIME_LIMIT,
+    Cache,
+    Cluster,
+    Jobs,
+    TrialTimeout,
+    make_job,
+    make_workers,
+    train,
+)
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.folder import check_writable
 from bsr_explorer.store.records import read_records
@@ -18,6 +27,7 @@ from bsr_explorer.store.study import FILE, Study
 from bsr_explorer.train.datasets import default_data_dir
 
 if TYPE_CHECKING:
+    from bsr_explorer.run import Job
     from bsr_explorer.search.workers import Executor
 
 
@@ -30,6 +40,7 @@ def retry(
     jobs: Jobs = None,
     cluster: Cluster = None,
     trial_timeout: TrialTimeout = None,
+    cache: Cache = "4GB",
     data_dir: options.DataDir = None,
     as_json: options.Json = False,
 ) -> None:
@@ -51,7 +62,8 @@ def retry(
     timeout = None if trial_timeout is None else parse_seconds(trial_timeout, "--trial-timeout")
     workers = make_workers(study, jobs, cluster)
     check_writable(folder)
-    asked, refused = _retry(study, folder, numbers, workers, data_dir or default_data_dir(), timeout)
+    job = make_job(study, data_dir or default_data_dir(), cache)
+    asked, refused = _retry(study, folder, numbers, workers, job, timeout)
     records = read_records(folder)
     finished = [number for number in asked if number in records and records[number].status == "finished"]
     if as_json:
@@ -69,21 +81,19 @@ def _retry(
     folder: Path,
     numbers: list[int] | None,
     workers: Executor,
-    data_dir: Path,
+    job: Job,
     timeout: float | None,
 ) -> tuple[list[int], list[str]]:
     """Train; returns what was asked for, and why others were not."""
-    from bsr_explorer.run import Job
     from bsr_explorer.search import plan
     from bsr_explorer.search.search import Search
     from bsr_explorer.search.space import Space
 
     space = Space(study)
-    job = Job(data=study.data, fidelity=study.fidelity, weights=study.weights, data_dir=data_dir)
     searching = Search(study, folder, space, job, workers)
     asked, refused = searching.retry(numbers or None)
     if asked:
         with err.status("loading weights and data, and timing this machine…"):
-            study, speed = plan.settle(study, space, Job(data_dir=data_dir), TIME_LIMIT, workers)
+            study, speed = plan.settle(study, space, job, TIME_LIMIT, workers)
         train(searching, plan.Clock(study.fidelity, speed), timeout, new=False)
     return asked, refused

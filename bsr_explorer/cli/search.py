@@ -26,6 +26,7 @@ from bsr_explorer.units import format_bytes, in_mb, parse_bytes
 
 if TYPE_CHECKING:
     from bsr_explorer.report.report import Report
+    from bsr_explorer.run import Job
     from bsr_explorer.search.plan import Clock
     from bsr_explorer.search.search import Ended, Search
     from bsr_explorer.search.space import Space
@@ -44,6 +45,13 @@ Jobs = Annotated[
 Cluster = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS|local", help="Run the trials on a Ray cluster, or on Ray on this machine."),
+]
+Cache = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE|none",
+        help="Disk for what frozen blocks make of the images, which trials share: 4GB, 500MB, … or none.",
+    ),
 ]
 TrialTimeout = Annotated[
     str | None,
@@ -87,6 +95,12 @@ def search(
     train_size: Annotated[int | None, typer.Option(help="Training images a trial.")] = None,
     val_size: Annotated[int | None, typer.Option(help="Validation images a trial.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs a trial.")] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            help="Fixed augmented views of an image, taken in turn; new ones every epoch if left out."
+        ),
+    ] = None,
     sampler: Annotated[
         str | None,
         typer.Option(help=f"What proposes configurations: {', '.join(SAMPLERS)}.", show_default="exact"),
@@ -95,6 +109,13 @@ def search(
         str | None,
         typer.Option(
             help="Epochs after which hopeless trials stop, such as 1,3; or none.", show_default="none"
+        ),
+    ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            help="accuracy,memory or accuracy,memory,flops (of a training step).",
+            show_default="accuracy,memory",
         ),
     ] = None,
     replicas: Annotated[
@@ -112,6 +133,7 @@ def search(
     jobs: Jobs = None,
     cluster: Cluster = None,
     trial_timeout: TrialTimeout = None,
+    cache: Cache = "4GB",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be searched; train and write nothing.")
     ] = False,
@@ -131,14 +153,23 @@ def search(
     """
     limit = None if time_limit is None else parse_seconds(time_limit)
     timeout = None if trial_timeout is None else parse_seconds(trial_timeout, "--trial-timeout")
-    how: dict[str, Any] = {"sampler": sampler, "rungs": rungs and _rungs(rungs), "replicas": replicas}
+    how: dict[str, Any] = {
+        "sampler": sampler,
+        "objectives": objectives and tuple(part.strip() for part in objectives.split(",")),
+        "rungs": rungs and _rungs(rungs),
+        "replicas": replicas,
+    }
     how = {key: value for key, value in how.items() if value is not None}
     where = data_dir or default_data_dir()
     if study_file is not None:
-        _refuse_flags_beside_file(context)
+        options.refuse_flags(context, _BESIDE_FILE)
         study = Study.from_toml(study_file)
-        wanted = trials if _given(context, "trials") else study.trials
-        config = replace(study.config, device=resolved(device)) if _given(context, "device") else study.config
+        wanted = trials if options.given(context, "trials") else study.trials
+        config = (
+            replace(study.config, device=resolved(device))
+            if options.given(context, "device")
+            else study.config
+        )
         study = replace(study, config=config, trials=wanted, time_limit=limit or study.time_limit, **how)
         _check(study, where)
     else:
@@ -159,14 +190,15 @@ def search(
             micro_batches=micro_batches,
             device=resolved(device),
         )
-        fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name)
+        fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views)
         study = _study(name, config, budget, budget_counts, data, weights, fidelity, seed, trials, limit)
         if len(sizes) > 1:
             study = replace(study, space=replace(study.space, batch_sizes=sizes))
         study = replace(study, **how)
     workers = make_workers(study, jobs, cluster)
+    job = make_job(study, where, cache)
     folder = folder or Path("reports") / study.name
-    _run(study, folder, where, workers, timeout, dry_run, as_json)
+    _run(study, folder, job, workers, timeout, dry_run, as_json)
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
@@ -185,6 +217,23 @@ def _rungs(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() for part in parts):
         raise UserError(f"--rungs: {text!r} must be whole numbers of epochs, such as 1,3, or none")
     return tuple(map(int, parts))
+
+
+def make_job(study: Study, data_dir: Path, cache: str) -> Job:
+    """What the trials of a study need beside their configurations.
+
+    Args:
+        cache: the most bytes of cached prefixes, with a unit, or ``none``.
+
+    Raises:
+        UserError: that is neither.
+    """
+    most = None if cache.strip() == "none" else parse_bytes(cache, "--cache")
+    from bsr_explorer.run import Job
+    from bsr_explorer.train.prefix import Cache
+
+    kept = None if most is None else Cache(most_bytes=most)
+    return Job(study.data, study.fidelity, study.weights, data_dir=data_dir, cache=kept)
 
 
 def make_workers(study: Study, jobs: int | None, cluster: str | None) -> Executor:
@@ -208,25 +257,10 @@ def make_workers(study: Study, jobs: int | None, cluster: str | None) -> Executo
     return workers.Processes(1 if jobs is None else jobs, more)
 
 
-def _given(context: typer.Context, parameter: str) -> bool:
-    source = context.get_parameter_source(parameter)
-    return source is not None and source.name == "COMMANDLINE"
-
-
 _BESIDE_FILE = {
     *("study_file", "trials", "time_limit", "folder", "data_dir", "device", "dry_run", "as_json"),
-    *("sampler", "rungs", "replicas", "jobs", "cluster", "trial_timeout"),
+    *("sampler", "objectives", "rungs", "replicas", "jobs", "cluster", "trial_timeout", "cache"),
 }
-
-
-def _refuse_flags_beside_file(context: typer.Context) -> None:
-    """A study file says everything about its space; a flag that contradicts it would be lost."""
-    for parameter in context.params:
-        if parameter not in _BESIDE_FILE and _given(context, parameter):
-            flag = {"recipe_name": "recipe", "name": "study"}.get(parameter, parameter).replace("_", "-")
-            raise UserError(
-                f"--{flag}: cannot be given beside a study file; change it in the file, or give flags only"
-            )
 
 
 def _check(study: Study, data_dir: Path) -> None:
@@ -270,14 +304,13 @@ def _study(
 def _run(
     study: Study,
     folder: Path,
-    data_dir: Path,
+    job: Job,
     workers: Executor,
     timeout: float | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     from bsr_explorer.report.report import report
-    from bsr_explorer.run import Job
     from bsr_explorer.search import plan
     from bsr_explorer.search.search import Search, open_folder, stored_study
     from bsr_explorer.search.space import Space
@@ -289,13 +322,13 @@ def _run(
     space.check_budget()
     stored = stored_study(study, folder)
     with err.status("loading weights and data, and timing this machine…"):
-        study, speed = plan.settle(stored or study, space, Job(data_dir=data_dir), TIME_LIMIT, workers)
+        study, speed = plan.settle(stored or study, space, job, TIME_LIMIT, workers)
     clock = plan.Clock(study.fidelity, speed)
     if dry_run:
         _show_dry_run(study, space, clock, workers, folder, as_json)
         return
     study = open_folder(study, folder, shlex.join(["bsr-explore", *sys.argv[1:]]))
-    job = Job(data=study.data, fidelity=study.fidelity, weights=study.weights, data_dir=data_dir)
+    job = replace(job, fidelity=study.fidelity, weights=study.weights)
     searching = Search(study, folder, space, job, workers)
     if not as_json:
         _show_plan(study, space, clock, folder, searching)

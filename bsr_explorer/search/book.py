@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 from optuna.distributions import distribution_to_json
 from optuna.exceptions import StorageInternalError
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,6 +32,9 @@ from bsr_explorer.units import format_bytes
 
 WORTH = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of trials that were trained as far as they were worth."""
+
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
+"""Of ``study.OBJECTIVES``."""
 
 INTERRUPTED = "interrupted before it finished"
 """Reason of trials that earlier versions failed when they were killed, to train them again as others."""
@@ -71,20 +75,16 @@ class Book:
                 raise UserError(
                     f"--out: {path} holds the study {names[0]!r}; give --study {names[0]!r}, or another --out"
                 )
-            opened = optuna.create_study(
+            return optuna.create_study(
                 storage=storage,
                 study_name=self.study.name,
-                directions=["maximize", "minimize"],
+                directions=DIRECTIONS[: len(self.study.objectives)],
                 load_if_exists=True,
             )
         except (SQLAlchemyError, StorageInternalError) as error:
             raise UserError(
                 f"--out: {path} cannot be used as a database ({said(error)}); give another --out"
             ) from None
-        with self.writing(), warnings.catch_warnings():  # optuna calls naming the objectives experimental
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            opened.set_metric_names(["validation accuracy", f"{self.study.counts} bytes"])
-        return opened
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -116,7 +116,13 @@ class Book:
                 for name in dict.fromkeys([*before, *parameters])
                 if before.get(name) != parameters.get(name)
             ]
+        if len(self.optuna.directions) != len(self.study.objectives) and not differences:
+            differences = [f"objectives: {len(self.optuna.directions)} → {len(self.study.objectives)}"]
         refuse(self.folder, differences)
+        names = ["validation accuracy", f"{self.study.counts} bytes", "FLOPs of a training step"]
+        with warnings.catch_warnings():  # optuna calls naming the objectives experimental
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.optuna.set_metric_names(names[: len(self.study.objectives)])
         self.optuna.set_user_attr("study", self.study.to_toml())
         self.optuna.set_user_attr("space_hash", mine)
 
@@ -232,7 +238,8 @@ class Book:
         if record.reason:
             self.note(number, "reason", record.reason)
         if record.status == "finished" and record.accuracy is not None:
-            self.optuna.tell(number, [record.accuracy, float(record.study["counted_bytes"])])
+            values = [record.accuracy, record.study["counted_bytes"], record.predicted["train_flops"]]
+            self.optuna.tell(number, [float(value) for value in values[: len(self.study.objectives)]])
         else:
             stopped = record.status == "stopped"
             self.optuna.tell(number, state=TrialState.PRUNED if stopped else TrialState.FAIL)

@@ -264,6 +264,7 @@ class Search:
             pending=[self.space.decode(trial.params) for trial in trials[len(visible) :]],
             done=self.book.begun(),
             seed=derived_seed(self.study.seed, "proposal", len(trials)),
+            objectives=len(self.study.objectives),
         )
         return None if proposal is None else _Next(proposal.candidate, system_attrs=proposal.system_attrs)
 

@@ -49,13 +49,18 @@ def replica_of(trial: FrozenTrial) -> int:
 
 
 def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Finished trials that no other beats in memory without losing accuracy, fresh seeds apart."""
+    """Finished trials that no other beats at no cost more, by memory, fresh seeds apart; of equals the first."""
     ahead: list[FrozenTrial] = []
     finished = [trial for trial in trials if trial.state.name == "COMPLETE" and not replica_of(trial)]
-    for trial in sorted(finished, key=lambda t: (t.values[1], -t.values[0], t.number)):
-        if not ahead or trial.values[0] > ahead[-1].values[0]:
+    for trial in sorted(finished, key=lambda t: (t.values[1:], -t.values[0], t.number)):
+        if not any(_beats(other.values, trial.values) for other in ahead):
             ahead.append(trial)
     return ahead
+
+
+def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether an accuracy is as high as another, and all costs as low."""
+    return one[0] >= other[0] and all(mine <= theirs for mine, theirs in zip(one[1:], other[1:], strict=True))
 
 
 def fresh_seeds(trials: Sequence[FrozenTrial], replicas: int) -> list[tuple[FrozenTrial, int]]:

@@ -8,7 +8,7 @@
     [budget]    bytes ("2GB"), counts (peak, saved or published)
     [data]      name, weights
     [fidelity]  image_size, train_size, val_size, epochs, recipe, views
-    [search]    sampler, rungs, replicas
+    [search]    sampler, objectives, rungs, replicas
     [space]     start, max_blocks, drop_at, keep, fuse, batch_sizes, lr
 """
 
@@ -46,6 +46,9 @@ SAMPLERS: dict[str, str] = {
     "qmc": "a quasi-random sequence",
 }
 """What may propose the next configuration, and what that is."""
+
+OBJECTIVES = ("accuracy", "memory", "flops")
+"""What a search may weigh against each other: the first two always."""
 
 FILE = "study.toml"
 LOCK = "study.lock"
@@ -121,6 +124,7 @@ class Study:
         counts: key of ``COUNTS``.
         time_limit: seconds after which no new trial starts, or None.
         sampler: key of ``SAMPLERS``.
+        objectives: the first two or all of ``OBJECTIVES``; FLOPs are those of a training step.
         rungs: epochs after which a trial may be stopped; none at or after the last has an effect.
         replicas: fresh seeds on which the front is trained again when the trials are done.
     """
@@ -137,6 +141,7 @@ class Study:
     trials: int = 12
     time_limit: float | None = None
     sampler: str = "exact"
+    objectives: tuple[str, ...] = OBJECTIVES[:2]
     rungs: tuple[int, ...] = ()
     replicas: int = 3
 
@@ -151,6 +156,12 @@ class Study:
         if self.sampler not in SAMPLERS:
             raise unknown("--sampler", self.sampler, SAMPLERS)
         object.__setattr__(self, "rungs", tuple(self.rungs))
+        object.__setattr__(self, "objectives", tuple(self.objectives))
+        if self.objectives not in (OBJECTIVES[:2], OBJECTIVES):
+            raise UserError(
+                f"--objectives: {','.join(map(str, self.objectives))} cannot be searched for; choose "
+                "accuracy,memory or accuracy,memory,flops"
+            )
         whole = all(isinstance(rung, int) and not isinstance(rung, bool) for rung in self.rungs)
         if not whole or any(later <= rung for rung, later in itertools.pairwise((0, *self.rungs))):
             raise UserError(
@@ -183,7 +194,12 @@ class Study:
             "budget": {"bytes": self.budget, "counts": self.counts},
             "data": {"name": self.data, "weights": self.weights},
             "fidelity": asdict(self.fidelity),
-            "search": {"sampler": self.sampler, "rungs": self.rungs, "replicas": self.replicas},
+            "search": {
+                "sampler": self.sampler,
+                "objectives": self.objectives,
+                "rungs": self.rungs,
+                "replicas": self.replicas,
+            },
             "space": asdict(self.space),
         }
         return {
@@ -253,8 +269,7 @@ class Study:
 
     def settings(self) -> dict[str, Any]:
         """What makes trials comparable, by ``table.key``."""
-        tables = {table: values for table, values in self.to_toml().items() if table != "search"}
-        return {key: value for key, value in flat(tables).items() if key not in _FREE}
+        return {key: value for key, value in flat(self.to_toml()).items() if key not in _FREE}
 
     def completed_by(self, stored: Study) -> Study:
         """This study with what it leaves open (fidelity, ``auto`` weights) as ``stored`` has decided it."""
@@ -271,7 +286,12 @@ class Study:
         write_text(folder / FILE, head + tomli_w.dumps(self.to_toml()))
 
 
-_FREE = frozenset({"study.name", "study.trials", "study.time_limit"})
+_FREE = frozenset(
+    {
+        *("study.name", "study.trials", "study.time_limit"),
+        *("search.sampler", "search.rungs", "search.replicas"),
+    }
+)
 """Settings that may differ between comparable studies."""
 
 _TABLES: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
@@ -301,7 +321,12 @@ _TABLES: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
         "recipe": _TEXT,
         "views": _WHOLE,
     },
-    "search": {"sampler": _TEXT, "rungs": _list_of(_WHOLE), "replicas": _WHOLE},
+    "search": {
+        "sampler": _TEXT,
+        "objectives": _list_of(_TEXT),
+        "rungs": _list_of(_WHOLE),
+        "replicas": _WHOLE,
+    },
     "space": {
         "start": _list_of(_TEXT),
         "max_blocks": _WHOLE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from bsr_explorer.report import figures
 from bsr_explorer.run import run
 from bsr_explorer.search import plan
 from bsr_explorer.search.space import Space
+from bsr_explorer.search.workers import Here, Processes
 from bsr_explorer.store.records import Record, read_records
 from bsr_explorer.store.study import SpaceSpec, Study
 
@@ -305,7 +307,7 @@ def test_trials_and_time_may_be_given_beside_a_file(
         *(("--batch-size", "4"), ("--image-size", "48"), ("--attention", "math"), ("--recipe", "short")),
         *(("--weights", "random"), ("--proxy-size", "32"), ("--train-size", "20"), ("--val-size", "20")),
         *(("--epochs", "1"), ("--seed", "0"), ("--study", "mine"), ("--precision", "fp32")),
-        *(("--optimizer", "adamw"), ("--micro-batches", "1")),
+        *(("--optimizer", "adamw"), ("--micro-batches", "1"), ("--views", "2")),
     ],
 )
 def test_a_flag_beside_a_study_file_is_refused(
@@ -314,8 +316,106 @@ def test_a_flag_beside_a_study_file_is_refused(
     path = study_file(make_study(), tmp_path / "study.toml")
     done = quick("search", path, flag, value)
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith(f"error: {flag}: cannot be given beside a study file")
+    assert done.err.startswith(f"error: {flag}: cannot be given beside a file")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_how_to_search_may_be_given_beside_a_file(quick: Cli, make_study: MakeStudy, tmp_path: Path) -> None:
+    path = study_file(make_study(), tmp_path / "study.toml")
+    how = ("--sampler", "qmc", "--objectives", "accuracy, memory,flops", "--rungs", "1, 3", "--replicas", "2")
+    done = quick("search", path, *how, "--jobs", "0", "--cache", "none", "--dry-run", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["study"]["search"] == {
+        "sampler": "qmc",
+        "objectives": ["accuracy", "memory", "flops"],
+        "rungs": [1, 3],
+        "replicas": 2,
+    }
+    said = json.loads(quick("search", path, "--rungs", "none", "--dry-run", "--json").out)
+    assert said["study"]["search"] == {**make_study().to_toml()["search"]}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--sampler", "tpa"), "--sampler: unknown value 'tpa' (did you mean 'tpe'?)"),
+        (("--objectives", "memory"), "--objectives: memory cannot be searched for; choose accuracy,memory"),
+        (("--rungs", "1.5"), "--rungs: '1.5' must be whole numbers of epochs, such as 1,3, or none"),
+        (("--rungs", "3,1"), "--rungs: (3, 1) must be whole numbers of epochs, from 1 and each more"),
+        (("--replicas", "-1"), "--replicas: -1 must be a whole number of at least 0"),
+        (("--jobs", "-1"), "--jobs: -1 must be a whole number of at least 0"),
+        (("--cache", "4G"), "--cache: '4G' has no unit that says its size"),
+        (("--trial-timeout", "soon"), "--trial-timeout: cannot read 'soon'; write a time such as"),
+        (("--views", "0"), "--views: 0 must be a whole number of at least 1"),
+        (("--cluster", "127.0.0.1:1"), "--cluster: no Ray cluster answers at '127.0.0.1:1'"),
+    ],
+    ids=" ".join,
+)
+def test_how_it_cannot_be_searched_is_a_line(
+    quick: Cli, tmp_path: Path, flags: tuple[str, ...], words: str
+) -> None:
+    done = quick(*FLAGS, *flags)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error: {words}")
+    assert done.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cluster_needs_ray(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = quick(*FLAGS, "--cluster", "local")
+    assert done.code == 2
+    assert done.err == (
+        'error: --cluster: Ray is not installed; install it with pip install "bsr-explorer[cluster]"\n'
+    )
+
+
+def test_trials_run_in_processes_unless_told_otherwise(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bsr_explorer.cli import search as module
+
+    made: list[Any] = []
+    make = module.make_workers
+
+    def noting(*arguments: Any) -> Any:
+        made.append(make(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(module, "make_workers", noting)
+    start = FLAGS[: FLAGS.index("--jobs")]
+    for jobs in ((), ("--jobs", "3"), ("--jobs", "0")):
+        assert quick(*start, *jobs, "--dry-run").code == 0
+    assert [(type(workers), workers.jobs) for workers in made] == [(Processes, 1), (Processes, 3), (Here, 1)]
+    assert made[0].imports == ("sklearn.datasets",)
+
+
+def test_what_a_killed_search_has_left_is_told(
+    quick: Cli, study_folder: Path, open_search: Any, make_study: MakeStudy
+) -> None:
+    search = open_search(make_study(), study_folder)
+    search.book.add(search.space.at(5))
+    done = quick(*FLAGS, "--out", study_folder, "--trials", "8")
+    assert done.code == 0, done.err
+    assert "trial 7 had not ended: it goes on" in done.out
+    assert Study.from_toml(study_folder / "study.toml").trials == 8  # what is said last
+
+
+def test_the_front_is_trained_again_on_fresh_seeds(quick: Cli) -> None:
+    done = quick(*FLAGS, "--trials", "2", "--replicas", "2", "--out", "here", "--cache", "none")
+    assert done.code == 0, done.err
+    records = list(read_records(Path("here")).values())
+    assert [record.study["replica"] for record in records[:2]] == [0, 0]
+    assert {record.study["replica"] for record in records[2:]} == {1, 2}
+    assert ", seed 2  [about 0 s left]" in done.err
+    assert {record.provenance["cached_blocks"] for record in records} == {0}
+
+
+def test_frozen_blocks_are_computed_once(quick: Cli) -> None:
+    for folder in ("one", "two"):
+        done = quick(*FLAGS, "--trials", "1", "--out", folder)
+        assert done.code == 0, done.err
+    (one,), (two,) = (read_records(Path(folder)).values() for folder in ("one", "two"))
+    assert one.provenance["cached_blocks"] == two.provenance["cached_blocks"] == 4
+    assert (one.accuracy, one.losses) == (two.accuracy, two.losses)
 
 
 def test_the_example_studies_can_be_searched() -> None:

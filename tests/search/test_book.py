@@ -202,6 +202,27 @@ def test_equal_spaces_have_equal_hashes(make_study: MakeStudy, tmp_path: Path) -
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_flops_are_a_third_objective(
+    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path, quiet: Any
+) -> None:
+    three = make_study(objectives=("accuracy", "memory", "flops"), trials=8, sampler="nsga2", replicas=1)
+    search = open_search(three, tmp_path)
+    search.run(quiet)
+    records = read_records(tmp_path)
+    for trial in search.book.trials():
+        record = records[trial.number]
+        known = [record.accuracy, record.study["counted_bytes"], record.predicted["train_flops"]]
+        assert trial.values == known
+        assert trial.user_attrs["train_flops"] == known[2]
+    assert search.book.optuna.metric_names == [
+        *("validation accuracy", "peak bytes", "FLOPs of a training step")
+    ]
+    with pytest.raises(
+        UserError, match=r"another space \(search.objectives: .*'flops'\] → \['accuracy', 'memory'\]"
+    ):
+        open_book(replace(three, objectives=("accuracy", "memory")), tmp_path)
+
+
 def test_a_database_of_another_name_is_refused(make_study: MakeStudy, study_folder: Path) -> None:
     with pytest.raises(UserError, match="holds the study 'toy-study'; give --study 'toy-study', or another"):
         open_book(make_study(name="another"), study_folder)

@@ -14,8 +14,8 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.store.database import DATABASE, fresh_seeds, front, look, replica_of
 
 
-def trial(number: int, accuracy: float, size: int, **attrs: Any) -> FrozenTrial:
-    made = create_trial(values=[accuracy, float(size)], user_attrs={"key": f"k{number}", **attrs})
+def trial(number: int, accuracy: float, *costs: int, **attrs: Any) -> FrozenTrial:
+    made = create_trial(values=[accuracy, *map(float, costs)], user_attrs={"key": f"k{number}", **attrs})
     made.number = number
     return made
 
@@ -41,16 +41,21 @@ def test_what_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
         look(tmp_path)
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 6), st.booleans()), max_size=12))
-def test_nothing_beats_the_front(rows: list[tuple[int, int, bool]]) -> None:
+ROWS = st.tuples(st.integers(0, 5), st.integers(1, 6), st.integers(1, 3), st.booleans())
+
+
+@given(st.lists(ROWS, max_size=12), st.sampled_from([2, 3]))
+def test_nothing_beats_the_front(rows: list[tuple[int, int, int, bool]], objectives: int) -> None:
     trials = [
-        trial(n, accuracy / 5, size, replica=int(fresh)) for n, (accuracy, size, fresh) in enumerate(rows)
+        trial(n, accuracy / 5, *(size, flops)[: objectives - 1], replica=int(fresh))
+        for n, (accuracy, size, flops, fresh) in enumerate(rows)
     ]
     own = [t for t in trials if not replica_of(t)]
     ahead = front(trials)
 
     def beats(one: FrozenTrial, other: FrozenTrial) -> bool:
-        better = one.values[0] >= other.values[0] and one.values[1] <= other.values[1]
+        better = one.values[0] >= other.values[0]
+        better &= all(mine <= theirs for mine, theirs in zip(one.values[1:], other.values[1:], strict=True))
         return better and (one.values != other.values or one.number < other.number)
 
     unbeaten = {t.number for t in own if not any(beats(o, t) for o in own)}
