@@ -8,7 +8,7 @@ import signal
 import time
 from typing import Any
 
-from bsr_explorer.search import workers
+from bsr_explorer.search import cluster, workers
 
 attempt = workers.attempt
 
@@ -32,4 +32,4 @@ def bad(config: Any, key: str, job: Any, progress: Any) -> Any:
     return attempt(config, key, job, progress)
 
 
-workers.attempt = bad
+workers.attempt = cluster.attempt = bad
