@@ -1,10 +1,12 @@
 """Does a short fine-tune rank configurations as a long one does, and which rungs of a ladder are safe?
 
-    python benchmarks/rank_correlation.py                          # small_vit, about 35 minutes of one core
-    python benchmarks/rank_correlation.py --model deit_s           # offline weights at 64 px, about 40 minutes
+    python benchmarks/rank_correlation.py                          # small_vit, MIN1 minutes of one core
+    python benchmarks/rank_correlation.py --epochs 12              # the same, trained three times as long, MIN2
+    python benchmarks/rank_correlation.py --model deit_s           # offline weights at 64 px, MIN3
     python benchmarks/rank_correlation.py --table studies/accuracy_table/table.csv --orders 10   # a minute
 
-Configurations of the table in studies/accuracy_table are trained long, twice, with every epoch evaluated, and by
+Configurations of the table in studies/accuracy_table are trained long, twice, with every epoch evaluated (what the
+table holds of it is read from there), and by
 shorter fidelities: fewer epochs, seen within the long training (what a rung sees) and as a training with a schedule
 of its own; fewer images; smaller images. Each fidelity is correlated (Spearman, Kendall) with long trainings of
 another seed; the ceiling is how well a long training with another seed does that itself.
@@ -14,7 +16,7 @@ no more memory beat it there beyond noise (``search.rungs``). What is asked is w
 a configuration of the final front, or one that is within a standard error of it. Beside it: the same rule where all
 trials reach the rung before any goes on, and the usual one, which stops below the median and knows nothing of memory.
 
-Each training appends one line to RUNS.csv in ``--out``; killed, the same command goes on. Expected: a rung sees the
+Each training appends one line to a CSV in ``--out``; killed, the same command goes on. Expected: a rung sees the
 order of the long trainings nearly as well as their replicas do from a quarter of the epochs on; smaller images do not.
 """
 
@@ -79,7 +81,7 @@ SETTINGS = {
         "offline",
         RECIPES["short"],
         IMAGENET,
-        Fidelity(64, train_size=224, val_size=300, epochs=3),
+        Fidelity(64, train_size=192, val_size=250, epochs=3),
     ),
 }
 
@@ -114,14 +116,11 @@ def main() -> None:
         (long,) = runs
         setting = replace(SETTINGS["small_vit"], long=long)
     else:
-        name = options.model
-        shorts = () if options.within_only else shorter(setting)
+        name = options.model + (f"-{long.epochs}-epochs" if options.epochs else "")
         methods = chosen(options.configurations)
-        known = {} if name != "small_vit" or options.weights else from_table(make.TABLE)
-        missing = [short for short in shorts if short not in known]
-        runs = train(setting, methods, missing, options.replicas, options.out / f"{name}.csv")
-        for short in set(shorts) & set(known):
-            runs[short] = {str(method): known[short][str(method)] for method in methods}
+        known = from_table(make.TABLE) if options.model == "small_vit" and not options.weights else {}
+        shorts = [short for short in shorter(setting) if short in known or not options.within_only]
+        runs = train(setting, methods, shorts, options.replicas, options.out / f"{name}.csv", known)
     methods_of = {method: parse_method(method) for method in runs[long]}
     costs = {method: cost(setting, how) for method, how in methods_of.items()}
     rows = correlations(setting, runs, methods_of)
@@ -161,11 +160,18 @@ def chosen(count: int) -> list[Method]:
 
 
 def train(
-    setting: Setting, methods: Sequence[Method], shorts: Iterable[Fidelity], replicas: int, file: Path
+    setting: Setting,
+    methods: Sequence[Method],
+    shorts: Iterable[Fidelity],
+    replicas: int,
+    file: Path,
+    known: Runs,
 ) -> Runs:
-    """All trainings, those that a file holds read from it: long ones, and one of each shorter fidelity."""
-    wanted = [(setting.long, replica, method) for replica in range(replicas) for method in methods]
-    wanted += [(short, 0, method) for short in shorts for method in methods]
+    """All trainings: long ones, and one of each shorter fidelity. Those that are known are not trained, and those
+    that a file holds are read from it."""
+    longs = [(setting.long, replica) for replica in range(replicas)]
+    fidelities = [*longs, *((short, 0) for short in shorts)]
+    wanted = [(*of, method) for of in fidelities if of[0] not in known for method in methods]
     done = {(row["fidelity"], row["replica"], row["method"]) for row in make.read(file)}
     missing = [task for task in wanted if key(*task) not in done]
     started = time.perf_counter()
@@ -197,7 +203,8 @@ def train(
     for task in wanted:
         fidelity, replica, method = task
         runs[fidelity][str(method)][replica] = [float(accuracy) for accuracy in rows[key(*task)].split()]
-    return runs
+    free = {fidelity for fidelity, _ in fidelities} & set(known)
+    return {**runs, **{fidelity: {str(it): known[fidelity][str(it)] for it in methods} for fidelity in free}}
 
 
 def key(fidelity: Fidelity, replica: int, method: Method) -> tuple[str, str, str]:
@@ -238,10 +245,11 @@ def describe(setting: Setting, runs: Runs, name: str) -> str:
     """What was trained, in a line."""
     first = next(iter(runs[setting.long].values()))
     of = "the table" if name == "table" else f"`{setting.config.model}` on {setting.data}"
+    against = "" if len(first) > 1 else "; correlations are with the end of the same training"
     return (
-        f"{len(runs[setting.long])} configurations of {of}, {len(first)} long trainings each: "
+        f"{len(runs[setting.long])} configurations of {of}, long trainings of each: {len(first)}; "
         f"{name_of(setting.long)}, {setting.long.val_size} validation images, peak learning rate "
-        f"{setting.recipe.lr:g}"
+        f"{setting.recipe.lr:g}{against}"
     )
 
 
@@ -266,7 +274,10 @@ def correlations(setting: Setting, runs: Runs, methods: Mapping[str, Method]) ->
         )
         for epoch in range(1, long.epochs)
     ]
-    rows.append(row("the long training", "another seed: the ceiling", 1.0, names, histories, histories, -1))
+    if min(len(of) for of in histories.values()) > 1:
+        rows.append(
+            row("the long training", "another seed: the ceiling", 1.0, names, histories, histories, -1)
+        )
     for short in runs:
         if short != long:
             differs = next(
@@ -479,23 +490,23 @@ LADDER_LOOKS: dict[str, tuple[str, str, Callable[[dict[str, Any]], bool]]] = {
 def figure(rows: list[dict[str, Any]], ladders: list[dict[str, Any]], folder: Path, name: str) -> None:
     """Rank correlation against cost, and what ladders save against what they lose."""
     with style.figure(6.6, 2.7, ncols=2) as (fig, (left, right)):
-        ceiling = next(row for row in rows if row["share"] == 1)
-        left.axhline(ceiling["spearman"], color=style.GREY, linestyle="--", linewidth=1)
-        left.axhspan(
-            ceiling["spearman"] - ceiling["error"],
-            ceiling["spearman"] + ceiling["error"],
-            color=style.GREY,
-            alpha=0.2,
-            linewidth=0,
-        )
-        left.annotate(
-            "another seed",
-            (0.02, ceiling["spearman"]),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            fontsize=7,
-        )
+        for ceiling in (row for row in rows if row["share"] == 1):
+            left.axhline(ceiling["spearman"], color=style.GREY, linestyle="--", linewidth=1)
+            left.axhspan(
+                ceiling["spearman"] - ceiling["error"],
+                ceiling["spearman"] + ceiling["error"],
+                color=style.GREY,
+                alpha=0.2,
+                linewidth=0,
+            )
+            left.annotate(
+                "another seed",
+                (0.02, ceiling["spearman"]),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 2),
+                textcoords="offset points",
+                fontsize=7,
+            )
         for kind, (colour, marker) in LOOKS.items():
             of = sorted((row for row in rows if row["kind"] == kind), key=lambda row: float(row["share"]))
             if of:

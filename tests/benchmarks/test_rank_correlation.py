@@ -26,7 +26,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "sys.argv",
         ["rank_correlation.py", "--weights", str(weights), "--out", str(tmp_path / "out"), *words.split()],
     )
-    return ["small_vit.csv", "small_vit.md", "small_vit.pdf", "small_vit.png"]
+    return [f"small_vit-2-epochs.{kind}" for kind in ("csv", "md", "pdf", "png")]
 
 
 def test_it_trains_what_is_missing_and_writes_tables(
@@ -49,16 +49,16 @@ def test_it_trains_what_is_missing_and_writes_tables(
     assert shares["1 epochs"] == shares["32 images"] == shares["epoch 1 of 2"] == 0.5
     assert shares["14 px"] < shares["21 px"] < 1
     assert [row["rungs"] for row in said["ladders"]] == [[1], [1], [1]]
-    file = folder / "small_vit.csv"
+    file = folder / "small_vit-2-epochs.csv"
     with file.open(newline="") as lines:
         trainings = list(csv.DictReader(lines))
     assert len(trainings) == 3 * (2 + 4)
-    whole, table = file.read_text(), (folder / "small_vit.md").read_text()
+    whole, table = file.read_text(), (folder / "small_vit-2-epochs.md").read_text()
     file.write_text(whole[: whole.rindex("\n", 0, -1) + 20])  # the last one was torn
     rank_correlation.main()
     assert len(file.read_text().splitlines()) == len(whole.splitlines())
     assert file.read_text().splitlines()[:-1] == whole.splitlines()[:-1]
-    assert (folder / "small_vit.md").read_text() == table
+    assert (folder / "small_vit-2-epochs.md").read_text() == table
 
 
 def test_a_table_needs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_a_table_needs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     rank_correlation.main()
     page = (tmp_path / "table.md").read_text()
     assert page.startswith(
-        "5 configurations of the table, 2 long trainings each: 4 epochs of 256 images at 28 px"
+        "5 configurations of the table, long trainings of each: 2; 4 epochs of 256 images at 28 px"
     )
     assert "| within the long training: epoch 2 of 4 | 50% | 1.000 ± 0.000 | 1.000 | 30.0 |" in page
 
