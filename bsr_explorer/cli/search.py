@@ -388,7 +388,7 @@ def _how(study: Study) -> str:
     if study.rungs:
         said.append(f"hopeless ones stopped after epoch {', '.join(map(str, study.rungs))}")
     if study.replicas:
-        said.append(f"the front again on {study.replicas} fresh seeds")
+        said.append(f"the front again on {study.replicas} fresh seed{'s' * (study.replicas > 1)}")
     return "; ".join(said)
 
 

@@ -85,16 +85,15 @@ def open_folder(study: Study, folder: Path, command: str) -> Study:
         UserError: the folder cannot be written, or holds a study of another space (with the differences).
     """
     stored = stored_study(study, folder)
-    study = stored or study
-    if stored is None or study != Study.from_toml(folder / FILE):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with alone(folder, LOCK, "search"):
-                study.write(folder, command)
-        except OSError as error:
-            raise UserError(
-                f"--out: {folder} cannot be written ({error.strerror}); choose another folder"
-            ) from None
+    if stored is not None:
+        return stored
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        study.write(folder, command)
+    except OSError as error:
+        raise UserError(
+            f"--out: {folder} cannot be written ({error.strerror}); choose another folder"
+        ) from None
     return study
 
 
@@ -146,6 +145,7 @@ class Search:
         self.workers = workers or Here()
         with alone(folder, LOCK, "search"):
             self.book = Book(study, folder, space)
+            study.update(folder)
         self.started = time.monotonic()
 
     def retry(self, numbers: Sequence[int] | None) -> tuple[list[int], list[str]]:

@@ -282,8 +282,18 @@ class Study:
 
     def write(self, folder: Path, command: str) -> None:
         """Write the file into the study's folder, opening with the command that made it."""
-        head = f"# Made by: {command}\n# Run it again with: bsr-explore search {folder / FILE} --out {folder}\n\n"
-        write_text(folder / FILE, head + tomli_w.dumps(self.to_toml()))
+        again = f"bsr-explore search {folder / FILE} --out {folder}"
+        self._write(folder, [f"# Made by: {command}", f"# Run it again with: {again}"])
+
+    def update(self, folder: Path) -> None:
+        """Write what is asked for now (trials, sampler, …) into the study's file; how that opens stays."""
+        path = folder / FILE
+        if path.exists() and Study.from_toml(path) != self:
+            lines = path.read_text().splitlines()
+            self._write(folder, list(itertools.takewhile(lambda line: line.startswith("#"), lines)))
+
+    def _write(self, folder: Path, head: list[str]) -> None:
+        write_text(folder / FILE, "\n".join([*head, "", tomli_w.dumps(self.to_toml())]))
 
 
 _FREE = frozenset(

@@ -155,6 +155,7 @@ def test_a_short_comparison_is_what_is_done_if_nothing_is_said(quick: Cli) -> No
         "val_size": 359,
         "epochs": 3,
         "recipe": "short",
+        "views": None,
     }
     assert (answer["seeds"], answer["folder"]) == (3, "compare-deit_t-digits")
     assert [entry["label"] for entry in answer["entries"]] == [

@@ -115,7 +115,8 @@ def test_a_study_that_was_stopped_goes_on_by_its_search(
 def test_fresh_seeds_that_are_missing_are_next(
     cli: Cli, study_folder: Path, open_search: OpenSearch, make_study: MakeStudy, quiet: Any
 ) -> None:
-    study = open_folder(make_study(replicas=2), study_folder, "a command")
+    study = make_study(replicas=2)
+    open_search(study, study_folder)
     said = lines(cli("status", study_folder))
     assert said[-1].startswith("next: bsr-explore search ")
     open_search(study, study_folder).run(quiet)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,7 @@ from bsr_explorer.search.plan import (
     settle,
 )
 from bsr_explorer.search.space import Space
+from bsr_explorer.search.workers import Here
 from bsr_explorer.store.study import Study
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -244,6 +246,50 @@ def test_everything_open_is_settled(make_study: MakeStudy) -> None:
 def test_what_is_settled_stays(make_study: MakeStudy) -> None:
     study = make_study(time_limit=50.0)
     assert settle(study, Space(study), Job(), 100.0) == (study, FAST)
+
+
+def test_fresh_seeds_and_trials_at_once_are_planned_for(
+    monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy
+) -> None:
+    planned: list[tuple[int, float]] = []
+    threads: list[int | None] = []
+
+    def calibrated(config: Config, given: int | None) -> Speed:
+        threads.append(given)
+        return SLOW
+
+    def noting(configs: Any, trials: int, given: Fidelity, seconds: float, *rest: Any) -> Fidelity:
+        planned.append((trials, seconds))
+        return plan(configs, trials, given, seconds, *rest)
+
+    class Eight(Here):
+        threads = 3
+
+        def parallel(self, device: str) -> int:
+            return 8
+
+    monkeypatch.setattr(module, "calibrate", calibrated)
+    monkeypatch.setattr(module, "plan", noting)
+    study = make_study(time_limit=50.0, replicas=3, trials=12)
+    settle(study, Space(study), Job(), 100.0)
+    settle(study, Space(study), Job(), 100.0, Eight())
+    assert planned == [(12 + 3 * 3, 50.0), (12 + 3 * 3, 400.0)]
+    assert threads == [None, 3]
+
+
+def test_the_machine_is_timed_with_the_threads_of_a_trial() -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+
+    def noting(config: Config) -> Speed:
+        seen.append(torch.get_num_threads())
+        raise RuntimeError
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(module, "_calibrate", noting)
+        calibrate(CONFIG, before + 1)
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.usefixtures("fast")

@@ -73,6 +73,19 @@ def test_the_file_says_how_it_was_made_and_how_to_repeat_it(tmp_path: Path) -> N
     assert second == f"# Run it again with: bsr-explore search {tmp_path / FILE} --out {tmp_path}"
 
 
+def test_what_is_asked_for_now_replaces_what_was_and_the_first_command_stays(tmp_path: Path) -> None:
+    STUDY.update(tmp_path)
+    assert list(tmp_path.iterdir()) == []  # nothing there to replace
+    STUDY.write(tmp_path, "the first command")
+    before = (tmp_path / FILE).read_text()
+    STUDY.update(tmp_path)
+    assert (tmp_path / FILE).read_text() == before
+    more = replace(STUDY, trials=99, sampler="qmc")
+    more.update(tmp_path)
+    assert Study.from_toml(tmp_path / FILE) == more
+    assert (tmp_path / FILE).read_text().splitlines()[:3] == before.splitlines()[:3]
+
+
 @given(
     counts=st.sampled_from(sorted(COUNTS)),
     budget=st.sampled_from(["1B", "2GB", "1.5GiB", "512 MiB"]),
