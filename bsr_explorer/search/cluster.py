@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import predict
 from bsr_explorer.run import attempt
-from bsr_explorer.search.workers import TAIL, Crashed, Done, Progress, Task, say_into, tail
+from bsr_explorer.search.workers import TAIL, Crashed, Done, Progress, Task, say_into, tail, too_long
 from bsr_explorer.store.records import Record
 from bsr_explorer.units import format_bytes
 
@@ -69,7 +70,7 @@ class Ray:
         share = int(sum(node.get("CPU", 0) for node in nodes)) // self.jobs
         self.threads: int | None = max(1, min(share, int(max(node.get("CPU", 0) for node in nodes))))
         self._work = ray.remote(max_calls=1, max_retries=0)(_work)  # the coordinator knows what to retry
-        self._running: dict[Any, Task] = {}
+        self._running: dict[Any, tuple[Task, float]] = {}
 
     def _nodes(self) -> list[dict[str, float]]:
         """The resources of each node that is there."""
@@ -90,17 +91,25 @@ class Ray:
                     "add a node, or lower --budget or --image-size"
                 )
         work = self._work.options(**needs)
-        self._running[work.remote(task, self.threads, self.imports, str(Path.cwd()))] = task
+        ref = work.remote(task, self.threads, self.imports, str(Path.cwd()))
+        self._running[ref] = task, time.monotonic()
 
     def wait(self, progress: Progress, seconds: float) -> list[Done | Crashed]:
-        """See ``Executor``. Ray tells no progress."""
-        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
-        return [self._end(ref) for ref in ready]
+        """See ``Executor``. Ray tells no progress, and a trial's time runs from when it was asked for."""
+        ready, others = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        ended = [self._end(ref) for ref in ready]
+        for ref in others:
+            task, began = self._running[ref]
+            if task.seconds is not None and time.monotonic() - began > task.seconds:
+                self._ray.cancel(ref, force=True)
+                del self._running[ref]
+                ended.append(Crashed(task.number, "timeout", too_long(task.seconds), tail(task.log)))
+        return ended
 
     def _end(self, ref: Any) -> Done | Crashed:
         from ray import exceptions
 
-        task = self._running.pop(ref)
+        task, _ = self._running.pop(ref)
         try:
             answer = self._ray.get(ref)
         except exceptions.OutOfMemoryError as error:

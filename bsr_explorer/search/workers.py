@@ -221,8 +221,7 @@ class Processes:
         if limit is not None and time.monotonic() - worker.began > limit:
             worker.process.kill()
             self._end(worker)
-            reason = f"took longer than {limit:.0f} s"
-            return Crashed(number, "timeout", reason, tail(worker.task.log))
+            return Crashed(number, "timeout", too_long(limit), tail(worker.task.log))
         return None
 
     def _end(self, worker: _Worker) -> None:
@@ -277,6 +276,11 @@ def memory_of(device: str) -> int:
     if device == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def too_long(seconds: float) -> str:
+    """The reason of a trial that was ended after so long."""
+    return f"took longer than {seconds:.0f} s"
 
 
 def tail(log: Path | None) -> str:

@@ -96,6 +96,11 @@ def test_a_trial_comes_back_from_a_node_and_a_crash_is_told(nodes: Any, tmp_path
     assert crashed.kind == "crash"
     assert crashed.tail == "something went wrong"
 
+    workers.begin(Task(3, CONFIG, "crash by sleep", JOB, seconds=1.0))
+    (late,) = finish(workers)
+    assert isinstance(late, Crashed)
+    assert (late.kind, late.reason) == ("timeout", "took longer than 1 s")
+
     missing = replace(JOB, data=str(tmp_path / "nothing"))
     workers.begin(Task(2, CONFIG, "key", missing))
     with pytest.raises(UserError, match="--data: "):
