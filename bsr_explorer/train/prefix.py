@@ -3,8 +3,9 @@
 Trainings that share these blocks, and what they do, share their outputs, which lie in memory-mapped files: a file
 for the images of one part of the data in one view. Its name is a hash of all that its content follows from
 (weights, operations, images, number format, versions, the images that pass at once). The outputs are those of the
-whole model to the last bit: they are made in passes of as many images, and the first batch of a training, which
-goes the whole way, is compared with them. Where they differ, or cannot be kept, training goes on with images.
+whole model to the last bit: they are made in passes of as many images, it is tried first whether an image comes
+out the same wherever among them it stands, and the first batch of a training, which goes the whole way, is compared
+with what is kept. Where they differ, or cannot be kept, training goes on with images.
 """
 
 from __future__ import annotations
@@ -264,13 +265,10 @@ class Prefix:
 
     def of(self, split: ImageSplit, images: int, batches: bool) -> Bits | None:
         """What the prefix makes of the present view of a split, (images, N, D); None if it is not to be had."""
-        names, shapes = (
-            self._names(split, images, batches),
-            [(len(split), *stage.shape) for stage in self._stages],
-        )
+        names = self._names(split, images, batches)
+        shapes = [(len(split), *stage.shape) for stage in self._stages]
         bits = _BITS[self._dtype.itemsize][1]
-        found = self._cache.find(names[-1], shapes[self.blocks], bits)
-        if found is not None:
+        if (found := self._cache.find(names[-1], shapes[self.blocks], bits)) is not None:
             return found
         if not batches and not self._steady(images):
             LOG.info(
