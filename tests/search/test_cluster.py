@@ -43,6 +43,7 @@ def nodes() -> Iterator[Any]:
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)  # what a node imports
+        patch.setenv("RAY_worker_niceness", "0")  # or tests beside these would leave trials no time
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         made.second = made.add_node(num_cpus=1)
         yield made
