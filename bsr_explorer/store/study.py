@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import inf
 from pathlib import Path
@@ -54,13 +54,17 @@ FILE = "study.toml"
 LOCK = "study.lock"
 
 
-_TEXT = ("text", lambda value: isinstance(value, str))
-_TRUTH = ("true or false", lambda value: isinstance(value, bool))
-_WHOLE = ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
-_NUMBER = ("a number", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool))
+Kind = tuple[str, Callable[[Any], bool]]
+"""What a value in a file must be: in words, and as a check."""
+
+TEXT: Kind = ("text", lambda value: isinstance(value, str))
+TRUTH: Kind = ("true or false", lambda value: isinstance(value, bool))
+WHOLE: Kind = ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+NUMBER: Kind = ("a number", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
-def _list_of(kind: tuple[str, Callable[[Any], bool]]) -> tuple[str, Callable[[Any], bool]]:
+def list_of(kind: Kind) -> Kind:
+    """A list of such values."""
     words, fits = kind
     return f"a list, each item {words}", lambda value: isinstance(value, list) and all(map(fits, value))
 
@@ -304,54 +308,57 @@ _FREE = frozenset(
 )
 """Settings that may differ between comparable studies."""
 
-_TABLES: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
-    "study": {"name": _TEXT, "seed": _WHOLE, "trials": _WHOLE, "time_limit": _NUMBER},
+TABLES: dict[str, dict[str, Kind]] = {
+    "study": {"name": TEXT, "seed": WHOLE, "trials": WHOLE, "time_limit": NUMBER},
     "config": {
-        "model": _TEXT,
-        "image_size": _WHOLE,
-        "num_classes": _WHOLE,
-        "batch_size": _WHOLE,
-        "precision": _TEXT,
-        "optimizer": _TEXT,
-        "attention": _TEXT,
-        "implementation": _TEXT,
-        "micro_batches": _WHOLE,
-        "set_to_none": _TRUTH,
-        "device": _TEXT,
-        "lr": _NUMBER,
-        "method": _TEXT,
+        "model": TEXT,
+        "image_size": WHOLE,
+        "num_classes": WHOLE,
+        "batch_size": WHOLE,
+        "precision": TEXT,
+        "optimizer": TEXT,
+        "attention": TEXT,
+        "implementation": TEXT,
+        "micro_batches": WHOLE,
+        "set_to_none": TRUTH,
+        "device": TEXT,
+        "lr": NUMBER,
+        "method": TEXT,
     },
-    "budget": {"bytes": _TEXT, "counts": _TEXT},
-    "data": {"name": _TEXT, "weights": _TEXT},
+    "budget": {"bytes": TEXT, "counts": TEXT},
+    "data": {"name": TEXT, "weights": TEXT},
     "fidelity": {
-        "image_size": _WHOLE,
-        "train_size": _WHOLE,
-        "val_size": _WHOLE,
-        "epochs": _WHOLE,
-        "recipe": _TEXT,
-        "views": _WHOLE,
+        "image_size": WHOLE,
+        "train_size": WHOLE,
+        "val_size": WHOLE,
+        "epochs": WHOLE,
+        "recipe": TEXT,
+        "views": WHOLE,
     },
     "search": {
-        "sampler": _TEXT,
-        "objectives": _list_of(_TEXT),
-        "rungs": _list_of(_WHOLE),
-        "replicas": _WHOLE,
+        "sampler": TEXT,
+        "objectives": list_of(TEXT),
+        "rungs": list_of(WHOLE),
+        "replicas": WHOLE,
     },
     "space": {
-        "start": _list_of(_TEXT),
-        "max_blocks": _WHOLE,
-        "drop_at": _list_of(_WHOLE),
-        "keep": _list_of(_NUMBER),
-        "fuse": _list_of(_TRUTH),
-        "batch_sizes": _list_of(_WHOLE),
-        "lr": _list_of(_NUMBER),
+        "start": list_of(TEXT),
+        "max_blocks": WHOLE,
+        "drop_at": list_of(WHOLE),
+        "keep": list_of(NUMBER),
+        "fuse": list_of(TRUTH),
+        "batch_sizes": list_of(WHOLE),
+        "lr": list_of(NUMBER),
     },
 }
 """What may stand in a study file: for each key of each table what it must be, in words and as a check."""
 
 
-def read_tables(path: Path) -> dict[str, dict[str, Any]]:
+def read_tables(path: Path, allowed: Mapping[str, Mapping[str, Kind]] = TABLES) -> dict[str, dict[str, Any]]:
     """The tables of a study file. A file without any is of a configuration alone: its keys are ``[config]``.
+
+    Args:
+        allowed: what may stand in the file.
 
     Raises:
         UserError: not there, not TOML, a table or key that does not exist, a value of another type.
@@ -364,21 +371,21 @@ def read_tables(path: Path) -> dict[str, dict[str, Any]]:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     if tables and not any(isinstance(value, dict) for value in tables.values()):
         tables = {"config": tables}
-    _check_tables(path, tables)
+    _check_tables(path, tables, allowed)
     return tables
 
 
-def _check_tables(path: Path, tables: dict[str, Any]) -> None:
-    """Refuse tables, keys and types of values that a study does not have."""
+def _check_tables(path: Path, tables: dict[str, Any], allowed: Mapping[str, Mapping[str, Kind]]) -> None:
+    """Refuse tables, keys and types of values that are not allowed."""
     for table, values in tables.items():
-        if table not in _TABLES:
-            raise unknown(f"{path}: table", table, _TABLES)
+        if table not in allowed:
+            raise unknown(f"{path}: table", table, allowed)
         if not isinstance(values, dict):
             raise UserError(f"{path}: [{table}] must be a table of keys, and is {values!r}")
         for key, value in values.items():
-            if key not in _TABLES[table]:
-                raise unknown(f"{path}: key of [{table}]", key, _TABLES[table])
-            kind, fits = _TABLES[table][key]
+            if key not in allowed[table]:
+                raise unknown(f"{path}: key of [{table}]", key, allowed[table])
+            kind, fits = allowed[table][key]
             if not fits(value):
                 raise UserError(f"{path}: [{table}] {key} must be {kind}, and is {value!r}")
 
