@@ -400,7 +400,9 @@ def search(choices: Listed, strategy: str, seed: int, trainings: int) -> Run:
     images = 0
     rungs = _rungs(choices) if strategy.endswith("+rungs") else ()
     while len(run.volume) < trainings:
-        proposal = propose(choices, sampler, seen, [], done, derived_seed(seed, strategy, len(seen)))
+        proposal = propose(
+            choices, sampler, seen, [], done, derived_seed(seed, strategy, len(seen)), study_seed=seed
+        )
         if proposal is None:
             break
         row = int(proposal.candidate.key)

@@ -78,9 +78,12 @@ SAMPLERS: dict[str, Callable[[Choices, int], BaseSampler]] = {
     "nsga2": lambda choices, seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION),
     "gp": lambda choices, seed: optuna.samplers.GPSampler(seed=seed),
     "random": lambda choices, seed: RandomSampler(seed=seed),
-    "qmc": lambda choices, seed: SobolSampler(dict(choices.distributions), 0),
+    "qmc": lambda choices, seed: SobolSampler(dict(choices.distributions), seed),
 }
 """Samplers by name, each made of a space and a seed. All but the first are Optuna's way, with Optuna's own start."""
+
+ONE_SEQUENCE = ("qmc",)
+"""Samplers whose proposals are one sequence through a whole study, and so are made of the study's seed."""
 
 
 def propose(
@@ -91,6 +94,7 @@ def propose(
     done: set[str],
     seed: int,
     objectives: int = 2,
+    study_seed: int = 0,
 ) -> Proposal | None:
     """The next configuration to train, within the budget and not in ``done``; None if there is none left.
 
@@ -103,12 +107,15 @@ def propose(
         pending: what was begun and has no outcome that may be seen.
         done: keys of all configurations that must not be trained again.
         seed: of this proposal alone.
+        study_seed: of the whole study, for those of ``ONE_SEQUENCE``.
     """
     done = done | {candidate.key for candidate in pending}
     for candidate in choices.known:
         if choices.fits(candidate) and candidate.key not in done:
             return Proposal(candidate)
-    study = _scratch(choices, sampler, seen, pending, seed, objectives)
+    study = _scratch(
+        choices, sampler, seen, pending, study_seed if sampler in ONE_SEQUENCE else seed, objectives
+    )
     for _ in range(FEW.get(sampler, TRIES)):
         try:
             trial = study.ask(dict(choices.distributions))

@@ -265,6 +265,7 @@ class Search:
             done=self.book.begun(),
             seed=derived_seed(self.study.seed, "proposal", len(trials)),
             objectives=len(self.study.objectives),
+            study_seed=self.study.seed,
         )
         return None if proposal is None else _Next(proposal.candidate, system_attrs=proposal.system_attrs)
 

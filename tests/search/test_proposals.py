@@ -44,7 +44,7 @@ def proposed(
     seen: list[FrozenTrial] = []
     for number in range(count):
         done = {candidate.key for candidate in made}
-        proposal = propose(space, sampler, seen, pending, done, derived_seed(seed, number))
+        proposal = propose(space, sampler, seen, pending, done, derived_seed(seed, number), study_seed=seed)
         if proposal is None:
             break
         made.append(proposal.candidate)
@@ -182,8 +182,19 @@ def test_proposals_follow_from_the_seed(bare: Space, sampler: str) -> None:
         return [candidate.key for candidate in proposed(bare, sampler, START + 3, seed)]
 
     assert keys(5) == keys(5)
-    if sampler != "qmc":  # whose sequence is one
-        assert keys(5) != keys(6)
+    assert keys(5) != keys(6)
+
+
+def test_a_sequence_is_that_of_the_study_whatever_a_proposal_is_seeded_with(bare: Space) -> None:
+    def key(seen: Sequence[Candidate], seed: int, study_seed: int) -> str:
+        trials = [trial(bare, candidate) for candidate in seen]
+        proposal = propose(bare, "qmc", trials, [], {c.key for c in seen}, seed, study_seed=study_seed)
+        assert proposal is not None
+        return proposal.candidate.key
+
+    begun = proposed(bare, "qmc", 5, seed=4)
+    assert key(begun, 1, 4) == key(begun, 2, 4) == proposed(bare, "qmc", 6, seed=4)[5].key
+    assert len({key(begun, 1, study_seed) for study_seed in range(4)}) > 1
 
 
 def test_nsga2_breeds_a_second_generation(bare: Space) -> None:

@@ -654,11 +654,9 @@ def test_trials_at_once_are_the_same_whatever_ends_first(
     barred: list[int] = []
     propose, bars = module.propose, module.bars
 
-    def noting(
-        space: Any, sampler: str, seen: Any, pending: Any, done: Any, seed: int, objectives: int
-    ) -> Any:
+    def noting(space: Any, sampler: str, seen: Any, pending: Any, done: Any, seed: int, **more: int) -> Any:
         asked.append((len(done), [trial.number for trial in seen], [c.key for c in pending]))
-        return propose(space, sampler, seen, pending, done, seed, objectives)
+        return propose(space, sampler, seen, pending, done, seed, **more)
 
     def noting_bars(rungs: Any, size: int, others: Any, images: int) -> Any:
         barred.append(len(others))
