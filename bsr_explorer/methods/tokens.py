@@ -44,7 +44,9 @@ def drop_tokens(x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int,
     Returns:
         (B, P + ceil(keep · (N − P)) [+ 1 if fused], D).
     """
-    batch, tokens, width = map(int, x.shape)  # plain numbers also while a tracer watches
+    tokens, width = int(x.shape[1]), int(x.shape[2])  # plain numbers also while a tracer watches
+    # An exporter leaves the number of images open.
+    batch = x.shape[0] if torch.compiler.is_exporting() else int(x.shape[0])
     kept = kept_tokens(tokens - prefix, keep)
     best = scores.topk(kept, dim=1, sorted=False).indices  # (B, K)
     # index_select keeps only its positions for backward; as 32-bit numbers, they take half the bytes.
