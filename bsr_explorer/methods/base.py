@@ -49,6 +49,12 @@ class Method(ABC):
     def apply(self, model: nn.Module) -> nn.Module:
         """The same change to a timm vision transformer, in place; returns the model to train."""
 
+    @property
+    @abstractmethod
+    def at_inference(self) -> Method | None:
+        """What is left of it when training is over: a method that changes what the model computes, or None where a
+        plain timm model with the trained weights computes the same."""
+
     def canonical(self, depth: int) -> Method:
         """The simplest method that does the same in a model of ``depth`` blocks.
 
@@ -91,6 +97,11 @@ class OfBlocks(Method):
         if self.blocks is not None:
             object.__setattr__(self, "blocks", checked_blocks(self.name, self.blocks))
 
+    @property
+    def at_inference(self) -> Method | None:
+        """Nothing: it changes how gradients are made."""
+        return None
+
     def chosen(self, depth: int) -> tuple[int, ...]:
         """The chosen blocks of a model.
 
@@ -124,6 +135,11 @@ class Subset(Method):
     @abstractmethod
     def trains(self, parameter: str, depth: int) -> bool:
         """Whether the parameter of this state-dict name trains, in a model of ``depth`` blocks."""
+
+    @property
+    def at_inference(self) -> Method | None:
+        """Nothing: it changes what trains."""
+        return None
 
     def check(self, depth: int) -> None:
         """Refuse hyperparameters that a model of ``depth`` blocks does not have.
@@ -187,6 +203,12 @@ class Composed(Method):
         for part in self.parts:
             model = part.apply(model)
         return model
+
+    @property
+    def at_inference(self) -> Method | None:
+        """What is left of each part."""
+        left = [what for part in self.parts if (what := part.at_inference) is not None]
+        return None if not left else left[0] if len(left) == 1 else Composed(tuple(left))
 
     def canonical(self, depth: int) -> Method:
         """Each part in its canonical form; everything trains without being said."""

@@ -98,6 +98,11 @@ class Bsr(Subset):
             surgery.drop_tokens_in(model, block, keep, self.fuse)
         return model
 
+    @property
+    def at_inference(self) -> Method | None:
+        """Itself where it drops tokens: a model that does not computes something else."""
+        return self if self.dropping else None
+
     def canonical(self, depth: int) -> Method:
         """Without the places where everything is kept, and without fusing where nothing is dropped."""
         fuse = self.fuse and bool(self.dropping)

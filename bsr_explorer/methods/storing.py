@@ -70,6 +70,11 @@ class Storing(Method):
         """
 
     @property
+    def at_inference(self) -> Method | None:
+        """Nothing: it is exact in forward."""
+        return None
+
+    @property
     def explicit_softmax(self) -> bool:
         """Whether attention runs with an explicit softmax, whatever the configuration says."""
         return False

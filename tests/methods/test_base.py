@@ -33,6 +33,11 @@ class Suffix(Method):
         """Wrap the model."""
         return nn.Sequential(model, nn.Identity())
 
+    @property
+    def at_inference(self) -> Method | None:
+        """The wrapped model."""
+        return self
+
     def canonical(self, depth: int) -> Method:
         """In small letters."""
         return type(self)(self.text.lower())
@@ -186,6 +191,12 @@ def test_the_canonical_form_of_a_sum_is_that_of_its_parts() -> None:
 def test_full_goes_without_saying() -> None:
     assert (Full() + Late("A")).canonical(2) == Late("a")
     assert (Full() + Late("A") + Suffix("B")).canonical(2) == Suffix("b") + Late("a")
+
+
+def test_of_several_methods_remains_what_remains_of_each() -> None:
+    assert (Full() + Touched()).at_inference is None
+    assert (Touched() + Suffix("a") + Only()).at_inference == Suffix("a")
+    assert (Touched() + Suffix("a") + Late("b")).at_inference == Suffix("a") + Late("b")
 
 
 # --- methods of blocks ----------------------------------------------------------------------------------

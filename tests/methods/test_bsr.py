@@ -182,6 +182,12 @@ def test_a_rate_that_rounds_up_to_every_token_drops_nothing() -> None:
     assert all(op.kind != "drop_tokens" for op in tape)
 
 
+def test_only_dropping_is_left_when_training_is_over() -> None:
+    assert Bsr((1,), {0: 1.0}).at_inference is None
+    assert Bsr((1,), {0: 0.5}).at_inference == Bsr((1,), {0: 0.5})
+    assert parse_method("bsr(keep={1: 0.5})+mesa+checkpoint").at_inference == Bsr(keep={1: 0.5})
+
+
 @settings(max_examples=15)
 @given(
     keep=st.dictionaries(st.integers(0, 2), st.sampled_from([0.05, 0.3, 0.5, 0.75, 0.95, 1.0])),

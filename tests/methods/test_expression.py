@@ -44,6 +44,10 @@ class Quantised(Method):
         """As it is."""
         return model
 
+    @property
+    def at_inference(self) -> None:
+        """Nothing."""
+
 
 def _refusal(text: str) -> str:
     with pytest.raises(UserError) as error:
