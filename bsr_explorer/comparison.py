@@ -12,7 +12,7 @@ from typing import Protocol
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods import Method
+from bsr_explorer.methods import Bsr, Full, Method
 from bsr_explorer.methods.base import Composed
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import create_model
@@ -27,10 +27,12 @@ from bsr_explorer.store.comparison import (
     read_runs,
     read_step_times,
 )
+from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record, read_records, write_record
 from bsr_explorer.timing import Stepper, in_turn
+from bsr_explorer.train.datasets import count_classes
 from bsr_explorer.train.recipes import recipe
 from bsr_explorer.units import format_bytes, parse_bytes
 
@@ -121,6 +123,27 @@ def plan(
     )
 
 
+def plan_file(asked: ComparisonFile) -> list[Comparison]:
+    """The comparisons of a file, one for each of its data sets, without a look at data or weights.
+
+    Raises:
+        UserError: as ``plan``, or an image folder that is not there.
+    """
+    return [
+        plan(
+            replace(asked.config, num_classes=count_classes(data)),
+            asked.methods,
+            data,
+            asked.weights,
+            asked.fidelity,
+            asked.seeds,
+            asked.budget,
+            asked.counts,
+        )
+        for data in asked.data
+    ]
+
+
 def _entry(config: Config, budget_bytes: int | None, counts: str) -> Entry:
     predicted, counted = predict(config), counted_bytes(config, counts)
     return Entry(
@@ -133,7 +156,15 @@ def _entry(config: Config, budget_bytes: int | None, counts: str) -> Entry:
         train_flops=predicted.train_flops,
         fits=budget_bytes is None or counted <= budget_bytes,
         largest_batch=None if budget_bytes is None else largest_batch(config, budget_bytes, counts),
+        published_bytes=_published(config),
     )
+
+
+def _published(config: Config) -> int | None:
+    """By the paper's accounting, which has a rule for blocks that train or do not, and none for how their
+    tensors are stored or which of their parameters train."""
+    ruled = isinstance(config.how.canonical(geometry_of(config).depth), (Full, Bsr))
+    return counted_bytes(config, "published") if ruled else None
 
 
 def brief(method: Method) -> str:
@@ -170,6 +201,8 @@ def stored(comparison: Comparison, folder: Path) -> Comparison | None:
             )
         return None
     same = comparison.completed_by(before)
+    if not before.settled:  # nothing of it has run, so what it left open can still be said
+        before = before.completed_by(comparison)
     differences = before.differences(same)
     if differences:
         raise UserError(
@@ -181,13 +214,17 @@ def stored(comparison: Comparison, folder: Path) -> Comparison | None:
     return same
 
 
-def settle(comparison: Comparison, data_dir: Path, image_size: int) -> Comparison:
+def settle(
+    comparison: Comparison, data_dir: Path, image_size: int, images: int | None = IMAGES
+) -> Comparison:
     """Decide once what a comparison leaves open, so that all its runs are comparable.
 
     Weights and data are loaded, so that ``auto`` becomes what it found and sizes are known to exist.
 
     Args:
         image_size: side of the training images where nothing else is said, pixels.
+        images: the most to train on, and to validate on, where nothing else is said (or one of each class);
+            None: all.
 
     Raises:
         UserError: weights or data that are not there.
@@ -203,17 +240,29 @@ def settle(comparison: Comparison, data_dir: Path, image_size: int) -> Compariso
     fidelity = replace(fidelity, image_size=fidelity.image_size or image_size)
     job = Job(comparison.data, fidelity, used.source, data_dir=data_dir)
     splits = load_data(config, job)
-    enough = max(IMAGES, config.num_classes)
-    images = fidelity.train_size or min(enough, len(splits.train))
+    train, validation = len(splits.train), len(splits.validation)
+    enough = train + validation if images is None else max(images, config.num_classes)
+    train_size = fidelity.train_size or min(enough, train)
     rules = recipe(fidelity.recipe, comparison.data)
     fidelity = replace(
         fidelity,
-        train_size=images,
-        val_size=fidelity.val_size or min(enough, len(splits.validation)),
-        epochs=fidelity.epochs or epochs_of(rules, images, config.batch_size),
+        train_size=train_size,
+        val_size=fidelity.val_size or min(enough, validation),
+        epochs=fidelity.epochs or epochs_of(rules, train_size, config.batch_size),
     )
     weights = used.source if comparison.weights == "auto" else comparison.weights
     return replace(comparison, fidelity=asdict(fidelity), weights=weights)
+
+
+def keep(comparison: Comparison, folder: Path) -> None:
+    """Write what is compared and predicted into a folder, and run nothing.
+
+    Raises:
+        UserError: another process is at work in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder, LOCK, "comparison"):
+        comparison.write(folder)
 
 
 def tasks(comparison: Comparison, folder: Path, rounds: int) -> list[Task]:

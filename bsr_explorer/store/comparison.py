@@ -13,6 +13,9 @@ from bsr_explorer.store.records import Record, read_records, write_text
 FILE = "comparison.json"
 STEPS = "step_seconds.json"
 
+SETTLED = ("image_size", "train_size", "val_size", "epochs")
+"""What of a fidelity is decided before anything runs."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -25,6 +28,7 @@ class Entry:
         counted_bytes: what the budget counts.
         fits: whether that is within the budget (without one, it is).
         largest_batch: images a step that the budget holds; None without a budget.
+        published_bytes: the BSR paper's own accounting, for the methods that it has a rule for; else None.
     """
 
     method: str
@@ -36,6 +40,7 @@ class Entry:
     train_flops: int
     fits: bool
     largest_batch: int | None
+    published_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,12 @@ class Comparison:
     @property
     def trained_at(self) -> int:
         """Side of the training images, pixels."""
-        return int(self.fidelity["image_size"])
+        return int(self.fidelity["image_size"] or self.config["image_size"])
+
+    @property
+    def settled(self) -> bool:
+        """Whether all is decided that its runs need; see ``comparison.settle``."""
+        return all(self.fidelity.get(key) is not None for key in SETTLED)
 
     def completed_by(self, stored: Comparison) -> Comparison:
         """This comparison with what it leaves open (fidelity, ``auto`` weights) as ``stored`` has decided it."""
