@@ -44,6 +44,22 @@ Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
 
 
+class Watch:
+    """Is told what a fine-tune comes to on its way, and does nothing with it."""
+
+    def peak(self, measured: int, predicted: int) -> None:
+        """What a steady step held, and what was predicted for it, in bytes. Told once, and when training goes on."""
+
+    def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
+        """After an epoch (from 1) that was evaluated: its mean loss, and the accuracy on validation in [0, 1]."""
+
+    def trained(self, model: nn.Module, splits: Splits) -> None:
+        """The model at its end, where it came to it, and the data."""
+
+
+_NOBODY = Watch()
+
+
 def build(config: Config, pretrained: bool = False, weights: str | None = None, seed: int = 0) -> nn.Module:
     """A model ready to train: method applied, ``requires_grad`` set.
 
@@ -151,6 +167,7 @@ class Job:
             validation is evaluated whatever the value (``-inf``: only look; ``inf``: go no further).
         checkpoint: a file that is written after each epoch but the last, and stays. If there is one, of the same
             configuration, seed, data and fidelity, training goes on from it, as if it had never been interrupted.
+        checkpoint_every: seconds after which it is written within an epoch too.
         cache: where the outputs of blocks below what trains are kept and found, to be made once; None: nowhere.
             The accuracy is the same.
     """
@@ -164,6 +181,7 @@ class Job:
     every_epoch: bool = False
     rungs: Mapping[int, float] = field(default_factory=dict)
     checkpoint: Path | None = None
+    checkpoint_every: float = math.inf
     cache: Cache | None = None
 
 
@@ -182,6 +200,7 @@ def fine_tune(
     every_epoch: bool = False,
     rungs: Mapping[int, float] = MappingProxyType({}),
     checkpoint: Path | None = None,
+    checkpoint_every: float = math.inf,
     cache: Cache | None = None,
     progress: Progress = lambda done, total, loss: None,
 ) -> Record:
@@ -202,6 +221,7 @@ def fine_tune(
         every_epoch=every_epoch,
         rungs=dict(rungs),
         checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
         cache=cache,
     )
     return run(config, job, progress)
@@ -244,7 +264,12 @@ def _pretrained_mean_std(config: Config, weights: str) -> MeanStd:
     return (own.mean, own.std) if own is not None else IMAGENET
 
 
-def run(config: Config, job: Job, progress: Progress = lambda done, total, loss: None) -> Record:
+def run(
+    config: Config,
+    job: Job,
+    progress: Progress = lambda done, total, loss: None,
+    watch: Watch = _NOBODY,
+) -> Record:
     """Fine-tune one configuration as the job says."""
     actual = job.fidelity.at(config)
     predicted = predict(config)
@@ -276,20 +301,32 @@ def run(config: Config, job: Job, progress: Progress = lambda done, total, loss:
             at_once = -(-min(len(splits.train), config.batch_size) // config.micro_batches)
             train = prefix.part(splits.train, at_once, batches=False, whole=lambda: not step.peak_bytes)
             validation = prefix.part(splits.validation, config.micro_batch_size, batches=True)
+    told = False
+
+    def stepped(done: int, total: int, loss: float) -> None:
+        nonlocal told
+        if step.peak_bytes and not told:
+            told = True
+            watch.peak(step.peak_bytes, predict(actual).peak_bytes)
+        progress(done, total, loss)
+
     outcome = fit(
         step,
         loader(train, config.batch_size, shuffle=True, seed=job.seed, drop_last=_drop_last(splits, config)),
         check(validation),
         rules,
         epochs,
-        progress,
+        stepped,
         every_epoch=job.every_epoch,
         rungs=job.rungs,
         checkpoint=_checkpoint(job, about, rules),
+        evaluated=lambda number, loss, accuracy: watch.epoch(number, epochs, loss, accuracy),
     )
     test = None
     if job.test and not (outcome.diverged or outcome.stopped):
         test = evaluate(model, check(splits.test), config.precision)
+    if not (outcome.diverged or outcome.stopped):
+        watch.trained(model, splits)
     return Record(
         status="diverged" if outcome.diverged else "stopped" if outcome.stopped else "finished",
         reason=outcome.diverged or outcome.stopped or "",
@@ -342,10 +379,10 @@ def _checkpoint(job: Job, about: dict[str, Any], rules: Recipe) -> Checkpoint | 
         return None
     of = {key: value for key, value in about.items() if key != "config"}
     of |= {"recipe": asdict(rules), "torch": torch.__version__}
-    return Checkpoint(job.checkpoint, json.dumps(of, sort_keys=True))
+    return Checkpoint(job.checkpoint, json.dumps(of, sort_keys=True), job.checkpoint_every)
 
 
-def attempt(config: Config, key: str, job: Job, progress: Progress) -> Record:
+def attempt(config: Config, key: str, job: Job, progress: Progress, watch: Watch = _NOBODY) -> Record:
     """``run``; what goes wrong is a record too, with the reason and the place.
 
     Args:
@@ -355,7 +392,7 @@ def attempt(config: Config, key: str, job: Job, progress: Progress) -> Record:
         UserError: what its user can mend.
     """
     try:
-        return run(config, job, progress)
+        return run(config, job, progress, watch)
     except UserError:
         raise
     except Exception as error:

@@ -20,6 +20,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import predict
 from bsr_explorer.run import (
     Job,
+    Watch,
     attempt,
     build,
     device_of,
@@ -219,6 +220,8 @@ def test_measuring_changes_nothing_that_is_trained(monkeypatch: pytest.MonkeyPat
 class Unwatched(Step):
     """A step that measures nothing."""
 
+    peak_bytes = 0
+
     def account(self, actual: Config) -> None:
         """Nothing."""
 
@@ -344,8 +347,12 @@ def test_an_interruption_changes_nothing(
     options: dict[str, Any] = {"seed": 3, "every_epoch": True}
     whole, trained = tune(config, THREE, **options), weights()
     steps = 20 // config.batch_size
-    for moments in ([steps + 1], [2 * steps, 2 * steps + 1, 3 * steps]):
-        options["checkpoint"] = tmp_path / f"{moments}.ckpt"
+    for moments, every in (
+        ([steps + 1], math.inf),
+        ([2 * steps, 2 * steps + 1, 3 * steps], math.inf),
+        (sorted({2, steps + 2, 3 * steps}), 1e-9),  # goes on within an epoch, one step earlier
+    ):
+        options |= {"checkpoint": tmp_path / f"{moments}.ckpt", "checkpoint_every": every}
         for at in moments:
             interrupted(at, config, THREE, **options)
         torch.manual_seed(12345)
@@ -360,6 +367,38 @@ def test_training_goes_on_and_does_not_begin_again(tmp_path: Path) -> None:
     done: list[int] = []
     tune(CONFIG, THREE, progress=lambda step, total, loss: done.append(step), **options)
     assert done == [11, 12, 13, 14, 15]
+
+
+def test_training_goes_on_within_an_epoch(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"checkpoint": tmp_path / "0001.ckpt", "checkpoint_every": 1e-9}
+    interrupted(9, CONFIG, THREE, **options)  # before the checkpoint of that step
+    done: list[int] = []
+    tune(CONFIG, THREE, progress=lambda step, total, loss: done.append(step), **options)
+    assert done == list(range(9, 16))
+
+
+def test_a_watch_is_told_of_the_peak_each_epoch_and_the_model() -> None:
+    told_of: list[Any] = []
+
+    class Noting(Watch):
+        def peak(self, measured: int, predicted: int) -> None:
+            told_of.append((measured, predicted))
+
+        def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
+            told_of.append((number, epochs, loss, accuracy))
+
+        def trained(self, model: torch.nn.Module, splits: Any) -> None:
+            told_of.append((len(model.blocks), splits.classes, splits.mean_std))  # type: ignore[arg-type]
+
+    record = run_module.run(
+        CONFIG, Job(fidelity=THREE, weights="random", seed=3, every_epoch=True), watch=Noting()
+    )
+    assert record.measured is not None
+    assert told_of == [
+        (record.measured["peak_bytes"], record.measured["predicted_peak_bytes"]),
+        *((n + 1, 3, record.losses[n], record.history[n]) for n in range(3)),
+        (4, tuple("0123456789"), IMAGENET),
+    ]
 
 
 def test_times_add_up(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import zipfile
 from dataclasses import dataclass
@@ -23,10 +24,12 @@ class Checkpoint:
     Attributes:
         path: of the file.
         of: says everything that the training follows from; a file of any other is ignored.
+        every: seconds after which it is written within an epoch too.
     """
 
     path: Path
     of: str
+    every: float = math.inf
 
     def save(self, state: dict[str, Any]) -> None:
         """Write tensors and plain values, whole or not at all. Where they cannot be written, training goes on

@@ -27,7 +27,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.train import sources
-from bsr_explorer.train.recipes import Augment
+from bsr_explorer.train.recipes import Augment, MeanStd
 from bsr_explorer.train.sources import Given, Pool
 
 KEPT_BYTES = 512 * 10**6
@@ -171,15 +171,24 @@ class Splits:
         train: what is trained on, with the augmentation that was asked for.
         validation: what a search compares by.
         test: what is reported; no search may see it.
-        num_classes: labels are 0 to ``num_classes - 1``.
+        classes: the name of each label, 0, 1, ….
+        mean_std: of the 3 channels, by which pixel values in 0 to 1 were normalised.
+        interpolation: name of the filter that resized the images.
         description: names the parts, their sizes and where they come from, in one line.
     """
 
     train: ImageSplit
     validation: ImageSplit
     test: ImageSplit
-    num_classes: int
+    classes: tuple[str, ...]
+    mean_std: MeanStd
+    interpolation: str
     description: str
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0 to ``num_classes - 1``."""
+        return len(self.classes)
 
 
 def load_splits(
@@ -260,7 +269,9 @@ def load_splits(
         train=items(train, cropped=augment in ("crop", "crop_flip"), flip=augment in ("flip", "crop_flip")),
         validation=items(validation),
         test=items(test),
-        num_classes=len(given.classes),
+        classes=given.classes,
+        mean_std=(_three(mean), _three(std)),
+        interpolation=interpolation,
         description=_describe(given, whole, (train, validation, test), split_seed),
     )
 
@@ -326,6 +337,11 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.intp]:
     progress = rank / np.repeat(counts, counts)
     # Items of equal progress come in random order, or the first classes would always be ahead.
     return by_class[np.lexsort((rng.random(len(labels)), progress))]
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 def _digest(array: NDArray[Any]) -> str:

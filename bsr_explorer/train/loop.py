@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from statistics import median
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.train.checkpoint import Checkpoint
@@ -38,8 +39,9 @@ class Outcome:
         accuracy: top-1 accuracies on validation, in [0, 1], the last one of the model as it is in the end.
         evaluated: after how many epochs each.
         losses: mean training loss of each epoch.
+        running: loss of each step of the epoch that is under way.
         steps, images: what was trained.
-        seconds: wall clock, evaluation included.
+        seconds: wall clock, evaluation and checkpoints included.
         durations: seconds of each step.
         diverged: why training could not go on, or None.
         stopped: why it was not to go on, or None.
@@ -48,6 +50,7 @@ class Outcome:
     accuracy: list[float] = field(default_factory=list)
     evaluated: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    running: list[float] = field(default_factory=list)
     steps: int = 0
     images: int = 0
     seconds: float = 0.0
@@ -71,32 +74,48 @@ def fit(
     every_epoch: bool = False,
     rungs: Mapping[int, float] | None = None,
     checkpoint: Checkpoint | None = None,
+    evaluated: Callable[[int, float, float], None] = lambda epoch, loss, accuracy: None,
 ) -> Outcome:
     """Repeat a step over the training images.
 
     Args:
         step: what is repeated.
-        train: batches of (images (B, 3, S, S), labels (B,)).
+        train: batches of (images (B, 3, S, S), labels (B,)), in an order of a generator of its own.
         recipe: schedule of the learning rate, and length.
         epochs: passes over ``train``; ``recipe.steps``, if given, ends training earlier.
         progress: called after every step with steps done, steps in all and the loss.
         every_epoch: evaluate after each epoch, and not at the end alone.
         rungs: the least accuracy in [0, 1] with which training goes on after so many epochs; they are evaluated
             whatever the value. What trains to the end is not stopped there.
-        checkpoint: kept after each epoch but the last. If there is one, training goes on from it, to the same
-            outcome as without the interruption, to the last bit (but for the seconds; on a GPU as far as its
-            kernels give the same twice). Of random generators, torch's are kept: none else is drawn from.
+        checkpoint: kept after each epoch but the last, and within it as often as it says. If there is one, training
+            goes on from it, to the same outcome as without the interruption, to the last bit (but for the seconds; on
+            a GPU as far as its kernels give the same twice). Of random generators, torch's are kept: none else is
+            drawn from. Images that were trained on already are not loaded again.
+        evaluated: called after each evaluation with the epochs done, the last one's mean loss, and the accuracy.
     """
     total = max(1, min(epochs * len(train), recipe.steps or epochs * len(train)))
     peak_rates = [group["lr"] for group in step.optimizer.param_groups]
     rungs = rungs or {}
-    outcome = Outcome()
-    if checkpoint is not None and (state := checkpoint.load()) is not None:
-        outcome = _resumed(state, step, train)
-        outcome.stopped = _below(outcome, rungs, epochs)
+    outcome = _resumed(checkpoint, step, train)
+    outcome.stopped = _below(outcome, rungs, epochs)
+    began = time.perf_counter() - outcome.seconds
+    kept = time.monotonic()
+
+    def keep(order: torch.Tensor | None) -> None:
+        """Write the checkpoint."""
+        nonlocal kept
+        if checkpoint is not None:
+            outcome.seconds = time.perf_counter() - began
+            checkpoint.save(_state(outcome, step, order))
+            kept = time.monotonic()
+
+    def between(order: torch.Tensor | None) -> None:
+        """The same between two steps, if the last one is long ago."""
+        if checkpoint is not None and time.monotonic() - kept >= checkpoint.every:
+            keep(order)
+
     while outcome.steps < total and not (outcome.diverged or outcome.stopped):
-        started = time.perf_counter()
-        _epoch(step, train, recipe, peak_rates, total, outcome, progress)
+        _epoch(step, train, recipe, peak_rates, total, outcome, progress, between)
         over, finished = outcome.steps == total, len(outcome.losses)
         if outcome.diverged is None and (every_epoch or over or finished in rungs):
             accuracy = evaluate(step.model, validation, step.precision)
@@ -105,10 +124,10 @@ def fit(
             else:
                 outcome.accuracy.append(accuracy)
                 outcome.evaluated.append(finished)
-        outcome.seconds += time.perf_counter() - started
+                evaluated(finished, outcome.losses[-1], accuracy)
+        outcome.seconds = time.perf_counter() - began
         if outcome.diverged is None and not over:
-            if checkpoint is not None:
-                checkpoint.save(_state(outcome, step, train))
+            keep(_order(train))
             outcome.stopped = _below(outcome, rungs, epochs)
     return outcome
 
@@ -121,13 +140,17 @@ def _epoch(
     total: int,
     outcome: Outcome,
     progress: Callable[[int, int, float], None],
+    between: Callable[[torch.Tensor | None], None],
 ) -> None:
-    """One pass over the training images, or as much of it as there are steps left."""
+    """One pass over the training images, or as much of it as there are steps left, from where it was left.
+
+    ``between`` is called between two steps, with what the order of the epoch follows from.
+    """
     step.model.train()
     if isinstance(train.dataset, Turning):
         train.dataset.turn_to(len(outcome.losses))
-    losses = []
-    for images, labels in _on(step.device, train, image_dtype(step.precision)):
+    order, done = _order(train), len(outcome.running)
+    for images, labels in _on(step.device, _without(train, done), image_dtype(step.precision)):
         began = time.perf_counter()
         _set_rates(step.optimizer, peak_rates, rate_factor(outcome.steps, total, recipe))
         value = step(images, labels)
@@ -135,14 +158,45 @@ def _epoch(
             outcome.diverged = f"the loss was {value} at step {outcome.steps + 1} of {total}"
             break
         outcome.durations.append(time.perf_counter() - began)
-        losses.append(value)
+        outcome.running.append(value)
         outcome.steps += 1
         outcome.images += len(labels)
         progress(outcome.steps, total, value)
         if outcome.steps == total:
             break
-    if losses:
-        outcome.losses.append(sum(losses) / len(losses))
+        if len(outcome.running) < len(train):
+            between(order)
+    if outcome.running:
+        outcome.losses.append(sum(outcome.running) / len(outcome.running))
+        outcome.running = []
+
+
+def _order(train: DataLoader[Batch]) -> torch.Tensor | None:
+    """What the order of the next pass follows from."""
+    return train.generator.get_state() if train.generator is not None else None
+
+
+class _After(Sampler[list[int]]):
+    """The batches of a sampler but the first ones."""
+
+    def __init__(self, batches: Iterable[list[int]], first: int) -> None:
+        self.batches, self.first = batches, first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return islice(iter(self.batches), self.first, None)
+
+
+def _without(train: DataLoader[Batch], first: int) -> DataLoader[Batch]:
+    """The same batches, drawn in the same order, but the first ones are not loaded."""
+    if not first:
+        return train
+    assert train.batch_sampler is not None
+    return DataLoader(
+        train.dataset,
+        batch_sampler=_After(train.batch_sampler, first),
+        num_workers=train.num_workers,
+        generator=train.generator,
+    )
 
 
 def _below(outcome: Outcome, rungs: Mapping[int, float], epochs: int) -> str | None:
@@ -157,19 +211,23 @@ def _below(outcome: Outcome, rungs: Mapping[int, float], epochs: int) -> str | N
     return f"stopped after epoch {finished} of {epochs}: the accuracy was {accuracy:.2%}, and {asked}"
 
 
-def _state(outcome: Outcome, step: Step, train: DataLoader[Batch]) -> dict[str, Any]:
+def _state(outcome: Outcome, step: Step, order: torch.Tensor | None) -> dict[str, Any]:
     """All that the rest of training follows from, beside what is made again from weights and seed."""
     cuda = step.device.type == "cuda"
     return {
         "outcome": asdict(outcome),
         "step": step.state_dict(),
-        "order": train.generator.get_state() if train.generator is not None else None,
+        "order": order,
         "random": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(step.device) if cuda else None,
     }
 
 
-def _resumed(state: dict[str, Any], step: Step, train: DataLoader[Batch]) -> Outcome:
+def _resumed(checkpoint: Checkpoint | None, step: Step, train: DataLoader[Batch]) -> Outcome:
+    """Where training was left, if it was; nothing of what was loaded stays behind."""
+    state = None if checkpoint is None else checkpoint.load()
+    if state is None:
+        return Outcome()
     step.load_state_dict(state["step"])
     if state["order"] is not None:
         train.generator.set_state(state["order"])

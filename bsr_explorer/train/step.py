@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -96,6 +96,9 @@ class Step:
         for p, kept, zeros in zip(self.trained, state["optimizer"], state["zeros"], strict=True):
             if kept:
                 self.optimizer.state[p] = kept
+                if "qmap1" in kept:  # tables of bitsandbytes, which all parameters share
+                    tables = {"dynamic": kept["qmap1"], "udynamic": kept["qmap2"]}
+                    cast(Any, self.optimizer).name2qmap = tables
             p.grad = torch.zeros_like(p) if zeros else None
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])

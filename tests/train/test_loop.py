@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +15,12 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.run import build
+from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.loop import Outcome, evaluate, fit, make_optimizer, rate_factor
 from bsr_explorer.train.recipes import RECIPES, Recipe
 from bsr_explorer.train.step import Step, in_precision
@@ -403,3 +405,69 @@ def test_evaluation_and_training_are_in_the_precision(
     fit(Step(model, make_optimizer(model, PLAIN, 4), precision), batches(), batches(), PLAIN, 1)
     assert len(used) == 10  # 5 steps, and 5 batches of validation
     assert set(used) == {(images, outputs)}
+
+
+# --- going on within an epoch ---------------------------------------------------------------------------
+
+
+class Noted(Dataset[tuple[Tensor, int]]):
+    """Images that say which of them were loaded."""
+
+    def __init__(self, count: int = 20) -> None:
+        self.images = torch.randn(count, 5, generator=torch.Generator().manual_seed(1))
+        self.loaded: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, item: int) -> tuple[Tensor, int]:
+        self.loaded.append(item)
+        return self.images[item] + 0.01 * torch.randn(5), item % 3  # augmented
+
+
+def shuffled(dataset: Noted) -> DataLoader[Any]:
+    return DataLoader(dataset, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(7))
+
+
+def test_what_was_trained_on_is_not_loaded_again(tmp_path: Path) -> None:
+    whole, model, dies, again = Noted(), Line(), Line(), Line()
+    torch.manual_seed(0)
+    expected = train(model, shuffled(whole), epochs=2, every_epoch=True)
+
+    class Killed(Exception):
+        pass
+
+    def dying(done: int, total: int, loss: float) -> None:
+        if done == 9:
+            raise Killed
+
+    checkpoint = Checkpoint(tmp_path / "x.ckpt", "this", every=0.0)
+    torch.manual_seed(0)
+    with pytest.raises(Killed):
+        train(dies, shuffled(Noted()), epochs=2, every_epoch=True, checkpoint=checkpoint, progress=dying)
+    torch.manual_seed(99)
+    rest = Noted()
+    outcome = train(again, shuffled(rest), epochs=2, every_epoch=True, checkpoint=checkpoint)
+    assert rest.loaded == whole.loaded[4 * 8 :]
+    assert torch.equal(again.head.weight, model.head.weight)
+    assert (outcome.losses, outcome.accuracy, outcome.images) == (expected.losses, expected.accuracy, 40)
+    assert outcome.running == []
+
+
+@pytest.mark.parametrize(("every", "count"), [(math.inf, 1), (3600.0, 1), (0.0, 9)])
+def test_checkpoints_within_an_epoch_are_as_far_apart_as_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float, count: int
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(
+        Checkpoint, "save", lambda self, state: saved.append(len(state["outcome"]["running"]))
+    )
+    train(Line(), batches(), epochs=2, checkpoint=Checkpoint(tmp_path / "x.ckpt", "this", every))
+    assert len(saved) == count
+    assert saved.count(0) == 1  # between the epochs
+
+
+def test_each_evaluation_is_told() -> None:
+    told: list[tuple[int, float, float]] = []
+    outcome = train(Line(), batches(), epochs=3, rungs={2: 0.0}, evaluated=lambda *said: told.append(said))
+    assert told == [(2, outcome.losses[1], outcome.accuracy[0]), (3, outcome.losses[2], outcome.accuracy[1])]
