@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from bsr_explorer.config import Config
 from bsr_explorer.cost import published
-from bsr_explorer.cost.peak import step_ledger
+from bsr_explorer.cost.peak import Level, course, step_ledger, timeline
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.models.geometry import Geometry, geometry
 from bsr_explorer.models.lowering import lower
@@ -41,6 +41,34 @@ def predict(config: Config) -> Ledger:
         UserError: the model, the image size or the method do not go together.
     """
     return step_ledger(tape_of(config), config.setup)
+
+
+def over_time(config: Config) -> list[Level]:
+    """How full memory is in one steady training step, operation by operation (micro-batches but the last are
+    left out). The highest level is the predicted ``peak_bytes``.
+
+    Raises:
+        UserError: as ``predict``.
+    """
+    return course(timeline(tape_of(config), config.setup))
+
+
+def tokens_by_block(config: Config) -> dict[int, tuple[int, int]]:
+    """For each block (0-based) the tokens of an image that enter it and that leave it, class token and registers
+    among them."""
+    tape = tape_of(config)
+    seen: dict[int, list[int]] = {}
+    for op in tape:
+        if op.block is not None and len(shape := tape.tensors[op.writes].shape) == 3:
+            seen.setdefault(op.block, []).append(shape[1])
+    return {block: (counts[0], counts[-1]) for block, counts in seen.items()}
+
+
+def trained_blocks(config: Config) -> tuple[int, ...]:
+    """The blocks (0-based) of which anything trains."""
+    return tuple(
+        sorted({p.block for p in tape_of(config).parameters.values() if p.trains and p.block is not None})
+    )
 
 
 def counted_bytes(config: Config, counts: str) -> int:

@@ -32,7 +32,7 @@ ROOMS: dict[str, str] = {
     "timing": "config run train",
     "comparison": "errors units config methods models prediction train store run timing",
     "search": "errors units config methods models cost prediction train store run",
-    "report": "errors units store",
+    "report": "errors files units config cost prediction store",
     "reproduction": "errors run store report",
 }
 """What each room may import of the others; ``cli`` may import anything, and nothing imports it."""

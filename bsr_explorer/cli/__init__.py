@@ -43,6 +43,7 @@ def _root(
 def _register() -> None:
     from bsr_explorer.cli import (
         compare,
+        compare_studies,
         export,
         listing,
         max_batch,
@@ -63,6 +64,7 @@ def _register() -> None:
     app.command("status")(status.status)
     app.command("retry")(retry.retry)
     app.command("compare")(compare.compare)
+    app.command("compare-studies")(compare_studies.compare_studies)
     app.command("report")(report.write)
     app.command("show")(show.show)
     app.command("select")(select.select)

@@ -16,7 +16,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.errors import unknown
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.prediction import counted_bytes, predict, published_tape, tape_of
+from bsr_explorer.prediction import counted_bytes, predict, published_tape, tokens_by_block, trained_blocks
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_bytes, in_gmacs, in_mb, in_mib
@@ -265,19 +265,15 @@ _KINDS = {
 
 
 def _show_blocks(config: Config, predicted: Ledger) -> None:
-    tape = tape_of(config)
-    tokens: dict[str, list[int]] = {}
-    for op in tape:
-        if op.block is not None and op.kind in ("attention", "gelu", "silu_half"):
-            tokens.setdefault(str(op.block), []).append(tape.tensors[op.writes].shape[1])
-    trained = {str(p.block) for p in tape.parameters.values() if p.trains and p.block is not None}
+    tokens = {str(block): counts for block, counts in tokens_by_block(config).items()}
+    trained = set(map(str, trained_blocks(config)))
     rows = []
     for block, entry in predicted.by_block().items():
         here = tokens.get(block)
         rows.append(
             (
                 block,
-                "" if here is None else f"{here[0]}" if len(set(here)) == 1 else f"{here[0]}→{here[-1]}",
+                "" if here is None else "→".join(map(str, dict.fromkeys(here))),
                 "trains" if block in trained else "",
                 f"{in_mb(entry.get('saved', 0)):,.2f}",
                 f"{in_mb(entry.get('parameter', 0)):,.2f}",

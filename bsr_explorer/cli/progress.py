@@ -129,11 +129,19 @@ class Progressing(Heeding):
         """Seconds of what runs and of what is to come, which as many at a time share."""
         study, space = self.searching.study, self.searching.space
         now = [self.clock.expected(t.candidate.config) * (1 - t.share) for t in self.running.values()]
-        to_come = max(0, study.runs - self.states["ended"] - len(now))
+        to_come = self._to_come()
         left = (sum(now) + to_come * mean_expected(space, self.clock)) / self.searching.workers.jobs
         left = max([left, *now])
         spent = time.monotonic() - self.searching.started
         return max(0.0, left if study.time_limit is None else min(left, study.time_limit - spent))
+
+    def _to_come(self) -> int:
+        """Trainings that have not begun: trials, and fresh seeds of as large a front as there is by now."""
+        study, states = self.searching.study, self.states
+        fresh = sum(trial.replica > 0 for trial in self.running.values())
+        trials = study.trials - states["worth"] - (len(self.running) - fresh)
+        seeds = study.replicas * len(steps(self.points)) - states["fresh"] - fresh
+        return max(0, trials) + max(0, seeds)
 
     def _show(self) -> None:
         left, study = self._left(), self.searching.study
@@ -204,6 +212,15 @@ class Tasks(Heeding):
         left = f"about {format_seconds(spent * (self.total - done) / done)} left" if done else ""
         self.progress.update(self.bar, completed=done / self.total, left=left)
         return left
+
+
+def steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (accuracy, bytes) those that none beats in memory without losing accuracy."""
+    ahead: list[tuple[float, float]] = []
+    for accuracy, size in sorted(points, key=lambda point: (point[1], -point[0])):
+        if not ahead or accuracy > ahead[-1][0]:
+            ahead.append((accuracy, size))
+    return ahead
 
 
 def mean_expected(space: Space, clock: Clock) -> float:

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from bsr_explorer.cli.compare import show_comparison
 from bsr_explorer.cli.console import out, table
+from bsr_explorer.cli.page import write_report
 from bsr_explorer.store.comparison import FILE
 from bsr_explorer.units import format_bytes, in_mb, in_mib
 
@@ -26,19 +27,20 @@ def write(
         ),
     ],
 ) -> None:
-    """Write a study's front, or a comparison, as CSV, Markdown and figures (PNG and PDF) into its folder.
+    """Write a study's front, or a comparison, as tables, figures and pages into its folder.
+
+    Of a study, report.html is a page to look around in, and needs no network.
 
     Example:
 
       bsr-explore report reports/deit_s-digits-2GB
     """
     from bsr_explorer.report import comparison
-    from bsr_explorer.report.report import report
 
     if (study / FILE).exists():
         show_comparison(comparison.report(study), study)
     else:
-        show_front(report(study), study)
+        show_front(write_report(study), study)
 
 
 def show_front(made: Report, folder: Path) -> None:
@@ -54,21 +56,21 @@ def show_front(made: Report, folder: Path) -> None:
             str(point.number),
             point.method,
         )
-        for point in made.front
+        for point in made.found.front
     ]
     columns = ["accuracy %", "MB", "MiB", "memory", "GFLOPs a step", "FLOPs", "trial", "method"]
     out.print(table(columns, rows, title="Front: accuracy against memory", left=(7,), fold=(7,)))
-    seeds = max(point.seeds for point in made.front)
+    seeds = max(point.seeds for point in made.found.front)
     out.print(
-        f"hypervolume {made.hypervolume:.4f}: the area under the front up to the budget, of 1"
+        f"hypervolume {made.found.hypervolume:.4f}: the area under the front up to the budget, of 1"
         + (f"; ± is the standard deviation over {seeds} fresh seeds" if seeds > 1 else "")
     )
-    full = made.front[0].full
+    full, chosen = made.found.full, made.found.recommendation
     out.print(
         f"full fine-tuning: {format_bytes(full['counted_bytes'])}, {full['train_flops'] / 1e9:,.0f} GFLOPs a step\n\n"
-        f"[bold]Recommended:[/bold] {escape(made.recommendation.point.method)}\n  {made.recommendation.reason}"
+        f"[bold]Recommended:[/bold] {escape(chosen.point.method)}\n  {chosen.reason}"
     )
-    number = made.recommendation.point.number
+    number = chosen.point.number
     out.print(
         f"  to train it further:  bsr-explore export {folder} --trial {number} --out best.toml\n",
         soft_wrap=True,

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, resolved, table
+from bsr_explorer.cli.page import write_report
 from bsr_explorer.cli.progress import mean_expected, watching
 from bsr_explorer.cli.report import show_front
 from bsr_explorer.config import Config, Fidelity
@@ -310,7 +311,6 @@ def _run(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from bsr_explorer.report.report import report
     from bsr_explorer.search import plan
     from bsr_explorer.search.search import Search, open_folder, stored_study
     from bsr_explorer.search.space import Space
@@ -338,7 +338,7 @@ def _run(
             "the time limit left no room"
         ]
         fail(f"no trial finished: {reasons[-1]}; the records are in {folder}", code=1)
-    made = report(folder)
+    made = write_report(folder, space=space)
     if as_json:
         print(json.dumps(_summary(study, made, folder, ended.because)))
         return
@@ -438,13 +438,13 @@ def _show_dry_run(
 
 
 def _summary(study: Study, made: Report, folder: Path, because: str) -> dict[str, object]:
-    chosen = made.recommendation
+    chosen = made.found.recommendation
     return {
         "study": study.to_toml(),
         "folder": str(folder),
         "ended": because,
-        "trials": len(made.records),
-        "finished": sum(r.status == "finished" for r in made.records.values()),
+        "trials": len(made.found.records),
+        "finished": sum(r.status == "finished" for r in made.found.records.values()),
         "front": [
             {
                 "trial": p.number,
@@ -454,7 +454,7 @@ def _summary(study: Study, made: Report, folder: Path, because: str) -> dict[str
                 "train_flops": p.record.predicted["train_flops"],
                 "saving": p.saving,
             }
-            for p in made.front
+            for p in made.found.front
         ],
         "recommended": {"trial": chosen.point.number, "method": chosen.point.method, "reason": chosen.reason},
         "files": [str(path) for path in made.files],

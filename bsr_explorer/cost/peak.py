@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from bsr_explorer.cost.memory import Event, Memory, Moment, Pass
 from bsr_explorer.cost.optimizers import OPTIMIZERS, groups
@@ -173,6 +173,35 @@ def find_peak(memory: Memory) -> Peak:
         alive[memory.kinds.get(event.name, "transient")] += event.change
     moment = memory.events[at].moment
     return Peak(most, *moment, {kind: size for kind, size in alive.items() if size})
+
+
+@dataclass(frozen=True)
+class Level:
+    """The fullest that memory is during one operation of a step.
+
+    Attributes:
+        moment: which operation, in which phase.
+        bytes: all that is alive then.
+        alive: of what kinds it is, bytes each; see ``Row.kind``.
+    """
+
+    moment: Moment
+    bytes: int
+    alive: dict[str, int]
+
+
+def course(memory: Memory) -> list[Level]:
+    """How memory goes through a step, operation by operation; the highest level of all is its peak."""
+    alive: Counter[str] = Counter()
+    made: list[Level] = []
+    for moment, events in groupby(memory.events, key=lambda event: event.moment):
+        most, then = alive.total(), dict(alive)
+        for event in events:
+            alive[memory.kinds.get(event.name, "transient")] += event.change
+            if alive.total() > most:
+                most, then = alive.total(), dict(alive)
+        made.append(Level(moment, most, {kind: size for kind, size in then.items() if size}))
+    return made
 
 
 def levels(events: list[Event]) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any
 import pandas as pd
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.report import figures
+from bsr_explorer.report.figures import accountings, bars
+from bsr_explorer.report.figures import comparison as figure
+from bsr_explorer.report.figures.bars import NOT_RUN
 from bsr_explorer.report.tables import markdown
 from bsr_explorer.store.comparison import (
     STEPS,
@@ -65,7 +67,7 @@ class Line:
             return "does not fit"
         if self.accuracies:
             return "finished"
-        return self.runs[-1].status if self.runs else "not run"
+        return self.runs[-1].status if self.runs else NOT_RUN
 
     @property
     def step_seconds(self) -> float | None:
@@ -111,11 +113,24 @@ def report(folder: Path) -> Report:
     page, table = folder / "comparison.md", folder / "comparison.csv"
     try:
         write_text(table, pd.DataFrame(rows).convert_dtypes(convert_floating=False).to_csv(index=False))
-        drawn = figures.accuracy_by_method(comparison, lines, folder / "figures")
-        write_text(page, _page(comparison, lines, rows, notes))
+        drawn = [path for draw in _figures(lines) for path in draw(comparison, lines, folder / "figures")]
+        write_text(page, _page(comparison, lines, rows, notes, drawn))
     except OSError as error:
         raise UserError(f"STUDY: {error.filename or folder} cannot be written ({error.strerror})") from None
     return Report(comparison, lines, rows, notes, [page, table, *drawn])
+
+
+def _figures(lines: Sequence[Line]) -> list[Callable[[Comparison, Sequence[Line], Path], list[Path]]]:
+    """The figures that there is something for."""
+    known = [figure.draw] if any(line.accuracy is not None for line in lines) else []
+    ruled = [accountings.draw] if any(line.entry.published_bytes is not None for line in lines) else []
+    return [*known, bars.draw, *ruled]
+
+
+def predicted(comparison: Comparison) -> Report:
+    """What is known of a comparison before anything runs; writes nothing."""
+    lines = lines_of(comparison, {}, StepTimes())
+    return Report(comparison, lines, [row(line, lines, comparison) for line in lines], [], [])
 
 
 def lines_of(comparison: Comparison, records: dict[int, Record], times: StepTimes) -> list[Line]:
@@ -156,6 +171,8 @@ def row(line: Line, lines: Sequence[Line], comparison: Comparison) -> dict[str, 
         "peak_full_over_this": _ratio(full.peak_bytes, entry.peak_bytes),
         "saved_bytes": entry.saved_bytes,
         "saved_full_over_this": _ratio(full.saved_bytes, entry.saved_bytes),
+        "published_bytes": entry.published_bytes,
+        "published_full_over_this": _ratio(full.published_bytes, entry.published_bytes),
         "train_flops": entry.train_flops,
         "train_flops_over_full": _ratio(entry.train_flops, full.train_flops),
         "step_seconds": line.step_seconds,
@@ -212,8 +229,9 @@ def described(comparison: Comparison) -> list[str]:
     said = [
         f"{config['model']}, {own} px, batch {config['batch_size']}, {config['optimizer']}, {config['precision']}, "
         f"{config['attention']} attention, {config['device']}; weights: {comparison.weights}.",
-        f"Trained on {fidelity['train_size']} images of {comparison.data} at {trained} px{proxy}; "
-        f"{fidelity['epochs']} epochs, recipe {fidelity['recipe']}, {fidelity['val_size']} validation images, "
+        f"{_images(fidelity['train_size'], 'Trained', 'To be trained')} of {comparison.data} at {trained} px{proxy}; "
+        f"{fidelity['epochs'] or 'the recipe’s'} epochs, recipe {fidelity['recipe']}, "
+        f"{fidelity['val_size'] or 'all'} validation images, "
         f"{comparison.seeds} seed{'s' if comparison.seeds > 1 else ''}.",
     ]
     if comparison.budget is not None and comparison.budget_bytes is not None:
@@ -224,35 +242,69 @@ def described(comparison: Comparison) -> list[str]:
     return said
 
 
+def _images(count: int | None, decided: str, open_: str) -> str:
+    return f"{open_} on all images" if count is None else f"{decided} on {count} images"
+
+
 def _page(
-    comparison: Comparison, lines: Sequence[Line], rows: Sequence[dict[str, Any]], notes: Sequence[str]
+    comparison: Comparison,
+    lines: Sequence[Line],
+    rows: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    drawn: Sequence[Path],
 ) -> str:
     full = comparison.full
     rounds = max((len(line.seconds) for line in lines), default=0)
+    ran = any(line.runs for line in lines)
     text = [
         f"# {comparison.config['model']} on {Path(comparison.data).name}",
         "",
         *(f"{sentence}\n" for sentence in described(comparison)),
-        "Accuracy is top-1 on validation after the last epoch, mean ± standard deviation over the seeds. Memory "
-        "and FLOPs are predicted for one step; beside them stands what the runs held at the size they were "
-        f"trained at, predicted → measured. Full fine-tuning: {format_bytes(full.counted_bytes)}, "
+        f"{_HOW_TRAINED if ran else _NOTHING_TRAINED} Full fine-tuning: {format_bytes(full.counted_bytes)}, "
         f"{full.train_flops / 1e9:,.0f} GFLOPs a step. "
-        + (f"A step's time is the median of {rounds} rounds (`{STEPS}`)." if rounds else ""),
+        + (f"A step's time is the median of {rounds} rounds (`{STEPS}`). " if rounds else "")
+        + (_ACCOUNTINGS if any(line.entry.published_bytes is not None for line in lines) else ""),
         "",
         markdown(_readable(rows, comparison), as_text=True),
         "",
-        "![accuracy against memory](figures/comparison.png)",
-        "",
+        *(f"![{what}](figures/{path.name})\n" for path, what in _shown(drawn)),
     ]
     if notes:
         text += ["## Notes", "", *(f"- {note}" for note in notes), ""]
     return "\n".join(text)
 
 
+_HOW_TRAINED = (
+    "Accuracy is top-1 on validation after the last epoch, mean ± standard deviation over the seeds. Memory and FLOPs "
+    "are predicted for one step; beside them stands what the runs held at the size they were trained at, predicted → "
+    "measured."
+)
+_NOTHING_TRAINED = (
+    "Nothing was trained here: memory and FLOPs of one step follow from the configuration alone, and accuracy is not "
+    "known."
+)
+_ACCOUNTINGS = (
+    "Peak: all that torch's tensors hold at the fullest moment of a step. Saved: activations held for backward. "
+    "Published: the BSR paper's own accounting (activations and parameters at 32 bits, frozen ones at 8; no gradients, "
+    "no optimiser state), for the methods that it has a rule for."
+)
+_SHOWN = {
+    "comparison": "accuracy against memory",
+    "bars": "memory, compute, time and accuracy of each method",
+    "accountings": "memory by the published accounting and in truth",
+}
+"""What a comparison's figures show, by name."""
+
+
+def _shown(drawn: Sequence[Path]) -> list[tuple[Path, str]]:
+    return [(path, _SHOWN[path.stem]) for path in drawn if path.suffix == ".png"]
+
+
 def _readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.DataFrame:
     """The table scaled for reading; columns of which nothing is known are left out."""
     kinds = dict.fromkeys([comparison.counts, "peak", "saved"])
     trained = f"at {comparison.trained_at} px"
+    ruled = comparison.counts != "published" and any(each["published_bytes"] for each in rows)
     made = []
     for each in rows:
         cells = {"method": each["method"], "accuracy (%)": accuracy_text(each)}
@@ -262,6 +314,11 @@ def _readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.Data
             cells[f"{kind} (MB)"] = f"{in_mb(each[f'{size}_bytes']):,.1f}"
             cells[f"{kind} (MiB)"] = f"{in_mib(each[f'{size}_bytes']):,.1f}"
             cells[f"{kind}, to full"] = _text(each[f"{ratio}_full_over_this"], "{:.2f}x less")
+        if ruled:
+            size = each["published_bytes"]
+            cells["published (MB)"] = "—" if size is None else f"{in_mb(size):,.1f}"
+            cells["published (MiB)"] = "—" if size is None else f"{in_mib(size):,.1f}"
+            cells["published, to full"] = _text(each["published_full_over_this"], "{:.2f}x less") or "—"
         cells["train GFLOPs a step"] = f"{each['train_flops'] / 1e9:,.1f}"
         cells["FLOPs, to full"] = _text(each["train_flops_over_full"], "{:.2f}x")
         cells["step (s)"] = _text(each["step_seconds"], "{:.3f}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.report import figures, tables
-from bsr_explorer.report.front import Choice, Point, front, hypervolume, points, read_trials, recommend
-from bsr_explorer.store.records import Record, write_text
+from bsr_explorer.report import style, tables
+from bsr_explorer.report.figures import FIGURES
+from bsr_explorer.report.findings import Findings
+from bsr_explorer.store.records import write_text
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_bytes
 
@@ -19,66 +19,47 @@ from bsr_explorer.units import format_bytes
 class Report:
     """What a study came to, and the files that say so."""
 
-    records: dict[int, Record]
-    front: list[Point]
-    recommendation: Choice
+    found: Findings
     files: list[Path]
 
-    @property
-    def hypervolume(self) -> float:
-        """Of the front, up to the budget."""
-        return volume(self.front)
 
+def report(folder: Path, venue: str | None = None) -> Report:
+    """Write a study's report into its folder: from its records, and from the cost model what follows of them.
 
-def report(folder: Path) -> Report:
-    """Write a study's report into its folder, from its records alone.
+    Args:
+        venue: key of ``style.VENUES`` whose pages the figures are made for; None: figures for a screen.
 
     Raises:
-        UserError: no study there, or no finished trial in it.
+        UserError: no study there, no finished trial in it, or an unknown venue.
     """
-    records = read_trials(folder)
-    every = points(records)
-    if not every:
-        raise UserError(f"STUDY: {folder} has no finished trial yet; run its search first")
-    ahead = front(every)
+    page = style.Page() if venue is None else style.page_of(venue)
+    found = Findings.read(folder)
     try:
-        return _write(folder, records, every, ahead, recommend(ahead))
+        with style.made_for(page):
+            return Report(found, _write(folder, found))
     except OSError as error:
         raise UserError(f"STUDY: {error.filename or folder} cannot be written ({error.strerror})") from None
 
 
-def volume(ahead: Sequence[Point]) -> float:
-    """Hypervolume of a study's front up to its budget."""
-    budget = ahead[0].record.study["budget_bytes"]
-    return hypervolume([p.bytes for p in ahead], [p.accuracy for p in ahead], budget)
-
-
-def _write(
-    folder: Path, records: dict[int, Record], every: list[Point], ahead: list[Point], chosen: Choice
-) -> Report:
-    trials, table = folder / "trials.csv", folder / "front.csv"
-    write_text(trials, tables.trials_frame(records).to_csv(index=False))
-    write_text(table, tables.front_frame(ahead).to_csv(index=False))
-    drawn = figures.accuracy_against_memory(every, ahead, folder / "figures")
-    drawn += figures.memory_by_block(_shown(ahead, chosen.point), folder / "figures")
-    drawn += figures.calibration(list(records.values()), folder / "figures")
+def _write(folder: Path, found: Findings) -> list[Path]:
+    made = [*tables.write(found, folder)]
+    drawn = {title: draw(found, folder / "figures") for title, draw in FIGURES.items()}
     page = folder / "report.md"
-    write_text(page, _page(records, every, ahead, chosen))
-    return Report(records, ahead, chosen, [page, table, trials, *drawn])
+    write_text(page, _page(found, {title: paths[0] for title, paths in drawn.items() if paths}))
+    return [page, *made, *(path for paths in drawn.values() for path in paths)]
 
 
-def _shown(ahead: list[Point], chosen: Point) -> list[Point]:
-    """The ends of the front, the recommended point, and what lies halfway between them in rank."""
-    places = {0, len(ahead) // 3, 2 * len(ahead) // 3, ahead.index(chosen), len(ahead) - 1}
-    return [ahead[place] for place in sorted(places)]
+def _page(found: Findings, drawn: dict[str, Path]) -> str:
+    """The page in Markdown.
 
-
-def _page(records: dict[int, Record], every: list[Point], ahead: list[Point], chosen: Choice) -> str:
-    record = every[0].record
-    study, config = record.study, record.config
+    Args:
+        drawn: the figures, by what they show.
+    """
+    record, study, chosen = found.points[0].record, found.study, found.recommendation
+    records, config = found.records, record.config
     stopped = {number: r for number, r in records.items() if r.status == "stopped"}
     failed = {number: r for number, r in records.items() if r.status not in ("finished", "stopped")}
-    calibrated = _calibrated([r.measured for r in records.values() if r.measured])
+    calibrated = calibration_said([r.measured for r in records.values() if r.measured])
     lines = [
         f"# {study['name']}",
         "",
@@ -86,30 +67,26 @@ def _page(records: dict[int, Record], every: list[Point], ahead: list[Point], ch
         f"{config['precision']}, {config['attention']} attention; data `{record.data}` ({record.split}); "
         f"weights: {record.weights}.",
         "",
-        f"Budget {study['budget']} = {format_bytes(study['budget_bytes'])}, counting "
-        f"{COUNTS[study['counts']]}. Full fine-tuning would take "
-        f"{format_bytes(every[0].full['counted_bytes'])}.",
+        f"Budget {study['budget']} = {format_bytes(found.budget)}, counting {COUNTS[study['counts']]}. "
+        f"Full fine-tuning would take {format_bytes(found.full['counted_bytes'])}.",
         "",
         f"Trained at {record.fidelity['image_size']} px for {record.fidelity['epochs']} epochs "
-        f"(recipe `{record.fidelity['recipe']}`), {_seeds(every)}; accuracy is {record.accuracy_is}. "
+        f"(recipe `{record.fidelity['recipe']}`), {_seeds(found)}; accuracy is {record.accuracy_is}. "
         f"Memory and FLOPs are predicted at {config['image_size']} px. {calibrated}",
         "",
         "## Front",
         "",
-        tables.front_markdown(ahead),
+        tables.front_markdown(found.front),
         "",
-        f"Hypervolume {volume(ahead):.4f}: the area under this front from no memory to the budget, where 1 would be "
-        "an accuracy of 100% for no memory.",
+        f"Hypervolume {found.hypervolume:.4f}: the area under this front from no memory to the budget, where 1 would "
+        "be an accuracy of 100% for no memory.",
         "",
         f"**Recommended: `{chosen.point.method}`** (trial {chosen.point.number}): {chosen.reason}.",
         "",
-        "![accuracy against memory](figures/front.png)",
+        "## Figures",
         "",
-        "![memory by block](figures/memory_by_block.png)",
-        "",
+        *(f"![{title}](figures/{path.name})\n" for title, path in drawn.items()),
     ]
-    if any(r.measured for r in records.values()):
-        lines += ["![predicted against measured](figures/calibration.png)", ""]
     faults = {
         number: r.measured["fault"] for number, r in records.items() if r.measured and "fault" in r.measured
     }
@@ -130,9 +107,9 @@ def _page(records: dict[int, Record], every: list[Point], ahead: list[Point], ch
     return "\n".join(lines)
 
 
-def _seeds(every: Sequence[Point]) -> str:
+def _seeds(found: Findings) -> str:
     """How many runs an accuracy is the mean of."""
-    if all(point.seeds == 1 for point in every):
+    if found.seeds == 1:
         return "one seed a configuration"
     return (
         "one seed a configuration, or the mean ± standard deviation over as many fresh seeds as the table says "
@@ -140,7 +117,7 @@ def _seeds(every: Sequence[Point]) -> str:
     )
 
 
-def _calibrated(measured: list[dict[str, Any]]) -> str:
+def calibration_said(measured: list[dict[str, Any]]) -> str:
     """How far the trials, as they were trained, were from their predictions."""
     if not measured:
         return ""

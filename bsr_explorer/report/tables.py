@@ -1,15 +1,29 @@
-"""A study's tables, as frames, CSV and Markdown."""
+"""A study's tables, as frames, CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bsr_explorer.report.findings import Findings
 from bsr_explorer.report.front import Point, replica
-from bsr_explorer.store.records import Record
+from bsr_explorer.store.records import Record, write_text
 from bsr_explorer.units import in_mb, in_mib
+
+
+def write(found: Findings, folder: Path) -> list[Path]:
+    """Write a study's tables into its folder; returns their paths."""
+    made = {
+        "front.csv": front_frame(found.front).to_csv(index=False),
+        "front.tex": front_latex(found),
+        "trials.csv": trials_frame(found.records).to_csv(index=False),
+    }
+    for name, text in made.items():
+        write_text(folder / name, text)
+    return [folder / name for name in made]
 
 
 def trials_frame(records: dict[int, Record]) -> pd.DataFrame:
@@ -73,8 +87,8 @@ def front_frame(ahead: Sequence[Point]) -> pd.DataFrame:
     )
 
 
-def front_markdown(ahead: Sequence[Point]) -> str:
-    """The front as a Markdown table: mean ± standard deviation, and the seeds where there are several."""
+def front_text(ahead: Sequence[Point]) -> pd.DataFrame:
+    """The front as cells of text: mean ± standard deviation, and the seeds where there are several."""
     frame = front_frame(ahead).drop(columns="std (points)")
     frame["accuracy (%)"] = [
         f"{100 * p.accuracy:.2f}" + ("" if p.deviation is None else f" ± {100 * p.deviation:.2f}")
@@ -84,7 +98,90 @@ def front_markdown(ahead: Sequence[Point]) -> str:
         frame[name] = [f"{value:,.{digits}f}" for value in frame[name]]
     if all(point.seeds == 1 for point in ahead):
         frame = frame.drop(columns="seeds")
-    return markdown(frame, as_text=True)
+    return frame.astype(str)
+
+
+def front_markdown(ahead: Sequence[Point]) -> str:
+    """The front as a Markdown table."""
+    return markdown(front_text(ahead), as_text=True)
+
+
+def front_latex(found: Findings) -> str:
+    """The front as a LaTeX table, the best of each column in bold; its caption says how many seeds."""
+    record, study = found.points[0].record, found.study
+    several = {point.seeds for point in found.front if point.deviation is not None}
+    runs = (
+        f"mean ± standard deviation over {' or '.join(map(str, sorted(several)))} seeds"
+        if several
+        else "one seed"
+    )
+    numbers = front_frame(found.front)
+    best = {"accuracy (%)": "max", "memory (MB)": "min", "memory (MiB)": "min", "train GFLOPs/step": "min"}
+    best |= {"saving (×)": "max", "compute saving (×)": "max"}
+    return latex(
+        front_text(found.front),
+        f"Front of {record.config['model']} on {Path(record.data).name} within {study['budget']} "
+        f"({MEMORY[study['counts']]}), batch {record.config['batch_size']}; accuracy: {runs}.",
+        {name: numbers[name] == getattr(numbers[name], most)() for name, most in best.items()},
+    )
+
+
+MEMORY = {
+    "peak": "peak memory of a training step",
+    "saved": "saved activations",
+    "published": "the BSR paper's accounting",
+}
+"""What a caption calls each accounting."""
+
+
+def latex(frame: pd.DataFrame, caption: str, bold: Mapping[str, Sequence[bool]]) -> str:
+    """A LaTeX table of cells of text, for the packages booktabs and (for wide ones) graphicx.
+
+    Args:
+        bold: for columns, which of their cells are.
+    """
+    shown = frame.map(_tex)
+    if "method" in shown:
+        shown["method"] = [f"\\texttt{{{method}}}" for method in shown["method"]]
+    for name, which in bold.items():
+        if name in shown:
+            shown[name] = [
+                f"\\textbf{{{cell}}}" if is_best and cell else cell
+                for cell, is_best in zip(shown[name], which, strict=True)
+            ]
+    shown.columns = [_tex(str(name)) for name in shown]
+    aligned = "".join("l" if name == "method" else "r" for name in frame)
+    rows = shown.to_latex(index=False, escape=False, column_format=aligned).strip()
+    lines = ["% needs: \\usepackage{booktabs,graphicx}", "\\begin{table}", "\\centering"]
+    lines += [
+        f"\\caption{{{_tex(caption)}}}",
+        "\\resizebox{\\linewidth}{!}{%",
+        f"{rows}}}",
+        "\\end{table}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_TEX = str.maketrans(
+    {
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "→": r"$\to$",
+        "−": r"$-$",
+        "–": "--",
+        "—": "---",
+    }
+)
+
+
+def _tex(text: str) -> str:
+    """Text as LaTeX prints it."""
+    return text.translate(_TEX)
 
 
 def markdown(frame: pd.DataFrame, as_text: bool = False) -> str:

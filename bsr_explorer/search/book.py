@@ -138,14 +138,14 @@ class Book:
 
     def counts(self) -> dict[str, int]:
         """Trials by what became of them: ``worth`` (trained as far as they were worth, ``stopped`` ones
-        included, fresh seeds not), ``failed``, and all that ``ended``."""
+        included, fresh seeds not), ``failed`` and runs on ``fresh`` seeds that ended."""
         trials = self.trials()
         own = [trial for trial in trials if not replica_of(trial)]
         return {
             "worth": sum(trial.state in WORTH for trial in own),
             "stopped": sum(trial.state == TrialState.PRUNED for trial in own),
             "failed": sum(trial.state == TrialState.FAIL for trial in trials),
-            "ended": sum(trial.state.is_finished() for trial in trials),
+            "fresh": sum(trial.state.is_finished() for trial in trials if replica_of(trial)),
         }
 
     def points(self) -> list[tuple[float, float]]:

@@ -38,24 +38,24 @@ class _Book:
     """Counts what has ended, and knows one point of a front."""
 
     def __init__(self) -> None:
-        self.worth = self.failed = 0
+        self.worth = self.failed = self.fresh = 0
 
     def counts(self) -> dict[str, int]:
         return {
             "worth": self.worth,
             "stopped": 0,
             "failed": self.failed,
-            "ended": self.worth + self.failed,
+            "fresh": self.fresh,
         }
 
     def points(self) -> list[tuple[float, float]]:
         return [(0.5, 2e6)] * self.worth
 
 
-def _searching(time_limit: float | None, started: float = 0.0, jobs: int = 1) -> Any:
+def _searching(time_limit: float | None, started: float = 0.0, jobs: int = 1, replicas: int = 0) -> Any:
     candidate = SimpleNamespace(config=SimpleNamespace(how="linear"), counted_bytes=2_000_000)
     space = SimpleNamespace(known=[candidate], smallest=candidate, fits=lambda c: True)
-    study = SimpleNamespace(trials=4, runs=4, time_limit=time_limit, budget_bytes=4_000_000)
+    study = SimpleNamespace(trials=4, replicas=replicas, time_limit=time_limit, budget_bytes=4_000_000)
     workers = SimpleNamespace(jobs=jobs)
     made = SimpleNamespace(study=study, space=space, started=started, workers=workers, book=_Book())
     return made, candidate
@@ -75,6 +75,18 @@ def test_a_finished_trial_is_a_line_with_the_time_left(shown: io.StringIO) -> No
     assert "trial 0: 50.0%, 2 MB, 0 s, linear  [about 30 s left]" in shown.getvalue()
     assert said == "1 of 4 trials, best 50.0%, hypervolume 0.250"
     assert clock.learned < 1.0
+
+
+def test_the_fresh_seeds_of_the_front_so_far_are_to_come(shown: io.StringIO) -> None:
+    searching, candidate = _searching(None, replicas=3)
+    with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
+        each = watcher.clock.expected(candidate.config)
+        assert watcher._left() == 4 * each  # there is no front yet
+        searching.book.worth, searching.book.fresh = 4, 1
+        watcher.states, watcher.points = searching.book.counts(), [(0.5, 2.0), (0.4, 3.0), (0.6, 4.0)]
+        assert watcher._left() == (2 * 3 - 1) * each
+        watcher.trial_starts(7, candidate, 2)
+        assert watcher._left() == (2 * 3 - 1) * each
 
 
 def test_a_fresh_seed_is_told(shown: io.StringIO) -> None:

@@ -24,7 +24,10 @@ from bsr_explorer.store.records import read_records, write_record
 
 MakeComparison = Callable[..., Any]
 
-FILES = {"comparison.md", "comparison.csv", "figures/comparison.png", "figures/comparison.pdf"}
+FILES = {
+    *("comparison.md", "comparison.csv"),
+    *("figures/comparison.png", "figures/comparison.pdf", "figures/comparison.svg"),
+}
 
 
 @pytest.fixture(scope="module")

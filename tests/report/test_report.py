@@ -21,9 +21,15 @@ from bsr_explorer.store.records import read_records, write_record
 from bsr_explorer.store.study import COUNTS, Study
 
 FILES = {
-    *("report.md", "front.csv", "trials.csv"),
-    *("figures/front.png", "figures/front.pdf", "figures/memory_by_block.png", "figures/memory_by_block.pdf"),
-    *("figures/calibration.png", "figures/calibration.pdf"),
+    *("report.md", "front.csv", "front.tex", "trials.csv"),
+    *(
+        f"figures/{name}.{kind}"
+        for name in (
+            *("front", "memory_by_block", "memory_over_a_step", "blocks", "saving", "batch_size"),
+            *("hypervolume", "calibration"),
+        )
+        for kind in ("png", "pdf", "svg")
+    ),
 }
 
 
@@ -44,9 +50,9 @@ def test_all_files_are_written_and_named(written: tuple[Path, Report]) -> None:
     assert {str(path.relative_to(folder)) for path in made.files} == FILES
     assert len(made.files) == len(FILES)
     assert all(path.stat().st_size > 100 for path in made.files)
-    assert made.records == read_records(folder)
-    assert made.front == front(points(made.records))
-    assert made.recommendation == recommend(made.front)
+    assert made.found.records == read_records(folder)
+    assert made.found.front == front(points(made.found.records))
+    assert made.found.recommendation == recommend(made.found.front)
 
 
 def test_a_second_report_is_the_same_to_the_byte(written: tuple[Path, Report], study_folder: Path) -> None:
@@ -71,9 +77,9 @@ def test_tables_hold_the_trials(written: tuple[Path, Report]) -> None:
     folder, made = written
     trials, ahead = rows(folder / "trials.csv"), rows(folder / "front.csv")
     assert [int(row["trial"]) for row in trials] == list(range(7))
-    assert [float(row["accuracy"]) for row in trials] == [r.accuracy for r in made.records.values()]
-    assert [row["method"] for row in trials] == [r.method for r in made.records.values()]
-    assert [int(row["trial"]) for row in ahead] == [p.number for p in made.front]
+    assert [float(row["accuracy"]) for row in trials] == [r.accuracy for r in made.found.records.values()]
+    assert [row["method"] for row in trials] == [r.method for r in made.found.records.values()]
+    assert [int(row["trial"]) for row in ahead] == [p.number for p in made.found.front]
 
 
 def test_the_page_says_what_was_found(written: tuple[Path, Report]) -> None:
@@ -87,10 +93,12 @@ def test_the_page_says_what_was_found(written: tuple[Path, Report]) -> None:
     assert off == [pytest.approx(each, abs=0.001) for each in (min(errors(made)), max(errors(made)))]
     assert max(map(abs, off)) < 0.1
     assert "one seed a configuration; accuracy is top-1" in page
-    volume = hypervolume([p.bytes for p in made.front], [p.accuracy for p in made.front], 1_400_000)
-    assert made.hypervolume == volume > 0
+    volume = hypervolume(
+        [p.bytes for p in made.found.front], [p.accuracy for p in made.found.front], 1_400_000
+    )
+    assert made.found.hypervolume == volume > 0
     assert f"\nHypervolume {volume:.4f}: the area under this front" in page
-    assert f"**Recommended: `{made.recommendation.point.method}`**" in page
+    assert f"**Recommended: `{made.found.recommendation.point.method}`**" in page
     assert "Not finished" not in page
     assert "Stopped" not in page
     assert "Faults" not in page
@@ -101,7 +109,7 @@ def test_the_page_says_what_was_found(written: tuple[Path, Report]) -> None:
 
 def errors(made: Report) -> list[float]:
     """By how many percent each trial's peak was above its prediction."""
-    every = [record.measured for record in made.records.values() if record.measured is not None]
+    every = [record.measured for record in made.found.records.values() if record.measured is not None]
     return [100 * (m["peak_bytes"] / m["predicted_peak_bytes"] - 1) for m in every]
 
 
@@ -148,7 +156,7 @@ def test_what_was_stopped_at_a_rung_is_no_failure(study_folder: Path) -> None:
     record = replace(read_records(study_folder)[1], status="stopped", reason="41.0% after 1 epoch")
     write_record(study_folder, 1, record)
     made = report(study_folder)
-    assert 1 not in [point.number for point in points(made.records)]
+    assert 1 not in [point.number for point in points(made.found.records)]
     page = (study_folder / "report.md").read_text()
     listed = page.split("## Stopped early at a rung")[1]
     assert f"- trial 1, `{record.method}`: 41.0% after 1 epoch\n" in listed
@@ -159,15 +167,15 @@ def test_what_was_stopped_at_a_rung_is_no_failure(study_folder: Path) -> None:
 def test_fresh_seeds_decide_and_are_counted(study_folder: Path) -> None:
     """The luckiest trial is trained again and falls behind: it leaves the front."""
     first = report(study_folder)
-    lucky = first.front[-1]
+    lucky = first.found.front[-1]
     for number, accuracy in ((7, 0.0), (8, 0.1)):
         study = {**lucky.record.study, "replica": number - 6, "number": number}
         write_record(study_folder, number, replace(lucky.record, accuracy=accuracy, study=study))
     made = report(study_folder)
-    assert lucky.number not in [point.number for point in made.front]
-    (point,) = [p for p in points(made.records) if p.number == lucky.number]
+    assert lucky.number not in [point.number for point in made.found.front]
+    (point,) = [p for p in points(made.found.records) if p.number == lucky.number]
     assert (point.accuracy, point.seeds) == (pytest.approx(0.05), 2)
-    assert made.hypervolume < first.hypervolume
+    assert made.found.hypervolume < first.found.hypervolume
     page = (study_folder / "report.md").read_text()
     assert "one seed a configuration, or the mean ± standard deviation over as many fresh seeds" in page
     trials = rows(study_folder / "trials.csv")

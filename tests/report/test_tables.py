@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -9,8 +11,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bsr_explorer.report.findings import Findings
 from bsr_explorer.report.front import front, points
-from bsr_explorer.report.tables import front_frame, front_markdown, markdown, trials_frame
+from bsr_explorer.report.tables import (
+    front_frame,
+    front_latex,
+    front_markdown,
+    latex,
+    markdown,
+    trials_frame,
+    write,
+)
 from bsr_explorer.store.records import read_records
 
 COLUMNS = [
@@ -122,3 +133,69 @@ def test_cells_of_text_stay_as_they_are() -> None:
     lines = markdown(frame, as_text=True).splitlines()
     assert [line.split("|")[2].strip() for line in lines[2:]] == ["90.0", "1,247.4"]
     assert lines[1].replace("-", "") == "|:|:|"
+
+
+# --- LaTeX ----------------------------------------------------------------------------------------------
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows between the rules of a LaTeX table."""
+    body = text.split("\\midrule\n")[1].split("\\bottomrule")[0]
+    return [[cell.strip() for cell in row.removesuffix(" \\\\").split("&")] for row in body.splitlines()]
+
+
+def test_the_latex_table_says_what_the_markdown_one_says(finished_once: Path) -> None:
+    found = Findings.read(finished_once)
+    text = front_latex(found)
+    for rule in ("\\toprule", "\\midrule", "\\bottomrule", "\\usepackage{booktabs,graphicx}"):
+        assert rule in text
+    assert "accuracy: one seed." in text
+    rows = cells(text)
+    assert len(rows) == len(found.front)
+    for row, point in zip(rows, found.front, strict=True):
+        assert row[0] == str(point.number)
+        assert f"{100 * point.accuracy:.2f}" in row[1]
+        expression = point.method.replace("{", "\\{").replace("}", "\\}").replace("_", "\\_")
+        assert row[-1] == f"\\texttt{{{expression}}}"
+
+
+def test_the_best_of_a_column_is_bold(finished_once: Path) -> None:
+    rows = cells(front_latex(Findings.read(finished_once)))
+    bold = [[cell.startswith("\\textbf{") for cell in row] for row in rows]
+    assert [row[1] for row in bold] == [False] * (len(rows) - 1) + [True]  # accuracy: the last of a front
+    assert [row[2] for row in bold] == [True] + [False] * (len(rows) - 1)  # memory: the first
+    assert not any(row[0] or row[-1] for row in bold)
+
+
+def test_a_caption_says_how_many_seeds(finished_once: Path) -> None:
+    records = read_records(finished_once)
+    best = max(records, key=lambda number: records[number].accuracy or 0)
+    for replica in (1, 2):
+        study = {**records[best].study, "replica": replica}
+        records[6 + replica] = replace(records[best], accuracy=0.8 + replica / 100, study=study)
+    text = front_latex(Findings(records))
+    assert "mean $\\pm$ standard deviation over 2 seeds" in text
+    assert "\\textbf{81.50 $\\pm$ 0.71}" in text
+
+
+def test_what_latex_would_read_as_commands_is_escaped() -> None:
+    frame = pd.DataFrame([{"a_b": "50% & {x} #1 $2", "c": "~^\\"}])
+    text = latex(frame, "all_of 100%", {})
+    assert "a\\_b" in text
+    assert "50\\% \\& \\{x\\} \\#1 \\$2" in text
+    assert "\\textasciitilde{}\\textasciicircum{}\\textbackslash{}" in text
+    assert "\\caption{all\\_of 100\\%}" in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+def test_latex_takes_the_table(finished_once: Path, tmp_path: Path) -> None:
+    write(Findings.read(finished_once), tmp_path)
+    page = "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\\input{front.tex}\\end{document}"
+    (tmp_path / "page.tex").write_text(page)
+    subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    assert (tmp_path / "page.pdf").stat().st_size > 1000

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from bsr_explorer.report import style
-from bsr_explorer.report.labels import Label, place
+from bsr_explorer.report.figures.labels import Label, place
 
 CROWDED = [
     *(Label(0.50, 0.50, "one"), Label(0.52, 0.50, "another"), Label(0.50, 0.54, "a third", 0.05)),

@@ -1,0 +1,92 @@
+"""What a study came to: its records, and what follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bsr_explorer.config import Config
+from bsr_explorer.errors import UserError
+from bsr_explorer.report.front import Choice, Point, front, hypervolume, points, read_trials, recommend
+from bsr_explorer.store.records import Record
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A study of which at least one trial has finished.
+
+    Attributes:
+        records: by trial number.
+    """
+
+    records: dict[int, Record]
+
+    @classmethod
+    def read(cls, folder: Path) -> Findings:
+        """The findings of a study's folder.
+
+        Raises:
+            UserError: no study there, or no finished trial in it.
+        """
+        found = cls(read_trials(folder))
+        if not found.points:
+            raise UserError(f"STUDY: {folder} has no finished trial yet; run its search first")
+        return found
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """The configurations that were trained to their end."""
+        return points(self.records)
+
+    @cached_property
+    def front(self) -> list[Point]:
+        """The points that none beats in memory without losing accuracy, least memory first."""
+        return front(self.points)
+
+    @cached_property
+    def recommendation(self) -> Choice:
+        """The point of the front to take if nothing else is asked for."""
+        return recommend(self.front)
+
+    @property
+    def study(self) -> dict[str, Any]:
+        """What the search knew: name, budget, accounting."""
+        return self.points[0].record.study
+
+    @property
+    def budget(self) -> int:
+        """Bytes."""
+        return int(self.study["budget_bytes"])
+
+    @property
+    def full(self) -> dict[str, Any]:
+        """The prediction for full fine-tuning."""
+        return self.points[0].full
+
+    @property
+    def config(self) -> Config:
+        """Of the recommended configuration.
+
+        Raises:
+            UserError: a record of a later version, which says more than this one understands.
+        """
+        return Config.from_dict(self.recommendation.point.record.config)
+
+    @property
+    def seeds(self) -> int:
+        """The most runs that an accuracy is the mean of."""
+        return max(point.seeds for point in self.points)
+
+    @cached_property
+    def hypervolume(self) -> float:
+        """Of the front, up to the budget."""
+        return hypervolume([p.bytes for p in self.front], [p.accuracy for p in self.front], self.budget)
+
+    @cached_property
+    def spread(self) -> list[Point]:
+        """Points of the front to show one by one: its ends, the recommended one, and what lies between in rank."""
+        last = len(self.front) - 1
+        places = {0, last // 3, 2 * last // 3, self.front.index(self.recommendation.point), last}
+        return [self.front[place] for place in sorted(places)]

@@ -1,0 +1,99 @@
+"""Two studies side by side."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.report.between import Between, write
+from bsr_explorer.report.front import hypervolume
+from bsr_explorer.store.records import read_records, write_record
+
+
+@pytest.fixture
+def halves(finished_once: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Two studies: the odd trials of one, and the even ones."""
+    made = []
+    for rest, name in enumerate(("even", "odd")):
+        folder = Path(shutil.copytree(finished_once, tmp_path / name))
+        for number, record in read_records(folder).items():
+            (folder / "records" / f"{number:04d}.json").unlink()
+            if number % 2 == rest:
+                write_record(folder, number, replace(record, study={**record.study, "name": name}))
+        made.append(folder)
+    return made[0], made[1]
+
+
+def test_a_study_is_equal_to_itself(finished_once: Path) -> None:
+    between = Between.read((finished_once, finished_once))
+    assert between.volumes[0] == between.volumes[1] == between.volumes[2] > 0
+    assert between.lacking(0) == between.lacking(1) == []
+    assert between.differences == []
+    assert between.verdict().startswith("both fronts cover the same; ")
+    assert between.sides[0].name == str(finished_once)  # for both studies have one name
+
+
+def test_what_only_one_has_is_what_the_other_does_not_reach(halves: tuple[Path, Path]) -> None:
+    between = Between.read(halves)
+    assert [side.name for side in between.sides] == ["even", "odd"]
+    first, second, both = between.volumes
+    assert both >= max(first, second) > 0
+    for place, side in enumerate(between.sides):
+        other = between.sides[1 - place].front
+        for point in side.front:
+            reached = any(p.bytes <= point.bytes and p.accuracy >= point.accuracy for p in other)
+            assert (point in between.lacking(place)) == (not reached)
+    assert between.lacking(0) or between.lacking(1)
+    for place, side in enumerate(between.sides):
+        rows = [row for row in between.rows() if row["study"] == side.name]
+        assert [row["trial"] for row in rows if row["ahead"]] == [p.number for p in between.lacking(place)]
+
+
+def test_the_smaller_budget_is_the_reference(halves: tuple[Path, Path]) -> None:
+    smaller = max(min(p.bytes for p in side.front) for side in Between.read(halves).sides)
+    for number, record in read_records(halves[1]).items():
+        little = {**record.study, "budget": f"{smaller}B", "budget_bytes": smaller}
+        write_record(halves[1], number, replace(record, study=little))
+    between = Between.read(halves)
+    assert between.reference == smaller
+    assert all(p.bytes <= smaller for side in between.sides for p in side.front)
+    for place, side in enumerate(between.sides):
+        assert side.beyond == len(side.found.front) - len(side.front)
+        sizes, accuracies = [p.bytes for p in side.front], [p.accuracy for p in side.front]
+        assert between.volumes[place] == hypervolume(sizes, accuracies, smaller)
+    assert sum(side.beyond for side in between.sides) > 0
+    assert any(line.startswith("budget: ") for line in between.differences)
+
+
+def test_what_makes_accuracies_incomparable_is_said(halves: tuple[Path, Path]) -> None:
+    for number, record in read_records(halves[1]).items():
+        write_record(halves[1], number, replace(record, fidelity={**record.fidelity, "epochs": 9}))
+    assert Between.read(halves).differences == ["fidelity.epochs: 1 → 9"]
+
+
+def test_budgets_that_count_differently_are_refused(halves: tuple[Path, Path]) -> None:
+    for number, record in read_records(halves[1]).items():
+        write_record(halves[1], number, replace(record, study={**record.study, "counts": "saved"}))
+    with pytest.raises(UserError, match=r"counts peak memory and .* counts saved"):
+        Between.read(halves)
+
+
+def test_files_say_the_same(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    between = Between.read(halves)
+    paths = write(between, tmp_path / "both")
+    assert [path.name for path in paths] == [
+        *("studies.md", "studies.csv", "two_fronts.png", "two_fronts.pdf", "two_fronts.svg")
+    ]
+    with paths[1].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["trial"]) for row in rows] == [row["trial"] for row in between.rows()]
+    page = paths[0].read_text()
+    assert page.startswith("# even and odd\n")
+    assert between.verdict() in page
+    assert json.dumps(between.rows())  # plain values
