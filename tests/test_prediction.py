@@ -15,14 +15,18 @@ from bsr_explorer import prediction as module
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
+from bsr_explorer.methods import METHODS
 from bsr_explorer.prediction import (
     MOST_IMAGES,
     counted_bytes,
     geometry_of,
     largest_batch,
+    over_time,
     predict,
     published_tape,
     tape_of,
+    tokens_by_block,
+    trained_blocks,
 )
 from bsr_explorer.store.study import COUNTS
 
@@ -218,3 +222,31 @@ def test_everything_but_the_geometry_starts_without_torch() -> None:
     code = f"import sys, {', '.join(modules.split())}; assert not {{'torch', 'timm'}} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# --- what else follows from a configuration -------------------------------------------------------------
+
+
+def test_tokens_are_those_that_enter_and_leave_a_block() -> None:
+    config = Config(model="deit_s", batch_size=1, method="bsr")
+    counts = tokens_by_block(config)
+    assert list(counts) == list(range(12))
+    assert [counts[block] for block in (0, 3, 4, 6, 9, 11)] == [
+        *((197, 197), (197, 100), (100, 100), (100, 52), (52, 28), (28, 28))
+    ]
+    loose = tokens_by_block(config.with_method("bsr(fuse=False)"))
+    assert (loose[3], loose[6], loose[9]) == ((197, 99), (99, 50), (50, 26))
+
+
+@pytest.mark.parametrize(
+    ("method", "blocks"),
+    [("bsr", (3, 7, 11)), ("linear", ()), ("last(k=2)", (10, 11)), ("full", tuple(range(12)))],
+)
+def test_trained_blocks_are_those_with_a_parameter_that_trains(method: str, blocks: tuple[int, ...]) -> None:
+    assert trained_blocks(Config(model="deit_s", batch_size=1, method=method)) == blocks
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_memory_over_a_step_goes_as_high_as_the_peak(method: str) -> None:
+    config = Config(model="deit_t", image_size=64, batch_size=2, method=method)
+    assert max(level.bytes for level in over_time(config)) == predict(config).peak_bytes

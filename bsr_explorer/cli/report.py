@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from rich.markup import escape
 from bsr_explorer.cli.compare import show_comparison
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.cli.page import write_report
+from bsr_explorer.errors import UserError
 from bsr_explorer.store.comparison import FILE
 from bsr_explorer.units import format_bytes, in_mb, in_mib
 
@@ -26,21 +28,35 @@ def write(
             metavar="STUDY", help="The folder of a study or a comparison, such as reports/<study>."
         ),
     ],
+    venue: Annotated[
+        str | None,
+        typer.Option(
+            help="Make a study's figures for the pages of aaai, aistats, cvpr, eccv, iclr, icml, jmlr, neurips, tmlr "
+            "or uai: as wide, and with text as large, as its template says."
+        ),
+    ] = None,
 ) -> None:
     """Write a study's front, or a comparison, as tables, figures and pages into its folder.
 
-    Of a study, report.html is a page to look around in, and needs no network.
+    Tables are CSV, Markdown and LaTeX, figures PNG, PDF and SVG. Of a study, report.html is a page to look around in,
+    and needs no network.
 
-    Example:
+    Examples:
 
       bsr-explore report reports/deit_s-digits-2GB
+
+      bsr-explore report reports/deit_s-digits-2GB --venue neurips
     """
     from bsr_explorer.report import comparison
 
-    if (study / FILE).exists():
-        show_comparison(comparison.report(study), study)
+    if not (study / FILE).exists():
+        show_front(write_report(study, venue), study)
+    elif venue is not None:
+        raise UserError(
+            f"--venue: {study} is a comparison, whose figures are for a screen; leave --venue out"
+        )
     else:
-        show_front(write_report(study), study)
+        show_comparison(comparison.report(study), study)
 
 
 def show_front(made: Report, folder: Path) -> None:
@@ -77,9 +93,20 @@ def show_front(made: Report, folder: Path) -> None:
         markup=False,
     )
     out.print("Written:")
-    for path in [*made.files, folder / "study.toml", folder / "study.db", folder / "records"]:
+    for path in grouped([*made.files, folder / "study.toml", folder / "study.db", folder / "records"]):
+        out.print(f"  {path}", soft_wrap=True, markup=False)
+
+
+def grouped(paths: Iterable[Path]) -> list[str]:
+    """The paths that exist; one that is there in several formats is named once: ``front.{png,pdf,svg}``."""
+    kinds: dict[Path, list[str]] = {}
+    for path in paths:
         if path.exists():
-            out.print(f"  {path}", soft_wrap=True, markup=False)
+            kinds.setdefault(path.with_suffix(""), []).append(path.suffix)
+    return [
+        f"{stem}.{{{','.join(kind.removeprefix('.') for kind in of)}}}" if len(of) > 1 else f"{stem}{of[0]}"
+        for stem, of in kinds.items()
+    ]
 
 
 def _deviation(point: Point) -> str:

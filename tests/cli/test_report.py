@@ -27,13 +27,30 @@ def test_the_front_is_shown_and_every_file_is_named(cli: Cli, study_folder: Path
     assert f"to train it further: {export}" in lines
     volume = hypervolume([p.bytes for p in ahead], [p.accuracy for p in ahead], 1_400_000)
     assert f"hypervolume {volume:.4f}: the area under the front up to the budget, of 1" in lines
-    named = [Path(line) for line in lines[lines.index("Written:") + 1 :]]
-    assert {path.name for path in named} == {
-        *("report.md", "front.csv", "trials.csv", "front.png", "front.pdf"),
-        *("memory_by_block.png", "memory_by_block.pdf", "calibration.png", "calibration.pdf"),
-        *("study.toml", "study.db", "records"),
+    named = [line.removeprefix(f"{study_folder}/") for line in lines[lines.index("Written:") + 1 :]]
+    figures = (
+        "front",
+        "memory_by_block",
+        "memory_over_a_step",
+        "blocks",
+        "saving",
+        "batch_size",
+        "hypervolume",
+    )
+    assert set(named) == {
+        *("report.{md,html}", "front.{csv,tex}", "trials.csv"),
+        *(f"figures/{figure}.{{png,pdf,svg}}" for figure in (*figures, "calibration")),
+        *("study.{toml,db}", "records"),
     }
-    assert all(path.exists() for path in named)
+
+
+def test_figures_can_be_made_for_a_venue(cli: Cli, study_folder: Path) -> None:
+    assert cli("report", study_folder, "--venue", "neurips").code == 0
+    pdf = (study_folder / "figures" / "front.pdf").read_bytes()
+    assert cli("report", study_folder).code == 0
+    assert (study_folder / "figures" / "front.pdf").read_bytes() != pdf
+    done = cli("report", study_folder, "--venue", "nips")
+    assert (done.code, done.err.startswith("error: --venue: ")) == (2, True)
 
 
 def test_records_alone_are_enough(cli: Cli, study_folder: Path) -> None:

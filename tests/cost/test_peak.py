@@ -14,6 +14,7 @@ from torch import nn
 from bsr_explorer.cost.memory import Memory, Pass
 from bsr_explorer.cost.peak import (
     Setup,
+    course,
     find_peak,
     levels,
     optimizer_peak,
@@ -225,3 +226,19 @@ def test_the_optimisers_own_peak_is_that_of_its_timeline(sizes: list[int], setup
     memory = Memory(setup.granularity)
     step_of_the_optimizer(tape, setup, memory)
     assert levels(memory.events)[1] == peak
+
+
+# --- memory over a step ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setup", [Setup(), Setup(optimizer="sgd_momentum", device="cuda", micro_batches=2)])
+def test_the_highest_level_of_a_step_is_its_peak(setup: Setup) -> None:
+    memory = timeline(step_tape(geometry("deit_t", 32), 2, "fused"), setup)
+    course_of = course(memory)
+    peak = find_peak(memory)
+    highest = max(course_of, key=lambda level: level.bytes)
+    assert (highest.bytes, highest.alive) == (peak.bytes, peak.alive)
+    assert highest.moment == (peak.phase, peak.block, peak.operation)
+    assert all(sum(level.alive.values()) == level.bytes for level in course_of)
+    phases = list(dict.fromkeys(level.moment.phase for level in course_of))
+    assert phases == ["standing", "forward", "backward", "optimizer"]
