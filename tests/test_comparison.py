@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from bsr_explorer import comparison as module
-from bsr_explorer.comparison import Task, brief, compare, settle, stored, tasks
+from bsr_explorer.comparison import Task, brief, compare, keep, plan_file, settle, stored, tasks
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import parse_method
 from bsr_explorer.prediction import counted_bytes, largest_batch, predict
 from bsr_explorer.run import Job, run
 from bsr_explorer.store.comparison import FILE, STEPS, read_runs, read_step_times
+from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.records import Record, read_records, write_record
 from bsr_explorer.timing import Stepper
@@ -105,6 +106,47 @@ def test_a_long_label_leaves_out_defaults(expression: str, said: str) -> None:
     assert parse_method(said) == parse_method(expression)
 
 
+@pytest.mark.parametrize(
+    ("method", "ruled"),
+    [
+        ("full", True),
+        ("linear", True),
+        ("last(k=2)", True),
+        ("bsr(blocks=(1, 3), keep={2: 0.5})", True),
+        ("bitfit", False),
+        ("mesa", False),
+        ("backrazor(ratio=0.5)", False),
+        ("checkpoint", False),
+        ("last(k=1)+offload", False),
+    ],
+)
+def test_the_published_accounting_is_said_where_it_has_a_rule(
+    make_comparison: MakeComparison, toy: str, method: str, ruled: bool
+) -> None:
+    (entry,) = make_comparison(method).entries
+    counted = counted_bytes(Config(toy, 48, batch_size=4, method=method), "published")
+    assert entry.published_bytes == (counted if ruled else None)
+
+
+def test_a_file_is_a_comparison_for_each_of_its_data_sets(toy: str) -> None:
+    asked = ComparisonFile(
+        "several",
+        (parse_method("full"), parse_method("last(k=1)")),
+        Config(toy, 48, batch_size=4),
+        ("digits", "cifar100"),
+        fidelity=Fidelity(recipe="short"),
+        seeds=2,
+        budget=BUDGET,
+    )
+    small, large = plan_file(asked)
+    assert (small.data, small.config["num_classes"]) == ("digits", 10)
+    assert (large.data, large.config["num_classes"]) == ("cifar100", 100)
+    for made in (small, large):
+        assert [entry.method for entry in made.entries] == ["full", "last(k=1)"]
+        assert (made.seeds, made.budget, made.settled) == (2, BUDGET, False)
+    assert large.entries[1].peak_bytes > small.entries[1].peak_bytes
+
+
 # --- what is left open ----------------------------------------------------------------------------------
 
 
@@ -119,6 +161,14 @@ def test_what_is_left_open_is_settled_once(make_comparison: MakeComparison, tmp_
         "views": None,
     }
     assert made.weights == "random"
+
+
+def test_all_images_are_all_of_them(make_comparison: MakeComparison, tmp_path: Path) -> None:
+    made = make_comparison(fidelity=Fidelity())
+    assert not made.settled
+    made = settle(made, tmp_path, 48, images=None)
+    assert made.settled
+    assert (made.trained_at, made.fidelity["train_size"], made.fidelity["val_size"]) == (48, 1078, 359)
 
 
 def test_what_was_said_is_kept(make_comparison: MakeComparison, tmp_path: Path) -> None:
@@ -350,6 +400,25 @@ def test_another_comparison_is_refused_with_the_difference(
     with pytest.raises(UserError) as refused:
         stored(make_comparison(**changed), compared_once)
     assert f"--out: {compared_once} holds another comparison ({difference})" in str(refused.value)
+
+
+def test_what_has_not_run_can_still_be_decided(make_comparison: MakeComparison, tmp_path: Path) -> None:
+    keep(make_comparison(fidelity=Fidelity(), weights="auto"), tmp_path)
+    found = stored(make_comparison(), tmp_path)
+    assert found is not None
+    assert (found.fidelity, found.weights) == (make_comparison().fidelity, "random")
+    with pytest.raises(UserError, match="holds another comparison"):
+        stored(make_comparison(data="fashion_mnist"), tmp_path)
+    again = stored(make_comparison(fidelity=Fidelity(), weights="auto"), tmp_path)
+    assert again is not None and not again.settled
+
+
+def test_nothing_is_kept_beside_one_at_work(make_comparison: MakeComparison, tmp_path: Path) -> None:
+    with (
+        alone(tmp_path, module.LOCK, "comparison"),
+        pytest.raises(UserError, match="--out: another comparison is at work"),
+    ):
+        keep(make_comparison(), tmp_path)
 
 
 def test_records_of_something_else_are_refused(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_methods
 from bsr_explorer.models.weights import check_weights
+from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.train.datasets import check_data, count_classes, default_data_dir
 from bsr_explorer.train.recipes import recipe
@@ -32,6 +34,11 @@ KEPT = ("comparison.json", "step_seconds.json", "records")
 
 
 def compare(
+    context: typer.Context,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[COMPARISON.toml]", help="A comparison's file, instead of the flags below."),
+    ] = None,
     methods: Annotated[
         str, typer.Option(help="Method expressions, separated by commas (see `list methods`).")
     ] = "full, linear, last(k=3), bsr, checkpoint",
@@ -72,10 +79,19 @@ def compare(
         int, typer.Option(help="Steps to time of each method, in turn, at --image-size; 0: none.")
     ] = 5,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="The folder; compare-<model>-<data> if left out.")
+        Path | None,
+        typer.Option(
+            "--out", help="The folder; compare-<model>-<data>, or -<name of the file>, if left out."
+        ),
     ] = None,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
+    costs_only: Annotated[
+        bool,
+        typer.Option(
+            "--costs-only", help="Memory and compute alone: needs no data and no weights; trains nothing."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what is predicted; train and write nothing.")
     ] = False,
@@ -90,7 +106,18 @@ def compare(
       bsr-explore compare --model deit_s --data fashion_mnist --methods "full, linear, last(k=3), bsr()" --seeds 3
 
       bsr-explore compare --model deit_s --budget 2GB --dry-run
+
+      bsr-explore compare studies/paper/figure1_vit_b_cifar10.toml --costs-only
     """
+    where = data_dir or default_data_dir()
+    how = How(where, costs_only, dry_run, as_json)
+    if file is not None:
+        options.refuse_flags(context, _BESIDE_FILE)
+        asked = ComparisonFile.from_toml(file)
+        if options.given(context, "device"):
+            asked = asked.on(resolved(device))
+        _run_file(asked, folder or Path(f"compare-{asked.name}"), how)
+        return
     if budget_counts not in COUNTS:
         raise unknown("--budget-counts", budget_counts, COUNTS)
     if rounds < 0:
@@ -99,10 +126,8 @@ def compare(
         parse_bytes(budget)
     with _own_flags():
         chosen = parse_methods(methods)
-    check_weights(weights)
-    where = data_dir or default_data_dir()
-    check_data(data, where)
     rules = recipe(recipe_name, data, optimizer)
+    how.check(weights, data)
     config = Config(
         model=model,
         image_size=image_size,
@@ -116,12 +141,97 @@ def compare(
     )
     fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name)
     options.checked_geometry(config, fidelity)
-    from bsr_explorer.comparison import plan
+    from bsr_explorer.comparison import IMAGES, plan
+    from bsr_explorer.search.plan import proxy_sizes
 
     with _own_flags():
         planned = plan(config, chosen, data, weights, fidelity, seeds, budget, budget_counts)
-    folder = folder or Path(f"compare-{model}-{Path(data).name}")
-    _run(planned, folder, where, rounds, dry_run, as_json)
+    sizes = proxy_sizes(config)
+    openly = Open(sizes[min(1, len(sizes) - 1)], IMAGES)
+    made = _run(planned, folder or Path(f"compare-{model}-{Path(data).name}"), how, rounds, openly)
+    if as_json:
+        print(json.dumps(made.summary()))
+
+
+_BESIDE_FILE = ("file", "folder", "data_dir", "device", "costs_only", "dry_run", "as_json")
+"""Parameters that may be given beside a comparison's file."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How far a comparison is to go, whatever is compared."""
+
+    data_dir: Path
+    costs_only: bool
+    dry_run: bool
+    quiet: bool
+
+    def check(self, weights: str, data: str) -> None:
+        """Check, before any work is done, what runs need and costs do not.
+
+        Raises:
+            UserError: weights or data that are not there.
+        """
+        if not self.costs_only:
+            check_weights(weights)
+            check_data(data, self.data_dir)
+
+
+@dataclass(frozen=True)
+class Open:
+    """What runs are given where nothing is said.
+
+    Attributes:
+        image_size: side of the training images, pixels.
+        images: the most to train on; None: all.
+    """
+
+    image_size: int
+    images: int | None
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a comparison.
+
+    Attributes:
+        tasks_left: runs and timings to do, where it was only planned.
+    """
+
+    report: Report
+    folder: Path
+    tasks_left: int | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values."""
+        made = self.report
+        said = {**made.comparison.to_dict(), "methods": made.rows, "folder": str(self.folder)}
+        if self.tasks_left is not None:
+            return {**said, "tasks_left": self.tasks_left}
+        return {**said, "notes": made.notes, "files": [str(path) for path in made.files]}
+
+
+def _run_file(asked: ComparisonFile, folder: Path, how: How) -> None:
+    """One comparison for each data set of a file; several have folders of their own, and a table in common."""
+    from bsr_explorer.comparison import plan_file
+    from bsr_explorer.report import datasets
+
+    for data in asked.data:
+        recipe(asked.fidelity.recipe, data, asked.config.optimizer)
+        how.check(asked.weights, data)
+    options.checked_geometry(asked.config, asked.fidelity)
+    several = len(asked.data) > 1
+    made = []
+    for planned in plan_file(asked):
+        own = folder / Path(planned.data).name if several else folder
+        made.append(_run(planned, own, how, asked.rounds, Open(asked.config.image_size, None)))
+    files = [] if how.dry_run or not several else datasets.write([each.report for each in made], folder)
+    if how.quiet:
+        answers = [each.summary() for each in made]
+        said = {"name": asked.name, "comparisons": answers, "files": [str(path) for path in files]}
+        print(json.dumps(said if several else answers[0]))
+    elif files:
+        _show_files("All data sets:", files)
 
 
 @contextmanager
@@ -133,39 +243,55 @@ def _own_flags() -> Iterator[None]:
         raise UserError(str(error).replace("--method:", "--methods:", 1)) from None
 
 
-def _run(
-    planned: Comparison, folder: Path, data_dir: Path, rounds: int, dry_run: bool, as_json: bool
-) -> None:
+def _run(planned: Comparison, folder: Path, how: How, rounds: int, openly: Open) -> Made:
+    """Do what is asked of one comparison, and show it (unless all is said in one JSON object at the end)."""
     from bsr_explorer import comparison as comparing
-    from bsr_explorer.report.comparison import report
-    from bsr_explorer.run import device_of
-    from bsr_explorer.search.plan import proxy_sizes
+    from bsr_explorer.report.comparison import predicted, report
     from bsr_explorer.store.folder import check_writable
 
-    config = Config.from_dict(planned.config)
-    device_of(config)
     check_writable(folder)
-    settled = comparing.stored(planned, folder)
-    if settled is None:
-        with err.status("loading weights and data…"):
-            sizes = proxy_sizes(config)
-            settled = comparing.settle(planned, data_dir, sizes[min(1, len(sizes) - 1)])
-    if dry_run:
-        _show_dry_run(settled, folder, len(comparing.tasks(settled, folder, rounds)), as_json)
-        return
+    settled = comparing.stored(planned, folder) or planned
+    if not how.costs_only:
+        settled = _ready(settled, how, openly)
+    if how.dry_run:
+        left = 0 if how.costs_only else len(comparing.tasks(settled, folder, rounds))
+        planned_only = Made(predicted(settled), folder, left)
+        if not how.quiet:
+            _show_dry_run(planned_only)
+        return planned_only
+    if how.costs_only:
+        comparing.keep(settled, folder)
+    else:
+        _train(settled, folder, how, rounds)
+    written = report(folder)
+    if not how.costs_only and not any(row["runs"] for row in written.rows):
+        fail(f"no run finished: {written.notes[-1]}; the records are in {folder}", code=1)
+    if not how.quiet:
+        show_comparison(written, folder)
+    return Made(written, folder)
+
+
+def _ready(planned: Comparison, how: How, openly: Open) -> Comparison:
+    """A comparison that can run here, with nothing left open."""
+    from bsr_explorer.comparison import settle
+    from bsr_explorer.run import device_of
+
+    device_of(Config.from_dict(planned.config))
+    if planned.settled:
+        return planned
+    with err.status("loading weights and data…"):
+        return settle(planned, how.data_dir, openly.image_size, openly.images)
+
+
+def _train(settled: Comparison, folder: Path, how: How, rounds: int) -> None:
+    from bsr_explorer.comparison import compare as train_all
+
     with watching_tasks() as watcher:
         try:
-            comparing.compare(settled, folder, data_dir, rounds, watcher)
+            train_all(settled, folder, how.data_dir, rounds, watcher)
         except KeyboardInterrupt:
             err.print("stopped; nothing finished is lost, and the same command goes on from here")
             raise SystemExit(130) from None
-    made = report(folder)
-    if not any(row["runs"] for row in made.rows):
-        fail(f"no run finished: {made.notes[-1]}; the records are in {folder}", code=1)
-    if as_json:
-        print(json.dumps(_summary(made, folder)))
-        return
-    show_comparison(made, folder)
 
 
 def show_comparison(made: Report, folder: Path) -> None:
@@ -173,22 +299,33 @@ def show_comparison(made: Report, folder: Path) -> None:
     _show_table(made.comparison, made.rows)
     for note in made.notes:
         out.print(note, style="yellow", markup=False)
-    out.print("\nWritten:")
-    for path in [*made.files, *(folder / name for name in KEPT)]:
+    _show_files("Written:", [*made.files, *(folder / name for name in KEPT)])
+
+
+def _show_files(title: str, files: Sequence[Path]) -> None:
+    out.print(f"\n{title}")
+    for path in files:
         if path.exists():
             out.print(f"  {path}", soft_wrap=True, markup=False)
 
 
 def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
     """A method takes two lines: what it comes to, and below that its ratios to full fine-tuning."""
-    from bsr_explorer.report.comparison import accuracy_text, described, measured_text
+    from bsr_explorer.report.comparison import accuracy_text, described
 
     out.print(escape("\n".join(described(comparison))) + "\n")
     others = [kind for kind in ("peak", "saved") if kind != comparison.counts]
     budget = comparison.budget is not None
+    published = comparison.counts != "published" and any(row["published_bytes"] for row in rows)
     columns = ["method", "accuracy %", f"{comparison.counts} MB", "MiB", *(f"{kind} MB" for kind in others)]
-    columns += ["GFLOPs a step", "step s", *(["largest batch"] if budget else [])]
-    columns.append(f"MB at {comparison.trained_at} px,\npredicted → measured")
+    columns += [
+        *(["published MB"] if published else []),
+        "GFLOPs a step",
+        "step s",
+        *(["largest batch"] if budget else []),
+    ]
+    trained = any(row["trained_saved_bytes_measured"] is not None for row in rows)
+    columns += [f"MB at {comparison.trained_at} px,\npredicted → measured"] if trained else []
     cells = []
     for entry, row in zip(comparison.entries, rows, strict=True):
         batch = _two(row, "largest_batch", "{:,}", "{:.2f}x")
@@ -199,12 +336,11 @@ def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
                 _memory(row, "counted"),
                 f"{in_mib(row['counted_bytes']):,.1f}",
                 *(_memory(row, kind) for kind in others),
+                *([_memory(row, "published") if row["published_bytes"] else "—"] if published else []),
                 _two(row, "train_flops", "{:,.1f}", "{:.2f}x", 1e-9),
                 _two(row, "step_seconds", "{:.3f}", "{:.2f}x"),
                 *([batch] if budget else []),
-                "\n".join(
-                    f"{kind} {text}" for kind in ("peak", "saved") if (text := measured_text(row, kind))
-                ),
+                *([_measured(row)] if trained else []),
             ]
         )
     out.print(table(columns, cells, left=(0,), fold=(0,)))
@@ -213,6 +349,12 @@ def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
         f"\nbelow each: its ratio to full fine-tuning ({format_bytes(full.counted_bytes)} counting "
         f"{comparison.counts}, {full.train_flops / 1e9:,.0f} GFLOPs a step)"
     )
+
+
+def _measured(row: dict[str, Any]) -> str:
+    from bsr_explorer.report.comparison import measured_text
+
+    return "\n".join(f"{kind} {text}" for kind in ("peak", "saved") if (text := measured_text(row, kind)))
 
 
 def _memory(row: dict[str, Any], kind: str) -> str:
@@ -228,28 +370,10 @@ def _scaled(value: float | None, form: str, scale: float = 1) -> str:
     return "" if value is None else form.format(value * scale)
 
 
-def _show_dry_run(comparison: Comparison, folder: Path, tasks: int, as_json: bool) -> None:
-    from bsr_explorer.report.comparison import lines_of, row
-    from bsr_explorer.store.comparison import StepTimes
-
-    lines = lines_of(comparison, {}, StepTimes())
-    rows = [row(line, lines, comparison) for line in lines]
-    if as_json:
-        answer = {**comparison.to_dict(), "methods": rows, "tasks_left": tasks, "folder": str(folder)}
-        print(json.dumps(answer))
-        return
-    _show_table(comparison, rows)
+def _show_dry_run(made: Made) -> None:
+    _show_table(made.report.comparison, made.report.rows)
     out.print(
-        f"\n{tasks} runs and timings to do; folder {folder}\nNothing was trained or written (--dry-run).",
+        f"\n{made.tasks_left} runs and timings to do; folder {made.folder}\n"
+        "Nothing was trained or written (--dry-run).",
         markup=False,
     )
-
-
-def _summary(made: Report, folder: Path) -> dict[str, Any]:
-    return {
-        **made.comparison.to_dict(),
-        "methods": made.rows,
-        "notes": made.notes,
-        "folder": str(folder),
-        "files": [str(path) for path in made.files],
-    }

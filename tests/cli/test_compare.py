@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bsr_explorer.report import figures
+from bsr_explorer.report import comparison as report
 from bsr_explorer.run import run
 from bsr_explorer.store.comparison import read_comparison
 from bsr_explorer.store.records import Record, read_records
@@ -34,8 +34,8 @@ NAME = "compare-toy-digits"
 
 @pytest.fixture
 def quick(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """The command line without the figure, which takes longer to draw than some comparisons of this file."""
-    monkeypatch.setattr(figures, "accuracy_by_method", lambda *_: [])
+    """The command line without the figures, which take longer to draw than some comparisons of this file."""
+    monkeypatch.setattr(report, "_figures", lambda _: [])
     return cli
 
 
@@ -71,7 +71,12 @@ def test_a_comparison_shows_its_table_and_names_its_files(cli: Cli) -> None:
         assert "→" in lines[first]
     written = [Path(line) for line in lines[lines.index("Written:") + 1 :]]
     assert {path.name for path in written} == {
-        *("comparison.md", "comparison.csv", "comparison.png", "comparison.pdf"),
+        *("comparison.md", "comparison.csv"),
+        *(
+            f"{name}.{kind}"
+            for name in ("comparison", "bars", "accountings")
+            for kind in ("png", "pdf", "svg")
+        ),
         *("comparison.json", "step_seconds.json", "records"),
     }
     assert all(path.exists() for path in written)
@@ -130,7 +135,7 @@ def test_a_dry_run_trains_and_writes_nothing(quick: Cli, tmp_path: Path) -> None
     assert (done.code, list(tmp_path.iterdir())) == (0, [])
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     assert any(line.startswith("full does not fit ") for line in lines)
-    assert any(line.startswith("linear not run ") for line in lines)
+    assert any(line.startswith("linear not run here ") for line in lines)
     assert f"7 runs and timings to do; folder {NAME}" in lines
     assert "Nothing was trained or written (--dry-run)." in lines
 
@@ -141,7 +146,7 @@ def test_a_dry_run_in_json_says_the_same(quick: Cli, tmp_path: Path) -> None:
     assert (done.code, list(tmp_path.iterdir())) == (0, [])
     answer = json.loads(done.out)
     assert (answer["tasks_left"], answer["folder"]) == (7, NAME)
-    assert [row["status"] for row in answer["methods"]] == ["does not fit", *["not run"] * 3]
+    assert [row["status"] for row in answer["methods"]] == ["does not fit", *["not run here"] * 3]
 
 
 @pytest.mark.usefixtures("no_training")
@@ -161,6 +166,131 @@ def test_a_short_comparison_is_what_is_done_if_nothing_is_said(quick: Cli) -> No
     assert [entry["label"] for entry in answer["entries"]] == [
         *("full", "linear", "last(k=3)", "bsr", "checkpoint")
     ]
+
+
+# --- of a file, and costs alone -------------------------------------------------------------------------
+
+FILE = """
+[comparison]
+name = "of-a-file"
+methods = ["full", "last(k=1)", "mesa"]
+seeds = 1
+rounds = 0
+
+[config]
+model = "toy"
+image_size = 48
+batch_size = 4
+
+[data]
+name = DATA
+weights = "random"
+
+[fidelity]
+image_size = 32
+train_size = 20
+val_size = 20
+epochs = 1
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[..., Path]:
+    """A comparison's file, of some data."""
+
+    def write(data: str = '"digits"') -> Path:
+        path = tmp_path.with_name(f"{tmp_path.name}.toml")
+        path.write_text(FILE.replace("DATA", data))
+        return path
+
+    return write
+
+
+def test_a_file_says_everything(quick: Cli, file: Callable[..., Path]) -> None:
+    done = quick("compare", file())
+    assert done.code == 0, done.err
+    assert [row["status"] for row in rows(Path("compare-of-a-file")).values()] == ["finished"] * 3
+    again = quick("compare", file(), "--json")
+    assert "seed" not in again.err
+    assert json.loads(again.out)["fidelity"]["train_size"] == 20
+
+
+def test_a_file_trains_on_everything_where_it_says_nothing(quick: Cli, file: Callable[..., Path]) -> None:
+    path = file()
+    path.write_text(path.read_text().split("[fidelity]")[0])
+    answer = json.loads(quick("compare", path, "--dry-run", "--json").out)
+    told = answer["fidelity"]
+    assert (told["image_size"], told["train_size"], told["val_size"], told["epochs"]) == (48, 1078, 359, 3)
+    assert (answer["tasks_left"], answer["folder"]) == (3, "compare-of-a-file")
+
+
+def test_a_flag_beside_a_file_is_refused(quick: Cli, file: Callable[..., Path]) -> None:
+    for flag in (("--model", "deit_s"), ("--seeds", "2"), ("--weights", "random"), ("--proxy-size", "32")):
+        done = quick("compare", file(), *flag)
+        assert done.code == 2
+        assert f"{flag[0]}: cannot be given beside a file" in done.err
+
+
+@pytest.mark.usefixtures("no_training")
+def test_costs_alone_need_neither_data_nor_weights(
+    cli: Cli, file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def touched(*_: Any, **__: Any) -> None:
+        pytest.fail("costs need neither data nor weights")
+
+    monkeypatch.setattr("bsr_explorer.cli.compare.check_data", touched)
+    monkeypatch.setattr("bsr_explorer.comparison.create_model", touched)
+    done = cli("compare", file('"cifar100"'), "--costs-only", "--out", "here")
+    assert done.code == 0, done.err
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    found = rows(Path("here"))
+    assert [row["status"] for row in found.values()] == ["not run here"] * 3
+    assert any(line.startswith("last(k=1) not run here ") for line in lines)
+    published = [row["published_bytes"] for row in found.values()]
+    assert published[2] == "" and int(published[0]) > int(published[1])
+    assert " — " in next(line for line in lines if line.startswith("mesa"))
+    assert {path.name for path in Path("here/figures").iterdir()} == {
+        f"{name}.{kind}" for name in ("bars", "accountings") for kind in ("png", "pdf", "svg")
+    }
+    assert not Path("here/records").exists()
+
+
+def test_costs_first_and_then_the_whole(quick: Cli, file: Callable[..., Path]) -> None:
+    assert quick("compare", file(), "--costs-only").code == 0
+    done = quick("compare", file())
+    assert done.code == 0, done.err
+    before = contents(Path("compare-of-a-file/records"))
+    assert [row["runs"] for row in rows(Path("compare-of-a-file")).values()] == ["1"] * 3
+    done = quick("compare", file(), "--costs-only")
+    assert (done.code, contents(Path("compare-of-a-file/records"))) == (0, before)
+    assert [row["status"] for row in rows(Path("compare-of-a-file")).values()] == ["finished"] * 3
+
+
+def test_costs_of_flags(quick: Cli) -> None:
+    done = quick(*FLAGS, "--data", "cifar100", "--costs-only", "--out", "here")
+    assert done.code == 0, done.err
+    assert [row["status"] for row in rows(Path("here")).values()] == ["not run here"] * 4
+
+
+def test_several_data_sets_have_a_folder_each_and_a_table_in_common(
+    quick: Cli, file: Callable[..., Path]
+) -> None:
+    path = file('["digits", "cifar100"]')
+    done = quick("compare", path, "--costs-only", "--json")
+    assert done.code == 0, done.err
+    answer = json.loads(done.out)
+    assert [each["data"] for each in answer["comparisons"]] == ["digits", "cifar100"]
+    assert answer["files"] == ["compare-of-a-file/table.md", "compare-of-a-file/table.csv"]
+    assert set(rows(Path("compare-of-a-file/cifar100"))) == set(rows(Path("compare-of-a-file/digits")))
+    done = quick("compare", path, "--costs-only")
+    assert done.out.splitlines()[-2:] == ["  compare-of-a-file/table.md", "  compare-of-a-file/table.csv"]
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_dry_run_of_costs_writes_nothing(quick: Cli, file: Callable[..., Path], tmp_path: Path) -> None:
+    done = quick("compare", file('["cifar10", "cifar100"]'), "--costs-only", "--dry-run", "--json")
+    assert (done.code, list(tmp_path.iterdir())) == (0, [])
+    assert [each["tasks_left"] for each in json.loads(done.out)["comparisons"]] == [0, 0]
 
 
 # --- going on -------------------------------------------------------------------------------------------

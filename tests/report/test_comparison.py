@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from bsr_explorer.config import Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.report import style
-from bsr_explorer.report.comparison import Report, lines_of, report, row
+from bsr_explorer.report.comparison import Report, lines_of, predicted, report, row
 from bsr_explorer.store.comparison import STEPS, StepTimes, read_step_times
 from bsr_explorer.store.records import read_records, write_record
 
@@ -26,7 +27,11 @@ MakeComparison = Callable[..., Any]
 
 FILES = {
     *("comparison.md", "comparison.csv"),
-    *("figures/comparison.png", "figures/comparison.pdf", "figures/comparison.svg"),
+    *(
+        f"figures/{name}.{kind}"
+        for name in ("comparison", "bars", "accountings")
+        for kind in ("png", "pdf", "svg")
+    ),
 }
 
 
@@ -186,7 +191,7 @@ def test_what_does_not_fit_is_shown(
     page = (compared_folder / "comparison.md").read_text()
     assert "Budget 1400KB = 1.4 MB (1.3 MiB), counting all that is alive at the fullest moment" in page
     assert any("`full`" in line and "does not fit" in line for line in page.splitlines())
-    _, axes = drawn[-1]
+    _, axes = drawn[-3]
     assert "full: does not fit" in {text.get_text() for text in axes.texts}
     assert (made.comparison.full.counted_bytes / 1e6, axes.get_ylim()[0]) in marks(axes)
 
@@ -224,7 +229,63 @@ def test_what_went_wrong_is_told(compared_folder: Path) -> None:
 def test_a_comparison_that_has_not_begun_is_shown(compared_folder: Path) -> None:
     shutil.rmtree(compared_folder / "records")
     (compared_folder / STEPS).unlink()
-    assert {each["status"] for each in report(compared_folder).rows} == {"not run"}
+    made = report(compared_folder)
+    assert {each["status"] for each in made.rows} == {"not run here"}
+    assert {path.stem for path in made.files} == {"comparison", "bars", "accountings"}
+    assert not (compared_folder / "figures/comparison.png").exists()
+    page = (compared_folder / "comparison.md").read_text()
+    assert (
+        "Nothing was trained here: memory and FLOPs of one step follow from the configuration alone" in page
+    )
+    assert "figures/bars.png" in page and "figures/comparison.png" not in page
+    assert all("not run here" in line for line in page.splitlines() if line.startswith("| `"))
+
+
+def test_what_is_left_open_is_said(make_comparison: MakeComparison) -> None:
+    from bsr_explorer.report.comparison import described
+
+    said = described(make_comparison(fidelity=Fidelity(recipe="short")))[1]
+    assert said.startswith(
+        "To be trained on all images of digits at 48 px; the recipe’s epochs, recipe short, all"
+    )
+
+
+def test_nothing_is_written_of_what_is_only_predicted(
+    make_comparison: MakeComparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = predicted(make_comparison())
+    assert (made.files, list(tmp_path.iterdir())) == ([], [])
+    assert [(each["status"], each["accuracy"]) for each in made.rows] == [("not run here", None)] * 3
+    assert [each["peak_bytes"] for each in made.rows] == [e.peak_bytes for e in made.comparison.entries]
+
+
+def test_the_published_accounting_stands_beside_the_truth(
+    compared_folder: Path, make_comparison: MakeComparison
+) -> None:
+    make_comparison("full, last(k=1), mesa").write(compared_folder)
+    made = report(compared_folder)
+    full, last, mesa = made.rows
+    assert full["published_bytes"] > last["published_bytes"]
+    assert last["published_full_over_this"] == full["published_bytes"] / last["published_bytes"]
+    assert (mesa["published_bytes"], mesa["published_full_over_this"]) == (None, None)
+    page = (compared_folder / "comparison.md").read_text()
+    row = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert f"{last['published_full_over_this']:.2f}x less" in row["last(k=1)"]
+    assert [cell.strip() for cell in row[made.rows[2]["method"]].split("|")].count("—") == 3
+    assert "Published: the BSR paper's own accounting" in page
+
+
+def test_a_comparison_of_an_earlier_version_has_no_published_accounting(compared_folder: Path) -> None:
+    path = compared_folder / "comparison.json"
+    stored = json.loads(path.read_text())
+    for entry in (stored["full"], *stored["entries"]):
+        del entry["published_bytes"]
+    path.write_text(json.dumps(stored))
+    made = report(compared_folder)
+    assert {each["published_bytes"] for each in made.rows} == {None}
+    assert "ublished" not in (compared_folder / "comparison.md").read_text()
+    assert "accountings" not in {path.stem for path in made.files}
 
 
 def test_what_is_no_comparison_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""Comparisons of the same methods on several data sets, as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.report.comparison import Report, accuracy_text
+from bsr_explorer.report.tables import markdown
+from bsr_explorer.store.records import write_text
+from bsr_explorer.units import in_mb
+
+
+def write(compared: Sequence[Report], folder: Path) -> list[Path]:
+    """Write ``table.md`` and ``table.csv`` into a folder; returns their paths.
+
+    Memory and compute are the most that any of the data sets takes: they differ by the head alone.
+
+    Args:
+        compared: the same methods, on a data set each.
+
+    Raises:
+        UserError: files that cannot be written.
+    """
+    page, plain = folder / "table.md", folder / "table.csv"
+    try:
+        write_text(
+            plain, pd.DataFrame(rows(compared)).convert_dtypes(convert_floating=False).to_csv(index=False)
+        )
+        write_text(page, _page(compared))
+    except OSError as error:
+        raise UserError(f"--out: {error.filename or folder} cannot be written ({error.strerror})") from None
+    return [page, plain]
+
+
+def rows(compared: Sequence[Report]) -> list[dict[str, Any]]:
+    """A row a method, unscaled: the largest of its costs, and its accuracy on each data set."""
+    made = []
+    for each in zip(*(one.rows for one in compared), strict=True):
+        row: dict[str, Any] = {"method": each[0]["method"]}
+        for key in ("published_bytes", "saved_bytes", "peak_bytes", "train_flops"):
+            row[key] = None if each[0][key] is None else max(on[key] for on in each)
+        for one, on in zip(compared, each, strict=True):
+            name = Path(one.comparison.data).name
+            row |= {f"{name}_{key}": on[key] for key in ("status", "runs", "accuracy", "accuracy_std")}
+        made.append(row)
+    return made
+
+
+def _page(compared: Sequence[Report]) -> str:
+    first = compared[0].comparison
+    config, seeds = first.config, first.seeds
+    names = [Path(one.comparison.data).name for one in compared]
+    said = (
+        f"{config['image_size']} px, batch {config['batch_size']}, {config['optimizer']}, {config['precision']}, "
+        f"{config['attention']} attention, {config['device']}; recipe {first.fidelity['recipe']}. Accuracy is top-1 "
+        f"on validation after the last epoch, in percent, mean ± standard deviation over {seeds} "
+        f"seed{'s' if seeds > 1 else ''}. Memory of one step, in MB, is the most that any of the data sets takes "
+        "(they differ by the head alone); in brackets, how much less than full fine-tuning. Published: the BSR "
+        "paper's own accounting, for the methods that it has a rule for."
+    )
+    table = markdown(_readable(compared, names), as_text=True)
+    return "\n".join([f"# {config['model']} on {', '.join(names)}", "", said, "", table, ""])
+
+
+def _readable(compared: Sequence[Report], names: Sequence[str]) -> pd.DataFrame:
+    made = []
+    for place, row in enumerate(rows(compared)):
+        cells = {"method": row["method"]}
+        for name, one in zip(names, compared, strict=True):
+            cells[f"{name} (%)"] = accuracy_text(one.rows[place])
+        for key in ("published", "saved", "peak"):
+            size = row[f"{key}_bytes"]
+            less = "—" if size is None else f"{in_mb(size):,.1f}{_less(compared, f'{key}_bytes', size)}"
+            cells[f"{key} (MB)"] = less
+        flops = row["train_flops"]
+        cells["train GFLOPs a step"] = f"{flops / 1e9:,.0f}{_less(compared, 'train_flops', flops)}"
+        made.append(cells)
+    return pd.DataFrame(made)
+
+
+def _less(compared: Sequence[Report], key: str, size: int) -> str:
+    whole = max(getattr(one.comparison.full, key) for one in compared)
+    return f" ({whole / size:.2f}x)" if size else ""
