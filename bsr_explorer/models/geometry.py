@@ -1,13 +1,14 @@
 """The geometry of a vision transformer: everything that its costs depend on, as plain numbers.
 
 It is read from a timm model built without memory (on the meta device), by asking each module what it
-is. A part that is not understood is refused by name: a wrong cost is worse than none.
+is. A part that is not understood is refused by name: a wrong cost is worse than none. (Models with an alias are
+known, and need no timm.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -78,6 +79,47 @@ class Geometry:
         return self.prefix_tokens + self.patches
 
 
+_PLAIN = Geometry(
+    name="",
+    image_size=224,
+    num_classes=0,
+    patch=16,
+    channels=3,
+    width=384,
+    depth=12,
+    heads=6,
+    hidden=1536,
+    mlp="gelu",
+    class_token=True,
+    register_tokens=0,
+    position_embedding=True,
+    embed_prefix=True,
+    patch_bias=True,
+    qkv_bias=True,
+    proj_bias=True,
+    layer_scale=False,
+    pre_norm=False,
+    final_norm="norm",
+    pool="token",
+)
+_TINY = replace(_PLAIN, width=192, heads=3, hidden=768)
+_BASE = replace(_PLAIN, width=768, heads=12, hidden=3072)
+_LARGE = replace(_PLAIN, width=1024, depth=24, heads=16, hidden=4096)
+
+KNOWN: dict[str, Geometry] = {
+    "deit_tiny_patch16_224": _TINY,
+    "deit_small_patch16_224": _PLAIN,
+    "deit_base_patch16_224": _BASE,
+    "vit_tiny_patch16_224": _TINY,
+    "vit_small_patch16_224": _PLAIN,
+    "vit_base_patch16_224": _BASE,
+    "vit_large_patch16_224": _LARGE,
+    "vit_small_patch14_dinov2": replace(_PLAIN, patch=14, layer_scale=True),
+    "vit_base_patch14_dinov2": replace(_BASE, patch=14, layer_scale=True),
+}
+"""Of the models that have an alias, so that their costs are known without loading torch. A test reads them of timm."""
+
+
 def check_model(model: str) -> None:
     """Refuse a name that timm does not know, with the nearest that it does.
 
@@ -112,15 +154,8 @@ def geometry(model: str, image_size: int = 224, num_classes: int = 10) -> Geomet
         UserError: unknown name, a model that is not a plain vision transformer, or an image size that
             the patch does not divide.
     """
-    check_model(model)
-    import timm
-    import torch
-
     name = timm_name(model)
-    with torch.device("meta"):
-        probe = timm.create_model(name, num_classes=num_classes)
-    _refuse_other_classes(model, probe)
-    patch = probe.patch_embed.patch_size[0]
+    patch = KNOWN[name].patch if name in KNOWN else _patch(model, num_classes)
     if image_size <= 0 or image_size % patch:
         below, above = image_size // patch * patch, (image_size // patch + 1) * patch
         near = f"{below} or {above}" if below > 0 else f"{above}"
@@ -128,8 +163,35 @@ def geometry(model: str, image_size: int = 224, num_classes: int = 10) -> Geomet
             f"--image-size: {image_size} is not a positive multiple of the patch of {model}, "
             f"{patch} pixels; the nearest is {near}"
         )
+    if name in KNOWN:
+        return replace(KNOWN[name], name=model, image_size=image_size, num_classes=num_classes)
+    return read_from_timm(model, image_size, num_classes)
+
+
+def _patch(model: str, num_classes: int) -> int:
+    """Side of the patches of a timm model, pixels."""
+    check_model(model)
+    import timm
+    import torch
+
     with torch.device("meta"):
-        return read_geometry(timm.create_model(name, img_size=image_size, num_classes=num_classes), model)
+        probe = timm.create_model(timm_name(model), num_classes=num_classes)
+    _refuse_other_classes(model, probe)
+    return int(probe.patch_embed.patch_size[0])
+
+
+def read_from_timm(model: str, image_size: int, num_classes: int) -> Geometry:
+    """``geometry`` as timm builds the model, known or not.
+
+    Raises:
+        UserError: as ``read_geometry``.
+    """
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        built = timm.create_model(timm_name(model), img_size=image_size, num_classes=num_classes)
+    return read_geometry(built, model)
 
 
 def read_geometry(model: nn.Module, name: str = "model") -> Geometry:

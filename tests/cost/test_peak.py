@@ -241,4 +241,5 @@ def test_the_highest_level_of_a_step_is_its_peak(setup: Setup) -> None:
     assert highest.moment == (peak.phase, peak.block, peak.operation)
     assert all(sum(level.alive.values()) == level.bytes for level in course_of)
     phases = list(dict.fromkeys(level.moment.phase for level in course_of))
-    assert phases == ["standing", "forward", "backward", "optimizer"]
+    assert phases == ["standing", "forward", "backward", "optimizer"][: len(phases)]
+    assert len(phases) >= 3  # an optimiser that needs no memory of its own is not seen

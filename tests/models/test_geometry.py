@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -12,7 +14,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.models.geometry import Geometry, check_model, geometry, read_geometry
+from bsr_explorer.models.geometry import (
+    KNOWN,
+    Geometry,
+    check_model,
+    geometry,
+    read_from_timm,
+    read_geometry,
+)
+from bsr_explorer.models.names import ALIASES
 
 
 def _read(**options: Any) -> Geometry:
@@ -182,3 +192,19 @@ def test_reading_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     geometry("vit_tiny_patch16_384", 32, 3)
     assert built
     assert all(p.is_meta for model in built for p in model.parameters())
+
+
+@pytest.mark.parametrize("model", ALIASES)
+def test_what_is_known_is_what_timm_builds(model: str) -> None:
+    patch = KNOWN[ALIASES[model]].patch
+    for size, classes in ((14 * patch, 10), (4 * patch, 100)):
+        assert geometry(model, size, classes) == read_from_timm(model, size, classes)
+
+
+def test_costs_of_a_known_model_need_no_torch() -> None:
+    code = (
+        "import sys; from bsr_explorer import Config, predict; predict(Config(model='deit_s', batch_size=1)); "
+        "print(*sorted({'torch', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "\n"
