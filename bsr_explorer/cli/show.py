@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import format_seconds, out, table
-from bsr_explorer.config import Config
 from bsr_explorer.store.records import Record
 from bsr_explorer.units import format_bytes, in_mb, in_mib
 
@@ -29,6 +26,7 @@ def show(study: options.StudyFolder, trial: options.Trial, as_json: options.Json
 
       bsr-explore show reports/deit_s-digits-2GB 5 --json
     """
+    from bsr_explorer.report.commands import commands_for
     from bsr_explorer.report.front import pick, read_runs, replica
 
     records = read_runs(study)
@@ -57,7 +55,7 @@ def show(study: options.StudyFolder, trial: options.Trial, as_json: options.Json
         out.print(f"\nend of {log_path(study, trial)}:\n{log}", markup=False)
     out.print()
     for does, command in commands.items():
-        out.print(f"{does:15}  {command}", soft_wrap=True, markup=False)
+        out.print(f"{does:16}  {command}", soft_wrap=True, markup=False)
 
 
 def log_path(study: Path, trial: int) -> Path:
@@ -69,25 +67,6 @@ def log_of(study: Path, trial: int) -> str:
     """The end of a trial's output, or nothing."""
     path = log_path(study, trial)
     return path.read_text(errors="replace")[-TAIL:].strip() if path.is_file() else ""
-
-
-def commands_for(study: Path, trial: int, record: Record) -> dict[str, str]:
-    """What to type next, by what it does."""
-    usual = {**asdict(Config()), "model": None, "method": None, "batch_size": None}  # these are always said
-    profile = ["bsr-explore", "profile"]
-    for key, value in record.config.items():
-        if key == "set_to_none":
-            profile += [] if value else ["--keep-gradients"]
-        elif key != "lr" and value != usual.get(key):  # a rate is of no account to what a step holds
-            profile += [f"--{key.replace('_', '-')}", str(value)]
-    where = [str(study), str(trial)]
-    return {
-        "its cost": shlex.join(profile),
-        "train it again": shlex.join(["bsr-explore", "reproduce", *where]),
-        "take it further": shlex.join(
-            ["bsr-explore", "export", where[0], "--trial", where[1], "--out", f"trial-{trial}.toml"]
-        ),
-    }
 
 
 def _say(trial: int, record: Record, replicas: dict[int, float | None]) -> None:

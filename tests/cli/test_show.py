@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bsr_explorer.cli.show import commands_for
 from bsr_explorer.config import Config
+from bsr_explorer.report.commands import commands_for
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record, read_records, write_record
 from bsr_explorer.units import in_mb

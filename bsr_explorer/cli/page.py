@@ -1,0 +1,65 @@
+"""The whole report of a study, its HTML page included: whoever writes one writes it here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.store.study import FILE, Study
+
+if TYPE_CHECKING:
+    from bsr_explorer.report.page.layout import Layout
+    from bsr_explorer.report.report import Report
+    from bsr_explorer.search.space import Space
+
+
+def write_report(folder: Path, venue: str | None = None, space: Space | None = None) -> Report:
+    """Write a study's tables, figures and pages into its folder.
+
+    Args:
+        venue: see ``report.report``.
+        space: of the study, where it is laid out already.
+
+    Raises:
+        UserError: as ``report.report``, or the page cannot be written.
+    """
+    from bsr_explorer.report.page import page
+    from bsr_explorer.report.report import report
+
+    made = report(folder, venue)
+    try:
+        written = page.write(made.found, folder, layout_of(folder, space))
+    except OSError as error:
+        raise UserError(f"STUDY: {folder / page.NAME} cannot be written ({error.strerror})") from None
+    first, *others = made.files
+    return replace(made, files=[first, written, *others])
+
+
+def layout_of(folder: Path, space: Space | None = None) -> Layout | str:
+    """All that a study may choose among; or why that cannot be said."""
+    from bsr_explorer.report.page.layout import Beside, Layout
+
+    if space is None:
+        if not (folder / FILE).is_file():
+            return f"There is no {FILE} in this folder, which would say what else could have been chosen."
+        from bsr_explorer.search.space import Space
+
+        try:
+            space = Space(Study.from_toml(folder / FILE))
+        except UserError as error:
+            return f"What else could have been chosen cannot be said: {error}"
+    study = space.study
+    beside = dict.fromkeys(
+        Beside(str(each.config.method), each.config.batch_size, each.counted_bytes) for each in space.beside
+    )
+    return Layout(
+        bytes=space.grid.bytes(study.counts),
+        masks=space.grid.masks,
+        schedules=space.grid.schedules,
+        batch_sizes=space.batch_sizes,
+        rates=len(space.rates),
+        beside=list(beside),
+        budget=study.budget_bytes,
+    )

@@ -1,0 +1,41 @@
+"""What to type next about a trial: its cost, its training, its file."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bsr_explorer.config import Config
+from bsr_explorer.store.records import Record
+
+
+def commands_for(folder: Path, trial: int, record: Record) -> dict[str, str]:
+    """Command lines about one trial, by what they do.
+
+    Args:
+        folder: of its study or comparison, as it is to be typed.
+    """
+    where = [str(folder), str(trial)]
+    in_full = shlex.join(["bsr-explore", "train", where[0], "--select", f"trial {trial}"])
+    return {
+        "its cost": shlex.join(profile_words(record.config)),
+        **({"train it in full": in_full} if record.study else {}),  # of a comparison, nothing is selected
+        "train it again": shlex.join(["bsr-explore", "reproduce", *where]),
+        "take it further": shlex.join(
+            ["bsr-explore", "export", where[0], "--trial", where[1], "--out", f"trial-{trial}.toml"]
+        ),
+    }
+
+
+def profile_words(config: dict[str, Any]) -> list[str]:
+    """The words of the command that says what a configuration costs."""
+    usual = {**asdict(Config()), "model": None, "method": None, "batch_size": None}  # these are always said
+    words = ["bsr-explore", "profile"]
+    for key, value in config.items():
+        if key == "set_to_none":
+            words += [] if value else ["--keep-gradients"]
+        elif key != "lr" and value != usual.get(key):  # a rate is of no account to what a step holds
+            words += [f"--{key.replace('_', '-')}", str(value)]
+    return words

@@ -1,0 +1,1 @@
+"""The page that answers an engineer: one HTML file that needs no network."""

@@ -1,0 +1,142 @@
+"""``report.html``: a study's front to look at, a budget to move, configurations to compare, in one file.
+
+The page is our own SVG and script. Plotly's would take nearly all of 5 MB by itself, and its points cannot be reached
+with a keyboard. Nothing is ever loaded: the page forbids its browser to (its content security policy).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.front import spans
+from bsr_explorer.report.page.data import measurements, page_data
+from bsr_explorer.report.page.layout import Layout
+from bsr_explorer.report.report import calibration_said
+from bsr_explorer.store.records import write_text
+from bsr_explorer.store.study import COUNTS, FILE
+from bsr_explorer.units import format_bytes, in_mb
+
+NAME = "report.html"
+
+_HERE = Path(__file__).parent
+
+
+def write(found: Findings, folder: Path, layout: Layout | str) -> Path:
+    """Write the page of a study into its folder; returns its path.
+
+    Args:
+        folder: as commands are to name it.
+        layout: all that the study may choose among; or, where that cannot be said, why.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = folder / NAME
+    write_text(path, html(found, folder, layout))
+    return path
+
+
+def html(found: Findings, folder: Path, layout: Layout | str) -> str:
+    """The page. See ``write``."""
+    grid = None if isinstance(layout, str) else layout.to_dict()
+    css, script = ((_HERE / name).read_text() for name in ("page.css", "page.js"))
+    return (
+        Environment(
+            loader=FileSystemLoader(_HERE),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        .get_template("page.html.jinja")
+        .render(
+            css=Markup(css),
+            script=Markup(script),
+            policy=f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(script)}'",
+            data=embedded({**page_data(found, folder), "grid": grid}),
+            found=found,
+            record=found.points[0].record,
+            study=found.study,
+            counts=COUNTS[found.study["counts"]],
+            without_grid=layout if isinstance(layout, str) else None,
+            measured=measurements(found),
+            calibrated=calibration_said(list(measurements(found).values())),
+            stopped={n: r for n, r in found.records.items() if r.status == "stopped"},
+            failed={n: r for n, r in found.records.items() if r.status not in ("finished", "stopped")},
+            environment=environment(found),
+            study_file=_text(folder / FILE),
+            format_bytes=format_bytes,
+            in_mb=in_mb,
+        )
+    )
+
+
+def embedded(values: Any) -> Markup:
+    """JSON that no value can end the element of, or begin another with."""
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    for letter in "<>&":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text)
+
+
+def environment(found: Findings) -> dict[str, list[tuple[str, str]]]:
+    """What each record was made with: its values by name, each with the trials that it is of (none if of all)."""
+    said: dict[str, dict[str, list[int]]] = {}
+    for number, record in sorted(found.records.items()):
+        made = record.provenance
+        of_record = {
+            "data": record.data,
+            "split": record.split,
+            "weights": record.weights,
+            **{name: made.get(key) for name, key in _PROVENANCE.items()},
+        }
+        for name, value in of_record.items():
+            if value not in (None, ""):
+                said.setdefault(name, {}).setdefault(str(value), []).append(number)
+    every = len(found.records)
+    times = [str(r.provenance["time"]) for r in found.records.values() if r.provenance.get("time")]
+    if times:
+        said["made"] = {_from_to(times): list(found.records)}
+    return {
+        name: [
+            (value, "" if len(numbers) == every else _trials(numbers)) for value, numbers in values.items()
+        ]
+        for name, values in said.items()
+    }
+
+
+_PROVENANCE = {
+    "command": "command",
+    "commit": "commit",
+    "bsr-explorer": "bsr_explorer",
+    **{name: name for name in ("torch", "timm", "torchvision", "optuna", "numpy", "python", "platform")},
+    **{name: name for name in ("processor", "cpus", "threads", "device")},
+}
+
+
+def _from_to(times: list[str]) -> str:
+    first, last = min(times), max(times)
+    return first if first == last else f"{first} to {last}"
+
+
+def _trials(numbers: Iterable[int]) -> str:
+    listed = list(numbers)
+    return f"trial{'s' if len(listed) > 1 else ''} {spans(listed)}"
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.is_file() else ""
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
