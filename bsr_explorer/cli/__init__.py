@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -78,6 +79,8 @@ def main() -> None:
     """Run the command line. What a user got wrong is one line and exit code 2, without a traceback."""
     from bsr_explorer.cli.console import fail
 
+    # timm's own use of it, when it is imported: nothing that a user of ours could mend
+    warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
     _register()
     try:
         code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
