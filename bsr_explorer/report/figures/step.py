@@ -75,12 +75,23 @@ def _mark_peak(axes: Any, course: Sequence[Level]) -> None:
 
 
 def _mark_phases(axes: Any, course: Sequence[Level]) -> None:
-    """Names of the phases below the axis, and lines between them."""
-    named = [(phase, place, count) for phase, place, count in _phases(course) if phase != "standing"]
-    for _, place, _ in named:
+    """Lines between the phases, and their names: below the axis, or along the line where there is no room."""
+    ticks = {}
+    for phase, place, count in _phases(course):
+        if phase == "standing":
+            continue
         axes.axvline(place, color="0.3", lw=0.6, ls=":")
-    axes.set_xticks([place + count / 2 for _, place, count in named], [PHASES[phase] for phase, *_ in named])
+        if count > len(course) * ROOM:
+            ticks[place + count / 2] = PHASES[phase]
+        else:
+            along = {"rotation": 90, "ha": "right", "va": "top", "fontsize": SMALL}
+            axes.text(place, 0.98, PHASES[phase], transform=axes.get_xaxis_transform(), **along)
+    axes.set_xticks(list(ticks), list(ticks.values()))
     axes.tick_params(axis="x", length=0)
+
+
+ROOM = 0.15
+"""The share of a step that a phase has to take for its name to fit below it."""
 
 
 def _phases(course: Sequence[Level]) -> list[tuple[str, int, int]]:
