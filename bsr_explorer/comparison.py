@@ -187,7 +187,7 @@ LONG = 24
 
 
 def stored(comparison: Comparison, folder: Path) -> Comparison | None:
-    """The comparison as its folder completes it; None where the folder holds none yet.
+    """The comparison as its folder completes it; None where the folder holds none yet of which anything has run.
 
     Raises:
         UserError: the folder holds another comparison (with the differences), records of something else, or
@@ -200,9 +200,9 @@ def stored(comparison: Comparison, folder: Path) -> Comparison | None:
                 f"--out: {folder} holds records and no {FILE}, so not of a comparison; give another --out"
             )
         return None
+    if not before.settled and not read_records(folder):  # costs alone, which follow from what is asked now
+        return None
     same = comparison.completed_by(before)
-    if not before.settled:  # nothing of it has run, so what it left open can still be said
-        before = before.completed_by(comparison)
     differences = before.differences(same)
     if differences:
         raise UserError(

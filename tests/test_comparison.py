@@ -402,15 +402,14 @@ def test_another_comparison_is_refused_with_the_difference(
     assert f"--out: {compared_once} holds another comparison ({difference})" in str(refused.value)
 
 
-def test_what_has_not_run_can_still_be_decided(make_comparison: MakeComparison, tmp_path: Path) -> None:
-    keep(make_comparison(fidelity=Fidelity(), weights="auto"), tmp_path)
-    found = stored(make_comparison(), tmp_path)
-    assert found is not None
-    assert (found.fidelity, found.weights) == (make_comparison().fidelity, "random")
-    with pytest.raises(UserError, match="holds another comparison"):
-        stored(make_comparison(data="fashion_mnist"), tmp_path)
-    again = stored(make_comparison(fidelity=Fidelity(), weights="auto"), tmp_path)
-    assert again is not None and not again.settled
+def test_costs_alone_bind_nobody(
+    compared_folder: Path, make_comparison: MakeComparison, tmp_path: Path
+) -> None:
+    costs = make_comparison(fidelity=Fidelity(), weights="auto")
+    keep(costs, tmp_path / "costs")
+    assert stored(make_comparison(data="fashion_mnist"), tmp_path / "costs") is None
+    found = stored(costs, compared_folder)  # which does not forget what it has decided
+    assert found is not None and found.settled
 
 
 def test_nothing_is_kept_beside_one_at_work(make_comparison: MakeComparison, tmp_path: Path) -> None:

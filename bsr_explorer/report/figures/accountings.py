@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import SMALL
-from bsr_explorer.report.figures.bars import names
+from bsr_explorer.report.figures.bars import names, times
 from bsr_explorer.store.comparison import Comparison
 from bsr_explorer.units import in_mb
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bsr_explorer.report.comparison import Line
 
 SHOWN: dict[str, tuple[str, str]] = {
-    "published_bytes": ("published: activations and parameters", style.ORANGE),
+    "published_bytes": ("published accounting (always 32 bits)", style.ORANGE),
     "saved_bytes": ("truth: saved activations", style.SKY),
     "peak_bytes": ("truth: peak of a step", style.BLUE),
 }
@@ -39,7 +39,7 @@ def draw(comparison: Comparison, lines: Sequence[Line], folder: Path) -> list[Pa
                 said = (
                     "— (no rule)"
                     if size is None
-                    else f"{in_mb(size):,.0f}" + (f" ({whole / size:.2f}×)" if size else "")
+                    else f"{in_mb(size):,.0f}" + (f" ({times(whole / size)})" if size else "")
                 )
                 shift = {"xytext": (2, 0), "textcoords": "offset points", "va": "center"}
                 axes.annotate(said, (in_mb(size or 0), y), fontsize=SMALL, **shift)

@@ -74,7 +74,7 @@ def bars(panel: Any, lines: Sequence[Line], value: Value, form: str, reference: 
         size = known.get(place)
         said = _absent(line) if size is None else form.format(size)
         if size and reference:
-            said += f" ({reference / size:.2f}×)"
+            said += f" ({times(reference / size)})"
         spread = 100 * (line.deviation or 0.0) if value is percent else 0.0
         if size and spread:
             panel.errorbar(size, place, xerr=spread, fmt="none", ecolor="0.3", lw=1, capsize=2)
@@ -85,6 +85,11 @@ def bars(panel: Any, lines: Sequence[Line], value: Value, form: str, reference: 
     panel.locator_params(axis="x", nbins=4)
     panel.xaxis.set_major_formatter("{x:,.0f}" if most > 5 else "{x:g}")
     panel.grid(axis="x", alpha=0.25, lw=0.5)
+
+
+def times(ratio: float) -> str:
+    """``4.10×``, and a large ratio without what nobody reads."""
+    return f"{ratio:,.0f}×" if ratio >= 100 else f"{ratio:.2f}×"
 
 
 def _absent(line: Line) -> str:
