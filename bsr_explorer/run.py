@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import timm
 import torch
@@ -44,8 +44,8 @@ Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
 
 
-class Watch:
-    """Is told what a fine-tune comes to on its way, and does nothing with it."""
+class Watch(Protocol):
+    """Is told what a fine-tune comes to on its way."""
 
     def peak(self, measured: int, predicted: int) -> None:
         """What a steady step held, and what was predicted for it, in bytes. Told once, and when training goes on."""
@@ -57,7 +57,20 @@ class Watch:
         """The model at its end, where it came to it, and the data."""
 
 
-_NOBODY = Watch()
+class Nobody:
+    """Does nothing with what it is told."""
+
+    def peak(self, measured: int, predicted: int) -> None:
+        """See ``Watch``."""
+
+    def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
+        """See ``Watch``."""
+
+    def trained(self, model: nn.Module, splits: Splits) -> None:
+        """See ``Watch``."""
+
+
+_NOBODY = Nobody()
 
 
 def build(config: Config, pretrained: bool = False, weights: str | None = None, seed: int = 0) -> nn.Module:
@@ -255,6 +268,22 @@ def load_data(config: Config, job: Job) -> Splits:
     return splits
 
 
+def try_out(config: Config, job: Job) -> None:
+    """Load weights and data once, before anything is trained or written: what is wrong with them is found here.
+
+    Raises:
+        UserError: weights or data that are not there, or do not go with the configuration.
+    """
+    _, used = create_model(
+        timm_name(config.model),
+        image_size=job.fidelity.at(config).image_size,
+        num_classes=config.num_classes,
+        weights=job.weights,
+        seed=job.seed,
+    )
+    load_data(config, replace(job, weights=used.source))
+
+
 def _pretrained_mean_std(config: Config, weights: str) -> MeanStd:
     """The normalisation that the weights were pretrained with: timm says it of its own, and the offline
     weights are DINOv2's, which took ImageNet's."""
@@ -346,6 +375,17 @@ def run(
             "cached_blocks": prefix.blocks if prefix and prefix.used else 0,
         },
     )
+
+
+def accuracy_on_test(model: nn.Module, config: Config, job: Job) -> float:
+    """Top-1 accuracy in [0, 1] on a job's test set, of a model that was trained as the job says.
+
+    Raises:
+        UserError: see ``load_data``.
+    """
+    splits = load_data(config, job)
+    batches = loader(splits.test, config.micro_batch_size, shuffle=False, seed=0, drop_last=False)
+    return evaluate(model.to(device_of(config)), batches, config.precision)
 
 
 Part = Dataset[tuple[torch.Tensor, int]]

@@ -29,6 +29,8 @@ ROOMS: dict[str, str] = {
     "train": "errors files units models",
     "store": "errors files units version methods models config",
     "run": "errors units config prediction models methods measurement ledger train store",
+    "artifact": "errors files units version config methods models prediction train store run",
+    "training": "errors files models prediction train store run artifact",
     "timing": "config run train",
     "comparison": "errors units config methods models prediction train store run timing",
     "search": "errors units config methods models cost prediction train store run",

@@ -20,7 +20,6 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import predict
 from bsr_explorer.run import (
     Job,
-    Watch,
     attempt,
     build,
     device_of,
@@ -380,7 +379,7 @@ def test_training_goes_on_within_an_epoch(tmp_path: Path) -> None:
 def test_a_watch_is_told_of_the_peak_each_epoch_and_the_model() -> None:
     told_of: list[Any] = []
 
-    class Noting(Watch):
+    class Noting:
         def peak(self, measured: int, predicted: int) -> None:
             told_of.append((measured, predicted))
 

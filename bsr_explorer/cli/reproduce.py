@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, fail, format_seconds, out, table
-from bsr_explorer.cli.train import load, watching_run
+from bsr_explorer.cli.train import watching_run
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import Record
 from bsr_explorer.train.datasets import check_data, default_data_dir
@@ -49,7 +49,7 @@ def reproduce(
     where = data_dir or default_data_dir()
     check_data(record.data, where)
     from bsr_explorer import reproduction
-    from bsr_explorer.run import device_of
+    from bsr_explorer.run import device_of, try_out
 
     reproduction.check_tolerance(tolerance)
     experiment, job = reproduction.plan(record, where)
@@ -59,7 +59,8 @@ def reproduce(
         raise UserError(
             f"TRIAL: {trial} was trained on {experiment.config.device}, and there is none here"
         ) from None
-    load(experiment.config, job)
+    with err.status("loading weights and data…"):
+        try_out(experiment.config, job)
     with watching_run(f"trial {trial} again") as watcher:
         try:
             made = reproduction.reproduce(record, where, tolerance, watcher.step)

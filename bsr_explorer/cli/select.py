@@ -18,6 +18,7 @@ from bsr_explorer.units import format_bytes, format_flops, parse_bytes
 
 if TYPE_CHECKING:
     from bsr_explorer.report.front import Choice
+    from bsr_explorer.store.records import Record
 
 Under = Annotated[
     str | None, typer.Option(help="The best accuracy within so much memory, with its unit: 1.5GB, 800MiB.")
@@ -91,6 +92,43 @@ def chosen(study: Path, under: str | None, at_knee: bool, accuracy: str | None) 
     if least is not None:
         return front.reaching(ahead, least)
     return front.knee(ahead) if at_knee else front.recommend(ahead)
+
+
+def selected(study: Path, text: str) -> tuple[int, Record, str]:
+    """The trial of a study that ``--select`` names or asks for: its number, its record, and why.
+
+    Raises:
+        UserError: it cannot be read, nothing satisfies it, or there is no such trial.
+    """
+    from bsr_explorer.report.front import pick, read_trials
+
+    word, _, value = text.strip().partition(" ")
+    value = value.strip()
+    if word == "trial" and value.isdecimal():
+        number = int(value)
+        try:
+            return number, pick(read_trials(study), number), "chosen by hand"
+        except UserError as error:
+            raise UserError(str(error).replace("TRIAL:", "--select: trial", 1)) from None
+    if (word, bool(value)) not in (
+        ("knee", False),
+        ("recommended", False),
+        ("under", True),
+        ("accuracy", True),
+    ):
+        raise UserError(
+            f'--select: cannot read {text!r}; write knee, recommended, "under 1.5GB", "accuracy 0.85" or "trial 5"'
+        )
+    try:
+        choice = chosen(
+            study,
+            under=value if word == "under" else None,
+            at_knee=word == "knee",
+            accuracy=value if word == "accuracy" else None,
+        )
+    except UserError as error:
+        raise UserError(re.sub(r"^--(under|accuracy):", "--select:", str(error))) from None
+    return choice.point.number, choice.point.record, choice.reason
 
 
 def parse_accuracy(text: str) -> float:

@@ -1,4 +1,4 @@
-"""``bsr-explore train``: one configuration, fine-tuned as its file says."""
+"""``bsr-explore train``: one configuration, of a file or of a study's front, fine-tuned into a model that is kept."""
 
 from __future__ import annotations
 
@@ -6,198 +6,212 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import tomli_w
 import typer
 from rich.markup import escape
 from rich.progress import Progress
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import err, fail, format_seconds, out, resolved, table
+from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, resolved, table
 from bsr_explorer.cli.progress import Heeding, heeding
-from bsr_explorer.errors import UserError
-from bsr_explorer.models.weights import check_weights
-from bsr_explorer.prediction import geometry_of, predict
+from bsr_explorer.cli.select import selected
+from bsr_explorer.config import Fidelity
+from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.prediction import predict
 from bsr_explorer.store.experiment import Experiment
-from bsr_explorer.store.folder import alone, check_writable
-from bsr_explorer.store.records import Record, read_records, write_record, write_text
-from bsr_explorer.train.datasets import check_data, default_data_dir
-from bsr_explorer.train.recipes import recipe
+from bsr_explorer.store.records import Record
+from bsr_explorer.store.study import FILE as STUDY
+from bsr_explorer.store.study import Study
+from bsr_explorer.train.datasets import default_data_dir
+from bsr_explorer.train.recipes import RECIPES
 from bsr_explorer.units import format_bytes, in_mb
 
 if TYPE_CHECKING:
-    from bsr_explorer.config import Config
-    from bsr_explorer.run import Job
+    from bsr_explorer.training import Training
 
-FILE, LOCK, CHECKPOINT = "train.toml", "train.lock", "checkpoint.pt"
-"""What a training's folder holds beside its record."""
+EXPORTS = ("onnx",)
+"""What ``--export`` takes."""
 
 
 def train(
-    file: Annotated[
-        Path, typer.Argument(metavar="CONFIG.toml", help="A configuration's file, such as `export` writes.")
+    what: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STUDY|CONFIG.toml", help="A study's folder, or a configuration's file (see `export`)."
+        ),
     ],
-    epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the file's.")] = None,
-    train_size: Annotated[int | None, typer.Option(help="Training images, instead of the file's.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Of everything that is random, instead of the file's.")
+    select: Annotated[
+        str | None,
+        typer.Option(
+            help='Of a study: recommended (if left out), knee, "under 1.5GB", "accuracy 0.85" or "trial 5".'
+        ),
     ] = None,
+    as_searched: Annotated[
+        bool,
+        typer.Option(
+            "--as-searched",
+            help="Of a study: as briefly as its trials. If left out: at full size, on all images, the whole recipe.",
+        ),
+    ] = False,
+    epochs: Annotated[int | None, typer.Option(help="Epochs, instead.")] = None,
+    train_size: Annotated[int | None, typer.Option(help="Training images, instead.")] = None,
+    val_size: Annotated[int | None, typer.Option(help="Validation images, instead.")] = None,
+    proxy_size: Annotated[
+        int | None, typer.Option(help="Side of the training images in pixels, instead.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help=f"How to fine-tune, instead: {', '.join(RECIPES)}.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is random, instead.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="auto, hub, offline, random, or a .safetensors or .pth file, instead.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto, instead.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="The folder; runs/<name> if left out.")] = None,
     data_dir: options.DataDir = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or auto, instead of the file's device.")
-    ] = None,
     test: Annotated[bool, typer.Option("--test", help="Evaluate on the test set too, at the end.")] = False,
+    export: Annotated[
+        str | None, typer.Option(help="onnx: write model.onnx too, and compare it with torch.")
+    ] = None,
+    checkpoint_every: Annotated[
+        str, typer.Option(help="How much work a kill may cost, such as 30s, 5m or 1h.")
+    ] = "5m",
     as_json: options.Json = False,
 ) -> None:
-    """Fine-tune one configuration, with the data, weights, fidelity and seed of its file.
+    """Fine-tune one configuration and keep the model: a configuration of a study's front, or of a file.
 
-    Stop with Ctrl-C, or kill it; the same command goes on after the last epoch that was finished.
+    Its folder then holds model.safetensors, which timm loads, a model card and a record. Stop with Ctrl-C, or kill it:
+    the same command goes on from the last checkpoint, and ends with the same weights.
 
     Examples:
 
-      bsr-explore train best.toml
+      bsr-explore train reports/deit_s-digits-2GB --select knee
 
-      bsr-explore train best.toml --epochs 20 --seed 1 --test --out runs/long
+      bsr-explore train reports/deit_s-digits-2GB --select "under 1.5GB" --epochs 20 --test --export onnx
+
+      bsr-explore train best.toml --seed 1 --out runs/again
     """
-    experiment = Experiment.from_toml(file)
-    fidelity, config = experiment.fidelity, experiment.config
-    if epochs is not None:
-        fidelity = replace(fidelity, epochs=epochs)
-    if train_size is not None:
-        fidelity = replace(fidelity, train_size=train_size)
-    if device is not None:
-        config = replace(config, device=resolved(device))
-    seed = experiment.seed if seed is None else seed
-    experiment = replace(experiment, config=config, fidelity=fidelity, seed=seed)
-    where = data_dir or default_data_dir()
-    _check(experiment, where)
-    folder = folder or Path("runs") / experiment.name
-    record = _run(experiment, folder, where, test, quiet=as_json)
-    if as_json:
-        print(json.dumps({"folder": str(folder), **record.to_dict()}))
-    if record.accuracy is None:
-        fail(f"{record.status}: {record.reason}; the record is in {folder}", code=1)
-    if not as_json:
-        _show(record, folder)
-
-
-def _check(experiment: Experiment, data_dir: Path) -> None:
-    """Everything that a user can have got wrong, before anything is loaded or written."""
-    check_weights(experiment.weights)
-    check_data(experiment.data, data_dir)
-    recipe(experiment.fidelity.recipe, experiment.data, experiment.config.optimizer)
-    options.checked_geometry(experiment.config, experiment.fidelity)
-
-
-def _run(experiment: Experiment, folder: Path, data_dir: Path, test: bool, quiet: bool) -> Record:
-    """The record of a training, from its folder if it has ended already."""
-    from bsr_explorer.run import Job, device_of
-
-    device_of(experiment.config)
-    check_writable(folder)
-    done = _stored(experiment, folder)
-    if done is not None and done.status == "finished" and (done.test_accuracy is not None or not test):
-        err.print(f"it was trained already; its record is in {folder}", markup=False)
-        return done
-    job = Job(
-        data=experiment.data,
-        fidelity=experiment.fidelity,
-        weights=experiment.weights,
-        seed=experiment.seed,
-        data_dir=data_dir,
-        test=test,
-        checkpoint=folder / CHECKPOINT,
+    if export is not None and export not in EXPORTS:
+        raise unknown("--export", export, EXPORTS)
+    seconds = parse_seconds(checkpoint_every, "--checkpoint-every")
+    experiment, origin, note = (_of_study if what.is_dir() else _of_file)(what, select, as_searched)
+    given: dict[str, Any] = {
+        "image_size": proxy_size,
+        "train_size": train_size,
+        "val_size": val_size,
+        "epochs": epochs,
+        "recipe": recipe,
+    }
+    experiment = replace(
+        experiment,
+        config=experiment.config if device is None else replace(experiment.config, device=resolved(device)),
+        fidelity=Fidelity(
+            **{**asdict(experiment.fidelity), **{k: v for k, v in given.items() if v is not None}}
+        ),
+        seed=experiment.seed if seed is None else seed,
+        weights=weights or experiment.weights,
     )
-    load(experiment.config, job)
-    if not quiet:
-        _announce(experiment)
-    folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder, LOCK, "training"):
-        write_text(folder / FILE, tomli_w.dumps(experiment.to_toml()))
-        record = _train(experiment, job)
-        write_record(folder, 0, record)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-    return record
+    options.checked_geometry(experiment.config, experiment.fidelity)
+    from bsr_explorer import training
+
+    asked = training.Training(
+        experiment,
+        folder=folder or Path("runs") / experiment.name,
+        data_dir=data_dir or default_data_dir(),
+        test=test,
+        onnx=export == "onnx",
+        checkpoint_every=seconds,
+        origin=origin,
+    )
+    training.check(asked)
+    if training.ended(asked) is not None:
+        err.print(f"it was trained already; its record is in {asked.folder}", markup=False)
+    else:
+        with err.status("loading weights and data…"):
+            training.try_out(asked)
+        if not as_json:
+            _announce(asked, note)
+    record, files = _run(asked)
+    if as_json:
+        said = {"folder": str(asked.folder), "files": [str(file) for file in files], "origin": origin}
+        print(json.dumps({**said, **record.to_dict()}))
+    if record.accuracy is None:
+        fail(f"{record.status}: {record.reason}; the record is in {asked.folder}", code=1)
+    if not as_json:
+        _show(record, files)
 
 
-def load(config: Config, job: Job) -> None:
-    """Load weights and data once before anything is shown or written: what is wrong with them is found here.
-
-    Raises:
-        UserError: weights or data that are not there, or do not go with the configuration.
-    """
-    from bsr_explorer.models.names import timm_name
-    from bsr_explorer.models.weights import create_model
-    from bsr_explorer.run import load_data
-
-    with err.status("loading weights and data…"):
-        _, used = create_model(
-            timm_name(config.model),
-            image_size=job.fidelity.at(config).image_size,
-            num_classes=config.num_classes,
-            weights=job.weights,
-            seed=job.seed,
-        )
-        load_data(config, replace(job, weights=used.source))
+def _of_file(file: Path, select: str | None, as_searched: bool) -> tuple[Experiment, str, str]:
+    """The experiment of a file, which says everything."""
+    for flag, there in (("--select", select is not None), ("--as-searched", as_searched)):
+        if there:
+            raise UserError(f"{flag}: {file} is not the folder of a study; give one, or leave {flag} out")
+    return Experiment.from_toml(file), "", ""
 
 
-def _stored(experiment: Experiment, folder: Path) -> Record | None:
-    """The record in a folder, if its training is this one; None where there is none yet.
+def _of_study(study: Path, select: str | None, as_searched: bool) -> tuple[Experiment, str, str]:
+    """The experiment of a configuration of a study, where it comes from, and how else it is trained."""
+    if not (study / STUDY).exists():
+        hint = f"; give {study / 'train.toml'}" if (study / "train.toml").exists() else ""
+        raise UserError(f"STUDY: {study} is not the folder of a study (it has no {STUDY}){hint}")
+    settings = Study.from_toml(study / STUDY)
+    number, record, reason = selected(study, select or "recommended")
+    experiment = Experiment.of_record(f"{settings.name}-trial-{number}", record, settings.weights)
+    origin = f"Trial {number} of the study {study}. Taken because: {reason}."
+    if as_searched:
+        return experiment, origin, ""
+    brief = experiment.fidelity
+    note = (
+        f"Trained in full; the trial had {brief.epochs or 'all'} epochs of {brief.train_size or 'all'} images at "
+        f"{brief.image_size or experiment.config.image_size} px by the recipe {brief.recipe} (--as-searched)."
+    )
+    return experiment.in_full(), origin, note
 
-    Raises:
-        UserError: the folder holds another training, with the differences, or something else.
-    """
-    if not (folder / FILE).exists():
-        if (folder / "records").exists():
-            raise UserError(f"--out: {folder} holds records and no {FILE}; give another --out")
-        return None
-    differences = Experiment.from_toml(folder / FILE).differences(experiment)
-    if differences:
-        raise UserError(
-            f"--out: {folder} holds another training ({'; '.join(differences)}); give the same settings to go "
-            "on, or another --out"
-        )
-    return read_records(folder).get(0)
 
-
-def _announce(experiment: Experiment) -> None:
+def _announce(asked: Training, note: str) -> None:
     """What is to be trained, and what that holds."""
+    experiment = asked.experiment
     config, fidelity = experiment.config, experiment.fidelity
     actual = fidelity.at(config)
     proxy = (
         "" if actual == config else f"; {format_bytes(predict(actual).peak_bytes)} at {actual.image_size} px"
     )
+    origin = "".join(f"{escape(line)}\n" for line in (asked.origin, note) if line)
+    rules = RECIPES[fidelity.recipe]
+    steps = rules.steps if fidelity.epochs is None else None
+    length = f"{steps:,} steps" if steps else f"{fidelity.epochs or rules.epochs} epochs"
     out.print(
-        f"[bold]{escape(str(config.method))}[/bold]\n{escape(config.model)}, batch {config.batch_size}, "
+        f"{origin}[bold]{escape(str(config.method))}[/bold]\n{escape(config.model)}, batch {config.batch_size}, "
         f"{config.optimizer}, {config.precision}, {config.device}; weights {escape(experiment.weights)}, seed "
         f"{experiment.seed}\n{escape(experiment.data)}, {fidelity.train_size or 'all'} training images, "
-        f"{fidelity.epochs or 'the recipe’s'} epochs at {actual.image_size} px, recipe {fidelity.recipe}\n"
-        f"predicted peak: {format_bytes(predict(config).peak_bytes)} at {config.image_size} px{proxy}\n",
+        f"{length} at {actual.image_size} px, recipe {fidelity.recipe} ({escape(rules.source)})\n"
+        f"predicted peak: {format_bytes(predict(config).peak_bytes)} at {config.image_size} px{proxy}\n"
+        f"folder: {escape(str(asked.folder))}\n",
         soft_wrap=True,
     )
 
 
-def _train(experiment: Experiment, job: Job) -> Record:
-    from bsr_explorer.run import attempt
+def _run(asked: Training) -> tuple[Record, list[Path]]:
+    from bsr_explorer import training
 
-    key = experiment.config.key(geometry_of(experiment.config).depth)
-    with watching_run(experiment.name) as watcher:
+    with watching_run(asked.experiment.name) as watcher:
         try:
-            return attempt(experiment.config, key, job, watcher.step)
+            return training.train(asked, watcher.step, watcher)
         except KeyboardInterrupt:
-            err.print("stopped; the same command goes on after the last epoch that was finished")
+            err.print("stopped; the same command goes on from the last checkpoint")
             raise SystemExit(130) from None
 
 
 class Run(Heeding):
-    """Keeps the bar of one training, and the time left at the pace so far."""
+    """Keeps the bar of one training, with what it holds and the time left at the pace so far, and says how each epoch
+    ended."""
 
     def __init__(self, progress: Progress, what: str) -> None:
         super().__init__(progress)
+        self.what, self.memory, self.left = what, "", ""
         self.progress.update(self.bar, description=what)
         self.first: tuple[int, float] | None = None
 
@@ -206,10 +220,27 @@ class Run(Heeding):
         self.heed()
         now = time.monotonic()
         first, began = self.first = self.first or (done, now)
-        left = f"loss {loss:.3f}"
+        self.left = ""
         if done > first:
-            left += f", about {format_seconds((now - began) / (done - first) * (total - done))} left"
-        self.progress.update(self.bar, completed=done / total, left=left)
+            self.left = f"about {format_seconds((now - began) / (done - first) * (total - done))} left"
+        said = f"loss {loss:.3f}" + (f", {self.left}" if self.left else "")
+        self.progress.update(self.bar, completed=done / total, left=said)
+
+    def peak(self, measured: int, predicted: int) -> None:
+        """Show what a step really held, beside its prediction."""
+        self.memory = f"peak {in_mb(measured):,.1f} MB, predicted {in_mb(predicted):,.1f} MB"
+        self.progress.update(self.bar, description=f"{self.what}, {self.memory}")
+
+    def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
+        """Say how an epoch ended."""
+        said = [f"loss {loss:.3f}", f"{100 * accuracy:.1f}% on validation", self.memory]
+        left = f"  [{self.left}]" if self.left and number < epochs else ""
+        line = ", ".join(part for part in said if part)
+        self.progress.console.print(f"epoch {number} of {epochs}: {line}{left}", markup=False)
+
+    def trained(self, model: object, splits: object) -> None:
+        """Say that what is left is being written."""
+        self.progress.update(self.bar, left="writing the model…")
 
 
 @contextmanager
@@ -219,7 +250,7 @@ def watching_run(what: str) -> Iterator[Run]:
         yield watcher
 
 
-def _show(record: Record, folder: Path) -> None:
+def _show(record: Record, files: list[Path]) -> None:
     test = "" if record.test_accuracy is None else f", {100 * record.test_accuracy:.1f}% on test"
     out.print(
         f"accuracy {100 * (record.accuracy or 0):.1f}% ({record.accuracy_is}){test}; {record.images_trained:,} images "
@@ -243,4 +274,5 @@ def _show(record: Record, folder: Path) -> None:
         out.print(table(columns, rows))
     if "fault" in measured:
         out.print(str(measured["fault"]), style="red", markup=False)
-    out.print(f"Written: {folder / 'records' / '0000.json'}", soft_wrap=True, markup=False)
+    for file in files:
+        out.print(f"Written: {file}", soft_wrap=True, markup=False)

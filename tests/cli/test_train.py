@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import tomli_w
 
-from bsr_explorer.cli.train import CHECKPOINT, FILE, Run
+from bsr_explorer.cli.train import Run
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.run import fine_tune
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record, read_records
+from bsr_explorer.training import CHECKPOINT, FILE
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -40,7 +41,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def expected(toy: str) -> Record:
     """What an uninterrupted run comes to."""
-    return fine_tune(TOY.config, TOY.data, TOY.fidelity, TOY.weights, TOY.seed)
+    return fine_tune(TOY.config, TOY.data, TOY.fidelity, TOY.weights, TOY.seed, every_epoch=True)
 
 
 def test_it_is_trained_as_the_file_says(cli: Cli, file: Path, expected: Record) -> None:

@@ -1,0 +1,256 @@
+"""The model card: what was trained, on what, how well, at what cost, and how to use it. It says what is known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bsr_explorer.artifact import onnx, trained
+from bsr_explorer.models.names import timm_name
+from bsr_explorer.models.weights import licence_of
+from bsr_explorer.prediction import predict
+from bsr_explorer.store.experiment import Experiment
+from bsr_explorer.store.records import Record
+from bsr_explorer.units import format_bytes, format_flops
+
+FILE = "model_card.md"
+"""Its name in a training's folder."""
+
+
+def model_card(
+    experiment: Experiment,
+    record: Record,
+    about: trained.About,
+    files: Sequence[Path],
+    apart: float | None,
+    origin: str,
+) -> str:
+    """The card in Markdown.
+
+    Args:
+        record: of the training.
+        about: what stands beside the weights.
+        files: what was written beside the card.
+        apart: see ``onnx.difference``; None if it was not compared.
+        origin: where the configuration comes from, in words, or empty.
+    """
+    parts = [
+        _head(experiment, about, origin),
+        _accuracy(record, origin),
+        _cost(record, about),
+        _usage(about),
+        _onnx(about, apart) if any(file.name == onnx.FILE for file in files) else "",
+        _making(experiment, record, about),
+        _limits(record, about),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(experiment: Experiment, about: trained.About, origin: str) -> str:
+    config = about.config
+    parts = getattr(config.how, "parts", (config.how,))
+    does = "".join(f"\n- `{part.name}`: {part.summary}; {part.citation}" for part in parts)
+    said = f"\n\n{origin}" if origin else ""
+    return (
+        f"# {experiment.name}\n\n`{timm_name(config.model)}` for images of {config.image_size} × {config.image_size} "
+        f"pixels and {config.num_classes} classes, fine-tuned on `{experiment.data}` by `{config.method}`:\n{does}"
+        f"{said}"
+    )
+
+
+def _accuracy(record: Record, origin: str) -> str:
+    epochs = record.fidelity["epochs"]
+    finished = record.history_epochs[-1]
+    validation, test = (_images(record, part) for part in ("validation", "test"))
+    rows = [
+        ["images", "top-1 accuracy", "of the model"],
+        [
+            f"validation ({validation})",
+            _percent(record.accuracy),
+            f"after epoch {finished} of {epochs}, the last",
+        ],
+        [f"test ({test})", _percent(record.test_accuracy), "the same, once"]
+        if record.test_accuracy is not None
+        else [f"test ({test})", "not evaluated", ""],
+    ]
+    text = f"## Accuracy\n\n{_table(rows)}"
+    if len(record.history) > 1:
+        way = ", ".join(
+            f"{epoch}: {100 * accuracy:.1f}"
+            for epoch, accuracy in zip(record.history_epochs, record.history, strict=True)
+        )
+        text += f"\n\nOn validation after each epoch, %: {way}."
+    if origin:
+        text += (
+            "\n\nThe configuration was chosen by its accuracy on validation images of the same data, so that accuracy "
+            "on them flatters it."
+        )
+    return text
+
+
+def _cost(record: Record, about: trained.About) -> str:
+    """Memory and FLOPs of a step: as trained, and as configured where that is another size."""
+    config = about.config
+    mine, measured = predict(config), record.measured or {}
+    size = f"{config.image_size} px"
+    rows = [["", "predicted", "measured", "difference"]]
+    for kind, name, bytes_ in (
+        ("peak", "peak memory", mine.peak_bytes),
+        ("saved", "saved activations, of it", mine.saved_bytes),
+    ):
+        predicted = int(measured.get(f"predicted_{kind}_bytes", bytes_))
+        found = measured.get(f"{kind}_bytes")
+        there = (
+            [format_bytes(found), f"{found - predicted:+,} bytes"]
+            if found is not None
+            else ["not measured", ""]
+        )
+        rows.append([f"{name}, {size}", format_bytes(predicted), *there])
+    rows.append([f"forward, {size}", format_flops(mine.forward_flops), "", ""])
+    rows.append([f"forward, backward and update, {size}", format_flops(mine.train_flops), "", ""])
+    configured = int(record.config["image_size"])
+    if configured != config.image_size:
+        peak, flops = record.predicted["peak_bytes"], record.predicted["train_flops"]
+        rows.append([f"peak memory, {configured} px", format_bytes(peak), "not run", ""])
+        rows.append([f"forward, backward and update, {configured} px", format_flops(flops), "", ""])
+    text = (
+        f"## Memory and compute\n\nOf one training step of {config.batch_size} images; MB is 10^6 bytes, MiB 2^20, "
+        f"and a multiply-add is 2 FLOPs.\n\n{_table(rows)}"
+    )
+    few = measured.get("batch_size", config.batch_size)
+    if few != config.batch_size:
+        text += f"\n\nMeasured and predicted bytes are those of {few} images: there were no more."
+    if "fault" in measured:
+        text += f"\n\n**{measured['fault']}**"
+    return text
+
+
+def _usage(about: trained.About) -> str:
+    """Snippets that work."""
+    config = about.config
+    name, size = timm_name(config.model), config.image_size
+    if about.as_timm:
+        load = (
+            "import timm\n\n"
+            f'model = timm.create_model(\n    "{name}",\n    num_classes={config.num_classes},\n    img_size={size},\n'
+            f'    checkpoint_path="{trained.FILE}",\n).eval()'
+        )
+        why = "It is a plain timm model:"
+    else:
+        load = f'import bsr_explorer\n\nmodel = bsr_explorer.load("{trained.FILE}")'
+        why = (
+            f"It is no plain timm model: `{config.how.at_inference}` goes on at inference. The weights load into "
+            f"timm's `{name}` too, which computes something else with them. This computes what was trained:"
+        )
+    if config.precision == "bf16":
+        load += "\nmodel = model.float()  # it was trained in bf16"
+    return (
+        f"## Use\n\n{why}\n\n```python\n{load}\n```\n\n"
+        "```python\nimport torch\nfrom PIL import Image\nfrom torchvision.transforms import InterpolationMode, v2\n\n"
+        f'transform = v2.Compose(\n    [\n        v2.Resize({size}, InterpolationMode("{about.interpolation}")),\n'
+        f"        v2.CenterCrop({size}),\n        v2.ToImage(),\n        v2.ToDtype(torch.float32, scale=True),\n"
+        f"        v2.Normalize({_numbers(about.mean)}, {_numbers(about.std)}),\n    ]\n)\n"
+        f"classes = {_names(about.classes)}\n"
+        'images = transform(Image.open("image.png").convert("RGB")).unsqueeze(0)\n'
+        "with torch.no_grad():\n    print(classes[model(images).argmax().item()])\n```"
+    )
+
+
+def _onnx(about: trained.About, apart: float | None) -> str:
+    batches = " and ".join(map(str, onnx.BATCHES))
+    compared = (
+        "It was not compared with torch: onnxruntime is not installed."
+        if apart is None
+        else f"Compared with torch on random images, for batches of {batches}: logits differ by at most {apart:.1e} of "
+        "the largest."
+    )
+    return (
+        f"## ONNX\n\n`{onnx.FILE}` takes any number of images, in fp32. {compared}\n\n```python\nimport onnxruntime\n\n"
+        f'session = onnxruntime.InferenceSession("{onnx.FILE}")\n'
+        '(logits,) = session.run(None, {"images": images.numpy()})\n```'
+    )
+
+
+def _making(experiment: Experiment, record: Record, about: trained.About) -> str:
+    from bsr_explorer.train.recipes import recipe
+
+    config, made = record.config, record.provenance
+    source = record.weights.partition(":")[0]
+    licence = licence_of(source, timm_name(about.config.model))
+    name = record.fidelity["recipe"]
+    rows = [
+        ["", ""],
+        ["model", f"`{timm_name(about.config.model)}`"],
+        ["method", f"`{config['method']}`"],
+        ["data", f"`{experiment.data}`: {record.split}"],
+        ["started from", f"{record.weights}; licence: {licence or 'not known here'}"],
+        ["images", f"{about.config.image_size} px, {config['batch_size']} a step"],
+        ["step", f"{config['optimizer']}, {config['precision']}, {config['attention']} attention"],
+        ["recipe", f"`{name}` ({recipe(name, experiment.data).source})"],
+        ["learning rate", str(config["lr"]) if config.get("lr") else "the recipe’s"],
+        [
+            "length",
+            f"{record.fidelity['epochs']} epochs, {record.images_trained:,} images, {record.seconds:,.0f} s",
+        ],
+        ["seed", str(record.seed)],
+        ["machine", f"{made['device']}: {made['processor']}, {made['threads']} threads"],
+        [
+            "versions",
+            ", ".join(
+                f"{key} {made[key]}" for key in ("bsr_explorer", "torch", "timm", "torchvision", "numpy")
+            ),
+        ],
+        ["commit", str(made["commit"] or "not known")],
+        ["time", str(made["time"])],
+    ]
+    return (
+        f"## How it was made\n\n{_table(rows)}\n\n```bash\n{made['command']}\n```\n\nOr, from this folder alone:\n\n"
+        "```bash\nbsr-explore train train.toml --out again\n```"
+    )
+
+
+def _limits(record: Record, about: trained.About) -> str:
+    return "## What it is not\n\n" + "\n".join(f"- {line}" for line in _known_limits(record, about))
+
+
+def _known_limits(record: Record, about: trained.About) -> Iterator[str]:
+    config, fidelity = about.config, record.fidelity
+    configured = record.config["image_size"]
+    if configured != config.image_size:
+        yield (
+            f"Trained at {config.image_size} px, a smaller proxy of the configuration's {configured} px: it is a model "
+            f"for images of {config.image_size} px."
+        )
+    if some := re.search(r"train (\d+) of (\d+)", record.split):
+        yield f"Trained on {some.group(1)} of the {some.group(2)} training images."
+    if fidelity["recipe"] == "short":
+        yield "Trained by a recipe of few epochs that is meant to rank configurations, not to make the best of one."
+    if record.weights.startswith("random"):
+        yield "Not fine-tuned: it started from random weights."
+    if record.test_accuracy is None:
+        yield "Not evaluated on test images: `--test` does it."
+    yield "One training with one seed; another seed gives another accuracy."
+    yield f"Of images other than those of `{record.data}` nothing is known."
+
+
+def _images(record: Record, part: str) -> str:
+    found = re.search(rf"\b{part} (\d+)", record.split)
+    return f"{int(found.group(1)):,} images" if found else "images"
+
+
+def _percent(accuracy: float | None) -> str:
+    return "not evaluated" if accuracy is None else f"{100 * accuracy:.1f}%"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"[{', '.join(map(repr, values))}]"
+
+
+def _names(classes: Sequence[str]) -> str:
+    return f"[{', '.join(map(repr, classes))}]"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

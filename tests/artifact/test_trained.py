@@ -1,0 +1,160 @@
+"""Trained weights as a file: what plain timm makes of them, what ``load`` does, and what is refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import bsr_explorer as bx
+from bsr_explorer.artifact.trained import FILE, About, read_about, save
+from bsr_explorer.config import Config
+from bsr_explorer.errors import UserError
+from bsr_explorer.methods import METHODS
+from bsr_explorer.run import build, make_step
+from bsr_explorer.train.recipes import recipe
+from bsr_explorer.train.step import image_dtype, in_precision
+
+COMPOSED = (
+    "bsr(blocks=(3, 7), keep={})+mesa+checkpoint",
+    "bsr+mesa(faithful=False)+offload",
+    "last(k=2)+backrazor(faithful=False)",
+    "bitfit+checkpoint+offload",
+)
+
+
+def about(config: Config) -> About:
+    return About(config, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bicubic", ("a", "b", "c"))
+
+
+def one_step(config: Config) -> nn.Module:
+    """A model after one step of training, in evaluation mode."""
+    model = in_precision(build(config, seed=1), config.precision)
+    images = torch.randn(2, 3, config.image_size, config.image_size).to(image_dtype(config.precision))
+    make_step(model.train(), config, recipe("short"))(images, torch.tensor([0, 2]))
+    return model.eval()
+
+
+@torch.no_grad()
+def logits(model: nn.Module) -> Tensor:
+    images = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    out: Tensor = model(images.to(next(model.parameters()).dtype))
+    return out.float()
+
+
+@pytest.mark.parametrize("method", [*METHODS, *COMPOSED])
+def test_what_keeps_the_architecture_is_a_plain_timm_model(method: str, tmp_path: Path) -> None:
+    config = Config("deit_t", 48, 3, 2, method=method)
+    trained, path = one_step(config), tmp_path / FILE
+    save(path, trained, about(config))
+    expected = logits(trained)
+    plain = timm.create_model(
+        "deit_tiny_patch16_224", num_classes=3, img_size=48, checkpoint_path=str(path)
+    ).eval()
+    other = timm.create_model("deit_tiny_patch16_224", num_classes=3, img_size=48).eval()
+    other.load_state_dict(load_file(path), strict=True)
+    assert torch.equal(logits(plain), logits(other))
+    loaded = bx.load(path)
+    assert not loaded.training
+    torch.testing.assert_close(logits(loaded), expected, rtol=1e-5, atol=1e-6)
+    if config.how.at_inference is None:
+        torch.testing.assert_close(logits(plain), expected, rtol=1e-5, atol=1e-6)
+    else:
+        assert not torch.allclose(logits(plain), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_the_step_changed_the_weights(tmp_path: Path) -> None:
+    config = Config("deit_t", 48, 3, 2, method="full")
+    assert not torch.allclose(logits(one_step(config)), logits(build(config, seed=1).eval()), atol=1e-4)
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("method", ["full", "bsr(blocks=(1,), keep={1: 0.5})"])
+@pytest.mark.parametrize("precision", ["amp_bf16", "bf16"])
+def test_weights_keep_their_number_format(method: str, precision: str, tmp_path: Path) -> None:
+    config = Config("toy", 48, 3, 2, method=method, precision=precision)
+    trained = one_step(config)
+    save(tmp_path / FILE, trained, about(config))
+    assert {w.dtype for w in load_file(tmp_path / FILE).values()} == {image_dtype(precision)}
+    assert torch.equal(logits(bx.load(tmp_path)), logits(trained))
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_file_says_what_it_is(tmp_path: Path) -> None:
+    config = Config("toy", 48, 3, 2, method="bsr(blocks=(1,), keep={1: 0.5})")
+    save(tmp_path / FILE, build(config), about(config))
+    with safe_open(tmp_path / FILE, "pt") as file:
+        said = file.metadata()
+        assert set(file.keys()) == build(config.with_method("full")).state_dict().keys()
+    assert (said["model"], said["image_size"], said["num_classes"]) == ("toy", "48", "3")
+    assert said["method"] == str(config.method)
+    assert said["loads_with"] == "bsr_explorer.load"
+    assert said["bsr_explorer"] == bx.__version__
+    assert (json.loads(said["mean"]), json.loads(said["classes"])) == ([0.5, 0.4, 0.3], ["a", "b", "c"])
+    assert read_about(tmp_path) == read_about(tmp_path / FILE) == about(config)
+
+
+@pytest.mark.usefixtures("toy")
+def test_what_was_trained_elsewhere_is_loaded_here(tmp_path: Path) -> None:
+    config = Config("toy", 48, 3, 2, method="full", device="cuda", attention="flash")
+    save(tmp_path / FILE, build(replace(config, device="cpu", attention="fused"), seed=1), about(config))
+    expected = build(Config("toy", 48, 3, method="full"), seed=1).eval()
+    assert torch.equal(logits(bx.load(tmp_path)), logits(expected))
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_full_disk_leaves_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    config = Config("toy", 48, 3, 2, method="full")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path / FILE, build(config), about(config))
+    assert list(tmp_path.iterdir()) == []
+
+
+def strange(path: Path, how: str) -> None:
+    """A file that is not one of ours."""
+    if how == "text":
+        path.write_text("hello")
+    elif how == "theirs":
+        save_file({"head.weight": torch.zeros(2, 2)}, path)
+    elif how == "later":
+        values = about(Config("toy")).to_metadata()
+        config = {**json.loads(values["config"]), "rank": 3}
+        save_file(
+            {"x": torch.zeros(1)}, path, {**values, "bsr_explorer": "9.0", "config": json.dumps(config)}
+        )
+    elif how == "less":
+        save_file({"x": torch.zeros(1)}, path, {"bsr_explorer": "9.0"})
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (
+            "none",
+            "there is no model.safetensors; give the folder of a finished `bsr-explore train`, or the file",
+        ),
+        ("text", "cannot be read as a safetensors file"),
+        ("theirs", "not written by `bsr-explore train`; load it with timm instead"),
+        ("later", "written by bsr-explorer 9.0, and not understood by"),
+        ("less", "written by bsr-explorer 9.0, and not understood by"),
+    ],
+)
+def test_what_is_no_trained_model_is_refused(how: str, words: str, tmp_path: Path) -> None:
+    strange(tmp_path / FILE, how)
+    with pytest.raises(UserError) as error:
+        bx.load(tmp_path)
+    assert words in str(error.value)
+    assert str(tmp_path) in str(error.value)
