@@ -47,6 +47,8 @@ def test_a_command_runs(
         words += [*shlex.split(SMALL), "--out", str(tmp_path / "study")]
     if words[1] == "compare":
         words += [*shlex.split(SMALL_COMPARISON), "--out", str(tmp_path / "comparison")]
+    if words[1] == "train":  # a study's configuration in full takes its time
+        words += ["--as-searched"]
     monkeypatch.chdir(tmp_path)
     if "best.toml" in words and words[1] != "export":  # what the command before it writes
         run([*shlex.split("bsr-explore export --trial 5 --out best.toml"), str(study_folder)], monkeypatch)
