@@ -19,10 +19,16 @@ pytestmark = pytest.mark.usefixtures("toy")
 Cli = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which take seconds to draw."""
+    monkeypatch.setattr("bsr_explorer.report.report.FIGURES", {})
+
+
 def test_report_writes_the_page_and_names_it(cli: Cli, study_folder: Path) -> None:
     done = cli("report", study_folder)
     assert done.code == 0
-    assert f"  {study_folder / 'report.html'}\n" in done.out
+    assert f"  {study_folder}/report.{{md,html}}\n" in done.out
     assert f"bsr-explore reproduce {study_folder} 0" in (study_folder / "report.html").read_text()
 
 

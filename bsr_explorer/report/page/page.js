@@ -676,7 +676,10 @@
       }
       make(select, "option", { value: "full" }, `full fine-tuning, predicted · ${mb(data.full.bytes, 0)} MB`);
       select.value = start;
-      select.addEventListener("change", showComparison);
+      select.addEventListener("change", () => {
+        showComparison();
+        hear(`A is ${side("a").method}, B is ${side("b").method}`);
+      });
     }
   }
 
@@ -686,7 +689,7 @@
     body.replaceChildren();
     body.dataset.pair = `${at("compare-a").value},${at("compare-b").value}`;
     const table = make(make(body, "div", { class: "wide" }), "table", { id: "differences" });
-    const rows = headings(table, ["", ""], ["A", "number"], ["B", "number"], ["B against A", "number"]);
+    const rows = headings(table, ["Of a step", ""], ["A", "number"], ["B", "number"], ["B against A", "number"]);
     const titles = make(rows, "tr");
     make(titles, "th", { scope: "row" }, "Method");
     for (const one of [a, b]) make(make(titles, "td", { class: "number" }), "code", {}, one.method);
