@@ -15,7 +15,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.report.figures import accountings, bars
 from bsr_explorer.report.figures import comparison as figure
 from bsr_explorer.report.figures.bars import NOT_RUN
-from bsr_explorer.report.tables import markdown
+from bsr_explorer.report.tables import latex, markdown
 from bsr_explorer.store.comparison import (
     STEPS,
     Comparison,
@@ -110,14 +110,15 @@ def report(folder: Path) -> Report:
         raise UserError(f"STUDY: {folder} is not the folder of a comparison")
     lines = lines_of(comparison, read_runs(comparison, folder), read_step_times(folder))
     rows, notes = [row(line, lines, comparison) for line in lines], notes_of(lines)
-    page, table = folder / "comparison.md", folder / "comparison.csv"
+    page, table, tex = (folder / f"comparison.{kind}" for kind in ("md", "csv", "tex"))
     try:
         write_text(table, pd.DataFrame(rows).convert_dtypes(convert_floating=False).to_csv(index=False))
+        write_text(tex, _latex(comparison, lines, rows))
         drawn = [path for draw in _figures(lines) for path in draw(comparison, lines, folder / "figures")]
         write_text(page, _page(comparison, lines, rows, notes, drawn))
     except OSError as error:
         raise UserError(f"STUDY: {error.filename or folder} cannot be written ({error.strerror})") from None
-    return Report(comparison, lines, rows, notes, [page, table, *drawn])
+    return Report(comparison, lines, rows, notes, [page, table, tex, *drawn])
 
 
 def _figures(lines: Sequence[Line]) -> list[Callable[[Comparison, Sequence[Line], Path], list[Path]]]:
@@ -330,6 +331,28 @@ def _readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.Data
         made.append(cells)
     frame = pd.DataFrame(made)
     return frame.loc[:, (frame != "").any()]
+
+
+def _latex(comparison: Comparison, lines: Sequence[Line], rows: Sequence[dict[str, Any]]) -> str:
+    """The table for a paper: short names, megabytes only, the best of each column in bold."""
+    frame = _readable(rows, comparison)
+    frame = frame[[name for name in frame if "MiB" not in str(name)]]
+    frame["method"] = [line.entry.label for line in lines]
+    bold = {
+        "accuracy (%)": best([row["accuracy"] for row in rows], max),
+        f"{comparison.counts} (MB)": best([row["counted_bytes"] for row in rows]),
+        "train GFLOPs a step": best([row["train_flops"] for row in rows]),
+        "step (s)": best([row["step_seconds"] for row in rows]),
+    }
+    for kind in ("peak", "saved", "published"):
+        bold.setdefault(f"{kind} (MB)", best([row[f"{kind}_bytes"] for row in rows]))
+    return latex(frame, " ".join(described(comparison)), bold)
+
+
+def best(values: Sequence[float | None], pick: Callable[[list[float]], float] = min) -> list[bool]:
+    """Which of the values is the best of those that are known."""
+    known = [value for value in values if value is not None]
+    return [value is not None and value == pick(known) for value in values]
 
 
 def accuracy_text(each: dict[str, Any]) -> str:

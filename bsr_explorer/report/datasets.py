@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.report.comparison import Report, accuracy_text
-from bsr_explorer.report.tables import markdown
+from bsr_explorer.report.comparison import Report, accuracy_text, best
+from bsr_explorer.report.tables import latex, markdown
 from bsr_explorer.store.records import write_text
 from bsr_explorer.units import in_mb
 
 
 def write(compared: Sequence[Report], folder: Path) -> list[Path]:
-    """Write ``table.md`` and ``table.csv`` into a folder; returns their paths.
+    """Write ``table.md``, ``table.csv`` and ``table.tex`` into a folder; returns their paths.
 
     Memory and compute are the most that any of the data sets takes: they differ by the head alone.
 
@@ -26,15 +26,16 @@ def write(compared: Sequence[Report], folder: Path) -> list[Path]:
     Raises:
         UserError: files that cannot be written.
     """
-    page, plain = folder / "table.md", folder / "table.csv"
+    page, plain, tex = (folder / f"table.{kind}" for kind in ("md", "csv", "tex"))
     try:
         write_text(
             plain, pd.DataFrame(rows(compared)).convert_dtypes(convert_floating=False).to_csv(index=False)
         )
         write_text(page, _page(compared))
+        write_text(tex, _latex(compared))
     except OSError as error:
         raise UserError(f"--out: {error.filename or folder} cannot be written ({error.strerror})") from None
-    return [page, plain]
+    return [page, plain, tex]
 
 
 def rows(compared: Sequence[Report]) -> list[dict[str, Any]]:
@@ -52,10 +53,29 @@ def rows(compared: Sequence[Report]) -> list[dict[str, Any]]:
 
 
 def _page(compared: Sequence[Report]) -> str:
+    title = f"# {compared[0].comparison.config['model']} on {', '.join(_names(compared))}"
+    return "\n".join([title, "", _said(compared), "", markdown(_readable(compared), as_text=True), ""])
+
+
+def _latex(compared: Sequence[Report]) -> str:
+    """The table for a paper: short names, the best of each column in bold."""
+    frame, found = _readable(compared), rows(compared)
+    frame["method"] = [line.entry.label for line in compared[0].lines]
+    bold = {f"{name} (%)": best([row[f"{name}_accuracy"] for row in found], max) for name in _names(compared)}
+    for kind in ("published", "saved", "peak"):
+        bold[f"{kind} (MB)"] = best([row[f"{kind}_bytes"] for row in found])
+    bold["train GFLOPs a step"] = best([row["train_flops"] for row in found])
+    return latex(frame, f"{compared[0].comparison.config['model']}, {_said(compared)}", bold)
+
+
+def _names(compared: Sequence[Report]) -> list[str]:
+    return [Path(one.comparison.data).name for one in compared]
+
+
+def _said(compared: Sequence[Report]) -> str:
     first = compared[0].comparison
     config, seeds = first.config, first.seeds
-    names = [Path(one.comparison.data).name for one in compared]
-    said = (
+    return (
         f"{config['image_size']} px, batch {config['batch_size']}, {config['optimizer']}, {config['precision']}, "
         f"{config['attention']} attention, {config['device']}; recipe {first.fidelity['recipe']}. Accuracy is top-1 "
         f"on validation after the last epoch, in percent, mean ± standard deviation over {seeds} "
@@ -63,12 +83,10 @@ def _page(compared: Sequence[Report]) -> str:
         "(they differ by the head alone); in brackets, how much less than full fine-tuning. Published: the BSR "
         "paper's own accounting, for the methods that it has a rule for."
     )
-    table = markdown(_readable(compared, names), as_text=True)
-    return "\n".join([f"# {config['model']} on {', '.join(names)}", "", said, "", table, ""])
 
 
-def _readable(compared: Sequence[Report], names: Sequence[str]) -> pd.DataFrame:
-    made = []
+def _readable(compared: Sequence[Report]) -> pd.DataFrame:
+    names, made = _names(compared), []
     for place, row in enumerate(rows(compared)):
         cells = {"method": row["method"]}
         for name, one in zip(names, compared, strict=True):

@@ -71,7 +71,7 @@ def test_a_comparison_shows_its_table_and_names_its_files(cli: Cli) -> None:
         assert "→" in lines[first]
     written = [Path(line) for line in lines[lines.index("Written:") + 1 :]]
     assert {path.name for path in written} == {
-        *("comparison.md", "comparison.csv"),
+        *("comparison.md", "comparison.csv", "comparison.tex"),
         *(
             f"{name}.{kind}"
             for name in ("comparison", "bars", "accountings")
@@ -280,10 +280,11 @@ def test_several_data_sets_have_a_folder_each_and_a_table_in_common(
     assert done.code == 0, done.err
     answer = json.loads(done.out)
     assert [each["data"] for each in answer["comparisons"]] == ["digits", "cifar100"]
-    assert answer["files"] == ["compare-of-a-file/table.md", "compare-of-a-file/table.csv"]
+    tables = [f"compare-of-a-file/table.{kind}" for kind in ("md", "csv", "tex")]
+    assert answer["files"] == tables
     assert set(rows(Path("compare-of-a-file/cifar100"))) == set(rows(Path("compare-of-a-file/digits")))
     done = quick("compare", path, "--costs-only")
-    assert done.out.splitlines()[-2:] == ["  compare-of-a-file/table.md", "  compare-of-a-file/table.csv"]
+    assert done.out.splitlines()[-3:] == [f"  {table}" for table in tables]
 
 
 @pytest.mark.usefixtures("no_training")

@@ -26,7 +26,7 @@ from bsr_explorer.store.records import read_records, write_record
 MakeComparison = Callable[..., Any]
 
 FILES = {
-    *("comparison.md", "comparison.csv"),
+    *("comparison.md", "comparison.csv", "comparison.tex"),
     *(
         f"figures/{name}.{kind}"
         for name in ("comparison", "bars", "accountings")
@@ -170,6 +170,19 @@ def test_the_page_says_how_it_was_made(written: tuple[Path, Report]) -> None:
     assert (folder / "figures/comparison.png").is_file()
 
 
+def test_a_paper_gets_the_table_too(written: tuple[Path, Report]) -> None:
+    folder, made = written
+    text = (folder / "comparison.tex").read_text()
+    assert "\\toprule" in text and "MiB" not in text.split("\\toprule")[1]
+    assert "mean" not in text.split("\\toprule")[1] and "2 seeds" in text.split("\\toprule")[0]
+    (linear,) = [line for line in text.splitlines() if line.startswith("\\texttt{linear}")]
+    assert f"\\textbf{{{made.rows[1]['peak_bytes'] / 1e6:,.1f}}}" in linear
+    highest = max(made.rows, key=lambda each: each["accuracy"])
+    (first,) = [line for line in text.splitlines() if line.startswith(f"\\texttt{{{highest['method']}}}")]
+    accuracy = f"{100 * highest['accuracy']:.1f} $\\pm$ {100 * highest['accuracy_std']:.1f}"
+    assert f"\\textbf{{{accuracy}}}" in first
+
+
 def test_images_of_the_own_size_are_no_proxy(make_comparison: MakeComparison) -> None:
     from bsr_explorer.report.comparison import described
 
@@ -231,7 +244,7 @@ def test_a_comparison_that_has_not_begun_is_shown(compared_folder: Path) -> None
     (compared_folder / STEPS).unlink()
     made = report(compared_folder)
     assert {each["status"] for each in made.rows} == {"not run here"}
-    assert {path.stem for path in made.files} == {"comparison", "bars", "accountings"}
+    assert {path.stem for path in made.files if path.suffix == ".png"} == {"bars", "accountings"}
     assert not (compared_folder / "figures/comparison.png").exists()
     page = (compared_folder / "comparison.md").read_text()
     assert (

@@ -24,7 +24,7 @@ def test_a_method_is_a_row_and_a_data_set_a_column(
     run = report(compared_folder)
     config = Config(toy, 48, batch_size=4, num_classes=100)
     not_run = predicted(make_comparison(config=config, data="cifar100"))
-    page, table = write([run, not_run], tmp_path)
+    page, table, tex = write([run, not_run], tmp_path)
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["method"] for row in rows] == ["full", "linear", "last(k=1)"]
@@ -40,11 +40,14 @@ def test_a_method_is_a_row_and_a_data_set_a_column(
     assert "not run here" in cells
     full, mine = not_run.comparison.full.peak_bytes, not_run.rows[2]["peak_bytes"]
     assert f"{mine / 1e6:,.1f} ({full / mine:.2f}x)" in cells
+    (least,) = [line for line in tex.read_text().splitlines() if line.startswith("\\texttt{linear}")]
+    assert f"\\textbf{{{not_run.rows[1]['peak_bytes'] / 1e6:,.1f} " in least
+    assert "over 2 seeds" in tex.read_text()
 
 
 def test_a_dash_stands_where_there_is_no_rule(make_comparison: MakeComparison, tmp_path: Path) -> None:
     made = predicted(make_comparison("full, mesa"))
-    page, _ = write([made, replace(made)], tmp_path)
+    page, *_ = write([made, replace(made)], tmp_path)
     assert [" — " in line for line in page.read_text().splitlines() if line.startswith("| `")] == [
         False,
         True,
