@@ -98,8 +98,23 @@ def save(path: Path, model: nn.Module, about: About) -> None:
     lost = {name for name, _ in model.named_parameters()} - plain.state_dict().keys()
     assert not lost, f"parameters that a plain model has not: {lost}"
     state = {name: trained[name].detach().cpu().contiguous() for name in plain.state_dict()}
+    content = memoryview(to_bytes(state, about.to_metadata()))
+    first = 8 + int.from_bytes(content[:8], "little")
     with whole(path) as file:
-        file.write(to_bytes(state, about.to_metadata()))
+        file.write(_sorted(bytes(content[8:first])))
+        file.write(content[first:])
+
+
+def _sorted(header: bytes) -> bytes:
+    """The header of a safetensors file, after its length, in one order: the library's changes from process to process.
+
+    The places of tensors in it count from its end.
+    """
+    values = json.loads(header)
+    about = {"__metadata__": dict(sorted(values.pop("__metadata__").items()))}
+    text = json.dumps({**about, **values}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors are aligned
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_about(path: Path | str) -> About:
