@@ -12,7 +12,6 @@ from rich.markup import escape
 from bsr_explorer.cli.compare import show_comparison
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.cli.page import write_report
-from bsr_explorer.errors import UserError
 from bsr_explorer.store.comparison import FILE
 from bsr_explorer.units import format_bytes, in_mb, in_mib
 
@@ -31,7 +30,7 @@ def write(
     venue: Annotated[
         str | None,
         typer.Option(
-            help="Make a study's figures for the pages of aaai, aistats, cvpr, eccv, iclr, icml, jmlr, neurips, tmlr "
+            help="Make the figures for the pages of aaai, aistats, cvpr, eccv, iclr, icml, jmlr, neurips, tmlr "
             "or uai: as wide, and with text as large, as its template says."
         ),
     ] = None,

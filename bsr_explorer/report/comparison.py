@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.report import style
 from bsr_explorer.report.figures import accountings, bars
 from bsr_explorer.report.figures import comparison as figure
 from bsr_explorer.report.figures.bars import NOT_RUN
@@ -99,12 +100,16 @@ class Report:
     files: list[Path]
 
 
-def report(folder: Path) -> Report:
-    """Write a comparison's table and figure into its folder, from what is there.
+def report(folder: Path, venue: str | None = None) -> Report:
+    """Write a comparison's tables and figures into its folder, from what is there.
+
+    Args:
+        venue: key of ``style.VENUES`` whose pages the figures are made for; None: figures for a screen.
 
     Raises:
-        UserError: no comparison there, or files in it that cannot be read or written.
+        UserError: no comparison there, files in it that cannot be read or written, or an unknown venue.
     """
+    made_for = style.Page() if venue is None else style.page_of(venue)
     comparison = read_comparison(folder)
     if comparison is None:
         raise UserError(f"STUDY: {folder} is not the folder of a comparison")
@@ -114,7 +119,8 @@ def report(folder: Path) -> Report:
     try:
         write_text(table, pd.DataFrame(rows).convert_dtypes(convert_floating=False).to_csv(index=False))
         write_text(tex, _latex(comparison, lines, rows))
-        drawn = [path for draw in _figures(lines) for path in draw(comparison, lines, folder / "figures")]
+        with style.made_for(made_for):
+            drawn = [path for draw in _figures(lines) for path in draw(comparison, lines, folder / "figures")]
         write_text(page, _page(comparison, lines, rows, notes, drawn))
     except OSError as error:
         raise UserError(f"STUDY: {error.filename or folder} cannot be written ({error.strerror})") from None
