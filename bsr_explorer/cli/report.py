@@ -48,14 +48,10 @@ def write(
     """
     from bsr_explorer.report import comparison
 
-    if not (study / FILE).exists():
-        show_front(write_report(study, venue), study)
-    elif venue is not None:
-        raise UserError(
-            f"--venue: {study} is a comparison, whose figures are for a screen; leave --venue out"
-        )
+    if (study / FILE).exists():
+        show_comparison(comparison.report(study, venue), study)
     else:
-        show_comparison(comparison.report(study), study)
+        show_front(write_report(study, venue), study)
 
 
 def show_front(made: Report, folder: Path) -> None:
