@@ -165,8 +165,9 @@ def _of_study(study: Path, select: str | None, as_searched: bool) -> tuple[Exper
         return experiment, origin, ""
     brief = experiment.fidelity
     note = (
-        f"Trained in full; the trial had {brief.epochs or 'all'} epochs of {brief.train_size or 'all'} images at "
-        f"{brief.image_size or experiment.config.image_size} px by the recipe {brief.recipe} (--as-searched)."
+        f"Trained in full; the trial saw {brief.train_size or 'all'} images at "
+        f"{brief.image_size or experiment.config.image_size} px, epochs: {brief.epochs}, recipe: {brief.recipe} "
+        "(--as-searched)."
     )
     return experiment.in_full(), origin, note
 

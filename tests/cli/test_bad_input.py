@@ -686,7 +686,8 @@ def test_a_file_that_cannot_be_is_refused(
 @pytest.mark.parametrize("command", ["profile", "train"])
 def test_a_file_that_is_not_there_is_refused(refused: Refused, tmp_path: Path, command: str) -> None:
     assert "none.toml: cannot be read: No such file" in refused(command, "none.toml")
-    assert f"{tmp_path}: cannot be read: Is a directory" in refused(command, tmp_path)
+    folder = "is not the folder of a study (it has no study.toml)" if command == "train" else "cannot be read"
+    assert folder in refused(command, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -727,6 +728,20 @@ epochs = 1
         (("--device", "tpu"), "--device: unknown device 'tpu'; choose auto, cpu or cuda"),
         (("--out", "a_file/below"), "--out: a_file/below cannot be a folder: a_file is a file"),
         (("--seed", "one"), "--seed"),
+        (("--val-size", "0"), "--val-size: 0 must be a whole number of at least 1"),
+        (("--proxy-size", "33"), "--proxy-size: 33 is not a positive multiple"),
+        (("--recipe", "shrot"), "--recipe: unknown value 'shrot' (did you mean 'short'?)"),
+        (("--weights", "hbu"), "--weights: unknown value 'hbu'"),
+        (("--export", "onxx"), "--export: unknown value 'onxx' (did you mean 'onnx'?); choose from onnx"),
+        (
+            ("--checkpoint-every", "often"),
+            "--checkpoint-every: cannot read 'often'; write a time such as 90s",
+        ),
+        (
+            ("--select", "knee"),
+            "--select: c.toml is not the folder of a study; give one, or leave --select out",
+        ),
+        (("--as-searched",), "--as-searched: c.toml is not the folder of a study"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused(
@@ -754,6 +769,40 @@ def test_a_file_that_cannot_be_trained_is_refused(
 ) -> None:
     (tmp_path / "c.toml").write_text(TRAIN.replace(old, new))
     assert words in refused("train", "c.toml")
+
+
+@pytest.mark.parametrize(
+    ("select", "words"),
+    [
+        (
+            "best",
+            '--select: cannot read \'best\'; write knee, recommended, "under 1.5GB", "accuracy 0.85" or "trial',
+        ),
+        ("knee 3", "--select: cannot read 'knee 3'"),
+        ("under", "--select: cannot read 'under'"),
+        ("trial one", "--select: cannot read 'trial one'"),
+        ("trial 99", "--select: trial 99 has no record; choose from 0–6"),
+        (
+            "under 1KB",
+            "--select: nothing that was trained takes at most 0.0 MB (0.0 MiB); the nearest is trial",
+        ),
+        ("under 1.5", "--select: '1.5' has no unit"),
+        ("accuracy 100%", "--select: nothing that was trained reaches 100.0%; the nearest is trial"),
+        ("accuracy 85", "--select: cannot read '85'; write a part of 1"),
+    ],
+)
+def test_a_selection_that_cannot_be_is_refused(
+    refused: Refused, study_folder: Path, select: str, words: str
+) -> None:
+    assert words in refused("train", study_folder, "--select", select)
+
+
+def test_the_folder_of_a_training_is_no_study(cli: Cli, refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(TRAIN)
+    assert cli("train", "c.toml").code == 0
+    assert "runs/c is not the folder of a study (it has no study.toml); give runs/c/train.toml" in refused(
+        "train", "runs/c"
+    )
 
 
 def test_another_training_in_the_folder_is_refused(

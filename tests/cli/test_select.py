@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from bsr_explorer.cli.select import parse_accuracy
+from bsr_explorer.cli.select import parse_accuracy, selected
 from bsr_explorer.errors import UserError
 from bsr_explorer.report.front import Choice, knee, reaching, recommend, study_front, under
+from bsr_explorer.store.records import read_records
 
 Cli = Callable[..., Any]
 
@@ -69,3 +70,18 @@ def test_an_accuracy_is_a_part_or_percent(text: str, value: float) -> None:
 def test_what_is_no_accuracy_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"--accuracy: cannot read .* write a part of 1 such as 0\.85"):
         parse_accuracy(text)
+
+
+def test_one_text_says_each_criterion(study_folder: Path) -> None:
+    ahead, records = study_front(study_folder), read_records(study_folder)
+    limit, accuracy = ahead[0].bytes + 1, ahead[-1].accuracy
+    for text, choice in (
+        ("recommended", recommend(ahead)),
+        (" knee ", knee(ahead)),
+        (f"under {limit}B", under(ahead, limit)),
+        (f"under  {limit} B", under(ahead, limit)),
+        (f"accuracy {accuracy}", reaching(ahead, accuracy)),
+    ):
+        number = choice.point.number
+        assert selected(study_folder, text) == (number, records[number], choice.reason)
+    assert selected(study_folder, "trial 4") == (4, records[4], "chosen by hand")

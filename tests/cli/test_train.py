@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 from collections.abc import Callable
@@ -10,13 +11,17 @@ from typing import Any
 
 import pytest
 import tomli_w
+from rich.console import Console
+from rich.progress import Progress
 
+from bsr_explorer import training as training_module
 from bsr_explorer.cli.train import Run
 from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.report.front import knee, recommend, study_front
 from bsr_explorer.run import fine_tune
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record, read_records
-from bsr_explorer.training import CHECKPOINT, FILE
+from bsr_explorer.training import CHECKPOINT, FILE, Training
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -90,6 +95,13 @@ def test_what_was_trained_is_not_trained_again(cli: Cli, file: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_json_names_the_files(cli: Cli, file: Path) -> None:
+    said = json.loads(cli("train", file, "--epochs", "1", "--json").out)
+    assert said["files"] == [
+        f"runs/small/{name}" for name in ("records/0000.json", "model.safetensors", "model_card.md")
+    ]
+
+
 def test_ctrl_c_loses_no_finished_epoch(
     cli: Cli, file: Path, expected: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +131,77 @@ def test_ctrl_c_loses_no_finished_epoch(
     )
 
 
+# --- of a study -----------------------------------------------------------------------------------------
+
+
+def test_the_configuration_of_a_front_is_trained_as_it_was_searched(cli: Cli, study_folder: Path) -> None:
+    choice = knee(study_front(study_folder))
+    point = choice.point
+    done = cli("train", study_folder, "--select", "knee", "--as-searched")
+    assert done.code == 0, done.err
+    folder = Path("runs") / f"toy-study-trial-{point.number}"
+    (record,) = read_records(folder).values()
+    assert (record.config, record.seed) == (point.record.config, point.record.seed)
+    assert record.fidelity == point.record.fidelity
+    assert (record.accuracy, record.losses) == (point.record.accuracy, point.record.losses)
+    assert f"Taken because: {choice.reason}." in done.out
+    assert "Trained in full" not in done.out
+    card = (folder / "model_card.md").read_text()
+    assert f"Trial {point.number} of the study {study_folder}. Taken because: {choice.reason}." in card
+    again = cli("train", study_folder, "--select", "knee")
+    assert again.code == 2
+    assert "holds another training (" in again.err
+    assert "fidelity.recipe: 'short' → 'standard'" in again.err
+
+
+def test_if_nothing_else_is_said_it_is_trained_in_full(
+    cli: Cli, study_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Training] = []
+
+    def stop(training: Training) -> None:
+        asked.append(training)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_module, "try_out", stop)
+    record = read_records(study_folder)[3]
+    assert cli("train", study_folder, "--select", "trial 3").code == 130
+    experiment = asked[0].experiment
+    assert experiment.config == Config.from_dict(record.config)
+    assert experiment.fidelity == Fidelity(recipe="standard")
+    assert (experiment.data, experiment.weights, experiment.seed) == ("digits", "random", record.seed)
+    assert asked[0].folder == Path("runs/toy-study-trial-3")
+    flags = (
+        *("--epochs", 2, "--train-size", 30, "--val-size", 25, "--proxy-size", 32, "--recipe", "short"),
+        *("--seed", 7, "--weights", "offline", "--checkpoint-every", "30s", "--test", "--export", "onnx"),
+    )
+    assert cli("train", study_folder, *flags).code == 130
+    experiment = asked[1].experiment
+    assert experiment.fidelity == Fidelity(32, 30, 25, 2, "short")
+    assert (experiment.weights, experiment.seed) == ("offline", 7)
+    assert (asked[1].checkpoint_every, asked[1].test, asked[1].onnx) == (30.0, True, True)
+    number = recommend(study_front(study_folder)).point.number
+    assert asked[1].folder == Path(f"runs/toy-study-trial-{number}")
+
+
+def test_what_is_trained_otherwise_than_in_the_study_is_said(cli: Cli, study_folder: Path) -> None:
+    flags = ("--train-size", 20, "--val-size", 20, "--epochs", 1, "--proxy-size", 32, "--test")
+    done = cli("train", study_folder, "--select", "trial 3", *flags)
+    assert done.code == 0, done.err
+    assert (
+        "Trained in full; the trial saw 20 images at 32 px, epochs: 1, recipe: short (--as-searched)."
+        in done.out
+    )
+    assert "recipe standard (ours: a full training; crops, but no flips" in done.out
+    assert "epoch 1 of 1: loss " in done.err
+    for file in ("records/0000.json", "model.safetensors", "model_card.md"):
+        assert f"Written: runs/toy-study-trial-3/{file}" in done.out
+        assert (Path("runs/toy-study-trial-3") / file).exists()
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------
+
+
 def test_a_training_that_fails_leaves_its_reason(
     cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,8 +222,6 @@ def test_a_training_that_fails_leaves_its_reason(
 def test_the_bar_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
-    from rich.progress import Progress
-
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Progress(disable=True) as progress:
@@ -151,3 +232,20 @@ def test_the_bar_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None
         watcher.step(21, 31, 2.0)
         assert progress.tasks[0].fields["left"] == "loss 2.000, about 20 s left"
         assert progress.tasks[0].completed == pytest.approx(21 / 31)
+
+
+def test_what_a_step_holds_is_shown_beside_its_prediction_and_after_each_epoch() -> None:
+    text = io.StringIO()
+    with Progress(console=Console(file=text, width=200), disable=True) as progress:
+        watcher = Run(progress, "one")
+        watcher.epoch(1, 3, 1.25, 0.5)
+        watcher.peak(1_500_000, 1_400_000)
+        assert progress.tasks[0].description == "one, peak 1.5 MB, predicted 1.4 MB"
+        watcher.left = "about 9 s left"
+        watcher.epoch(2, 3, 1.0, 0.625)
+        watcher.epoch(3, 3, 0.5, 0.75)
+    assert text.getvalue().splitlines() == [
+        "epoch 1 of 3: loss 1.250, 50.0% on validation",
+        "epoch 2 of 3: loss 1.000, 62.5% on validation, peak 1.5 MB, predicted 1.4 MB  [about 9 s left]",
+        "epoch 3 of 3: loss 0.500, 75.0% on validation, peak 1.5 MB, predicted 1.4 MB",
+    ]

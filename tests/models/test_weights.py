@@ -456,3 +456,13 @@ def test_auto_does_not_hide_a_failed_download(no_network: Path, monkeypatch: pyt
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with pytest.raises(UserError, match="the model hub answers, but"):
         _make("deit_small_patch16_224", weights="auto")
+
+
+def test_a_licence_is_said_where_it_is_known() -> None:
+    assert weights.licence_of("offline", "deit_small_patch16_224") == "MIT"
+    stated = timm.models.get_pretrained_cfg("deit_small_patch16_224").license
+    assert stated
+    assert weights.licence_of("hub", "deit_small_patch16_224") == stated
+    assert weights.licence_of("hub", "no_such_model") is None
+    assert weights.licence_of("file", "deit_small_patch16_224") is None
+    assert weights.licence_of("random", "deit_small_patch16_224") is None

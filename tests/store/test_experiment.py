@@ -104,6 +104,12 @@ def test_a_study_with_an_experiment_tries_it_first(tmp_path: Path) -> None:
     assert Experiment.from_toml(path) == WHOLE
 
 
+def test_in_full_nothing_is_a_proxy_and_the_recipe_is_not_for_ranking() -> None:
+    assert WHOLE.in_full() == replace(WHOLE, fidelity=Fidelity(recipe="paper-deit-s"))
+    brief = replace(WHOLE, fidelity=Fidelity(32, 20, 10, 2, "short", views=3))
+    assert brief.in_full() == replace(WHOLE, fidelity=Fidelity(recipe="standard"))
+
+
 def test_differences_are_told_by_their_keys() -> None:
     assert WHOLE.differences(replace(WHOLE, name="other")) == []
     other = replace(WHOLE, seed=1, config=replace(CONFIG, lr=None))
