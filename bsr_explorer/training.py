@@ -59,6 +59,11 @@ class Training:
     origin: str = ""
 
     @property
+    def checkpoint(self) -> Path:
+        """What it goes on from."""
+        return self.folder / CHECKPOINT
+
+    @property
     def job(self) -> Job:
         """How it is run."""
         return Job(
@@ -69,7 +74,7 @@ class Training:
             data_dir=self.data_dir,
             test=self.test,
             every_epoch=True,
-            checkpoint=self.folder / CHECKPOINT,
+            checkpoint=self.checkpoint,
             checkpoint_every=self.checkpoint_every,
         )
 
@@ -159,7 +164,7 @@ def train(training: Training, progress: Progress, watch: Watch) -> tuple[Record,
     """
     folder = training.folder
     record = ended(training)
-    if record is not None and _complete(training, record):  # be it in a folder that cannot be written
+    if record is not None and _complete(training, record):
         return record, [folder / "records" / "0000.json", *_left(training, record)]
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder, LOCK, "training"):
@@ -168,7 +173,8 @@ def train(training: Training, progress: Progress, watch: Watch) -> tuple[Record,
             record = _trained(training, progress, watch)
         elif training.test and record.test_accuracy is None:
             record = _tested(training, record)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        if record.status in ("finished", "diverged"):  # what failed may go on when its cause is gone
+            training.checkpoint.unlink(missing_ok=True)
         files = [folder / "records" / "0000.json"]
         if record.status == "finished":
             files += _left(training, record)

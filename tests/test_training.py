@@ -193,6 +193,22 @@ def test_a_full_disk_at_the_end_costs_no_more_than_a_kill(
     assert (tmp_path / "x" / trained.FILE).read_bytes() == (once / trained.FILE).read_bytes()
 
 
+def test_what_failed_goes_on_where_it_was(once: Path, tmp_path: Path) -> None:
+    def broken(done: int, total: int, loss: float) -> None:
+        if done == 9:
+            raise RuntimeError("no luck")
+
+    asked = training(tmp_path / "x", checkpoint_every=0.0)
+    record, files = go(asked, broken)
+    assert (record.status, [file.name for file in files]) == ("failed", ["0000.json"])
+    assert names(tmp_path / "x") == {FILE, LOCK, CHECKPOINT, "records/0000.json"}
+    steps: list[int] = []
+    go(asked, lambda done, total, loss: steps.append(done))
+    assert steps[0] == 9
+    assert names(tmp_path / "x") == DONE
+    assert (tmp_path / "x" / trained.FILE).read_bytes() == (once / trained.FILE).read_bytes()
+
+
 # --- later ----------------------------------------------------------------------------------------------
 
 

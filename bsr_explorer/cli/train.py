@@ -165,9 +165,8 @@ def _of_study(study: Path, select: str | None, as_searched: bool) -> tuple[Exper
         return experiment, origin, ""
     brief = experiment.fidelity
     note = (
-        f"Trained in full; the trial saw {brief.train_size or 'all'} images at "
-        f"{brief.image_size or experiment.config.image_size} px, epochs: {brief.epochs}, recipe: {brief.recipe} "
-        "(--as-searched)."
+        f"Not as in the search (--as-searched), where it saw {brief.train_size or 'all'} images at "
+        f"{brief.image_size or experiment.config.image_size} px; epochs: {brief.epochs}, recipe: {brief.recipe}."
     )
     return experiment.in_full(), origin, note
 
@@ -183,6 +182,7 @@ def _announce(asked: Training, note: str) -> None:
     origin = "".join(f"{escape(line)}\n" for line in (asked.origin, note) if line)
     rules = RECIPES[fidelity.recipe]
     steps = rules.steps if fidelity.epochs is None else None
+    on = " (goes on from its checkpoint)" if asked.checkpoint.exists() else ""
     length = f"{steps:,} steps" if steps else f"{fidelity.epochs or rules.epochs} epochs"
     out.print(
         f"{origin}[bold]{escape(str(config.method))}[/bold]\n{escape(config.model)}, batch {config.batch_size}, "
@@ -190,7 +190,7 @@ def _announce(asked: Training, note: str) -> None:
         f"{experiment.seed}\n{escape(experiment.data)}, {fidelity.train_size or 'all'} training images, "
         f"{length} at {actual.image_size} px, recipe {fidelity.recipe} ({escape(rules.source)})\n"
         f"predicted peak: {format_bytes(predict(config).peak_bytes)} at {config.image_size} px{proxy}\n"
-        f"folder: {escape(str(asked.folder))}\n",
+        f"folder: {escape(str(asked.folder))}{on}\n",
         soft_wrap=True,
     )
 

@@ -121,7 +121,9 @@ def test_ctrl_c_loses_no_finished_epoch(
     assert (Path("runs/small") / CHECKPOINT).exists()
     assert not Path("runs/small/records").exists()
     monkeypatch.setattr(Run, "step", lambda self, done, total, loss: steps.append(done))
-    assert cli("train", file).code == 0
+    again = cli("train", file)
+    assert again.code == 0
+    assert "folder: runs/small (goes on from its checkpoint)" in again.out
     assert steps == [*range(1, 13), *range(11, 16)]
     (record,) = read_records(Path("runs/small")).values()
     assert (record.accuracy, record.losses, record.history) == (
@@ -145,7 +147,7 @@ def test_the_configuration_of_a_front_is_trained_as_it_was_searched(cli: Cli, st
     assert record.fidelity == point.record.fidelity
     assert (record.accuracy, record.losses) == (point.record.accuracy, point.record.losses)
     assert f"Taken because: {choice.reason}." in done.out
-    assert "Trained in full" not in done.out
+    assert "Not as in the search" not in done.out
     card = (folder / "model_card.md").read_text()
     assert f"Trial {point.number} of the study {study_folder}. Taken because: {choice.reason}." in card
     again = cli("train", study_folder, "--select", "knee")
@@ -189,7 +191,7 @@ def test_what_is_trained_otherwise_than_in_the_study_is_said(cli: Cli, study_fol
     done = cli("train", study_folder, "--select", "trial 3", *flags)
     assert done.code == 0, done.err
     assert (
-        "Trained in full; the trial saw 20 images at 32 px, epochs: 1, recipe: short (--as-searched)."
+        "Not as in the search (--as-searched), where it saw 20 images at 32 px; epochs: 1, recipe: short."
         in done.out
     )
     assert "recipe standard (ours: a full training; crops, but no flips" in done.out
