@@ -10,9 +10,10 @@ import torch
 from botorch.exceptions.warnings import OptimizationWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
-from gpytorch.constraints import GreaterThan, Interval
+from gpytorch.constraints import GreaterThan, Interval, Positive
 from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, ScaleKernel
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood
+from gpytorch.means import Mean
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import GammaPrior, LogNormalPrior
 
@@ -22,6 +23,13 @@ NEIGHBOURS = 1.5
 """Blocks so far apart do much the same work: the width of the smoothing along the depth."""
 
 SUMMARY = 9
+
+RISING = (0, 3)
+"""Columns of ``inputs`` that accuracy rises with in any model: the square root of the share that trains, and the
+tokens on average, both from 0 to 1."""
+
+RISE = 3.0
+"""How far it typically rises from 0 to 1, in standard deviations of the accuracies: what data say counts more."""
 
 
 def inputs(rows: Floats, depth: int) -> Floats:
@@ -75,14 +83,42 @@ def kernel(depth: int, ways: int) -> Kernel:
     return coarse + fine
 
 
+class Rising(Mean):  # type: ignore[misc, unused-ignore]
+    """Mean of accuracies: a constant, and more the more trains and the more tokens are seen.
+
+    What is known before any trial, and what a few of them in a space of thousands do not say: where nothing near has
+    been tried, a process without it expects the average, and may pass over all that trains most for its memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        start = torch.full((len(RISING),), RISE, dtype=torch.float64)
+        self.constant = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+        self.raw_slope = torch.nn.Parameter(torch.zeros_like(start))
+        self.register_constraint("raw_slope", Positive())
+        self.raw_slope.data = self.raw_slope_constraint.inverse_transform(start)
+        self.register_prior("slope_prior", LogNormalPrior(np.log(RISE), 0.7), lambda mean: mean.slope)
+
+    @property
+    def slope(self) -> torch.Tensor:
+        """(rising columns,) all positive."""
+        slope: torch.Tensor = self.raw_slope_constraint.transform(self.raw_slope)
+        return slope
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n,) of (n, inputs)."""
+        return self.constant + x[..., RISING] @ self.slope
+
+
 @dataclass(frozen=True)
 class Surrogate:
     """A fitted process.
 
     Attributes:
         covariance: of two configurations' accuracies, in units of ``scale`` squared.
+        rising: their mean, in units of ``scale``.
         seen: (n, inputs) what it was fitted to.
-        values: (n,) their accuracies, less the ``offset``, in units of ``scale``.
+        values: (n,) their accuracies, less the ``offset`` and the mean, in units of ``scale``.
         weights: (n,) the mean's, of the covariances with these.
         factor: (n, n) lower Cholesky factor of their covariance with noise.
         offset, scale: of the accuracies.
@@ -90,6 +126,7 @@ class Surrogate:
     """
 
     covariance: Kernel
+    rising: Rising
     depth: int
     seen: torch.Tensor
     values: torch.Tensor
@@ -123,6 +160,7 @@ class Surrogate:
             values[:, None],
             likelihood=likelihood,
             covar_module=kernel(depth, ways),
+            mean_module=Rising(),
             outcome_transform=None,
         )
         with warnings.catch_warnings():
@@ -132,14 +170,14 @@ class Surrogate:
                 optimizer_kwargs={"options": {"maxiter": 60}},
             )
         noise = likelihood.noise.detach() + likelihood.second_noise.detach()
-        mean = float(model.mean_module.constant.detach())
-        covariance = model.covar_module.requires_grad_(False)
-        return cls._of(covariance, depth, seen, values - mean, noise, offset + scale * mean, scale)
+        covariance, rising = (part.requires_grad_(False) for part in (model.covar_module, model.mean_module))
+        return cls._of(covariance, rising, depth, seen, values - rising(seen), noise, offset, scale)
 
     @classmethod
     def _of(
         cls,
         covariance: Kernel,
+        rising: Rising,
         depth: int,
         seen: torch.Tensor,
         values: torch.Tensor,
@@ -149,16 +187,19 @@ class Surrogate:
     ) -> Surrogate:
         factor = torch.linalg.cholesky(covariance(seen).to_dense() + torch.diag(noise))
         weights = torch.cholesky_solve(values[:, None], factor)[:, 0]
-        return cls(covariance, depth, seen, values, weights, factor, offset, scale, noise)
+        return cls(covariance, rising, depth, seen, values, weights, factor, offset, scale, noise)
 
     def believing(self, rows: Floats) -> Surrogate:
         """The same after configurations had come out as they are expected to (without a new fit)."""
         mean, _ = self.predict(rows)
+        x = torch.from_numpy(inputs(rows, self.depth))
+        expected = torch.from_numpy((mean - self.offset) / self.scale)
         return self._of(
             self.covariance,
+            self.rising,
             self.depth,
-            torch.cat([self.seen, torch.from_numpy(inputs(rows, self.depth))]),
-            torch.cat([self.values, torch.from_numpy((mean - self.offset) / self.scale)]),
+            torch.cat([self.seen, x]),
+            torch.cat([self.values, expected - self.rising(x)]),
             torch.cat([self.noise, self.noise.min().expand(len(rows))]),
             self.offset,
             self.scale,
@@ -171,5 +212,5 @@ class Surrogate:
         left = self.covariance(x, diag=True) - torch.linalg.solve_triangular(
             self.factor, across.T, upper=False
         ).square().sum(0)
-        mean = self.offset + self.scale * (across @ self.weights)
+        mean = self.offset + self.scale * (self.rising(x) + across @ self.weights)
         return mean.numpy(), self.scale * left.clamp_min(1e-12).sqrt().numpy()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bsr_explorer.search.features import Floats
-from bsr_explorer.search.surrogate import Surrogate, inputs
+from bsr_explorer.search.surrogate import RISING, Surrogate, inputs
 
 DEPTH = 6
 
@@ -43,6 +43,37 @@ def test_it_predicts_what_it_has_not_seen(fitted: tuple[Floats, Floats, Surrogat
     assert np.sqrt((error**2).mean()) < 0.4 * accuracy(others).std()
     assert np.abs(error / deviation).mean() < 2  # and knows how far off it may be
     assert (deviation > 0).all()
+
+
+def test_more_is_expected_of_more_that_trains_and_of_more_tokens_where_nothing_near_was_tried() -> None:
+    rows = configurations(400, seed=4)
+    rows[:, 3:DEPTH] = 0  # at most 3 blocks
+    poor = rows[rows[:, 2 * DEPTH - 1] < -0.4][:10]
+    surrogate = Surrogate.fit(poor, accuracy(poor), np.zeros(10), DEPTH)
+    all_of_it = poor[:1].copy()
+    all_of_it[:, :DEPTH] = 1
+    all_tokens = poor[:1].copy()
+    all_tokens[:, DEPTH : 2 * DEPTH + 1] = 0
+    both = all_of_it.copy()
+    both[:, DEPTH : 2 * DEPTH + 1] = 0
+    known, trained, seen, most = surrogate.predict(np.concatenate([poor[:1], all_of_it, all_tokens, both]))[0]
+    assert trained > known
+    assert seen > known
+    assert most > max(trained, seen)
+    assert most > accuracy(poor).max()
+
+
+def test_data_that_say_otherwise_are_believed() -> None:
+    rows, others = configurations(40), configurations(300, seed=5)
+    mean, _ = Surrogate.fit(rows, 1 - accuracy(rows), np.zeros(40), DEPTH).predict(others)
+    assert np.sqrt(((mean - 1 + accuracy(others)) ** 2).mean()) < 0.5 * accuracy(others).std()
+
+
+def test_what_accuracy_rises_with_is_from_0_to_1() -> None:
+    rows = np.zeros((3, 2 * DEPTH + 5))
+    rows[1, 2], rows[2, :DEPTH] = 1, 1
+    rows[1, DEPTH + 3 : 2 * DEPTH] = -1
+    assert np.allclose(inputs(rows, DEPTH)[:, RISING], [[0, 1], [DEPTH**-0.5, 0.75], [1, 1]])
 
 
 def test_it_is_sure_of_what_it_has_seen_often(fitted: tuple[Floats, Floats, Surrogate]) -> None:
