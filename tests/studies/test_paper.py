@@ -1,0 +1,144 @@
+"""The paper's comparisons: each file plans, says the truth at its head, and what is committed is what they say."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bsr_explorer.comparison import plan_file, tasks
+from bsr_explorer.run import epochs_of
+from bsr_explorer.store.comparison import Comparison, read_comparison
+from bsr_explorer.store.comparison_file import ComparisonFile
+from bsr_explorer.train.datasets import DATASETS
+from bsr_explorer.train.recipes import recipe
+from studies.paper import claims, make
+
+FILES = make.files()
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+def file(request: pytest.FixtureRequest) -> Path:
+    assert isinstance(request.param, Path)
+    return request.param
+
+
+def settled(planned: Comparison) -> Comparison:
+    """A comparison with what its recipe and its data set decide."""
+    train, validation, _ = DATASETS[planned.data].sizes
+    rules = recipe(planned.fidelity["recipe"], planned.data, planned.config["optimizer"])
+    epochs = epochs_of(rules, train, planned.config["batch_size"])
+    sizes = {"image_size": 224, "train_size": train, "val_size": validation, "epochs": epochs}
+    return replace(planned, fidelity={**planned.fidelity, **sizes})
+
+
+def test_there_are_files_of_everything() -> None:
+    assert [path.stem for path in FILES] == [
+        *("ablation_blocks", "ablation_keep", "figure1_vit_b_cifar10"),
+        *("figure5_deit_s_cifar100", "figure5_vit_b_cifar100", "table_deit_s", "table_vit_b"),
+    ]
+
+
+def test_a_file_plans_and_its_head_is_true(file: Path) -> None:
+    asked = ComparisonFile.from_toml(file)
+    assert asked.name == file.stem
+    planned = [settled(each) for each in plan_file(asked)]
+    assert all(each.settled for each in planned)
+    head = "\n".join(line for line in file.read_text().splitlines() if line.startswith("#"))
+    assert f"# bsr-explore compare studies/paper/{file.name} --device cuda\n" in head
+    assert "Expected of the paper: " in head
+    left = [task for each in planned for task in tasks(each, Path("nowhere"), asked.rounds)]
+    work, peak = sum(task.flops for task in left), max(e.peak_bytes for each in planned for e in each.entries)
+    runs, petaflops, hours, speed = re.findall(
+        r"([\d,]+) runs, ([\d,]+) PFLOP; ([\d,]+) hours .* (\d+) TF", head
+    )[0]
+    assert int(runs) == sum(task.entry is not None for task in left)
+    assert petaflops == f"{work / 1e15:,.0f}"
+    assert hours == f"{work / (float(speed) * 1e12) / 3600:,.0f}"
+    assert f"It needs {peak / 1e9:.1f} GB (predicted)" in head
+
+
+def test_what_is_committed_is_what_the_file_says(file: Path) -> None:
+    asked = ComparisonFile.from_toml(file)
+    folder = make.OUT / asked.name
+    if len(asked.data) > 1:
+        table = (folder / "table.md").read_text()
+        assert all(f"{data} (%)" in table for data in asked.data)
+        rows = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
+        assert rows == {str(method) for method in asked.methods}
+    else:
+        assert read_comparison(folder) == plan_file(asked)[0]
+
+
+def test_the_committed_claims_are_ours() -> None:
+    times = json.loads((make.OUT / make.TIMES).read_text())
+    page = (make.OUT / "README.md").read_text()
+    for claim in claims.claims(times):
+        assert f"| {claim.what} | {claim.paper} | {claim.published} | {claim.peak} | {claim.saved} | " in page
+        assert claim.verdict in page
+    for link in re.findall(r"\]\(([^)]+)\)", page):
+        assert (make.OUT / link).exists(), link
+
+
+def test_the_papers_own_accounting_gives_its_own_figures() -> None:
+    found = {claim.paper: claim for claim in claims.claims(None)[:4]}
+    assert found["5.47x"].published.startswith("5.46x (4,592 → 841 MiB)")
+    assert found["5.47x"].verdict.startswith(
+        "reproduced by the paper's accounting. The peak differs by -25%, because"
+    )
+    assert found["up to 6x"].published.startswith("ViT-B 6.10x (133.29 → 21.84 MiB an image); DeiT-S 6.13x")
+    assert found["2x"].published.startswith("forward 1.99x (17.56 → 8.82 GMACs an image)")
+    assert found["up to 1.4x"].published.startswith("1.45x (1,223 MiB by its authors' count, BSR 841)")
+
+
+def test_what_needs_a_gpu_is_not_run() -> None:
+    speed, accuracy, experts = claims.claims(None)[-3:]
+    assert (speed.paper, speed.published, speed.peak) == ("2.43x", "", "")
+    assert speed.saved.endswith("not measured")
+    assert all(claim.verdict.startswith("not run here") for claim in (speed, accuracy, experts))
+
+
+def test_times_are_ratios_of_a_round() -> None:
+    pair = {
+        "model": "vit_b",
+        "batch_size": 4,
+        "attention": "math",
+        "full": [4.0, 9.0, 2.0],
+        "bsr": [2.0, 3.0, 2.0],
+    }
+    said = claims.speed({"device": "a toy", "pairs": [pair]}).saved
+    assert "ViT-B (batch 4, math attention) 2.00x (1.00–3.00)" in said
+    assert "on a toy, beside other work" in said
+
+
+def test_a_ratio_near_the_papers_is_the_papers() -> None:
+    assert claims._same(2.05, 2.0) == "reproduced"
+    assert claims._same(1.8, 2.0) == "differs by -10%"
+
+
+def test_the_script_writes_tables_and_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep, table = tmp_path / "ablation_keep.toml", tmp_path / "table.toml"
+    text = (ROOT / "studies/paper/ablation_keep.toml").read_text()
+    keep.write_text(text.replace("batch_size = 128", "batch_size = 2"))
+    text = (ROOT / "studies/paper/table_deit_s.toml").read_text()
+    table.write_text(text.replace("batch_size = 128", "batch_size = 2"))
+    monkeypatch.setattr(make, "files", lambda: [keep, table])
+    monkeypatch.setattr("sys.argv", ["make.py", "--out", str(tmp_path / "out")])
+    make.main()
+    made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
+    figures = {
+        f"ablation_keep/figures/{name}.{kind}"
+        for name in ("accountings", "bars", "keep_rates")
+        for kind in ("png", "pdf")
+    }
+    pages = {f"ablation_keep/comparison.{kind}" for kind in ("md", "csv", "tex", "json")}
+    tables = {f"table_deit_s/table.{kind}" for kind in ("md", "csv", "tex")}
+    assert made - {"ablation_keep/comparison.lock"} == {"README.md"} | figures | pages | tables
+    assert "not run here" in (tmp_path / "out/table_deit_s/table.md").read_text()
+    assert capsys.readouterr().out.startswith("# The paper, reproduced")
