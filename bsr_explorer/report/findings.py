@@ -9,6 +9,7 @@ from typing import Any
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
+from bsr_explorer.prediction import geometry_of
 from bsr_explorer.report.front import Choice, Point, front, hypervolume, points, read_trials, recommend
 from bsr_explorer.store.records import Record
 
@@ -73,6 +74,18 @@ class Findings:
             UserError: a record of a later version, which says more than this one understands.
         """
         return Config.from_dict(self.recommendation.point.record.config)
+
+    @cached_property
+    def unknown(self) -> str:
+        """Why the cost model cannot be asked about these configurations; empty if it can.
+
+        Records may be of a model that was registered with timm where they were made, and is not known here.
+        """
+        try:
+            geometry_of(self.config)
+        except UserError as error:
+            return str(error)
+        return ""
 
     @property
     def seeds(self) -> int:

@@ -86,6 +86,7 @@ def _page(found: Findings, drawn: dict[str, Path]) -> str:
         "## Figures",
         "",
         *(f"![{title}](figures/{path.name})\n" for title, path in drawn.items()),
+        *([f"What follows from the model alone is not drawn: {found.unknown}\n"] if found.unknown else []),
     ]
     faults = {
         number: r.measured["fault"] for number, r in records.items() if r.measured and "fault" in r.measured

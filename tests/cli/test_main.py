@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import pytest
 import bsr_explorer.cli as module
 from bsr_explorer.errors import UserError
 from bsr_explorer.version import __version__
+
+REPORTS = Path(__file__).parents[2] / "reports"
 
 Cli = Callable[..., Any]
 
@@ -153,9 +156,22 @@ def test_asking_what_there_is_needs_no_torch(arguments: list[str]) -> None:
     assert imported_by(*arguments) == set()
 
 
-def test_a_report_needs_no_torch(study_folder: Path) -> None:
-    assert imported_by("report", study_folder) == set()
-    assert (study_folder / "report.md").exists()
+def test_a_report_of_a_known_model_needs_no_torch(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(REPORTS / "deit_s-digits-2GB", tmp_path / "study"))
+    (folder / "report.md").unlink()
+    assert imported_by("report", folder) <= {"optuna"}  # which lays out what else could have been chosen
+    assert (folder / "report.md").exists()
+
+
+def test_a_report_of_a_model_that_is_not_known_here_leaves_out_what_follows_from_it(
+    study_folder: Path,
+) -> None:
+    imported_by("report", study_folder)
+    page = (study_folder / "report.md").read_text()
+    assert "What follows from the model alone is not drawn: --model: unknown model 'toy'" in page
+    assert {path.stem for path in (study_folder / "figures").iterdir()} == {
+        *("front", "memory_by_block", "saving", "hypervolume", "calibration")
+    }
 
 
 @pytest.mark.parametrize(

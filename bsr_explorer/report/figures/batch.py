@@ -19,6 +19,8 @@ SIZES = tuple(2**power for power in range(10))
 
 def draw(found: Findings, folder: Path) -> list[Path]:
     """Full fine-tuning and the best configuration of each method that the front has; exact at each marker."""
+    if found.unknown:
+        return []
     best: dict[str, Point] = {}
     for point in found.front:  # of which later ones are better
         best[style.family(point.method)] = point

@@ -16,6 +16,8 @@ from bsr_explorer.units import in_mb
 def draw(found: Findings, folder: Path) -> list[Path]:
     """A row a configuration of the front, most memory at the top, and a column a block: the share of tokens that
     leaves it, and a dot where it trains."""
+    if found.unknown:
+        return []
     configs = [Config.from_dict(point.record.config) for point in found.front]
     counts = [tokens_by_block(config) for config in configs]
     shares = [[100 * leave / row[0][0] for _, leave in row.values()] for row in counts]

@@ -26,6 +26,8 @@ def draw(found: Findings, folder: Path) -> list[Path]:
 
     The levels are the cost model's, at the configuration's own image size; the highest is the predicted peak.
     """
+    if found.unknown:
+        return []
     config = found.config
     panels = {
         "full fine-tuning": over_time(config.with_method("full")),
