@@ -247,12 +247,17 @@ def _run(planned: Comparison, folder: Path, how: How, rounds: int, openly: Open)
     """Do what is asked of one comparison, and show it (unless all is said in one JSON object at the end)."""
     from bsr_explorer import comparison as comparing
     from bsr_explorer.report.comparison import predicted, report
+    from bsr_explorer.run import device_of
     from bsr_explorer.store.folder import check_writable
 
     check_writable(folder)
-    settled = comparing.stored(planned, folder) or planned
+    before = comparing.stored(planned, folder)
+    settled = before or planned
     if not how.costs_only:
-        settled = _ready(settled, how, openly)
+        device_of(Config.from_dict(planned.config))
+        if before is None or not before.settled:
+            with err.status("loading weights and data…"):  # what is wrong with them is found here
+                settled = comparing.settle(settled, how.data_dir, openly.image_size, openly.images)
     if how.dry_run:
         left = 0 if how.costs_only else len(comparing.tasks(settled, folder, rounds))
         planned_only = Made(predicted(settled), folder, left)
@@ -269,18 +274,6 @@ def _run(planned: Comparison, folder: Path, how: How, rounds: int, openly: Open)
     if not how.quiet:
         show_comparison(written, folder)
     return Made(written, folder)
-
-
-def _ready(planned: Comparison, how: How, openly: Open) -> Comparison:
-    """A comparison that can run here, with nothing left open."""
-    from bsr_explorer.comparison import settle
-    from bsr_explorer.run import device_of
-
-    device_of(Config.from_dict(planned.config))
-    if planned.settled:
-        return planned
-    with err.status("loading weights and data…"):
-        return settle(planned, how.data_dir, openly.image_size, openly.images)
 
 
 def _train(settled: Comparison, folder: Path, how: How, rounds: int) -> None:
