@@ -26,7 +26,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "sys.argv",
         ["rank_correlation.py", "--weights", str(weights), "--out", str(tmp_path / "out"), *words.split()],
     )
-    return [f"small_vit-2-epochs.{kind}" for kind in ("csv", "md", "pdf", "png")]
+    return [f"small_vit-2-epochs.{kind}" for kind in ("csv", "md", "pdf", "png", "svg")]
 
 
 def test_it_trains_what_is_missing_and_writes_tables(

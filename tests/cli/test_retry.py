@@ -31,11 +31,11 @@ def failed(
     """The folder of a study whose first trial failed, and whose second ran out of memory."""
     errors = iter([RuntimeError("a wrong turn"), MemoryError("too much")])
 
-    def sometimes(config: Config, job: Job, progress: Any) -> Record:
+    def sometimes(config: Config, job: Job, progress: Any, *watch: Any) -> Record:
         error = next(errors, None)
         if error is not None:
             raise error
-        return run(config, job, progress)
+        return run(config, job, progress, *watch)
 
     with monkeypatch.context() as patch:
         patch.setattr("bsr_explorer.run.run", sometimes)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.report.figures import FIGURES
 from bsr_explorer.report.front import front, hypervolume, points, recommend
 from bsr_explorer.report.report import Report, report
 from bsr_explorer.store.records import read_records, write_record
@@ -45,6 +46,19 @@ def written(finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     return folder, report(folder)
 
 
+@pytest.fixture(autouse=True)
+def few_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All figures take seconds; where a test does not say otherwise, those that depend on measurements are enough."""
+    if "all_figures" not in request.fixturenames:
+        few = {title: FIGURES[title] for title in ("accuracy against memory", "predicted against measured")}
+        monkeypatch.setattr("bsr_explorer.report.report.FIGURES", few)
+
+
+@pytest.fixture
+def all_figures() -> None:
+    """Asks for every figure."""
+
+
 def test_all_files_are_written_and_named(written: tuple[Path, Report]) -> None:
     folder, made = written
     assert {str(path.relative_to(folder)) for path in made.files} == FILES
@@ -55,6 +69,7 @@ def test_all_files_are_written_and_named(written: tuple[Path, Report]) -> None:
     assert made.found.recommendation == recommend(made.found.front)
 
 
+@pytest.mark.usefixtures("all_figures")
 def test_a_second_report_is_the_same_to_the_byte(written: tuple[Path, Report], study_folder: Path) -> None:
     for mine, theirs in zip(report(study_folder).files, written[1].files, strict=True):
         assert mine.name == theirs.name

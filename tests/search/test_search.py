@@ -403,10 +403,10 @@ def test_ctrl_c_between_record_and_database_loses_nothing(
 def test_a_trial_that_raises_is_recorded_and_the_search_goes_on(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
-    def sometimes(config: Config, job: Job, progress: Any) -> Record:
+    def sometimes(config: Config, job: Job, progress: Any, *watch: Any) -> Record:
         if "last(k=1)" in str(config.how):
             raise RuntimeError("no such kernel")
-        return run(config, job, progress)
+        return run(config, job, progress, *watch)
 
     monkeypatch.setattr("bsr_explorer.run.run", sometimes)
     search, watch = open_search(make_study(), tmp_path), Watch()
@@ -440,7 +440,7 @@ def test_a_space_of_one_size_is_searched_to_its_end(
 def test_a_failed_record_has_its_key(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
-    def fail(config: Config, job: Job, progress: Any) -> Record:
+    def fail(config: Config, job: Job, progress: Any, *watch: Any) -> Record:
         raise RuntimeError("no")
 
     monkeypatch.setattr("bsr_explorer.run.run", fail)
@@ -461,11 +461,11 @@ def test_errors_in_a_row_end_a_search(
 ) -> None:
     begun: list[Config] = []
 
-    def sometimes(config: Config, job: Job, progress: Any) -> Record:
+    def sometimes(config: Config, job: Job, progress: Any, *watch: Any) -> Record:
         begun.append(config)
         if failing[len(begun) - 1] == "f":
             raise RuntimeError("no such kernel")
-        return run(config, job, progress)
+        return run(config, job, progress, *watch)
 
     monkeypatch.setattr("bsr_explorer.run.run", sometimes)
     ended = open_search(make_study(trials=3), tmp_path).run(Watch())
@@ -704,10 +704,10 @@ def test_so_many_run_at_once_and_never_the_same(
 def test_what_fails_is_made_up_for_whatever_the_order(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
-    def sometimes(config: Config, job: Job, progress: Any) -> Record:
+    def sometimes(config: Config, job: Job, progress: Any, *watch: Any) -> Record:
         if "last(k=1)" in str(config.how) or str(config.how) == "linear":
             raise RuntimeError("no such kernel")
-        return run(config, job, progress)
+        return run(config, job, progress, *watch)
 
     monkeypatch.setattr("bsr_explorer.run.run", sometimes)
     found = []
@@ -949,8 +949,8 @@ def test_an_accuracy_that_is_no_number_is_no_result(
     tmp_path: Path,
     accuracy: float,
 ) -> None:
-    def wrong(config: Config, job: Job, progress: Any) -> Record:
-        record = run(config, job, progress)
+    def wrong(config: Config, job: Job, progress: Any, *watch: Any) -> Record:
+        record = run(config, job, progress, *watch)
         return replace(record, accuracy=accuracy) if str(config.how) == "linear" else record
 
     monkeypatch.setattr("bsr_explorer.run.run", wrong)
@@ -966,10 +966,10 @@ def test_an_accuracy_that_is_no_number_is_no_result(
 def test_running_out_of_memory_is_recorded_against_the_prediction(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
-    def sometimes(config: Config, job: Job, progress: Any) -> Record:
+    def sometimes(config: Config, job: Job, progress: Any, *watch: Any) -> Record:
         if "last(k=1)" in str(config.how):
             raise MemoryError
-        return run(config, job, progress)
+        return run(config, job, progress, *watch)
 
     monkeypatch.setattr("bsr_explorer.run.run", sometimes)
     search = open_search(make_study(), tmp_path)
@@ -985,10 +985,10 @@ def test_running_out_of_memory_is_recorded_against_the_prediction(
 
 
 def fail_some(monkeypatch: pytest.MonkeyPatch, errors: dict[str, Exception]) -> None:
-    def sometimes(config: Config, job: Job, progress: Any) -> Record:
+    def sometimes(config: Config, job: Job, progress: Any, *watch: Any) -> Record:
         if str(config.how) in errors:
             raise errors[str(config.how)]
-        return run(config, job, progress)
+        return run(config, job, progress, *watch)
 
     monkeypatch.setattr("bsr_explorer.run.run", sometimes)
 
