@@ -164,7 +164,8 @@ class Search:
         """Train until the study has its trials, and its front its fresh seeds, or its time is over.
 
         Args:
-            expected: seconds that a candidate is expected to take: none is begun that would overrun.
+            expected: seconds that a candidate is expected to take: none is begun that would overrun, but for the
+                first ones, while nothing has ended that would tell how far such an expectation is off.
             timeout: seconds after which a trial is ended; by default a generous many times what is expected.
             new: whether to train more than what was begun or asked for.
 
@@ -199,7 +200,8 @@ class Search:
                     ending = following
                     break
                 seconds = expected(following.candidate)
-                if limit is not None and time.monotonic() - self.started + seconds > limit:
+                spent = time.monotonic() - self.started
+                if limit is not None and spent + (seconds if self._learned else 0.0) > limit:
                     ending = "time"
                     break
                 self._begin(following, timeout or max(TIMEOUT, TIMES * seconds), watcher)
@@ -209,6 +211,11 @@ class Search:
                 pass
             for event in events:
                 self._take(event, watcher)
+
+    @property
+    def _learned(self) -> bool:
+        """Whether anything has ended since ``run`` began."""
+        return bool(self._statuses)
 
     def _ended(self, because: str) -> Ended:
         counts = self.book.counts()

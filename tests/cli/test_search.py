@@ -447,12 +447,12 @@ def test_the_end_of_the_time_is_told(quick: Cli, monkeypatch: pytest.MonkeyPatch
     assert len(read_records(Path("here"))) == 2
 
 
-def test_no_time_for_one_trial_is_told(quick: Cli) -> None:
+def test_the_first_trial_always_begins(quick: Cli) -> None:
+    """What is expected of it is a guess: on a machine that was busy for a moment, one that is far too long."""
     done = quick(*FLAGS, "--out", "here", "--time-limit", "1s")
-    assert done.code == 1
-    assert done.err.strip() == (
-        "error: no trial finished: the time limit left no room; the records are in here"
-    )
+    assert done.code == 0
+    assert "The time limit was reached after 1 of 12 trials; the same command trains more." in done.out
+    assert len(read_records(Path("here"))) == 1
 
 
 def test_a_search_in_which_everything_fails_says_why(

@@ -168,6 +168,14 @@ def test_no_trial_begins_that_would_overrun(
     check_whole(search, 7)
 
 
+def test_what_is_expected_counts_once_something_has_ended(
+    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    search = open_search(make_study(time_limit=30.0), tmp_path)
+    ended = search.run(Watch(), lambda candidate: 60.0)
+    assert (ended.because, ended.finished) == ("time", 1)
+
+
 @pytest.mark.parametrize(
     ("config", "optimizer"),
     [({"precision": "amp_bf16"}, "adamw"), ({"micro_batches": 2, "optimizer": "adamw_8bit"}, "adamw_8bit")],
