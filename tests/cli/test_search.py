@@ -451,8 +451,9 @@ def test_the_first_trial_always_begins(quick: Cli) -> None:
     """What is expected of it is a guess: on a machine that was busy for a moment, one that is far too long."""
     done = quick(*FLAGS, "--out", "here", "--time-limit", "1s")
     assert done.code == 0
-    assert "The time limit was reached after 1 of 12 trials; the same command trains more." in done.out
-    assert len(read_records(Path("here"))) == 1
+    trained = len(read_records(Path("here")))
+    assert 1 <= trained < 12
+    assert f"The time limit was reached after {trained} of 12 trials; the same command trains more." in done.out
 
 
 def test_a_search_in_which_everything_fails_says_why(
