@@ -646,7 +646,7 @@ LOOKS = {
 
 
 def _draw(answer: dict[str, dict[str, Any]], folder: Path) -> None:
-    """One panel a space and budget: hypervolume against images trained, with bands of one standard error."""
+    """One panel a space and budget: hypervolume against images trained, with bands of one standard deviation."""
     columns = min(2, len(answer))
     rows = -(-len(answer) // columns)
     with figure(3.5 * columns, 2.6 * rows, nrows=rows, ncols=columns, squeeze=False) as (fig, axes):
