@@ -340,9 +340,12 @@ def _readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.Data
 
 
 def _latex(comparison: Comparison, lines: Sequence[Line], rows: Sequence[dict[str, Any]]) -> str:
-    """The table for a paper: short names, megabytes only, the best of each column in bold."""
+    """The table for a paper: short names, megabytes only, the best of each column in bold; no ratios of what the
+    columns hold, and nothing of the smaller size that was trained at."""
     frame = _readable(rows, comparison)
-    frame = frame[[name for name in frame if "MiB" not in str(name)]]
+    beyond = ("MiB", f"at {comparison.trained_at} px")
+    less = [f"{kind}, to full" for kind in ("peak", "saved", "published", "batch")]
+    frame = frame[[name for name in frame if name not in less and not any(word in name for word in beyond)]]
     frame["method"] = [line.entry.label for line in lines]
     bold = {
         "accuracy (%)": best([row["accuracy"] for row in rows], max),

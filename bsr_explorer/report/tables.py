@@ -94,8 +94,15 @@ def front_text(ahead: Sequence[Point]) -> pd.DataFrame:
         f"{100 * p.accuracy:.2f}" + ("" if p.deviation is None else f" ± {100 * p.deviation:.2f}")
         for p in ahead
     ]
-    for name, digits in (("memory (MB)", 1), ("memory (MiB)", 1), ("saving (×)", 2)):
-        frame[name] = [f"{value:,.{digits}f}" for value in frame[name]]
+    digits = {
+        "memory (MB)": 1,
+        "memory (MiB)": 1,
+        "saving (×)": 2,
+        "train GFLOPs/step": 1,
+        "compute saving (×)": 2,
+    }
+    for name, count in digits.items():
+        frame[name] = [f"{value:,.{count}f}" for value in frame[name]]
     if all(point.seeds == 1 for point in ahead):
         frame = frame.drop(columns="seeds")
     return frame.astype(str)
