@@ -151,6 +151,7 @@ main()
 """Dies in the second of three epochs of five steps."""
 
 
+@pytest.mark.thorough
 def test_killed_in_the_middle_of_an_epoch_it_ends_with_the_same_file(cli: Cli, once: Path) -> None:
     Path("small.toml").write_text(tomli_w.dumps(TOY.to_toml()))
     command = ("train", "small.toml", "--out", "killed", "--checkpoint-every", "0.000001s")

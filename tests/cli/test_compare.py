@@ -368,6 +368,7 @@ def arguments(folder: Path) -> list[str]:
     ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_comparison_goes_on(quick: Cli, tmp_path: Path, number: int) -> None:
     folder = tmp_path / "here"

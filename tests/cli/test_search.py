@@ -453,7 +453,9 @@ def test_the_first_trial_always_begins(quick: Cli) -> None:
     assert done.code == 0
     trained = len(read_records(Path("here")))
     assert 1 <= trained < 12
-    assert f"The time limit was reached after {trained} of 12 trials; the same command trains more." in done.out
+    assert (
+        f"The time limit was reached after {trained} of 12 trials; the same command trains more." in done.out
+    )
 
 
 def test_a_search_in_which_everything_fails_says_why(

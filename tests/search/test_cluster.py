@@ -82,6 +82,7 @@ class Watch:
         pass
 
 
+@pytest.mark.thorough
 def test_a_trial_comes_back_from_a_node_and_a_crash_is_told(nodes: Any, tmp_path: Path) -> None:
     workers = Ray(nodes.address, imports=(*IMPORTS, "tests.crashing"))
     assert (workers.jobs, workers.threads, workers.parallel("cpu")) == (2, 1, 2)
@@ -138,6 +139,7 @@ def test_a_trial_asks_for_its_memory(nodes: Any, monkeypatch: pytest.MonkeyPatch
     assert workers.jobs == 5
 
 
+@pytest.mark.thorough
 def test_a_search_outlives_a_node(
     nodes: Any, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:

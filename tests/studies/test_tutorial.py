@@ -46,6 +46,7 @@ def test_a_block_runs_in_the_folder_and_its_failure_is_its_own(tmp_path: Path) -
     assert end.value.code == 3
 
 
+@pytest.mark.thorough
 def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for step in tutorial.steps(PAGE):
