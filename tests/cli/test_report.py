@@ -7,10 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from bsr_explorer.report.figures import FIGURES
 from bsr_explorer.report.front import front, hypervolume, points, recommend
 from bsr_explorer.store.records import read_records, write_record
 
 Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All figures take seconds, where it does not matter which are drawn."""
+    title = "accuracy against memory"
+    monkeypatch.setattr("bsr_explorer.report.report.FIGURES", {title: FIGURES[title]})
 
 
 def test_the_front_is_shown_and_every_file_is_named(cli: Cli, study_folder: Path) -> None:
@@ -44,6 +54,7 @@ def test_the_front_is_shown_and_every_file_is_named(cli: Cli, study_folder: Path
     }
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_figures_can_be_made_for_a_venue(cli: Cli, study_folder: Path) -> None:
     assert cli("report", study_folder, "--venue", "neurips").code == 0
     pdf = (study_folder / "figures" / "front.pdf").read_bytes()
@@ -53,6 +64,7 @@ def test_figures_can_be_made_for_a_venue(cli: Cli, study_folder: Path) -> None:
     assert (done.code, done.err.startswith("error: --venue: ")) == (2, True)
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_records_alone_are_enough(cli: Cli, study_folder: Path) -> None:
     (study_folder / "study.toml").unlink()
     (study_folder / "study.db").unlink()
@@ -62,6 +74,7 @@ def test_records_alone_are_enough(cli: Cli, study_folder: Path) -> None:
     assert (study_folder / "report.md").exists()
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_means_are_shown_with_their_deviation(cli: Cli, study_folder: Path) -> None:
     best = front(points(read_records(study_folder)))[-1]
     for number, accuracy in ((7, 0.90), (8, 0.95), (9, 1.0)):

@@ -262,6 +262,7 @@ def test_a_record_that_finds_no_room_leaves_nothing_and_is_trained_again(
     assert [(r.key, r.accuracy) for r in mine.values()] == [(r.key, r.accuracy) for r in theirs.values()]
 
 
+@pytest.mark.thorough
 def test_a_full_database_ends_the_search_as_a_full_disk_does(
     make_study: MakeStudy, open_search: OpenSearch, study_folder: Path, quiet: Any
 ) -> None:

@@ -731,6 +731,7 @@ def test_what_fails_is_made_up_for_whatever_the_order(
     assert found[0] == found[1]
 
 
+@pytest.mark.thorough
 def test_processes_find_what_one_process_finds(
     make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
