@@ -345,7 +345,9 @@ def _latex(comparison: Comparison, lines: Sequence[Line], rows: Sequence[dict[st
     frame = _readable(rows, comparison)
     beyond = ("MiB", f"at {comparison.trained_at} px")
     less = [f"{kind}, to full" for kind in ("peak", "saved", "published", "batch")]
-    frame = frame[[name for name in frame if name not in less and not any(word in str(name) for word in beyond)]]
+    frame = frame[
+        [name for name in frame if name not in less and not any(word in str(name) for word in beyond)]
+    ]
     frame["method"] = [line.entry.label for line in lines]
     bold = {
         "accuracy (%)": best([row["accuracy"] for row in rows], max),
