@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from bsr_explorer import cli
+from bsr_explorer.store.records import read_records
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
-BLOCKS = re.findall(r"```(?:bash|sh|console)\n(.*?)```", README, flags=re.DOTALL)
-LINES = [line.removeprefix("$ ").strip() for block in BLOCKS for line in block.splitlines()]
-COMMANDS = [part for line in LINES for part in line.split(" && ") if part and not part.startswith("#")]
+BLOCKS = [
+    [
+        part
+        for line in block.splitlines()
+        for part in line.removeprefix("$ ").strip().split(" && ")
+        if part and not part.startswith("#")
+    ]
+    for block in re.findall(r"```(?:bash|sh|console)\n(.*?)```", README, flags=re.DOTALL)
+]
+"""The commands of each block: what one of them leaves behind, the next ones may take up."""
 
 SMALL = "--trials 1 --proxy-size 32 --train-size 32 --val-size 32 --epochs 1 --weights random"
 """Makes a search of any model a matter of seconds. What it says at full length is in the README."""
@@ -29,31 +40,81 @@ SMALL_COMPARISON = (
 RUN_ELSEWHERE = ("pip install", "pytest", "python benchmarks/", "bash .ci/run", "cd ", "git clone")
 """Run by ``.ci/run`` (install and tests) or too long for a test (benchmarks; they have tests of their own)."""
 
+Clone = Path
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
+    """A clone of the repository as it stands: what git keeps and nothing else. Commands are run in it."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a clone of the repository")
+    kept = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    made = tmp_path / "clone"
+    for name in filter(None, kept.stdout.split("\0")):
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, made / name)
+    monkeypatch.chdir(made)
+    return made
+
 
 def test_the_two_commands_stand_there() -> None:
-    assert 'pip install -e ".[demo]" && bsr-explore search --model deit_s --budget 2GB' in LINES
-    assert 'pip install -e ".[test]" && pytest' in LINES
+    assert BLOCKS[0] == ['pip install -e ".[demo]"', "bsr-explore search --model deit_s --budget 2GB"]
+    assert BLOCKS[1] == ['pip install -e ".[test]"', "pytest"]
 
 
-@pytest.mark.parametrize("command", [c for c in dict.fromkeys(COMMANDS) if not c.startswith(RUN_ELSEWHERE)])
-def test_a_command_runs(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study_folder: Path
+RUN_HERE = dict.fromkeys(
+    tuple(command for command in block if not command.startswith(RUN_ELSEWHERE)) for block in BLOCKS
+)
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        pytest.param(commands, marks=pytest.mark.thorough if "train" in shlex.split(commands[0]) else ())
+        for commands in RUN_HERE
+        if commands
+    ],
+    ids=lambda commands: commands[0].removeprefix("bsr-explore "),
+)
+def test_a_block_of_commands_runs(
+    commands: tuple[str, ...], clone: Clone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = shlex.split(command)
-    assert words[0] == "bsr-explore", f"nobody runs {command!r}"
-    words = [str(study_folder) if word.startswith("reports/") else word for word in words]
-    words = [str(ROOT / word) if word.startswith("studies/") else word for word in words]
+    for command in commands:
+        words = shlex.split(command)
+        assert words[0] == "bsr-explore", f"nobody runs {command!r}"
+        run(words + smaller(words), monkeypatch)
+
+
+def smaller(words: list[str]) -> list[str]:
+    """The flags that make a command of the README short. None of them says where it reads or writes."""
     if words[1] == "search" and "--dry-run" not in words:
-        words += [*shlex.split(SMALL), "--out", str(tmp_path / "study")]
-    if words[1] == "compare":
-        small = [] if "--costs-only" in words else shlex.split(SMALL_COMPARISON)
-        words += [*small, "--out", str(tmp_path / "comparison")]
+        return shlex.split(SMALL)
+    if words[1] == "compare" and "--costs-only" not in words:
+        return shlex.split(SMALL_COMPARISON)
     if words[1] == "train":  # a study's configuration in full takes its time
-        words += ["--as-searched"]
-    monkeypatch.chdir(tmp_path)
-    if "best.toml" in words and words[1] != "export":  # what the command before it writes
-        run([*shlex.split("bsr-explore export --trial 5 --out best.toml"), str(study_folder)], monkeypatch)
-    run(words, monkeypatch)
+        return ["--as-searched"]
+    return []
+
+
+def test_the_first_command_trains(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, folder = shlex.split(BLOCKS[0][1]), clone / "reports" / "deit_s-digits-2GB"
+    assert not folder.exists()
+    started = datetime.now(UTC).replace(microsecond=0)  # records tell whole seconds
+    run(words + smaller(words), monkeypatch)
+    records = list(read_records(folder).values())
+    assert records
+    assert all(record.status == "finished" for record in records)
+    assert all(datetime.fromisoformat(record.provenance["time"]) >= started for record in records)
+
+
+def test_git_ignores_what_commands_write_and_keeps_the_examples() -> None:
+    def ignored(path: str) -> bool:
+        return not subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT).returncode
+
+    assert all(
+        map(ignored, ("reports/deit_s-digits-2GB/report.md", "runs/any/card.md", "compare-x/table.md"))
+    )
+    assert not ignored("reports/examples/another/report.md")
 
 
 def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,9 +34,9 @@ def export(
 
     Examples:
 
-      bsr-explore export reports/deit_s-digits-2GB --trial 2 --out best.toml
+      bsr-explore export reports/examples/deit_s-digits-2GB --trial 2 --out best.toml
 
-      bsr-explore export reports/deit_s-digits-2GB --under 600MB
+      bsr-explore export reports/examples/deit_s-digits-2GB --under 600MB
     """
     from bsr_explorer.report.front import pick, read_trials
 

@@ -39,9 +39,9 @@ def reproduce(
 
     Examples:
 
-      bsr-explore reproduce reports/deit_s-digits-2GB 2
+      bsr-explore reproduce reports/examples/deit_s-digits-2GB 2
 
-      bsr-explore reproduce reports/deit_s-digits-2GB 2 --tolerance 0.01 --json
+      bsr-explore reproduce reports/examples/deit_s-digits-2GB 2 --tolerance 0.01 --json
     """
     from bsr_explorer.report.front import pick, read_runs
 

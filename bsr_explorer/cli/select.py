@@ -44,11 +44,11 @@ def select(
 
     Examples:
 
-      bsr-explore select reports/deit_s-digits-2GB
+      bsr-explore select reports/examples/deit_s-digits-2GB
 
-      bsr-explore select reports/deit_s-digits-2GB --under 600MB
+      bsr-explore select reports/examples/deit_s-digits-2GB --under 600MB
 
-      bsr-explore select reports/deit_s-digits-2GB --accuracy 0.85 --json
+      bsr-explore select reports/examples/deit_s-digits-2GB --accuracy 0.85 --json
     """
     choice = chosen(study, under, at_knee, accuracy)
     point, config = choice.point, choice.point.record.config

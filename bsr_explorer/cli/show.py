@@ -22,9 +22,9 @@ def show(study: options.StudyFolder, trial: options.Trial, as_json: options.Json
 
     Examples:
 
-      bsr-explore show reports/deit_s-digits-2GB 5
+      bsr-explore show reports/examples/deit_s-digits-2GB 5
 
-      bsr-explore show reports/deit_s-digits-2GB 5 --json
+      bsr-explore show reports/examples/deit_s-digits-2GB 5 --json
     """
     from bsr_explorer.report.commands import commands_for
     from bsr_explorer.report.front import pick, read_runs, replica

@@ -59,7 +59,7 @@ def status(folder: options.StudyFolder, as_json: options.Json = False) -> None:
 
     Examples:
 
-      bsr-explore status reports/deit_s-digits-2GB
+      bsr-explore status reports/examples/deit_s-digits-2GB
     """
     found = read_status(folder)
     if as_json:

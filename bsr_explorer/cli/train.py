@@ -88,9 +88,9 @@ def train(
 
     Examples:
 
-      bsr-explore train reports/deit_s-digits-2GB --select knee
+      bsr-explore train reports/examples/deit_s-digits-2GB --select knee
 
-      bsr-explore train reports/deit_s-digits-2GB --select "under 1.5GB" --epochs 20 --test --export onnx
+      bsr-explore train reports/examples/deit_s-digits-2GB --select "under 1.5GB" --epochs 20 --test --export onnx
 
       bsr-explore train best.toml --seed 1 --out runs/again
     """

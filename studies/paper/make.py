@@ -5,13 +5,14 @@
 
 For each file of this folder, ``reports/paper`` gets tables (Markdown, CSV) and figures (PNG, PDF); its README the
 paper's own figures beside ours. What was trained with ``bsr-explore compare FILE --out reports/paper/NAME`` before
-is shown; what was not says so.
+is shown; what was not says so. What it wrote here is kept in ``reports/examples/paper``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,7 +124,7 @@ def page(found: Sequence[Claim], written: dict[Path, list[Path]], out: Path) -> 
     for source, paths in written.items():
         shown = [path.relative_to(out) for path in paths if path.suffix in (".md", ".png")]
         links = ", ".join(f"[{path.stem}]({path})" for path in shown)
-        lines.append(f"- {_purpose(source)} ([{source.name}](../../studies/paper/{source.name})): {links}")
+        lines.append(f"- {_purpose(source)} ([{source.name}]({os.path.relpath(source, out)})): {links}")
     return "\n".join([*lines, ""])
 
 

@@ -15,7 +15,7 @@ import bsr_explorer.cli as module
 from bsr_explorer.errors import UserError
 from bsr_explorer.version import __version__
 
-REPORTS = Path(__file__).parents[2] / "reports"
+REPORTS = Path(__file__).parents[2] / "reports" / "examples"
 
 Cli = Callable[..., Any]
 

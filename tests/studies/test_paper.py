@@ -19,6 +19,7 @@ from studies.paper import claims, make
 
 FILES = make.files()
 ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "reports" / "examples" / "paper"
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
@@ -64,7 +65,7 @@ def test_a_file_plans_and_its_head_is_true(file: Path) -> None:
 
 def test_what_is_committed_is_what_the_file_says(file: Path) -> None:
     asked = ComparisonFile.from_toml(file)
-    folder = make.OUT / asked.name
+    folder = KEPT / asked.name
     if len(asked.data) > 1:
         table = (folder / "table.md").read_text()
         assert all(f"{data} (%)" in table for data in asked.data)
@@ -75,13 +76,13 @@ def test_what_is_committed_is_what_the_file_says(file: Path) -> None:
 
 
 def test_the_committed_claims_are_ours() -> None:
-    times = json.loads((make.OUT / make.TIMES).read_text())
-    page = (make.OUT / "README.md").read_text()
+    times = json.loads((KEPT / make.TIMES).read_text())
+    page = (KEPT / "README.md").read_text()
     for claim in claims.claims(times):
         assert f"| {claim.what} | {claim.paper} | {claim.published} | {claim.peak} | {claim.saved} | " in page
         assert claim.verdict in page
     for link in re.findall(r"\]\(([^)]+)\)", page):
-        assert (make.OUT / link).exists(), link
+        assert (KEPT / link).exists(), link
 
 
 def test_the_papers_own_accounting_gives_its_own_figures() -> None:

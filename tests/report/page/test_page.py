@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("toy")
 
 Open = Callable[..., Any]
 
-COMMITTED = Path(__file__).parents[3] / "reports" / "deit_s-digits-2GB"
+COMMITTED = Path(__file__).parents[3] / "reports" / "examples" / "deit_s-digits-2GB"
 
 
 def embedded(text: str) -> Any:
@@ -493,7 +493,7 @@ def test_a_real_study_is_small_and_soon_there(
     found, layout = Findings.read(COMMITTED), layout_of(COMMITTED)
     assert isinstance(layout, Layout)
     path = tmp_path / "report.html"
-    path.write_text(pages.html(found, Path("reports/deit_s-digits-2GB"), layout))
+    path.write_text(pages.html(found, Path("reports/examples/deit_s-digits-2GB"), layout))
     assert path.stat().st_size < 5_000_000
     page = look(path).page
     budget = 700_000_000
