@@ -31,6 +31,9 @@ HELD: tuple[Kind, ...] = ("parameter", "gradient", "optimizer", "input", "saved"
 COMPUTE: tuple[Kind, ...] = ("forward", "backward", "recompute")
 """Kinds of row that carry FLOPs instead of bytes; ``recompute`` is forward work done again in backward."""
 
+WHOLE = "step"
+"""The operation of FLOPs that are known of the whole step only: a measurement tells no operation's backward apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -165,8 +168,14 @@ class Ledger:
         return dict(entries)
 
     def __sub__(self, other: Ledger) -> Ledger:
-        """Row by row difference: what this ledger holds more than ``other`` (rows that cancel are gone)."""
-        mine, theirs = self.by_operation(), other.by_operation()
+        """Row by row difference: what this ledger holds more than ``other`` (rows that cancel are gone).
+
+        Where one of them knows FLOPs of the whole step only, as a measurement does, the FLOPs of both are compared so.
+        """
+        coarse = any(row.operation == WHOLE for row in (*self.rows, *other.rows))
+        mine, theirs = (
+            (each._with_flops_as_one() if coarse else each).by_operation() for each in (self, other)
+        )
         rows = []
         for key in dict.fromkeys([*mine, *theirs]):
             held, computed = (
@@ -175,6 +184,13 @@ class Ledger:
             if held or computed:
                 rows.append(Row(*key, bytes=held, flops=computed))
         return Ledger(tuple(rows), peak_bytes=self.peak_bytes - other.peak_bytes, peak_is="difference")
+
+    def _with_flops_as_one(self) -> Ledger:
+        """The same with FLOPs of the whole step only, as measured: what is computed again is a part of backward."""
+        bytes_ = (row for row in self.rows if row.kind not in COMPUTE)
+        forward = Row(None, WHOLE, "forward", flops=self.forward_flops)
+        backward = Row(None, WHOLE, "backward", flops=self.train_flops - self.forward_flops)
+        return Ledger((*bytes_, forward, backward))
 
     def summary(self) -> dict[str, Any]:
         """The totals under their public names, as they stand in a record."""

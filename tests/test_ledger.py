@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsr_explorer.ledger import COMPUTE, Kind, Ledger, Peak, Row, ledger
+from bsr_explorer.ledger import COMPUTE, WHOLE, Kind, Ledger, Peak, Row, ledger
 
 BYTE_KINDS: tuple[Kind, ...] = ("parameter", "gradient", "optimizer", "input", "saved", "transient")
 
@@ -19,7 +19,7 @@ byte_rows = st.builds(
 flop_rows = st.builds(
     Row,
     block=st.none() | st.integers(0, 11),
-    operation=st.sampled_from(["a", "b", "c"]),
+    operation=st.sampled_from(["a", "b", "c", WHOLE]),
     kind=st.sampled_from(COMPUTE),
     flops=st.integers(0, 10**15),
 )
@@ -94,6 +94,25 @@ def test_a_difference_does_not_mix_blocks_kinds_or_operations() -> None:
     for one in rows:
         for other in rows:
             assert len((Ledger((one,)) - Ledger((other,))).rows) == (0 if one is other else 2)
+
+
+def test_flops_that_one_knows_of_the_whole_step_only_are_compared_so() -> None:
+    predicted = Ledger(
+        (
+            Row(1, "norm", "saved", bytes=9),
+            Row(1, "fc1", "forward", flops=20),
+            Row(2, "fc1", "forward", flops=10),
+            Row(1, "fc1", "backward", flops=40),
+            Row(1, "fc1", "recompute", flops=20),
+        )
+    )
+    held = Row(1, "norm", "saved", bytes=9)
+    forward, backward = Row(None, WHOLE, "forward", flops=30), Row(None, WHOLE, "backward", flops=60)
+    assert (predicted - Ledger((held, forward, backward))).rows == ()
+    assert (Ledger((held, forward, backward)) - predicted).rows == ()
+    less = Ledger((held, forward, Row(None, WHOLE, "backward", flops=53)))
+    assert (predicted - less).rows == (Row(None, WHOLE, "backward", flops=7),)
+    assert (predicted - Ledger((forward, backward))).rows == (held,)
 
 
 def test_empty_rows_are_left_out() -> None:

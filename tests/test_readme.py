@@ -8,10 +8,15 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from bsr_explorer import cli
+from bsr_explorer.artifact import trained
+from bsr_explorer.config import Config
+from bsr_explorer.run import build
 from bsr_explorer.store.records import read_records
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +129,37 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         cli.main()
     except SystemExit as end:
         assert end.code in (None, 0)
+
+
+SMALLER = {
+    'model="deit_s", batch_size=32': 'model="deit_t", image_size=64, batch_size=2',
+    "pretrained=True": "pretrained=False",
+    "train_size=320, epochs=3": "train_size=32, val_size=32, epochs=1",
+    "image_size=112": "image_size=48",
+    'data="digits"': 'data="digits", weights="random"',
+}
+"""What makes its Python example a matter of seconds."""
+
+
+def test_the_example_in_python_runs_and_prediction_and_measurement_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(import bsr_explorer.*?)```", README, flags=re.DOTALL)
+    for said, instead in SMALLER.items():
+        assert code.count(said) == 1
+        code = code.replace(said, instead)
+    (folder,) = re.findall(r'bx\.load\("(.*?)"\)', code)
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir(parents=True)
+    config = Config("deit_t", 48, 10, method="bsr")
+    about = trained.About(config, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", tuple("0123456789"))
+    trained.save(Path(folder) / trained.FILE, build(config), about)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert (names["predicted"] - names["measured"]).rows == ()
+    assert "(predicted - measured).rows" in code
+    assert names["record"].status == "finished"
+    assert names["model"](torch.zeros(1, 3, 48, 48)).shape == (1, 10)
 
 
 def test_benchmarks_named_there_exist() -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from bsr_explorer.ledger import Ledger, Row, ledger
+from bsr_explorer.ledger import WHOLE, Ledger, Row, ledger
 from bsr_explorer.measurement.flops import Uncounted, counter
 from bsr_explorer.measurement.peak import highest_on_cpu
 from bsr_explorer.measurement.saved import saved_storages
@@ -144,8 +144,8 @@ def _flop_rows(
             forward += flops.get_total_flops() - before
             step.backward(loss)
     uncounted |= unknown.names
-    yield Row(None, "step", "forward", flops=forward)
-    yield Row(None, "step", "backward", flops=flops.get_total_flops() - forward)
+    yield Row(None, WHOLE, "forward", flops=forward)
+    yield Row(None, WHOLE, "backward", flops=flops.get_total_flops() - forward)
 
 
 def peak_of(
