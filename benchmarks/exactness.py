@@ -145,7 +145,8 @@ def _trained(rng: random.Random, depth: int, class_token: bool) -> Method:
         block: rng.choice((0.05, 0.3, 0.5, 0.7, 0.9, 1.0, round(rng.uniform(0.01, 1), 3))) for block in places
     }
     head, norm = rng.random() < 0.9, rng.random() < 0.9
-    return Bsr(blocks, keep, rng.random() < 0.5, head or not blocks, norm)
+    fuse, faithful = rng.random() < 0.7, rng.random() < 0.7
+    return Bsr(blocks, keep, fuse, head or not blocks, norm, faithful)
 
 
 def compare(case: Case, seed: int) -> Counter[str]:

@@ -156,7 +156,8 @@ class Op:
         writes: the tensor that it makes.
         params: by the part that they play (``{"weight": "head.weight"}``), parameters, or tensors that
             were made of parameters (a copy in another number format).
-        attrs: numbers that the kind's rules need (heads, kept tokens, …).
+        attrs: numbers that the kind's rules need (heads, kept tokens, …). What is ``detached`` runs without a graph
+            whatever it reads.
         stored: how a kept tensor is stored, by name, or ``EVERYTHING``; ``DENSE`` where nothing is said.
         segment: the recomputed segment that it belongs to, or nothing.
     """
@@ -240,7 +241,7 @@ class Tape:
                 self.parameters[name].trains if name in self.parameters else needs[name]
                 for name in op.params.values()
             )
-            needs[op.writes] = op.kind not in WITHOUT_GRADIENT and (
+            needs[op.writes] = not op.attrs.get("detached") and (
                 trained or any(needs[name] for name in op.reads)
             )
         return needs
@@ -274,9 +275,6 @@ Part = Parameter | Tensor
 """What plays a part in an operation: a parameter, or a tensor that was made of one."""
 
 ShapeRule = Callable[[Op, list[Tensor], dict[str, Part]], tuple[Shape, str | None]]
-
-WITHOUT_GRADIENT = frozenset({"class_attention"})
-"""Operations that run without a graph whatever they read."""
 
 
 def _patch_embed(op: Op, reads: list[Tensor], params: dict[str, Part]) -> tuple[Shape, str | None]:

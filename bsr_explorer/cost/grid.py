@@ -33,7 +33,7 @@ from bsr_explorer.tape import Tape
 
 Counts = NDArray[np.int64]
 Schedule = tuple[tuple[tuple[int, float], ...], bool]
-"""Keep rates by 0-based block, sorted, and whether the dropped tokens are fused."""
+"""Keep rates by 0-based block, sorted, and whether the dropped tokens are fused (as the authors of BSR do)."""
 
 SAVED, FORWARD, BACKWARD, PUBLISHED = range(4)
 """Columns of the table that add up: saved bytes, FLOPs forward and backward, published activation bytes an
@@ -258,7 +258,7 @@ def _block_entry(
     """The table's four rows for a block of so many tokens, and the tokens that leave it."""
     tape = block_tape(geometry, batch, tokens, runs.attention)
     if keep < 1:
-        tape = drop_tokens(tape, 0, keep, fuse)
+        tape = drop_tokens(tape, 0, keep, fuse, faithful=fuse)
     frozen = tape.train_only(lambda p: False)
     rows = []
     for live in (False, True):

@@ -15,7 +15,7 @@ computed forward:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError
@@ -38,6 +38,8 @@ class Bsr(Subset):
         fuse: whether the dropped tokens live on as one token, their sum weighted by attention.
         head: whether the classification head trains.
         norm: whether the final norm trains.
+        faithful: whether gradients pass to the scores that weight a fused token, as the authors' do. Otherwise the
+            scores are constants: our cheaper variant, which keeps no dropped tokens for them.
     """
 
     blocks: tuple[int, ...] = (3, 7, 11)
@@ -45,6 +47,7 @@ class Bsr(Subset):
     fuse: bool = True
     head: bool = quiet(True)
     norm: bool = quiet(True)
+    faithful: bool = quiet(True)
 
     name: ClassVar[str] = "bsr"
     summary: ClassVar[str] = "chosen blocks train; tokens are dropped by class attention"
@@ -55,7 +58,7 @@ class Bsr(Subset):
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", checked_blocks("bsr", self.blocks))
         object.__setattr__(self, "keep", _checked_keep(self.keep))
-        for flag in ("fuse", "head", "norm"):
+        for flag in ("fuse", "head", "norm", "faithful"):
             if not isinstance(getattr(self, flag), bool):
                 raise UserError(
                     f"--method: bsr({flag}={getattr(self, flag)!r}): {flag} must be True or False"
@@ -84,7 +87,7 @@ class Bsr(Subset):
         if self.dropping and not tape.class_token:
             raise UserError(_NO_CLASS_TOKEN.format(method=self))
         for block, keep in self.dropping.items():
-            tape = drop_tokens(tape, block, keep, self.fuse)
+            tape = drop_tokens(tape, block, keep, self.fuse, self.fuse and self.faithful)
         return tape
 
     def apply(self, model: nn.Module) -> nn.Module:
@@ -95,7 +98,7 @@ class Bsr(Subset):
         if self.dropping and not model.has_class_token:
             raise UserError(_NO_CLASS_TOKEN.format(method=self))
         for block, keep in self.dropping.items():
-            surgery.drop_tokens_in(model, block, keep, self.fuse)
+            surgery.drop_tokens_in(model, block, keep, self.fuse, self.fuse and self.faithful)
         return model
 
     @property
@@ -104,9 +107,10 @@ class Bsr(Subset):
         return self if self.dropping else None
 
     def canonical(self, depth: int) -> Method:
-        """Without the places where everything is kept, and without fusing where nothing is dropped."""
+        """Without the places where everything is kept, and without fusing where nothing is dropped; without a fused
+        token, no gradient passes to a score."""
         fuse = self.fuse and bool(self.dropping)
-        return Bsr(self.blocks, self.dropping, fuse, self.head, self.norm)
+        return replace(self, keep=self.dropping, fuse=fuse, faithful=self.faithful or not fuse)
 
     @classmethod
     def stretched(cls, depth: int) -> Bsr:

@@ -8,7 +8,7 @@ place        tensor                                      kept by
 residual     the residual stream, a LayerNorm's input    the norm
 normalized   the same with mean 0 and deviation 1        the norm, instead of it, if this is said
 normed       a LayerNorm's output                        qkv, fc1
-qkv          queries, keys and values                    attention
+qkv          queries, keys and values                    attention; a token drop shares it
 softmax      the attention matrix                        attention with an explicit softmax
 attended     attention's output                          the output projection
 hidden       the MLP's hidden layer                      GELU
@@ -19,8 +19,8 @@ branch       a branch's output                           LayerScale
 
 An operation keeps its tensor only where its gradient needs it (a frozen linear layer keeps none). What stands
 outside the blocks (patch embedding, final norm, head) is left as it is, and so are a norm's mean and inverse
-deviation, and the halves that a gated MLP multiplies. Fused attention keeps nothing but qkv: its backward computes the
-output and the log-sum-exp again, from what was unpacked.
+deviation, the tokens that a drop fuses, and the halves that a gated MLP multiplies. Fused attention keeps nothing but
+qkv: its backward computes the output and the log-sum-exp again, from what was unpacked.
 """
 
 from __future__ import annotations
@@ -100,10 +100,10 @@ class Storing(Method):
                 if how is None or (isinstance(how, Rebuilt) and not needs[op.reads[0]]):
                     continue
                 stored[tensor] = how
-                if isinstance(how, Packing) and how.groups:
+                if isinstance(how, Packing) and how.groups and op.kind != "class_attention":
                     name = f"{op.name}.kept_{place}.running"
                     buffers[name] = Parameter(name, (2, how.groups), op.block, trains=False)
-            if op.kind == "attention" and not fused:
+            if op.kind in ("attention", "class_attention") and not fused:
                 op = replace(op, attrs={**op.attrs, "path": "math"})
             ops.append(replace(op, stored={**op.stored, **stored}))
         return replace(tape, ops=tuple(ops), buffers=buffers)
@@ -136,6 +136,8 @@ def _places(op: Op, made_by: Mapping[str, Op], fused: bool) -> Iterator[tuple[st
         yield op.reads[0], "qkv"
         if not fused:
             yield f"{op.name}:softmax", "softmax"
+    elif op.kind == "class_attention" and not op.attrs["detached"]:  # shares what attention keeps
+        yield op.reads[0], "qkv"
     elif op.kind == "gelu":
         yield op.reads[0], "hidden"
     elif op.kind == "scale":

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from bsr_explorer.methods import tokens
-from bsr_explorer.storages.keeper import thrown_away
+from bsr_explorer.storages.keeper import take_attached, thrown_away
 from bsr_explorer.storages.layers import Stores, store_in_block
 from bsr_explorer.tape import kept_tokens
 
@@ -23,23 +23,26 @@ from bsr_explorer.tape import kept_tokens
 class TokenDrop(nn.Module):
     """Drops patch tokens by class attention; sees the queries and keys of its block through ``watch``."""
 
-    def __init__(self, keep: float, prefix: int, heads: int, fuse: bool) -> None:
+    def __init__(self, keep: float, prefix: int, heads: int, fuse: bool, faithful: bool) -> None:
         super().__init__()
-        self.keep, self.prefix, self.heads, self.fuse = keep, prefix, heads, fuse
+        self.keep, self.prefix, self.heads = keep, prefix, heads
+        self.fuse, self.faithful = fuse, faithful
         self._qkv: torch.Tensor | None = None
 
     def watch(self, layer: nn.Module, inputs: Any, qkv: torch.Tensor) -> None:
         """Forward hook of the block's qkv layer."""
-        self._qkv = qkv.detach()
+        self._qkv = qkv
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, N, D) → (B, fewer, D)."""
+    def forward(self, x: torch.Tensor, explicit: bool) -> torch.Tensor:
+        """(B, N, D) → (B, fewer, D); ``explicit``: whether the block's attention has an explicit softmax."""
         qkv, self._qkv = self._qkv, None
         assert qkv is not None, "the block's attention runs before its drop"
         patches = int(x.shape[1]) - self.prefix
-        if kept_tokens(patches, self.keep) == patches:
+        if not self.faithful and kept_tokens(patches, self.keep) == patches:
             return x
-        scores = tokens.class_attention(qkv, self.heads, self.prefix)
+        kept = take_attached(qkv)
+        with nullcontext() if self.faithful else torch.no_grad():
+            scores = tokens.class_attention(qkv, self.heads, self.prefix, explicit=explicit, kept=kept)
         return tokens.drop_tokens(x, scores, self.keep, self.prefix, self.fuse)
 
 
@@ -57,14 +60,19 @@ class TokenDropBlock(nn.Module):
         """(B, N, D) → (B, fewer, D)."""
         part = cast(Any, self)
         x = x + part.drop_path1(part.ls1(part.attn(part.norm1(x))))
-        x = self.drop(x)
+        x = self.drop(x, explicit=not part.attn.fused_attn)
         return cast(torch.Tensor, x + part.drop_path2(part.ls2(part.mlp(part.norm2(x)))))
 
 
-def drop_tokens_in(model: nn.Module, block: int, keep: float, fuse: bool) -> None:
-    """Let a block (0-based) of a timm vision transformer drop tokens, in place."""
+def drop_tokens_in(model: nn.Module, block: int, keep: float, fuse: bool, faithful: bool) -> None:
+    """Let a block (0-based) of a timm vision transformer drop tokens, in place.
+
+    Args:
+        fuse: whether the dropped tokens live on as one.
+        faithful: whether gradients pass to the scores that weight them.
+    """
     vit = cast(Any, model)
-    drop = TokenDrop(keep, vit.num_prefix_tokens, vit.blocks[block].attn.num_heads, fuse)
+    drop = TokenDrop(keep, vit.num_prefix_tokens, vit.blocks[block].attn.num_heads, fuse, faithful)
     vit.blocks[block] = TokenDropBlock(vit.blocks[block], drop)
 
 

@@ -1,31 +1,53 @@
-"""The mathematics of dropping tokens, on tensors only."""
+"""The mathematics of dropping tokens, on tensors only.
+
+Where autograd records them, both operations run as functions that keep what their gradients need and no more; what
+they compute is the same.
+"""
 
 from __future__ import annotations
 
-import torch
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
+import torch
+from torch.autograd import Function
+
+from bsr_explorer.storages.keeper import Kept
 from bsr_explorer.tape import kept_tokens
 
+aten: Any = torch.ops.aten
 
-@torch.no_grad()
-def class_attention(qkv: torch.Tensor, heads: int, prefix: int) -> torch.Tensor:
+
+def class_attention(
+    qkv: torch.Tensor,
+    heads: int,
+    prefix: int,
+    *,
+    explicit: bool = False,
+    kept: Kept | None = None,
+) -> torch.Tensor:
     """How much the class token attends to each patch token, averaged over the heads.
+
+    Gradients pass to the class token's query and to all keys, as through the softmax of the block's own attention.
 
     Args:
         qkv: queries, keys and values as the block's own layer makes them, (B, N, 3·D).
         heads: attention heads H.
         prefix: tokens before the patches (class token, registers), P.
+        explicit: whether the block's attention runs with an explicit softmax. It then keeps copies of its own, and the
+            keys are kept here too; a fused kernel keeps qkv anyway, of which the keys are a part.
+        kept: what the block's attention keeps of qkv instead, if it packs it.
 
     Returns:
         Softmax attention of the class token over all N tokens, its patch part, (B, N − P).
     """
-    batch, tokens, width3 = qkv.shape
-    head_dim = width3 // 3 // heads
-    q, k, _ = qkv.view(batch, tokens, 3, heads, head_dim).unbind(2)  # (B, N, H, d)
-    query = q[:, 0].unsqueeze(3) * head_dim**-0.5  # (B, H, d, 1)
-    # In this order a CPU gives an image the same last bit wherever in the batch it stands.
-    attention = (k.transpose(1, 2) @ query).softmax(dim=2)  # (B, H, N, 1)
-    scores: torch.Tensor = attention[:, :, prefix:, 0].mean(dim=1)
+    # Autocast's softmax on CUDA is fp32.
+    wide = torch.float32 if qkv.is_cuda and torch.is_autocast_enabled("cuda") else None
+    with _without_autocast(qkv.device.type):
+        if torch.is_grad_enabled() and qkv.requires_grad:
+            scores: torch.Tensor = _ClassAttention.apply(qkv, heads, prefix, explicit, kept, wide)
+        else:
+            scores = _attend(qkv, heads, prefix, wide).scores
     return scores
 
 
@@ -33,29 +55,178 @@ def drop_tokens(x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int,
     """Keep the prefix tokens and the patch tokens with the highest scores; fuse the others, or not.
 
     The fused token is the sum of the dropped tokens times their scores, not renormalised (EViT); it
-    stands last, and is an ordinary token from then on.
+    stands last, and is an ordinary token from then on. Where every token is kept, it is zero.
 
     Args:
         x: tokens, (B, N, D).
-        scores: one score a patch token, (B, N − P), without gradient.
+        scores: one score a patch token, (B, N − P). If they need a gradient, the dropped tokens are kept for it.
         keep: keep rate in (0, 1].
         prefix: tokens that always stay, P.
 
     Returns:
         (B, P + ceil(keep · (N − P)) [+ 1 if fused], D).
     """
+    with _without_autocast(x.device.type):
+        if torch.is_grad_enabled() and (x.requires_grad or scores.requires_grad):
+            tokens: torch.Tensor = _DropTokens.apply(x, scores, keep, prefix, fuse)
+        else:
+            tokens = _drop(x, scores, keep, prefix, fuse).tokens
+    return tokens
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    """The operands have their number formats already. (An exporter is not to see what changes nothing.)"""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+# --- the class token's attention ------------------------------------------------------------------------
+
+
+class _Attended(NamedTuple):
+    """``scores`` (B, N − P), and what they were made of: the ``query`` (B·H, d, 1), scaled; the ``keys``
+    (B·H, N, d), which are a copy unless there is one image or one head; the ``attention`` (B·H, N, 1)."""
+
+    scores: torch.Tensor
+    query: torch.Tensor
+    keys: torch.Tensor | None
+    attention: torch.Tensor
+
+
+def _attend(
+    qkv: torch.Tensor, heads: int, prefix: int, softmax: torch.dtype | None, with_keys: bool = False
+) -> _Attended:
+    tokens, head_dim = int(qkv.shape[1]), int(qkv.shape[2]) // 3 // heads
+    q, k, _ = qkv.unflatten(2, (3, heads, head_dim)).unbind(2)  # (B, N, H, d)
+    query = (q[:, 0] * head_dim**-0.5).reshape(-1, head_dim, 1)
+    keys = _side_by_side(k)
+    # In this order a CPU gives an image the same last bit wherever in the batch it stands.
+    products = keys.bmm(query)  # (B·H, N, 1)
+    if not with_keys:
+        del keys
+    attention = products.softmax(dim=1, dtype=softmax)
+    del products
+    scores = attention.view(-1, heads, tokens)[:, :, prefix:].mean(dim=1)
+    return _Attended(scores, query, keys if with_keys else None, attention)
+
+
+def _keys(qkv: torch.Tensor, heads: int) -> torch.Tensor:
+    """The keys among queries, keys and values, (B, N, H, d), as a view."""
+    return qkv.unflatten(2, (3, heads, -1)).select(2, 1)
+
+
+def _side_by_side(keys: torch.Tensor) -> torch.Tensor:
+    """(B, N, H, d) → (B·H, N, d), a view where there is one image or one head."""
+    heads_first: torch.Tensor = keys.transpose(1, 2)
+    return heads_first.reshape(-1, keys.shape[1], keys.shape[3])
+
+
+class _ClassAttention(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        qkv: torch.Tensor,
+        heads: int,
+        prefix: int,
+        explicit: bool,
+        kept: Kept | None,
+        softmax: torch.dtype | None,
+    ) -> torch.Tensor:
+        made = _attend(qkv, heads, prefix, softmax, with_keys=explicit and kept is None)
+        keys = made.keys if explicit else _keys(qkv, heads)
+        ctx.restore = None if kept is None else kept.restore
+        ctx.heads, ctx.prefix, ctx.shape = heads, prefix, qkv.shape
+        ctx.save_for_backward(made.query, made.attention, *((keys,) if kept is None else kept.tensors))
+        return made.scores
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """The gradient of qkv: of the class token's query and of all keys; the rest is zero."""
+        heads, prefix, shape = ctx.heads, ctx.prefix, ctx.shape
+        query, attention, *kept = ctx.saved_tensors
+        of_attention = torch.zeros_like(attention)
+        of_attention.view(-1, heads, shape[1])[:, :, prefix:] = (gradients[0] / heads).unsqueeze(1)
+        of_products = aten._softmax_backward_data(of_attention, attention, 1, attention.dtype)
+        del of_attention
+        of_products = of_products.to(query.dtype)
+        of_qkv = query.new_zeros(shape)
+        of_q, of_k, _ = of_qkv.unflatten(2, (3, heads, -1)).unbind(2)  # (B, N, H, d), views
+        keys = kept[0] if ctx.restore is None else _keys(ctx.restore(kept), heads)
+        if keys.dim() == 4:
+            keys = _side_by_side(keys)
+        of_query = keys.transpose(1, 2).bmm(of_products).mul_(query.shape[1] ** -0.5)  # (B·H, d, 1)
+        del keys
+        of_q[:, 0] = of_query.view(-1, *of_q.shape[2:])
+        per_key = of_products.view(-1, heads, shape[1], 1).transpose(1, 2)
+        torch.mul(per_key, query.view(-1, 1, *of_q.shape[2:]), out=of_k)
+        return of_qkv, None, None, None, None, None
+
+
+# --- the drop -------------------------------------------------------------------------------------------
+
+
+class _Dropped(NamedTuple):
+    """``tokens`` that stay, and what backward needs: the ``positions`` of the patch tokens in all (B·N), the best
+    first, (B, N − P) if others are fused, else (B, K) of the kept ones; ``weights`` (B, N − P − K) and ``dropped``
+    tokens (B, N − P − K, D)."""
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    weights: torch.Tensor | None = None
+    dropped: torch.Tensor | None = None
+
+
+def _drop(x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int, fuse: bool) -> _Dropped:
     tokens, width = int(x.shape[1]), int(x.shape[2])  # plain numbers also while a tracer watches
     # An exporter leaves the number of images open.
     batch = x.shape[0] if torch.compiler.is_exporting() else int(x.shape[0])
-    kept = kept_tokens(tokens - prefix, keep)
-    best = scores.topk(kept, dim=1, sorted=False).indices  # (B, K)
-    # index_select keeps only its positions for backward; as 32-bit numbers, they take half the bytes.
+    patches = tokens - prefix
+    count = kept_tokens(patches, keep)
+    best = scores.topk(patches if fuse else count, dim=1, sorted=fuse)
     images = torch.arange(batch, device=x.device).unsqueeze(1) * tokens
-    positions = (best + prefix + images).flatten().to(torch.int32)
-    selected = x.reshape(batch * tokens, width).index_select(0, positions).view(batch, kept, width)
-    parts = [x[:, :prefix], selected]
-    if fuse:
-        # A product with weight 0 for kept tokens needs no copy of the dropped ones.
-        weights = scores.scatter(1, best, 0.0).unsqueeze(1)  # (B, 1, N − P)
-        parts.append(torch.bmm(weights, x[:, prefix:]))  # (B, 1, D)
-    return torch.cat(parts, dim=1)
+    # As 32-bit numbers, positions take half the bytes.
+    positions = (best.indices + prefix + images).to(torch.int32)
+    rows = x.reshape(batch * tokens, width)
+    selected = rows.index_select(0, positions[:, :count].flatten()).view(batch, count, width)
+    if not fuse:
+        return _Dropped(torch.cat([x[:, :prefix], selected], dim=1), positions)
+    weights = best.values[:, count:].to(x.dtype, memory_format=torch.contiguous_format, copy=True)
+    del best, images
+    dropped = rows.index_select(0, positions[:, count:].flatten()).view(batch, patches - count, width)
+    fused = weights.unsqueeze(1).bmm(dropped)  # (B, 1, D)
+    return _Dropped(torch.cat([x[:, :prefix], selected, fused], dim=1), positions, weights, dropped)
+
+
+class _DropTokens(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int, fuse: bool
+    ) -> torch.Tensor:
+        made = _drop(x, scores, keep, prefix, fuse)
+        ctx.shape, ctx.prefix, ctx.scored = x.shape, prefix, scores.dtype
+        scored = ctx.needs_input_grad[1]
+        ctx.save_for_backward(made.positions, made.weights, made.dropped if scored else None)
+        return made.tokens
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """Gradients of the tokens and, where they need one, of the scores (zero but for those of dropped tokens)."""
+        (gradient,) = gradients
+        positions, weights, dropped = ctx.saved_tensors
+        (batch, tokens, width), prefix = ctx.shape, ctx.prefix
+        count = gradient.shape[1] - prefix - (weights is not None)
+        of_x = gradient.new_zeros(ctx.shape)
+        rows = of_x.view(-1, width)
+        of_x[:, :prefix] = gradient[:, :prefix]
+        selected = gradient[:, prefix : prefix + count].reshape(-1, width)
+        rows.index_add_(0, positions[:, :count].flatten(), selected)
+        del selected
+        if weights is None:
+            return of_x, None, None, None, None
+        of_fused, where = gradient[:, -1:], positions[:, count:].flatten()
+        rows.index_add_(0, where, weights.unsqueeze(2).bmm(of_fused).view(-1, width))
+        if not ctx.needs_input_grad[1]:
+            return of_x, None, None, None, None
+        by_token = gradient.new_zeros(batch * tokens)
+        by_token.index_add_(0, where, dropped.bmm(of_fused.transpose(1, 2)).flatten())
+        of_scores = by_token.view(batch, tokens)[:, prefix:].to(ctx.scored, copy=True)
+        return of_x, of_scores, None, None, None

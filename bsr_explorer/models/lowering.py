@@ -72,20 +72,18 @@ def _autocast(tape: Tape, dtype: str, device: str) -> Tape:
     tensors = {tensor.name: tensor for tensor in tape.inputs}
     ops: list[Op] = []
     for op in tape:
-        for lowered in _cast(tape, _adjusted(op, dtype, softmax), dtype, device, tensors):
+        for lowered in _cast(tape, _adjusted(op, softmax), dtype, device, tensors):
             tensors[lowered.writes] = inferred(lowered, tensors, tape.parameters)
             ops.append(lowered)
     return replace(tape, ops=tuple(ops))
 
 
-def _adjusted(op: Op, dtype: str, softmax: str) -> Op:
+def _adjusted(op: Op, softmax: str) -> Op:
     """The number formats within an operation of several steps."""
     if op.kind == "attention":
         return replace(op, attrs={**op.attrs, "softmax": softmax})
     if op.kind == "class_attention":
         return replace(op, attrs={**op.attrs, "softmax": softmax, "dtype": softmax})
-    if op.kind == "drop_tokens":
-        return replace(op, attrs={**op.attrs, "product": dtype})
     return op
 
 

@@ -106,19 +106,31 @@ def tail_tape(geometry: Geometry, batch_size: int, tokens: int) -> Tape:
     )
 
 
-def drop_tokens(tape: Tape, block: int, keep: float, fuse: bool) -> Tape:
-    """The tape with a token drop in a block, unless the keep rate, rounded up, keeps every token."""
+def drop_tokens(tape: Tape, block: int, keep: float, fuse: bool, faithful: bool) -> Tape:
+    """The tape with a token drop in a block.
+
+    Args:
+        fuse: whether the dropped tokens live on as one, weighted by their scores.
+        faithful: whether gradients pass to these scores. Then there is a fused token even where the keep rate, rounded
+            up, keeps every token; otherwise nothing changes there.
+    """
     here, prefix = f"blocks.{block}", tape.prefix_tokens
     patches = tape.tensors[f"{here}.middle"].shape[1] - prefix
-    if kept_tokens(patches, keep) == patches:
+    if not faithful and kept_tokens(patches, keep) == patches:
         return tape
+    attention = tape.op(f"{here}.attn", "attention")
     scores = Op(
         f"{here}.drop",
         "class_attention",
         block,
         (f"{here}.attn.qkv.out",),
         f"{here}.scores",
-        attrs={"prefix": prefix, "heads": tape.op(f"{here}.attn", "attention").attrs["heads"]},
+        attrs={
+            "prefix": prefix,
+            "heads": attention.attrs["heads"],
+            "path": attention.attrs["path"],
+            "detached": not faithful,
+        },
     )
     drop = Op(
         f"{here}.drop",

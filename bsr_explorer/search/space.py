@@ -122,7 +122,7 @@ class Space:
     def _in_grid(self, candidate: Candidate) -> Bsr | None:
         """The canonical method of a configuration that the grid holds, or None."""
         method = candidate.config.canonical(self.geometry.depth).how
-        if not isinstance(method, Bsr) or not (method.head and method.norm):
+        if not isinstance(method, Bsr) or not (method.head and method.norm and method.faithful):
             return None
         inside = len(method.blocks) <= self.study.space.max_blocks
         inside = inside and candidate.config.batch_size in self.batch_sizes

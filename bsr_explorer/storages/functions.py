@@ -234,9 +234,8 @@ class FusedAttention(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, qkv: torch.Tensor, heads: int, kernel: str, inputs: Keeper) -> Any:
-        """``kernel``: key of ``KERNELS``."""
-        kept = inputs.keep(qkv)
+    def forward(ctx: Any, qkv: torch.Tensor, heads: int, kernel: str, kept: Kept) -> Any:
+        """``kernel``: key of ``KERNELS``; ``kept``: of qkv."""
         attended = KERNELS[kernel][0](*_by_head(qkv, heads))[0]
         _save(ctx, [kept])
         ctx.heads, ctx.kernel = heads, kernel
@@ -300,11 +299,10 @@ class ExplicitAttention(Function):
         heads: int,
         scale: float,
         dtype: torch.dtype,
-        inputs: Keeper,
+        kept: Kept,
         softmax: Keeper,
     ) -> torch.Tensor:
-        """``scale``: of the queries; ``dtype``: in which the softmax is computed."""
-        kept = inputs.keep(qkv)
+        """``scale``: of the queries; ``dtype``: in which the softmax is computed; ``kept``: of qkv."""
         q, k, v = _by_head(qkv, heads)
         scores = (q * scale) @ k.transpose(-2, -1)
         probabilities = scores.softmax(dim=-1, dtype=dtype).to(v.dtype)

@@ -16,7 +16,7 @@ from torch import nn
 
 from bsr_explorer.storages import functions
 from bsr_explorer.storages.base import Packing
-from bsr_explorer.storages.keeper import Keeper, Kept, take_attached
+from bsr_explorer.storages.keeper import Keeper, Kept, attach, take_attached
 from bsr_explorer.storages.rebuilt import Rebuilt
 
 Stores = Callable[[str, int, int], Packing | Rebuilt | None]
@@ -151,20 +151,15 @@ def _attention(
     qkv = layer.qkv(x)
     if not _recorded(qkv):
         attended = _plain_attention(layer, qkv)
-    elif layer.fused_attn:
-        attended = _without_autocast(
-            functions.FusedAttention, qkv, layer.num_heads, _kernel(layer, qkv), inputs
-        )
     else:
-        attended = _without_autocast(
-            functions.ExplicitAttention,
-            qkv,
-            layer.num_heads,
-            layer.scale,
-            _softmax_dtype(qkv),
-            inputs,
-            softmax,
-        )
+        kept = inputs.keep(qkv)
+        attach(qkv, kept)  # for a token drop, which reads the keys
+        if layer.fused_attn:
+            how: tuple[Any, ...] = (layer.num_heads, _kernel(layer, qkv), kept)
+            attended = _without_autocast(functions.FusedAttention, qkv, *how)
+        else:
+            how = (layer.num_heads, layer.scale, _softmax_dtype(qkv), kept, softmax)
+            attended = _without_autocast(functions.ExplicitAttention, qkv, *how)
     return layer.proj_drop(layer.proj(attended))  # type: ignore[no-any-return]
 
 

@@ -167,14 +167,20 @@ def test_a_frozen_norm_keeps_its_input_once_a_gradient_passes() -> None:
     assert list(saved(tape)) == []
 
 
-def test_a_drop_keeps_32_bit_positions_and_the_weights_of_all_patches() -> None:
+@pytest.mark.parametrize("faithful", [True, False])
+def test_a_drop_keeps_32_bit_positions_and_the_weights_of_what_it_fuses(faithful: bool) -> None:
+    attrs = {"prefix": 1, "heads": 1, "path": "fused", "detached": not faithful}
     ops = (
-        Op("attn", "class_attention", 0, ("qkv",), "scores", attrs={"prefix": 1, "heads": 1}),
+        Op("attn", "class_attention", 0, ("qkv",), "scores", attrs=attrs),
         Op("drop", "drop_tokens", 0, ("x", "scores"), "y", attrs={"prefix": 1, "keep": 0.5, "fuse": True}),
     )
     inputs = (Tensor("x", (2, 9, 3), "x"), Tensor("qkv", (2, 9, 9), "qkv"))
     kept = {storage: size for _, _, storage, size in saved(Tape(inputs, {}, ops), live_inputs=True)}
-    assert kept == {"drop:positions": 2 * 4 * 4, "drop:weights": 2 * 8 * 4}
+    whole = {"drop:positions": 2 * 8 * 4, "drop:weights": 2 * 4 * 4}
+    if faithful:  # the dropped tokens, and of the class token's attention its query, itself and qkv
+        whole |= {"drop:dropped": 2 * 4 * 3 * 4, "attn:query": 2 * 3 * 4, "attn:softmax": 2 * 9 * 4}
+        whole["qkv"] = 2 * 9 * 9 * 4
+    assert kept == whole
 
 
 def test_the_class_token_holds_the_whole_norm() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+import math
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, parse_method
+from bsr_explorer.methods.surgery import use_attention_path
 from bsr_explorer.models.geometry import read_geometry
 from bsr_explorer.models.vit import step_tape
 from bsr_explorer.tape import Tape
@@ -23,6 +26,7 @@ bsrs = st.builds(
     fuse=st.booleans(),
     head=st.booleans(),
     norm=st.booleans(),
+    faithful=st.booleans(),
 )
 
 
@@ -100,7 +104,7 @@ def test_keep_is_by_block(keep: Any) -> None:
         Bsr(keep=keep)
 
 
-@pytest.mark.parametrize("flag", ["fuse", "head", "norm"])
+@pytest.mark.parametrize("flag", ["fuse", "head", "norm", "faithful"])
 def test_flags_are_true_or_false(flag: str) -> None:
     with pytest.raises(UserError, match=rf"bsr\({flag}=1\): {flag} must be True or False"):
         Bsr(**{flag: 1})  # type: ignore[arg-type]
@@ -177,9 +181,28 @@ def test_each_block_of_keep_drops_at_its_own_rate() -> None:
     assert counts == [1 + 8 + 1, 1 + 8 + 1, 1 + 3 + 1]
 
 
-def test_a_rate_that_rounds_up_to_every_token_drops_nothing() -> None:
-    tape = Bsr((0,), {0: 0.99}).rewrite(_tape(1))
-    assert all(op.kind != "drop_tokens" for op in tape)
+@pytest.mark.parametrize(
+    ("fuse", "faithful", "tokens"), [(True, True, 18), (True, False, 17), (False, True, 17)]
+)
+def test_where_a_rate_keeps_every_token_the_authors_add_one_of_zeros(
+    fuse: bool, faithful: bool, tokens: int
+) -> None:
+    method = Bsr((0,), {0: 0.99}, fuse, faithful=faithful)
+    tape = method.rewrite(_tape(1))
+    assert tape.tensors["blocks.0.out"].shape[1] == tokens
+    seen = []
+    model = method.apply(_vit(1))
+    model.blocks[0].norm2.register_forward_hook(lambda module, args, out: seen.append(args[0]))  # type: ignore[index]
+    model(torch.randn(2, 3, 32, 32))
+    assert seen[0].shape[1] == tokens
+    assert bool((seen[0][:, 17:] == 0).all())
+
+
+def test_without_a_fused_token_there_is_no_score_to_pass_a_gradient_to() -> None:
+    assert Bsr((1,), {0: 0.5}, fuse=False, faithful=False).canonical(2) == Bsr((1,), {0: 0.5}, fuse=False)
+    assert Bsr((1,), {}, faithful=False).canonical(2) == Bsr((1,), {}, fuse=False)
+    cheaper = Bsr((1,), {0: 0.5}, faithful=False)
+    assert cheaper.canonical(2) == cheaper != Bsr((1,), {0: 0.5})
 
 
 def test_only_dropping_is_left_when_training_is_over() -> None:
@@ -222,3 +245,72 @@ def test_only_what_trains_gets_a_gradient() -> None:
     with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
     of_block_1 = {name for name, _ in model.named_parameters() if name.startswith("blocks.1.")}
     assert with_gradient == {"head.weight", "head.bias", "norm.weight", "norm.bias"} | of_block_1
+
+
+class _AsTheAuthors(torch.nn.Module):
+    """A block that drops tokens as the authors' code says it: scores from the softmax of its own attention, kept
+    tokens gathered, the others weighted one by one. Every operation is autograd's own."""
+
+    def __init__(self, block: Any, keep: float, prefix: int, fuse: bool) -> None:
+        super().__init__()
+        self.block, self.keep, self.prefix, self.fuse = block, keep, prefix, fuse
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        part, attn, prefix = self.block, self.block.attn, self.prefix
+        qkv = attn.qkv(part.norm1(x)).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        softmax = (q * attn.scale @ k.transpose(-2, -1)).softmax(dim=-1)
+        x = x + part.ls1(attn.proj((softmax @ v).transpose(1, 2).flatten(2)))
+        scores = softmax[:, :, 0, prefix:].mean(dim=1)
+        count = math.ceil(self.keep * scores.shape[1])
+        order = scores.argsort(dim=1, descending=True)
+        kept, others = order[:, :count], order[:, count:]
+        patches = x[:, prefix:]
+
+        def rows(where: torch.Tensor) -> torch.Tensor:
+            return patches.gather(1, where.unsqueeze(2).expand(-1, -1, x.shape[2]))
+
+        parts = [x[:, :prefix], rows(kept)]
+        if self.fuse:
+            parts.append((rows(others) * scores.gather(1, others).unsqueeze(2)).sum(1, keepdim=True))
+        x = torch.cat(parts, dim=1)
+        return cast(torch.Tensor, x + part.ls2(part.mlp(part.norm2(x))))
+
+
+def _gradients(model: torch.nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    torch.nn.functional.cross_entropy(model(images), torch.arange(len(images)) % 3).backward()
+    return {name.replace("block.", ""): p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("more", ["", "+checkpoint", "+offload"])
+@pytest.mark.parametrize("path", ["fused", "math"])
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("images", [1, 3])
+def test_gradients_are_those_of_the_authors(fuse: bool, path: str, images: int, more: str) -> None:
+    keep = {1: 0.5, 2: 0.6, 3: 0.99}
+    torch.manual_seed(0)
+    theirs = Bsr((1, 3), {}).apply(_vit(5, reg_tokens=2)).double()
+    ours = copy.deepcopy(theirs)
+    for block, rate in keep.items():
+        theirs.blocks[block] = _AsTheAuthors(theirs.blocks[block], rate, 3, fuse)  # type: ignore[index,operator]
+    use_attention_path(ours, path)
+    parse_method(f"bsr(blocks=(1, 3), keep={keep}, fuse={fuse}){more}").apply(ours)
+    batch = torch.randn(images, 3, 32, 32, dtype=torch.float64)
+    expected, got = _gradients(theirs, batch), _gradients(ours, batch)
+    assert got.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(got[name], gradient, rtol=1e-6, atol=1e-12, msg=name)
+
+
+def test_our_cheaper_variant_has_other_gradients_and_the_same_outputs() -> None:
+    torch.manual_seed(0)
+    plain = _vit(4)
+    images = torch.randn(2, 3, 32, 32)
+    models = [
+        Bsr((1, 3), {1: 0.5, 2: 0.5}, faithful=faithful).apply(copy.deepcopy(plain))
+        for faithful in (True, False)
+    ]
+    assert torch.equal(models[0](images), models[1](images))
+    faithful, cheaper = (_gradients(model, images)["blocks.1.attn.qkv.weight"] for model in models)
+    difference = float((faithful - cheaper).norm() / faithful.norm())
+    assert 1e-4 < difference < 0.6

@@ -23,23 +23,23 @@ def test_names_in_the_state_dict_do_not_change() -> None:
     model = _vit()
     before = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     parameters = [name for name, _ in model.named_parameters()]
-    drop_tokens_in(model, 1, 0.5, True)
+    drop_tokens_in(model, 1, 0.5, True, True)
     assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == before
     assert [name for name, _ in model.named_parameters()] == parameters
 
 
 def test_weights_can_be_loaded_before_or_after() -> None:
     plain, dropping = _vit(), _vit()
-    drop_tokens_in(dropping, 0, 0.5, True)
+    drop_tokens_in(dropping, 0, 0.5, True, True)
     dropping.load_state_dict(plain.state_dict())
-    drop_tokens_in(plain, 0, 0.5, True)
+    drop_tokens_in(plain, 0, 0.5, True, True)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(plain(images), dropping(images))
 
 
 def test_a_rate_that_keeps_everything_changes_no_output() -> None:
     plain, dropping = _vit(), _vit()
-    drop_tokens_in(dropping, 0, 0.99, True)  # ceil(0.99 · 16) = 16
+    drop_tokens_in(dropping, 0, 0.99, True, False)  # ceil(0.99 · 16) = 16
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(plain(images), dropping(images))
 
@@ -53,7 +53,7 @@ def test_tokens_drop_after_attention_and_before_the_second_norm(registers: int) 
     middle = x + block.ls1(block.attn(block.norm1(x)))
     middle = tokens.drop_tokens(middle, scores, 0.5, 1 + registers, fuse=True)
     expected = middle + block.ls2(block.mlp(block.norm2(middle)))
-    drop_tokens_in(model, 0, 0.5, True)
+    drop_tokens_in(model, 0, 0.5, True, True)
     assert torch.equal(model.blocks[0](x), expected)
 
 
@@ -61,7 +61,7 @@ def test_tokens_drop_after_attention_and_before_the_second_norm(registers: int) 
 def test_a_model_of_196_patches_halves_them(fuse: bool, counts: list[int]) -> None:
     model = _vit(image_size=112, depth=10)  # 14 · 14 patches
     for block in (3, 6, 9):
-        drop_tokens_in(model, block, 0.5, fuse)
+        drop_tokens_in(model, block, 0.5, fuse, fuse)
     seen = []
     for block in model.blocks:
         block.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
@@ -75,7 +75,7 @@ def test_both_attention_paths_drop_the_same_tokens() -> None:
     for path in ("fused", "math"):
         model = _vit()
         use_attention_path(model, path)
-        drop_tokens_in(model, 0, 0.5, True)
+        drop_tokens_in(model, 0, 0.5, True, True)
         outputs.append(model(images))
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-5)
 
@@ -116,7 +116,7 @@ def test_a_kernel_by_its_name_is_the_only_one_allowed(
 
 def test_queries_and_keys_are_let_go_after_the_drop() -> None:
     model = _vit()
-    drop_tokens_in(model, 0, 0.5, True)
+    drop_tokens_in(model, 0, 0.5, True, True)
     model(torch.randn(1, 3, 32, 32))
     drop = model.blocks[0].drop
     assert isinstance(drop, TokenDrop)
@@ -125,4 +125,4 @@ def test_queries_and_keys_are_let_go_after_the_drop() -> None:
 
 def test_a_drop_needs_the_attention_of_its_own_step() -> None:
     with pytest.raises(AssertionError, match="attention runs before its drop"):
-        TokenDrop(0.5, prefix=1, heads=3, fuse=True)(torch.zeros(1, 5, 12))
+        TokenDrop(0.5, prefix=1, heads=3, fuse=True, faithful=True)(torch.zeros(1, 5, 12), explicit=False)

@@ -101,7 +101,7 @@ def test_gradients_are_those_of_a_gather() -> None:
     generator = torch.Generator().manual_seed(0)
     x, scores = torch.randn(2, 9, 4, generator=generator), torch.rand(2, 8, generator=generator)
     weights = torch.randn(2, 6, 4, generator=generator)
-    best = scores.topk(4, dim=1, sorted=False).indices
+    best = scores.topk(4, dim=1).indices
 
     def by_gather(x: Tensor) -> Tensor:
         patches, dropped = x[:, 1:], scores.scatter(1, best, 0.0)
@@ -149,6 +149,29 @@ def test_class_attention_is_the_class_row_of_the_layers_softmax(batch: int, pref
     torch.testing.assert_close(class_attention(seen["qkv"], heads=3, prefix=prefix), expected)
 
 
-def test_scores_carry_no_graph() -> None:
-    qkv = torch.randn(1, 5, 12, requires_grad=True)
-    assert not class_attention(qkv, heads=2, prefix=1).requires_grad
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize(("batch", "heads"), [(1, 2), (3, 2), (3, 1)])
+def test_gradients_of_class_attention_are_those_of_the_softmax(
+    batch: int, heads: int, explicit: bool
+) -> None:
+    qkv = torch.randn(batch, 7, 12, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda qkv: class_attention(qkv, heads=heads, prefix=2, explicit=explicit), [qkv]
+    )
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 1.0])
+def test_gradients_of_a_drop_reach_the_scores_of_what_is_dropped(keep: float) -> None:
+    x = torch.randn(2, 9, 3, dtype=torch.float64, requires_grad=True)
+    scores = torch.rand(2, 7, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, s: drop_tokens(x, s, keep, 2, fuse=True), [x, scores])
+    (gradient,) = torch.autograd.grad(drop_tokens(x, scores, keep, 2, fuse=True).sum(), scores)
+    assert int((gradient != 0).sum()) == 2 * (7 - math.ceil(keep * 7))
+
+
+def test_without_a_graph_and_with_one_the_same_is_computed() -> None:
+    qkv, x = torch.randn(3, 9, 12), torch.randn(3, 9, 4)
+    scores = class_attention(qkv, heads=2, prefix=1)
+    assert torch.equal(class_attention(qkv.clone().requires_grad_(), heads=2, prefix=1), scores)
+    expected = drop_tokens(x, scores, 0.4, 1, fuse=True)
+    assert torch.equal(drop_tokens(x.clone().requires_grad_(), scores, 0.4, 1, fuse=True), expected)

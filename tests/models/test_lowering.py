@@ -79,7 +79,7 @@ def test_the_softmax_is_in_32_bits_on_cuda_only() -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_shapes_stay(precision: str) -> None:
-    plain = drop_tokens(step_tape(geometry("deit_t", 64), 2, "math"), 3, 0.5, True)
+    plain = drop_tokens(step_tape(geometry("deit_t", 64), 2, "math"), 3, 0.5, True, True)
     lowered = lower(plain, precision, "cpu")
     assert {name: t.shape for name, t in plain.tensors.items()}.items() <= {
         name: t.shape for name, t in lowered.tensors.items()

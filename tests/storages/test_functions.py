@@ -56,12 +56,12 @@ def scale(t: dict[str, Tensor], packing: Packing) -> Tensor:
 
 
 def fused(t: dict[str, Tensor], packing: Packing) -> Tensor:
-    return functions.FusedAttention.apply(t["qkv"], HEADS, "cpu", Keeper(packing))
+    return functions.FusedAttention.apply(t["qkv"], HEADS, "cpu", Keeper(packing).keep(t["qkv"]))
 
 
 def explicit(t: dict[str, Tensor], packing: Packing) -> Tensor:
-    keepers = Keeper(packing), Keeper(_of_softmax(packing))
-    return functions.ExplicitAttention.apply(t["qkv"], HEADS, SCALE, torch.float32, *keepers)
+    kept = Keeper(packing).keep(t["qkv"]), Keeper(_of_softmax(packing))
+    return functions.ExplicitAttention.apply(t["qkv"], HEADS, SCALE, torch.float32, *kept)
 
 
 def _of_softmax(packing: Packing) -> Packing:
@@ -237,7 +237,8 @@ def test_outputs_are_computed_again_from_inputs() -> None:
 @pytest.mark.parametrize(("kernel", "dtype"), [("flash", torch.float16), ("efficient", torch.float32)])
 def test_fused_kernels_of_a_gpu(kernel: str, dtype: torch.dtype) -> None:
     qkv = torch.randn(2, 5, 3 * 3 * 16, device="cuda", dtype=dtype, requires_grad=True)
-    ours = functions.FusedAttention.apply(qkv, HEADS, kernel, Keeper(Narrow("fp32")).cuda())
+    kept = Keeper(Narrow("fp32")).cuda().keep(qkv)
+    ours = functions.FusedAttention.apply(qkv, HEADS, kernel, kept)
     q, k, v = qkv.view(2, 5, 3, HEADS, 16).permute(2, 0, 3, 1, 4).unbind(0)
     plain: Any = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 5, -1)
     g = torch.randn_like(plain)

@@ -9,10 +9,8 @@ from bsr_explorer.cost.rules.base import (
     Kept,
     Rule,
     kept,
-    nothing,
     own,
     write,
-    zero,
 )
 from bsr_explorer.tape import Shape
 from bsr_explorer.units import FLOPS_PER_MAC, WIDTH
@@ -181,7 +179,35 @@ def _explicit(c: Context) -> bool:
 ATTENTION = Rule(_keeps, _forward, _backward, _run, _unwind, keeps_results=True, several_nodes=_explicit)
 
 
-# --- the class token's attention, without a graph -------------------------------------------------------
+# --- the class token's attention ------------------------------------------------------------------------
+
+
+def scored(c: Context) -> bool:
+    """Whether gradients pass through the class token's attention."""
+    return c.needs[0] and not c.op.attrs["detached"]
+
+
+def class_attention_keeps(c: Context, keys: Kept) -> list[Kept]:
+    """The class token's query, its attention, and the keys."""
+    batch, tokens, width3 = c.reads[0].shape
+    rows = (batch * c.op.attrs["heads"], tokens, 1)
+    return [
+        own(c, "query", (batch, width3 // 3), c.reads[0].dtype),
+        own(c, "softmax", rows, _softmax_dtype(c)),
+        keys,
+    ]
+
+
+def _class_keeps(c: Context) -> list[Kept]:
+    """The keys are a part of qkv, which a fused kernel keeps anyway. An explicit softmax does not, and they are kept as
+    they were copied; with one image or one head, they need no copy."""
+    if not scored(c):
+        return []
+    batch, tokens, width3 = c.reads[0].shape
+    shape = (batch, tokens, width3 // 3)
+    if c.op.attrs["path"] == "math" and not runs_on_views(c):
+        return class_attention_keeps(c, own(c, "key", shape, c.reads[0].dtype))
+    return class_attention_keeps(c, kept(c.reads[0], shape))
 
 
 def _class_forward(c: Context) -> int:
@@ -190,23 +216,61 @@ def _class_forward(c: Context) -> int:
     return FLOPS_PER_MAC * batch * tokens * width3 // 3
 
 
+def _class_backward(c: Context) -> int:
+    """The gradient of the query, a product with all keys. (That of a key is the query times a number.)"""
+    return _class_forward(c) * scored(c)
+
+
+def _class_rows(c: Context, dtype: str) -> int:
+    """Bytes of one number for each image, head and token."""
+    batch, tokens, _ = c.reads[0].shape
+    return int(batch * c.op.attrs["heads"] * tokens * WIDTH[dtype])
+
+
 def _class_run(c: Context, m: Forward) -> None:
-    (batch, tokens, width3), heads = c.reads[0].shape, c.op.attrs["heads"]
-    width = WIDTH[c.reads[0].dtype]
-    rows, softmax = batch * heads * tokens, WIDTH[c.op.attrs.get("softmax", c.reads[0].dtype)]
-    m.take(c.own("query"), batch * width3 // 3 * width)
-    if batch > 1 and heads > 1:
-        m.take(c.own("key"), batch * tokens * width3 // 3 * width)
-    m.take(c.own("scores"), rows * width)
-    m.drop(c.own("key"))
-    m.take(c.own("softmax"), rows * softmax)
-    m.drop(c.own("scores"))
+    batch, tokens, width3 = c.reads[0].shape
+    size = batch * width3 // 3 * WIDTH[c.reads[0].dtype]
+    m.take(c.own("query"), size)
+    if not runs_on_views(c):
+        m.take(c.own("key"), tokens * size)
+    m.take(c.own("products"), _class_rows(c, c.reads[0].dtype))
+    if not (c.op.attrs["path"] == "math" and scored(c)):
+        m.drop(c.own("key"))
+    m.take(c.own("softmax"), _class_rows(c, _softmax_dtype(c)))
+    m.drop(c.own("products"))
     write(c, m)
-    m.drop(c.own("query"), c.own("softmax"))
+    m.drop(c.own("query"), c.own("key"), c.own("softmax"))
 
 
-def _no_unwind(c: Context, b: Backward) -> None:
-    raise AssertionError("runs without a graph")
+def _class_unwind(c: Context, b: Backward) -> None:
+    batch, tokens, width3 = c.reads[0].shape
+    size, wide, narrow = batch * width3 // 3 * WIDTH[c.reads[0].dtype], _softmax_dtype(c), c.reads[0].dtype
+    rows = c.own("gradient of products")
+    b.take(c.own("gradient of softmax"), _class_rows(c, wide))
+    b.take(c.own("share of a head"), c.writes.bytes)
+    b.drop(c.own("share of a head"))
+    b.take(rows, _class_rows(c, wide))
+    b.drop(c.own("gradient of softmax"))
+    if wide != narrow:
+        b.take(c.own("narrow gradient"), _class_rows(c, narrow))
+        b.drop(rows)
+        rows = c.own("narrow gradient")
+    b.give(0)
+    b.bring_back(c.reads[0].storage)
+    if not runs_on_views(c) and not _copied(c):
+        b.take(c.own("key again"), tokens * size)
+    b.bring_back()
+    b.take(c.own("gradient of query"), size)
+    b.drop(c.own("key again"))
+    b.end_call()
+    b.drop(c.own("gradient of query"), rows)
 
 
-CLASS_ATTENTION = Rule(nothing, _class_forward, zero, _class_run, _no_unwind)
+def _copied(c: Context) -> bool:
+    """Whether the keys are kept side by side."""
+    return c.op.attrs["path"] == "math" and not c.op.packs
+
+
+CLASS_ATTENTION = Rule(
+    _class_keeps, _class_forward, _class_backward, _class_run, _class_unwind, keeps_results=True
+)

@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from bsr_explorer.cost.rules.attention import ATTENTION, attention_matrix, logsumexp_shape, runs_on_views
+from bsr_explorer.cost.rules.attention import (
+    ATTENTION,
+    CLASS_ATTENTION,
+    attention_matrix,
+    class_attention_keeps,
+    logsumexp_shape,
+    runs_on_views,
+    scored,
+)
 from bsr_explorer.cost.rules.base import Backward, Context, Forward, Kept, Rule, kept, own, write
 from bsr_explorer.cost.rules.elementwise import GELU, LAYER_NORM, SCALE, statistics
 from bsr_explorer.cost.rules.linear import LINEAR
@@ -192,6 +200,11 @@ def _unwind_explicit(c: Context, b: Backward, of_q: str, of_k: str, of_v: str) -
     b.drop(c.own("scaled"), c.own("query"), c.own("gradient of scores"))
 
 
+def _class_keeps(c: Context) -> list[Kept]:
+    """The keys are in what attention has packed."""
+    return class_attention_keeps(c, kept(c.reads[0])) if scored(c) else []
+
+
 PACKED: dict[str, Rule] = {
     "linear": replace(LINEAR, unwind=_linear_unwind, keeps_results=True, unpacks=True),
     "layer_norm": replace(LAYER_NORM, keeps=_norm_keeps, run=_norm_run, unwind=_norm_unwind, unpacks=True),
@@ -206,4 +219,5 @@ PACKED: dict[str, Rule] = {
         several_nodes=lambda c: False,
         unpacks=True,
     ),
+    "class_attention": replace(CLASS_ATTENTION, keeps=_class_keeps, unpacks=True),
 }

@@ -46,103 +46,88 @@ def _dropped(c: Context) -> tuple[int, int, int]:
 
 
 def _drop_keeps(c: Context) -> list[Kept]:
-    """The 32-bit positions of the kept tokens and, if the dropped are fused, their weights."""
+    """The 32-bit positions of the kept tokens; if others are fused, theirs too, and their weights; if these need a
+    gradient, the fused tokens themselves."""
     batch, patches, count = _dropped(c)
-    if not c.needs[0]:
+    if not any(c.needs):
         return []
-    positions = own(c, "positions", (batch * count,), "int32")
     if not c.op.attrs["fuse"]:
-        return [positions]
-    return [positions, own(c, _weights(c), (batch, 1, patches), _product(c))]
+        return [own(c, "positions", (batch, count), "int32")]
+    dtype, width = c.reads[0].dtype, c.reads[0].shape[-1]
+    keeps = [
+        own(c, "positions", (batch, patches), "int32"),
+        own(c, "weights", (batch, patches - count), dtype),
+    ]
+    return [*keeps, own(c, "dropped", (batch, patches - count, width), dtype)] if c.needs[1] else keeps
 
 
-def _product(c: Context) -> str:
-    """Number format of the product that fuses tokens."""
-    return str(c.op.attrs.get("product", c.reads[0].dtype))
-
-
-def _weights(c: Context) -> str:
-    """The weights as the product takes them: themselves, or a cast copy."""
-    return "weights" if c.reads[1].dtype == _product(c) else "cast weights"
-
-
-def _drop_forward(c: Context) -> int:
-    """The weighted sum of the dropped tokens, as a product over all of them (weight 0 for the kept)."""
-    batch, patches, _ = _dropped(c)
-    return FLOPS_PER_MAC * batch * patches * c.reads[0].shape[-1] if c.op.attrs["fuse"] else 0
+def _fused_product(c: Context) -> int:
+    """FLOPs of the product of the weights with the dropped tokens, or of its gradient by one of them."""
+    batch, patches, count = _dropped(c)
+    return FLOPS_PER_MAC * batch * (patches - count) * c.reads[0].shape[-1] if c.op.attrs["fuse"] else 0
 
 
 def _drop_backward(c: Context) -> int:
-    return _drop_forward(c) * c.needs[0]
+    return _fused_product(c) * sum(c.needs)
 
 
 def _drop_run(c: Context, m: Forward) -> None:
     batch, patches, count = _dropped(c)
-    width, scored = c.reads[0].shape[-1], WIDTH[c.reads[1].dtype]
-    m.take(c.own("top scores"), batch * count * scored)
-    m.take(c.own("best"), batch * count * WIDTH["int64"])
-    m.drop(c.own("top scores"))
+    width, scores = c.reads[0].shape[-1] * WIDTH[c.reads[0].dtype], WIDTH[c.reads[1].dtype]
+    fuse = c.op.attrs["fuse"]
+    order = patches if fuse else count
+    m.take(c.own("best values"), batch * order * scores)
+    m.take(c.own("best"), batch * order * WIDTH["int64"])
     m.take(c.own("images"), batch * WIDTH["int64"])
     for name in ("in image", "in batch"):
-        m.take(c.own(name), batch * count * WIDTH["int64"])
+        m.take(c.own(name), batch * order * WIDTH["int64"])
     m.drop(c.own("in image"))
-    m.take(c.own("positions"), batch * count * WIDTH["int32"])
+    m.take(c.own("positions"), batch * order * WIDTH["int32"])
     m.drop(c.own("in batch"))
-    m.take(c.own("selected"), batch * count * width * WIDTH[c.reads[0].dtype])
-    if c.op.attrs["fuse"]:
-        product = WIDTH[_product(c)]
-        m.take(c.own("weights"), batch * patches * scored)
-        if _weights(c) != "weights":
-            m.take(c.own("cast weights"), batch * patches * product)
-        if _product(c) != c.reads[0].dtype:
-            m.take(c.own("cast tokens"), batch * patches * width * product)
-        m.take(c.own("fused"), batch * width * product)
-        m.drop(c.own("cast weights"), c.own("cast tokens"))
+    if fuse and batch > 1:
+        m.take(c.own("where kept"), batch * count * WIDTH["int32"])
+    m.take(c.own("selected"), batch * count * width)
+    m.drop(c.own("where kept"))
+    if fuse:
+        m.take(c.own("weights"), batch * (patches - count) * WIDTH[c.reads[0].dtype])
+        m.drop(c.own("best values"), c.own("best"), c.own("images"))
+        if batch > 1:
+            m.take(c.own("where dropped"), batch * (patches - count) * WIDTH["int32"])
+        m.take(c.own("dropped"), batch * (patches - count) * width)
+        m.drop(c.own("where dropped"))
+        m.take(c.own("fused"), batch * width)
     write(c, m)
-    m.drop(*(c.own(name) for name in ("best", "images", "positions", "selected", "weights", "fused")))
+    m.drop(*(c.own(name) for name in ("best values", "best", "images", "selected", "fused")))
+    m.drop(*(c.own(name) for name in ("positions", "weights", "dropped")))
 
 
 def _drop_unwind(c: Context, b: Backward) -> None:
-    """The parts of the concatenation see the gradient that arrived, until the kept tokens' part is copied
-    (with one image it stays a view). Each leads to a tensor of all tokens; they are added up one by one."""
+    """One tensor of all tokens, into which the gradients of the kept tokens are copied (side by side first, if there
+    are several images) and then those of the dropped ones."""
     batch, patches, count = _dropped(c)
-    width, dtype = c.reads[0].shape[-1], c.reads[0].dtype
-    if c.op.attrs["fuse"]:
-        narrow = WIDTH[_product(c)]
-        b.bring_back(c.own(_weights(c)))
-        if _product(c) != dtype:
-            b.take(c.own("cast gradient"), batch * width * narrow)
-        b.take(c.own("gradient of fused"), batch * patches * width * narrow)
-        b.drop(c.own("cast gradient"))
-        b.let_go(c.own(_weights(c)))
-        if _product(c) != dtype:
-            b.take(c.own("wide gradient of fused"), batch * patches * width * WIDTH[dtype])
-            b.drop(c.own("gradient of fused"))
-        b.give(0)
-        b.drop(c.own("gradient of fused"), c.own("wide gradient of fused"))
+    dtype, tokens = c.reads[0].dtype, c.reads[0].shape[1]
+    width = c.reads[0].shape[-1] * WIDTH[dtype]
     b.give(0)
-    b.let_go()
     if batch > 1:
-        b.take(c.own("gradient of selected"), batch * count * width * WIDTH[dtype])
-        b.end_node()
-    b.bring_back(c.own("positions"))
-    b.give(0)
-    b.drop(c.own("gradient of selected"))
+        b.take(c.own("gradient of selected"), batch * count * width)
+    if batch > 1 and c.op.attrs["fuse"]:
+        b.take(c.own("where kept"), batch * count * WIDTH["int32"])
+    b.drop(c.own("gradient of selected"), c.own("where kept"))
+    if c.op.attrs["fuse"]:
+        if batch > 1:
+            b.take(c.own("where dropped"), batch * (patches - count) * WIDTH["int32"])
+        b.take(c.own("gradient of dropped"), batch * (patches - count) * width)
+        b.drop(c.own("gradient of dropped"))
+    if c.needs[1]:
+        b.take(c.own("gradient by token"), batch * tokens * WIDTH[dtype])
+        b.take(c.own("gradient of weights"), batch * (patches - count) * WIDTH[dtype])
+        b.drop(c.own("gradient of weights"))
+        b.give(1)
+    b.end_call()
+    b.drop(c.own("gradient by token"), c.own("where dropped"))
 
 
-def _always(c: Context) -> bool:
-    return True
-
-
-DROP_TOKENS = Rule(
-    _drop_keeps,
-    _drop_forward,
-    _drop_backward,
-    _drop_run,
-    _drop_unwind,
-    keeps_results=True,
-    several_nodes=_always,
-)
+DROP_TOKENS = Rule(_drop_keeps, _fused_product, _drop_backward, _drop_run, _drop_unwind, keeps_results=True)
 
 # --- pooling --------------------------------------------------------------------------------------------
 

@@ -24,60 +24,57 @@ def test_a_class_tokens_gradient_is_a_view_where_there_is_one_image(
     assert passes(tape)[1] == made
 
 
-def _drop(batch: int, fuse: bool, product: str = "fp32") -> Tape:
-    """A class token and 8 patch tokens, 3 wide, of which half are kept."""
-    attrs: dict[str, Any] = {"prefix": 1, "keep": 0.5, "fuse": fuse, "product": product}
-    inputs = (Tensor("x", (batch, 9, 3), "x"), Tensor("scores", (batch, 8), "scores"))
+def _drop(batch: int, fuse: bool, scored: bool = False) -> Tape:
+    """A class token and 8 patch tokens, 3 wide, of which half are kept; ``scored``: their scores need a gradient."""
+    attrs: dict[str, Any] = {"prefix": 1, "keep": 0.5, "fuse": fuse}
+    inputs = (
+        Tensor("x", (batch, 9, 3), "x"),
+        Tensor("scores", (batch, 8), "scores", role="activation" if scored else "input"),
+    )
     return Tape(inputs, {}, (Op("drop", "drop_tokens", 0, ("x", "scores"), "y", attrs=attrs),))
 
 
-def test_a_drop_keeps_positions_and_weights_and_frees_the_rest(passes: Passes) -> None:
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_drop_keeps_positions_and_weights_and_for_scores_what_it_drops(
+    passes: Passes, scored: bool
+) -> None:
     left: Counter[str] = Counter()
-    for name, change in passes(_drop(2, fuse=True))[0]:
+    for name, change in passes(_drop(2, fuse=True, scored=scored))[0]:
         left[name] += change
-    assert +left == {"y": 2 * 6 * 3 * 4, "drop:positions": 2 * 4 * 4, "drop:weights": 2 * 8 * 4}
-    assert -left == {"x": 2 * 9 * 3 * 4, "scores": 2 * 8 * 4}  # which it was given
+    kept = {"y": 2 * 6 * 3 * 4, "drop:positions": 2 * 8 * 4, "drop:weights": 2 * 4 * 4}
+    assert +left == kept | ({"drop:dropped": 2 * 4 * 3 * 4} if scored else {})
+    assert (-left)["x"] == 2 * 9 * 3 * 4  # which it was given
 
 
-def test_the_gradients_of_a_drop_are_added_up_one_by_one(passes: Passes) -> None:
-    whole, patches, kept, above = 2 * 9 * 12, 2 * 8 * 12, 2 * 4 * 12, 2 * 6 * 12
-    assert passes(_drop(2, fuse=True))[1] == [
-        ("drop:gradient of fused", patches),
-        ("drop:weights", -64),
+def test_gradients_of_a_drop_are_copied_into_one_tensor(passes: Passes) -> None:
+    whole, half, above, where = 2 * 9 * 12, 2 * 4 * 12, 2 * 6 * 12, 2 * 4 * 4
+    assert passes(_drop(2, fuse=True, scored=True))[1] == [
         ("gradient 1 of x", whole),
-        ("drop:gradient of fused", -patches),
-        ("gradient 2 of x", whole),
-        ("gradient 2 of x", -whole),
-        ("drop:gradient of selected", kept),
+        ("drop:gradient of selected", half),
+        ("drop:where kept", where),
+        ("drop:gradient of selected", -half),
+        ("drop:where kept", -where),
+        ("drop:where dropped", where),
+        ("drop:gradient of dropped", half),
+        ("drop:gradient of dropped", -half),
+        ("drop:gradient by token", 2 * 9 * 4),
+        ("drop:gradient of weights", 2 * 4 * 4),
+        ("drop:gradient of weights", -2 * 4 * 4),
+        ("gradient 2 of scores", 2 * 8 * 4),
+        ("drop:gradient by token", -2 * 9 * 4),
+        ("drop:where dropped", -where),
         ("gradient from above", -above),
-        ("gradient 3 of x", whole),
-        ("drop:gradient of selected", -kept),
-        ("drop:positions", -32),
-        ("gradient 3 of x", -whole),
+        ("drop:positions", -2 * 8 * 4),
+        ("drop:weights", -2 * 4 * 4),
+        ("drop:dropped", -half),
     ]
 
 
 def test_with_one_image_the_kept_tokens_see_the_gradient_itself(passes: Passes) -> None:
-    whole, above = 9 * 12, 5 * 12
     assert passes(_drop(1, fuse=False))[1] == [
-        ("gradient 1 of x", whole),
-        ("gradient 2 of x", whole),
-        ("gradient from above", -above),
+        ("gradient 1 of x", 9 * 12),
+        ("gradient from above", -5 * 12),
         ("drop:positions", -16),
-        ("gradient 2 of x", -whole),
-    ]
-
-
-def test_fusing_in_16_bits_casts_there_and_back(passes: Passes) -> None:
-    backward = passes(_drop(2, fuse=True, product="bf16"))[1]
-    assert backward[:7] == [
-        ("drop:cast gradient", 2 * 3 * 2),
-        ("drop:gradient of fused", 2 * 8 * 3 * 2),
-        ("drop:cast gradient", -2 * 3 * 2),
-        ("drop:cast weights", -2 * 8 * 2),
-        ("drop:wide gradient of fused", 2 * 8 * 3 * 4),
-        ("drop:gradient of fused", -2 * 8 * 3 * 2),
-        ("gradient 1 of x", 2 * 9 * 3 * 4),
     ]
 
 
