@@ -25,7 +25,7 @@ from torch import nn
 
 from bsr_explorer import Config, Fidelity, build
 from bsr_explorer.measurement.saved import saved_storages
-from bsr_explorer.methods import METHODS, Method
+from bsr_explorer.methods import METHODS, Bsr, Method
 from bsr_explorer.methods.base import Composed
 from bsr_explorer.methods.storing import Storing
 from bsr_explorer.prediction import predict
@@ -48,6 +48,7 @@ SETTINGS = (
     "mesa(faithful=False)",
     "mesa(groups='channels')",
     "mesa(bits=4, faithful=False)",
+    "bsr(faithful=False)",
     "bsr+mesa",
     "bsr+mesa(faithful=False)",
     "bsr+backrazor(ratio=0.8)",
@@ -109,9 +110,13 @@ def batches(config: Config, data: str, weights: str, count: int) -> list[tuple[t
     return list(islice(loader(splits.train, config.batch_size, shuffle=True, seed=0, drop_last=True), count))
 
 
-def without_storing(method: Method) -> Method:
-    """The method with every tensor stored as it is."""
-    parts = [part for part in getattr(method, "parts", (method,)) if not isinstance(part, Storing)]
+def exact_of(method: Method) -> Method:
+    """The method with every tensor stored as it is, and gradients as its authors have them."""
+    parts = [
+        replace(part, faithful=True) if isinstance(part, Bsr) else part
+        for part in getattr(method, "parts", (method,))
+        if not isinstance(part, Storing)
+    ]
     return Composed(tuple(parts)) if len(parts) > 1 else parts[0] if parts else METHODS["full"]()
 
 
@@ -121,9 +126,7 @@ def compare(
     """One row: a method against the same one that stores everything as it is, on the last batch."""
     parts = getattr(config.how, "parts", (config.how,))
     explicit = any(isinstance(part, Storing) and part.explicit_softmax for part in parts)
-    plain = replace(
-        config, method=without_storing(config.how), attention="math" if explicit else config.attention
-    )
+    plain = replace(config, method=exact_of(config.how), attention="math" if explicit else config.attention)
     net, reference = build(config, weights=weights).train(), build(plain, weights=weights).train()
     for batch in images[:-1]:
         gradients(net, batch)

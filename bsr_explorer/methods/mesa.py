@@ -4,7 +4,11 @@ arXiv 2111.11124. Every tensor that a linear layer, a matrix product, a softmax,
 quantised between the running minimum and maximum of its group, rounded up or down by chance. Deviations from the
 authors' code:
 
-* values beyond the running range are clamped (theirs wrap around);
+* values above the running range are clamped; theirs wrap around, so that 300 comes back as 44 where 256 numbers are
+  told apart. Of DeiT-S, after the first step, the gradients' error is 0.044 to 0.052 here and 0.118 to 0.205 there;
+* one draw of chance rounds four numbers, which lie far apart (theirs: a draw each); the mean is right all the same;
+* norms keep their own epsilon (theirs sets 1e-5; with DeiT-S's 1e-6 and DINOv2's weights at 112 px, that alone changes
+  logits by 0.4% and gradients by 1.9%);
 * the ranges that a tensor was quantised with are kept with it, so that a second forward pass before the backward
   pass does not change them;
 * the softmax is stored once (theirs: as its own input, as its output, and as the next product's operand; the

@@ -111,13 +111,13 @@ def _attend(
 
 def _keys(qkv: torch.Tensor, heads: int) -> torch.Tensor:
     """The keys among queries, keys and values, (B, N, H, d), as a view."""
-    return qkv.unflatten(2, (3, heads, -1)).select(2, 1)
+    keys: torch.Tensor = qkv.unflatten(2, (3, heads, -1)).select(2, 1)
+    return keys
 
 
 def _side_by_side(keys: torch.Tensor) -> torch.Tensor:
     """(B, N, H, d) → (B·H, N, d), a view where there is one image or one head."""
-    heads_first: torch.Tensor = keys.transpose(1, 2)
-    return heads_first.reshape(-1, keys.shape[1], keys.shape[3])
+    return keys.transpose(1, 2).reshape(-1, keys.shape[1], keys.shape[3])
 
 
 class _ClassAttention(Function):
@@ -148,13 +148,13 @@ class _ClassAttention(Function):
         of_products = aten._softmax_backward_data(of_attention, attention, 1, attention.dtype)
         del of_attention
         of_products = of_products.to(query.dtype)
-        of_qkv = query.new_zeros(shape)
-        of_q, of_k, _ = of_qkv.unflatten(2, (3, heads, -1)).unbind(2)  # (B, N, H, d), views
         keys = kept[0] if ctx.restore is None else _keys(ctx.restore(kept), heads)
         if keys.dim() == 4:
             keys = _side_by_side(keys)
         of_query = keys.transpose(1, 2).bmm(of_products).mul_(query.shape[1] ** -0.5)  # (B·H, d, 1)
         del keys
+        of_qkv = query.new_zeros(shape)
+        of_q, of_k, _ = of_qkv.unflatten(2, (3, heads, -1)).unbind(2)  # (B, N, H, d), views
         of_q[:, 0] = of_query.view(-1, *of_q.shape[2:])
         per_key = of_products.view(-1, heads, shape[1], 1).transpose(1, 2)
         torch.mul(per_key, query.view(-1, 1, *of_q.shape[2:]), out=of_k)

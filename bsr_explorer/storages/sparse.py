@@ -22,7 +22,7 @@ _RANGE = 2 * WIDTH["fp32"]
 class Sparse(Packing):
     """Of each image, the elements of the largest magnitude.
 
-    Of M elements, with k = int(ratio · M), those are kept that are not below the k-th smallest magnitude:
+    Of M elements, with k = ⌊ratio · M⌋ in floating point, those are kept that are not below the k-th smallest magnitude:
     M − k + 1 of them (all, if k is 0). Ties at the threshold are broken by position, so that the number is
     always this and a prediction can be exact.
 
@@ -42,7 +42,7 @@ class Sparse(Packing):
 
     def kept(self, elements: int) -> int:
         """How many of an image's (or part's) elements are kept."""
-        given_up = int(round(self.ratio * elements, 6))
+        given_up = int(self.ratio * elements)  # cut off, as the authors do
         return elements - given_up + 1 if given_up else elements
 
     def _each(self, shape: Shape) -> tuple[int, int]:

@@ -313,4 +313,4 @@ def test_our_cheaper_variant_has_other_gradients_and_the_same_outputs() -> None:
     assert torch.equal(models[0](images), models[1](images))
     faithful, cheaper = (_gradients(model, images)["blocks.1.attn.qkv.weight"] for model in models)
     difference = float((faithful - cheaper).norm() / faithful.norm())
-    assert 1e-4 < difference < 0.6
+    assert 1e-4 < difference < 0.6  # one layer alone may be far off

@@ -255,20 +255,19 @@ def _class_unwind(c: Context, b: Backward) -> None:
         b.take(c.own("narrow gradient"), _class_rows(c, narrow))
         b.drop(rows)
         rows = c.own("narrow gradient")
-    b.give(0)
-    b.bring_back(c.reads[0].storage)
-    if not runs_on_views(c) and not _copied(c):
+    if c.op.packs:
+        b.bring_back(c.reads[0].storage)
+    if not runs_on_views(c) and (c.op.packs or c.op.attrs["path"] != "math"):
         b.take(c.own("key again"), tokens * size)
-    b.bring_back()
+        if c.op.packs:
+            b.bring_back()
     b.take(c.own("gradient of query"), size)
     b.drop(c.own("key again"))
+    if c.op.packs:
+        b.bring_back()
+    b.give(0)
     b.end_call()
     b.drop(c.own("gradient of query"), rows)
-
-
-def _copied(c: Context) -> bool:
-    """Whether the keys are kept side by side."""
-    return c.op.attrs["path"] == "math" and not c.op.packs
 
 
 CLASS_ATTENTION = Rule(
