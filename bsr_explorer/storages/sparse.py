@@ -22,8 +22,8 @@ _RANGE = 2 * WIDTH["fp32"]
 class Sparse(Packing):
     """Of each image, the elements of the largest magnitude.
 
-    Of M elements, with k = ⌊ratio · M⌋ in floating point, those are kept that are not below the k-th smallest magnitude:
-    M − k + 1 of them (all, if k is 0). Ties at the threshold are broken by position, so that the number is
+    Of M elements, with k = int(ratio · M) in floating point, those are kept that are not below the k-th smallest
+    magnitude: M − k + 1 of them (all, if k is 0). Ties at the threshold are broken by position, so that the number is
     always this and a prediction can be exact.
 
     Attributes:

@@ -39,6 +39,11 @@ def test_how_many_are_kept() -> None:
     assert [Sparse(ratio).kept(100) for ratio in (0, 0.001, 0.5, 0.7, 0.9, 0.99)] == [100, 100, 51, 31, 11, 2]
 
 
+def test_what_is_given_up_is_cut_off_as_the_authors_do() -> None:
+    assert 0.7 * 90 < 63  # in floating point
+    assert Sparse(0.7).kept(90) == 90 - 62 + 1
+
+
 def test_of_equal_magnitudes_the_first_are_kept() -> None:
     x = torch.tensor([[1.0, -2.0, 2.0, 2.0, -2.0, 0.0, 0.0, 0.0]])
     packing = Sparse(0.75, "fp32")
