@@ -1,4 +1,4 @@
-"""Bytes, FLOPs and number widths: the only place where a conversion stands.
+"""Bytes, FLOPs and number widths: the only place where a conversion stands, and how numbers are written.
 
 Everything inside the package is an ``int`` of bytes or of FLOPs (2 per multiply-add). Scaling happens
 here, and only to print.
@@ -66,14 +66,52 @@ def in_mib(size: int | float) -> float:
     return size / BYTE_UNITS["MiB"]
 
 
-def format_bytes(size: int) -> str:
+def format_number(value: float, decimals: int = 0) -> str:
+    """A number for reading: with so many decimals, or as many more as its first two digits take.
+
+    ``1,234`` of 1234.4, ``0.25`` of 0.25 and ``0.0064`` of 0.00642, all with no decimals: only zero reads as zero.
+    A whole number takes none.
+    """
+    if value % 1:
+        place = int(f"{value:.1e}".partition("e")[2])  # of the first digit, once it is rounded to two
+        decimals = max(decimals, 1 - place)
+    return f"{value:,.{decimals}f}"
+
+
+def format_round(value: float) -> str:
+    """A round number, such as an axis has, as it is: ``0.5``, ``1,500``."""
+    whole, _, part = f"{value:,.12f}".partition(".")
+    return f"{whole}.{part}".rstrip("0").rstrip(".")
+
+
+def format_mb(size: int | float, decimals: int = 1) -> str:
+    """Bytes in megabytes, without the unit; see ``format_number``."""
+    return format_number(in_mb(size), decimals)
+
+
+def format_mib(size: int | float, decimals: int = 1) -> str:
+    """Bytes in mebibytes, without the unit; see ``format_number``."""
+    return format_number(in_mib(size), decimals)
+
+
+def format_bytes(size: int | float) -> str:
     """Both units, as wherever a budget is concerned: ``385.3 MB (367.4 MiB)``."""
-    return f"{in_mb(size):,.1f} MB ({in_mib(size):,.1f} MiB)"
+    return f"{format_mb(size)} MB ({format_mib(size)} MiB)"
+
+
+def format_gflops(flops: int | float, decimals: int = 1) -> str:
+    """Billions of FLOPs (2 per multiply-add), without the unit; see ``format_number``."""
+    return format_number(flops / 1e9, decimals)
 
 
 def format_flops(flops: int) -> str:
-    """GFLOPs with three significant decimals, 2 per multiply-add."""
-    return f"{flops / 1e9:,.3f} GFLOPs"
+    """GFLOPs with three decimals, 2 per multiply-add: ``442.468 GFLOPs``."""
+    return f"{format_gflops(flops, 3)} GFLOPs"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 epoch``, ``1,200 epochs``: a count with its noun."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def in_gmacs(flops: int) -> float:

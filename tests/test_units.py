@@ -11,10 +11,14 @@ from bsr_explorer.units import (
     BYTE_UNITS,
     format_bytes,
     format_flops,
+    format_gflops,
+    format_number,
+    format_round,
     in_gmacs,
     in_mb,
     in_mib,
     parse_bytes,
+    plural,
 )
 
 
@@ -68,6 +72,60 @@ def test_mega_is_decimal_and_mebi_binary() -> None:
 
 def test_a_budget_is_printed_in_both_units() -> None:
     assert format_bytes(2**31) == "2,147.5 MB (2,048.0 MiB)"
+
+
+def test_a_small_budget_is_not_printed_as_none() -> None:
+    assert format_bytes(5_300) == "0.0053 MB (0.0051 MiB)"
+    assert format_bytes(0) == "0.0 MB (0.0 MiB)"
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "text"),
+    [
+        *(
+            (0.25, 0, "0.25"),
+            (0.00642, 0, "0.0064"),
+            (1.53, 0, "1.5"),
+            (15.3, 0, "15"),
+            (1234.5, 1, "1,234.5"),
+        ),
+        *((0.0, 0, "0"), (0.0, 2, "0.00"), (2.0, 0, "2"), (4, 0, "4"), (1784, 0, "1,784"), (0.5, 1, "0.50")),
+        *((9.96, 0, "10"), (0.0996, 1, "0.10"), (-0.034, 1, "-0.034"), (5e-9, 3, "0.0000000050")),
+    ],
+)
+def test_a_number_keeps_its_first_two_digits(value: float, decimals: int, text: str) -> None:
+    assert format_number(value, decimals) == text
+
+
+@given(st.floats(1e-9, 1e12), st.integers(0, 4))
+def test_no_number_is_more_than_a_twentieth_off(value: float, decimals: int) -> None:
+    assert float(format_number(value, decimals).replace(",", "")) == pytest.approx(value, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.5, "0.5"),
+        (0.6000000000000001, "0.6"),
+        (20.0, "20"),
+        (1500.0, "1,500"),
+        (3e-5, "0.00003"),
+    ],
+)
+def test_a_round_number_is_written_as_it_is(value: float, text: str) -> None:
+    assert format_round(value) == text
+
+
+def test_a_step_of_a_small_model_has_flops() -> None:
+    assert format_gflops(5_900_000, 0) == "0.0059"
+    assert format_flops(250_000_000) == "0.250 GFLOPs"
+
+
+def test_one_is_no_plural() -> None:
+    assert [plural(count, "epoch") for count in (0, 1, 2, 1200)] == [
+        *("0 epochs", "1 epoch", "2 epochs", "1,200 epochs")
+    ]
 
 
 def test_flops_are_printed_in_billions() -> None:

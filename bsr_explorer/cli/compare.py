@@ -23,7 +23,7 @@ from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.train.datasets import check_data, count_classes, default_data_dir
 from bsr_explorer.train.recipes import recipe
-from bsr_explorer.units import format_bytes, in_mb, in_mib, parse_bytes
+from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number, parse_bytes
 
 if TYPE_CHECKING:
     from bsr_explorer.report.comparison import Report
@@ -304,7 +304,7 @@ def _show_files(title: str, files: Sequence[Path]) -> None:
 
 def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
     """A method takes two lines: what it comes to, and below that its ratios to full fine-tuning."""
-    from bsr_explorer.report.comparison import accuracy_text, described
+    from bsr_explorer.report.comparison import accuracy_text, described, points_text
 
     out.print(escape("\n".join(described(comparison))) + "\n")
     others = [kind for kind in ("peak", "saved") if kind != comparison.counts]
@@ -321,18 +321,18 @@ def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
     columns += [f"MB at {comparison.trained_at} px,\npredicted → measured"] if trained else []
     cells = []
     for entry, row in zip(comparison.entries, rows, strict=True):
-        batch = _two(row, "largest_batch", "{:,}", "{:.2f}x")
+        to_full = points_text(row["accuracy_minus_full"])
         cells.append(
             [
                 entry.label,
-                f"{accuracy_text(row)}\n{_scaled(row['accuracy_minus_full'], '{:+.1f} points', 100)}",
+                f"{accuracy_text(row)}\n{to_full and f'{to_full} points'}",
                 _memory(row, "counted"),
-                f"{in_mib(row['counted_bytes']):,.1f}",
+                format_mib(row["counted_bytes"]),
                 *(_memory(row, kind) for kind in others),
                 *([_memory(row, "published") if row["published_bytes"] else "—"] if published else []),
-                _two(row, "train_flops", "{:,.1f}", "{:.2f}x", 1e-9),
-                _two(row, "step_seconds", "{:.3f}", "{:.2f}x"),
-                *([batch] if budget else []),
+                _two(row, "train_flops", 1, 1e-9),
+                _two(row, "step_seconds", 3),
+                *([_two(row, "largest_batch")] if budget else []),
                 *([_measured(row)] if trained else []),
             ]
         )
@@ -340,7 +340,7 @@ def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
     full = comparison.full
     out.print(
         f"\nbelow each: its ratio to full fine-tuning ({format_bytes(full.counted_bytes)} counting "
-        f"{comparison.counts}, {full.train_flops / 1e9:,.0f} GFLOPs a step)"
+        f"{comparison.counts}, {format_gflops(full.train_flops, 0)} GFLOPs a step)"
     )
 
 
@@ -351,16 +351,15 @@ def _measured(row: dict[str, Any]) -> str:
 
 
 def _memory(row: dict[str, Any], kind: str) -> str:
-    less = _scaled(row[f"{kind}_full_over_this"], "{:.2f}x less")
-    return f"{in_mb(row[f'{kind}_bytes']):,.1f}\n{less}"
+    ratio = row[f"{kind}_full_over_this"]
+    less = "" if ratio is None else f"{format_number(ratio, 2)}x less"
+    return f"{format_mb(row[f'{kind}_bytes'])}\n{less}"
 
 
-def _two(row: dict[str, Any], key: str, form: str, ratio: str, scale: float = 1) -> str:
-    return f"{_scaled(row[key], form, scale)}\n{_scaled(row[f'{key}_over_full'], ratio)}"
-
-
-def _scaled(value: float | None, form: str, scale: float = 1) -> str:
-    return "" if value is None else form.format(value * scale)
+def _two(row: dict[str, Any], key: str, decimals: int = 0, scale: float = 1) -> str:
+    value, ratio = row[key], row[f"{key}_over_full"]
+    said = "" if value is None else format_number(value * scale, decimals)
+    return f"{said}\n{'' if ratio is None else f'{format_number(ratio, 2)}x'}"
 
 
 def _show_dry_run(made: Made) -> None:

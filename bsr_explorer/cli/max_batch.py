@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from bsr_explorer.errors import unknown
 from bsr_explorer.methods import parse_methods
 from bsr_explorer.prediction import counted_bytes, largest_batch, predict
 from bsr_explorer.store.study import COUNTS
-from bsr_explorer.units import format_bytes, in_mb, in_mib, parse_bytes
+from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, parse_bytes
 
 
 def max_batch(
@@ -79,10 +80,10 @@ def max_batch(
         (
             row["method"],
             f"{row['batch_size']:,}" if row["batch_size"] else "none fits",
-            _amount(row["counted_bytes"], in_mb),
-            _amount(row["counted_bytes"], in_mib),
-            _amount(row["next_bytes"], in_mb),
-            f"{row['train_flops_per_image'] / 1e9:,.1f}",
+            _amount(row["counted_bytes"], format_mb),
+            _amount(row["counted_bytes"], format_mib),
+            _amount(row["next_bytes"], format_mb),
+            format_gflops(row["train_flops_per_image"]),
         )
         for row in found
     ]
@@ -109,5 +110,5 @@ def _row(config: Config, budget_bytes: int, counts: str) -> dict[str, Any]:
     }
 
 
-def _amount(size: int | None, scale: Any) -> str:
-    return "" if size is None else f"{scale(size):,.1f}"
+def _amount(size: int | None, said: Callable[[int], str]) -> str:
+    return "" if size is None else said(size)

@@ -19,7 +19,15 @@ from bsr_explorer.ledger import Ledger
 from bsr_explorer.prediction import counted_bytes, predict, published_tape, tokens_by_block, trained_blocks
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.study import COUNTS
-from bsr_explorer.units import format_bytes, in_gmacs, in_mb, in_mib
+from bsr_explorer.units import (
+    format_bytes,
+    format_gflops,
+    format_mb,
+    format_mib,
+    format_number,
+    in_gmacs,
+    in_mib,
+)
 
 
 def profile(
@@ -198,21 +206,24 @@ def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
     counts = answer["predicted"]["total_counts"]
     out.print(
         f"\nA budget that counts {counts} ({COUNTS[counts]}): "
-        f"{format_bytes(total)}, {full / total:.2f}x less than full fine-tuning, {format_bytes(full)}"
+        f"{format_bytes(total)}, {format_number(full / total, 2)}x less than full fine-tuning, {format_bytes(full)}"
     )
     if counts == "published":
         paper = answer["published"]
         out.print(
-            f"an image: {paper['full']['activation_mib_per_image']:.2f} → {paper['activation_mib_per_image']:.2f} "
-            f"MiB of activations, {paper['full']['forward_gmacs_per_image']:.2f} → "
-            f"{paper['forward_gmacs_per_image']:.2f} GMACs forward"
+            f"an image: {_from_full(paper, 'activation_mib_per_image')} MiB of activations, "
+            f"{_from_full(paper, 'forward_gmacs_per_image')} GMACs forward"
         )
+
+
+def _from_full(paper: dict[str, Any], key: str) -> str:
+    return f"{format_number(paper['full'][key], 2)} → {format_number(paper[key], 2)}"
 
 
 def _scaled(key: str, value: int) -> tuple[str, str]:
     if key.endswith("flops"):
-        return f"{value / 1e9:,.3f}", ""
-    return f"{in_mb(value):,.2f}", f"{in_mib(value):,.2f}"
+        return format_gflops(value, 3), ""
+    return format_mb(value, 2), format_mib(value, 2)
 
 
 def _compared(label: str, predicted: int, measured: int) -> tuple[str, str, str, str]:
@@ -250,7 +261,7 @@ def _show_peak(config: Config, predicted: Ledger) -> None:
         else f"{peak.phase}, {where}, at {peak.operation}"
     )
     alive = sorted(peak.alive.items(), key=lambda item: -item[1])
-    parts = ", ".join(f"{_KINDS.get(kind, kind)} {in_mb(size):,.1f}" for kind, size in alive)
+    parts = ", ".join(f"{_KINDS.get(kind, kind)} {format_mb(size)}" for kind, size in alive)
     out.print(f"the peak is {when}; alive then, in MB: {parts}")
     if config.device != "cpu":
         out.print(f"[yellow]predictions for {config.device} are {COMPARED[config.device]}[/yellow]")
@@ -275,10 +286,10 @@ def _show_blocks(config: Config, predicted: Ledger) -> None:
                 block,
                 "" if here is None else "→".join(map(str, dict.fromkeys(here))),
                 "trains" if block in trained else "",
-                f"{in_mb(entry.get('saved', 0)):,.2f}",
-                f"{in_mb(entry.get('parameter', 0)):,.2f}",
-                f"{in_mb(entry.get('gradient', 0) + entry.get('optimizer', 0)):,.2f}",
-                f"{entry.get('train_flops', 0) / 1e9:,.2f}",
+                format_mb(entry.get("saved", 0), 2),
+                format_mb(entry.get("parameter", 0), 2),
+                format_mb(entry.get("gradient", 0) + entry.get("optimizer", 0), 2),
+                format_gflops(entry.get("train_flops", 0), 2),
             )
         )
     columns = [

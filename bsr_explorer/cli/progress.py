@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from bsr_explorer.cli.console import err, format_seconds
 from bsr_explorer.report.front import hypervolume
-from bsr_explorer.units import in_mb
+from bsr_explorer.units import format_mb
 
 if TYPE_CHECKING:
     from bsr_explorer.comparison import Task
@@ -118,7 +118,7 @@ class Progressing(Heeding):
         self.states, self.points = self.searching.book.counts(), self.searching.book.points()
         self._show()
         self.progress.console.print(
-            f"trial {number}: {_result(record)}, {in_mb(trial.candidate.counted_bytes):,.0f} MB, "
+            f"trial {number}: {_result(record)}, {format_mb(trial.candidate.counted_bytes, 0)} MB, "
             f"{format_seconds(seconds)}, {record.method}"
             + (f", seed {trial.replica}" if trial.replica else "")
             + f"  [about {format_seconds(self._left())} left]",
@@ -151,7 +151,7 @@ class Progressing(Heeding):
         if self.points:
             accuracies, sizes = zip(*self.points, strict=True)
             area = hypervolume(map(int, sizes), accuracies, study.budget_bytes)
-            said += [f"best {100 * max(accuracies):.1f}%", f"hypervolume {area:.3f}"]
+            said += [f"of single runs: best {100 * max(accuracies):.1f}%", f"hypervolume {area:.3f}"]
         self.progress.update(
             self.bar,
             description=", ".join(said),

@@ -13,7 +13,7 @@ from bsr_explorer.cli.compare import show_comparison
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.cli.page import write_report
 from bsr_explorer.store.comparison import FILE
-from bsr_explorer.units import format_bytes, in_mb, in_mib
+from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number
 
 if TYPE_CHECKING:
     from bsr_explorer.report.front import Point
@@ -56,14 +56,16 @@ def write(
 
 def show_front(made: Report, folder: Path) -> None:
     """Print the front, the recommendation, and where everything was written."""
+    from bsr_explorer.report.front import covered_text
+
     rows = [
         (
             f"{100 * point.accuracy:.1f}" + _deviation(point),
-            f"{in_mb(point.bytes):,.1f}",
-            f"{in_mib(point.bytes):,.1f}",
-            f"{point.saving:.2f}x less",
-            f"{point.record.predicted['train_flops'] / 1e9:,.0f}",
-            f"{point.compute_saving:.2f}x less",
+            format_mb(point.bytes),
+            format_mib(point.bytes),
+            f"{format_number(point.saving, 2)}x less",
+            format_gflops(point.record.predicted["train_flops"], 0),
+            f"{format_number(point.compute_saving, 2)}x less",
             str(point.number),
             point.method,
         )
@@ -73,12 +75,13 @@ def show_front(made: Report, folder: Path) -> None:
     out.print(table(columns, rows, title="Front: accuracy against memory", left=(7,), fold=(7,)))
     seeds = max(point.seeds for point in made.found.front)
     out.print(
-        f"hypervolume {made.found.hypervolume:.4f}: the area under the front up to the budget, of 1"
+        covered_text(made.found.hypervolume)
         + (f"; ± is the standard deviation over {seeds} fresh seeds" if seeds > 1 else "")
     )
     full, chosen = made.found.full, made.found.recommendation
     out.print(
-        f"full fine-tuning: {format_bytes(full['counted_bytes'])}, {full['train_flops'] / 1e9:,.0f} GFLOPs a step\n\n"
+        f"full fine-tuning: {format_bytes(full['counted_bytes'])}, {format_gflops(full['train_flops'], 0)} GFLOPs "
+        "a step\n\n"
         f"[bold]Recommended:[/bold] {escape(chosen.point.method)}\n  {chosen.reason}"
     )
     number = chosen.point.number

@@ -14,7 +14,7 @@ from bsr_explorer.cli.train import watching_run
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import Record
 from bsr_explorer.train.datasets import check_data, default_data_dir
-from bsr_explorer.units import in_mb
+from bsr_explorer.units import format_mb
 
 if TYPE_CHECKING:
     from bsr_explorer.reproduction import Reproduction
@@ -111,7 +111,7 @@ def _column(record: Record) -> dict[str, str]:
     for key, name in _MEMORY.items():
         if record.measured and key in record.measured:
             size = record.measured[key]
-            made[name] = f"{size:,} bytes = {in_mb(size):,.1f} MB"
+            made[name] = f"{size:,} bytes = {format_mb(size)} MB"
     made["images trained"] = f"{record.images_trained:,}"
     made["time"] = format_seconds(record.seconds)
     return made

@@ -23,7 +23,7 @@ from bsr_explorer.models.weights import check_weights
 from bsr_explorer.store.study import COUNTS, SAMPLERS, Study
 from bsr_explorer.train.datasets import check_data, count_classes, default_data_dir
 from bsr_explorer.train.recipes import recipe
-from bsr_explorer.units import format_bytes, in_mb, parse_bytes
+from bsr_explorer.units import format_bytes, format_mb, parse_bytes
 
 if TYPE_CHECKING:
     from bsr_explorer.report.report import Report
@@ -429,7 +429,7 @@ def _show_dry_run(
     ]
     out.print(table([study.name, ""], rows, left=(0, 1), fold=(1,)))
     known = [
-        (str(c.config.how), f"{in_mb(c.counted_bytes):,.0f}", "fits" if space.fits(c) else "does not fit")
+        (str(c.config.how), format_mb(c.counted_bytes, 0), "fits" if space.fits(c) else "does not fit")
         for c in space.known
     ]
     out.print()
@@ -456,6 +456,7 @@ def _summary(study: Study, made: Report, folder: Path, because: str) -> dict[str
             }
             for p in made.found.front
         ],
+        "hypervolume": made.found.hypervolume,
         "recommended": {"trial": chosen.point.number, "method": chosen.point.method, "reason": chosen.reason},
         "files": [str(path) for path in made.files],
     }

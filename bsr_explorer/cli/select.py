@@ -14,7 +14,7 @@ from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.study import COUNTS
-from bsr_explorer.units import format_bytes, format_flops, parse_bytes
+from bsr_explorer.units import format_bytes, format_flops, format_number, parse_bytes
 
 if TYPE_CHECKING:
     from bsr_explorer.report.front import Choice
@@ -60,9 +60,10 @@ def select(
         f"{escape(config['model'])}, {config['image_size']} px, batch {config['batch_size']}, {config['optimizer']}, "
         f"{config['precision']}, {config['attention']} attention, {config['device']}\n\n"
         f"accuracy  {point.said}\n"
-        f"memory    {format_bytes(point.bytes)}, {point.saving:.2f}x less than full fine-tuning; counted is "
-        f"{COUNTS[point.record.study['counts']]}\n"
-        f"compute   {format_flops(point.record.predicted['train_flops'])} a step, {point.compute_saving:.2f}x less\n"
+        f"memory    {format_bytes(point.bytes)}, {format_number(point.saving, 2)}x less than full fine-tuning; "
+        f"counted is {COUNTS[point.record.study['counts']]}\n"
+        f"compute   {format_flops(point.record.predicted['train_flops'])} a step, "
+        f"{format_number(point.compute_saving, 2)}x less\n"
         f"why       {escape(choice.reason)}\n\n"
         f"trial {point.number}; more of it:  bsr-explore show {escape(str(study))} {point.number}\n"
         f"as a file to train:  bsr-explore export {escape(str(study))} --trial {point.number} --out best.toml",

@@ -11,7 +11,7 @@ from rich.markup import escape
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import format_seconds, out, table
 from bsr_explorer.store.records import Record
-from bsr_explorer.units import format_bytes, in_mb, in_mib
+from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number
 
 TAIL = 2000
 """Characters of a trial's log that are shown."""
@@ -149,16 +149,16 @@ def _show_memory(record: Record) -> None:
         full = study["full"]
         out.print(
             f"counting {study['counts']}: {format_bytes(study['counted_bytes'])} of {study['budget']}, "
-            f"{full['counted_bytes'] / study['counted_bytes']:.2f}x less than full fine-tuning"
+            f"{format_number(full['counted_bytes'] / study['counted_bytes'], 2)}x less than full fine-tuning"
         )
     out.print(
-        f"{predicted['forward_flops'] / 1e9:,.1f} GFLOPs forward, {predicted['train_flops'] / 1e9:,.1f} GFLOPs "
+        f"{format_gflops(predicted['forward_flops'])} GFLOPs forward, {format_gflops(predicted['train_flops'])} GFLOPs "
         "a step"
     )
 
 
 def _both(size: int) -> tuple[str, str]:
-    return f"{in_mb(size):,.1f}", f"{in_mib(size):,.1f}"
+    return format_mb(size), format_mib(size)
 
 
 def _show_blocks(record: Record) -> None:
@@ -166,10 +166,10 @@ def _show_blocks(record: Record) -> None:
     rows = [
         (
             block,
-            f"{in_mb(entry.get('saved', 0)):,.2f}",
-            f"{in_mb(entry.get('parameter', 0)):,.2f}",
-            f"{in_mb(entry.get('gradient', 0) + entry.get('optimizer', 0)):,.2f}",
-            f"{entry.get('train_flops', 0) / 1e9:,.2f}",
+            format_mb(entry.get("saved", 0), 2),
+            format_mb(entry.get("parameter", 0), 2),
+            format_mb(entry.get("gradient", 0) + entry.get("optimizer", 0), 2),
+            format_gflops(entry.get("train_flops", 0), 2),
         )
         for block, entry in by_block.items()
     ]

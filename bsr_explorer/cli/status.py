@@ -17,7 +17,7 @@ from bsr_explorer.store.database import fresh_seeds, look, replica_of
 from bsr_explorer.store.folder import at_work
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import COUNTS, FILE, LOCK, Study
-from bsr_explorer.units import format_bytes, in_mb, in_mib
+from bsr_explorer.units import format_bytes, format_mb, format_mib
 
 if TYPE_CHECKING:
     from bsr_explorer.report.front import Point
@@ -74,7 +74,7 @@ def read_status(folder: Path) -> Status:
     Raises:
         UserError: there is no study.
     """
-    from bsr_explorer.report.front import front, hypervolume, points
+    from bsr_explorer.report.front import covered, front, points
     from bsr_explorer.store.records import read_records
 
     if not (folder / FILE).exists():
@@ -83,7 +83,6 @@ def read_status(folder: Path) -> Status:
     own = [trial for trial in trials if not replica_of(trial)]
     states = {word: sum(trial.state.name == name for trial in own) for name, word in WORDS.items()}
     known = points(records)
-    area = hypervolume([p.bytes for p in known], [p.accuracy for p in known], study.budget_bytes)
     failed = {n: record for n, record in records.items() if record.status not in ("finished", "stopped")}
     busy = at_work(folder, LOCK)
     unfinished = sum(states[word] for word in ("finished", "stopped at a rung")) < study.trials
@@ -98,10 +97,14 @@ def read_status(folder: Path) -> Status:
     else:
         following = f"bsr-explore select {name}"
     seeds = sum(trial.state.name == "COMPLETE" and replica_of(trial) > 0 for trial in trials)
-    return Status(study, busy, states, seeds, front(known), area, failed, following)
+    return Status(
+        study, busy, states, seeds, front(known), covered(known, study.budget_bytes), failed, following
+    )
 
 
 def _show(found: Status) -> None:
+    from bsr_explorer.report.front import covered_text
+
     study = found.study
     said = ", ".join(f"{count} {word}" for word, count in found.states.items() if count) or "none begun"
     left = " (left by a search that was stopped)" if found.states["running"] and not found.at_work else ""
@@ -115,13 +118,12 @@ def _show(found: Status) -> None:
     )
     if found.front:
         rows = [
-            (p.said, f"{in_mb(p.bytes):,.1f}", f"{in_mib(p.bytes):,.1f}", str(p.number), p.method)
-            for p in found.front
+            (p.said, format_mb(p.bytes), format_mib(p.bytes), str(p.number), p.method) for p in found.front
         ]
         columns = ["accuracy", "MB", "MiB", "trial", "method"]
         out.print()
         out.print(table(columns, rows, title="Front so far", left=(4,), fold=(4,)))
-        out.print(f"hypervolume {found.hypervolume:.4f}: the area under the front up to the budget, of 1")
+        out.print(covered_text(found.hypervolume))
     if found.failed:
         lost = [(str(n), r.status, r.reason, r.method) for n, r in found.failed.items()]
         out.print()

@@ -27,7 +27,7 @@ from bsr_explorer.store.study import FILE as STUDY
 from bsr_explorer.store.study import Study
 from bsr_explorer.train.datasets import default_data_dir
 from bsr_explorer.train.recipes import RECIPES
-from bsr_explorer.units import format_bytes, in_mb
+from bsr_explorer.units import format_bytes, format_mb
 
 if TYPE_CHECKING:
     from bsr_explorer.training import Training
@@ -229,7 +229,7 @@ class Run(Heeding):
 
     def peak(self, measured: int, predicted: int) -> None:
         """Show what a step really held, beside its prediction."""
-        self.memory = f"peak {in_mb(measured):,.1f} MB, predicted {in_mb(predicted):,.1f} MB"
+        self.memory = f"peak {format_mb(measured)} MB, predicted {format_mb(predicted)} MB"
         self.progress.update(self.bar, description=f"{self.what}, {self.memory}")
 
     def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
@@ -263,8 +263,8 @@ def _show(record: Record, files: list[Path]) -> None:
     rows = [
         (
             kind,
-            f"{in_mb(measured[f'predicted_{kind}_bytes']):,.1f}",
-            f"{in_mb(measured[f'{kind}_bytes']):,.1f}",
+            f"{format_mb(measured[f'predicted_{kind}_bytes'])}",
+            f"{format_mb(measured[f'{kind}_bytes'])}",
             f"{measured[f'{kind}_bytes'] - measured[f'predicted_{kind}_bytes']:+,} bytes",
         )
         for kind in ("peak", "saved")

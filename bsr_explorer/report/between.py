@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +12,11 @@ import pandas as pd
 from bsr_explorer.errors import UserError
 from bsr_explorer.report.figures import two_fronts
 from bsr_explorer.report.findings import Findings
-from bsr_explorer.report.front import Point, front, hypervolume
+from bsr_explorer.report.front import Point, covered, front
 from bsr_explorer.report.tables import markdown
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.study import COUNTS
-from bsr_explorer.units import format_bytes, in_mb, in_mib
+from bsr_explorer.units import format_bytes, format_mb, format_mib
 
 SAME = ("image_size", "train_size", "val_size", "epochs", "recipe", "views")
 """What of the fidelity makes accuracies comparable."""
@@ -84,12 +83,9 @@ class Between:
     @cached_property
     def volumes(self) -> tuple[float, float, float]:
         """Hypervolume of each front, and of both together."""
-        fronts = [side.front for side in self.sides]
-        first, second, both = (self._volume(points) for points in (*fronts, fronts[0] + fronts[1]))
+        mine, theirs = (side.front for side in self.sides)
+        first, second, both = (covered(points, self.reference) for points in (mine, theirs, mine + theirs))
         return first, second, both
-
-    def _volume(self, points: Sequence[Point]) -> float:
-        return hypervolume([p.bytes for p in points], [p.accuracy for p in points], self.reference)
 
     def lacking(self, side: int) -> list[Point]:
         """Points of one front to which the other has nothing equal or better: no more memory and no less accuracy."""
@@ -185,8 +181,8 @@ def readable(between: Between) -> list[dict[str, str]]:
         {
             "accuracy (%)": f"{100 * row['accuracy']:.1f}"
             + ("" if row["accuracy_std"] is None else f" ± {100 * row['accuracy_std']:.1f}"),
-            "MB": f"{in_mb(row['counted_bytes']):,.1f}",
-            "MiB": f"{in_mib(row['counted_bytes']):,.1f}",
+            "MB": format_mb(row["counted_bytes"]),
+            "MiB": format_mib(row["counted_bytes"]),
             "study": row["study"],
             "only there": "yes" if row["ahead"] else "",
             "trial": str(row["trial"]),

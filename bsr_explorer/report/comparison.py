@@ -28,7 +28,7 @@ from bsr_explorer.store.comparison import (
 )
 from bsr_explorer.store.records import Record, write_text
 from bsr_explorer.store.study import COUNTS
-from bsr_explorer.units import format_bytes, in_mb, in_mib
+from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ def _page(
         "",
         *(f"{sentence}\n" for sentence in described(comparison)),
         f"{_HOW_TRAINED if ran else _NOTHING_TRAINED} Full fine-tuning: {format_bytes(full.counted_bytes)}, "
-        f"{full.train_flops / 1e9:,.0f} GFLOPs a step. "
+        f"{format_gflops(full.train_flops, 0)} GFLOPs a step. "
         + (f"A step's time is the median of {rounds} rounds (`{STEPS}`). " if rounds else "")
         + (_ACCOUNTINGS if any(line.entry.published_bytes is not None for line in lines) else ""),
         "",
@@ -315,23 +315,23 @@ def _readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.Data
     made = []
     for each in rows:
         cells = {"method": each["method"], "accuracy (%)": accuracy_text(each)}
-        cells["to full (points)"] = _text(each["accuracy_minus_full"], "{:+.1f}", 100)
+        cells["to full (points)"] = points_text(each["accuracy_minus_full"])
         for kind in kinds:
             size, ratio = ("counted",) * 2 if kind == comparison.counts else (kind, kind)
-            cells[f"{kind} (MB)"] = f"{in_mb(each[f'{size}_bytes']):,.1f}"
-            cells[f"{kind} (MiB)"] = f"{in_mib(each[f'{size}_bytes']):,.1f}"
-            cells[f"{kind}, to full"] = _text(each[f"{ratio}_full_over_this"], "{:.2f}x less")
+            cells[f"{kind} (MB)"] = f"{format_mb(each[f'{size}_bytes'])}"
+            cells[f"{kind} (MiB)"] = f"{format_mib(each[f'{size}_bytes'])}"
+            cells[f"{kind}, to full"] = _text(each[f"{ratio}_full_over_this"], 2, "x less")
         if ruled:
             size = each["published_bytes"]
-            cells["published (MB)"] = "—" if size is None else f"{in_mb(size):,.1f}"
-            cells["published (MiB)"] = "—" if size is None else f"{in_mib(size):,.1f}"
-            cells["published, to full"] = _text(each["published_full_over_this"], "{:.2f}x less") or "—"
-        cells["train GFLOPs a step"] = f"{each['train_flops'] / 1e9:,.1f}"
-        cells["FLOPs, to full"] = _text(each["train_flops_over_full"], "{:.2f}x")
-        cells["step (s)"] = _text(each["step_seconds"], "{:.3f}")
-        cells["time, to full"] = _text(each["step_seconds_over_full"], "{:.2f}x")
-        cells["largest batch"] = _text(each["largest_batch"], "{:,}")
-        cells["batch, to full"] = _text(each["largest_batch_over_full"], "{:.2f}x")
+            cells["published (MB)"] = "—" if size is None else format_mb(size)
+            cells["published (MiB)"] = "—" if size is None else format_mib(size)
+            cells["published, to full"] = _text(each["published_full_over_this"], 2, "x less") or "—"
+        cells["train GFLOPs a step"] = format_gflops(each["train_flops"])
+        cells["FLOPs, to full"] = _text(each["train_flops_over_full"], 2, "x")
+        cells["step (s)"] = _text(each["step_seconds"], 3)
+        cells["time, to full"] = _text(each["step_seconds_over_full"], 2, "x")
+        cells["largest batch"] = _text(each["largest_batch"])
+        cells["batch, to full"] = _text(each["largest_batch_over_full"], 2, "x")
         for kind in ("peak", "saved"):
             cells[f"{kind} {trained} (MB)"] = measured_text(each, kind)
         made.append(cells)
@@ -377,8 +377,13 @@ def accuracy_text(each: dict[str, Any]) -> str:
 def measured_text(each: dict[str, Any], kind: str) -> str:
     """``240.1 → 240.2``, megabytes predicted and measured at the size trained, or nothing."""
     sizes = [each[f"trained_{kind}_bytes_{how}"] for how in ("predicted", "measured")]
-    return "" if None in sizes else " → ".join(f"{in_mb(size):,.1f}" for size in sizes)
+    return "" if None in sizes else " → ".join(format_mb(size) for size in sizes)
 
 
-def _text(value: float | None, form: str, scale: float = 1) -> str:
-    return "" if value is None else form.format(value * scale)
+def points_text(difference: float | None) -> str:
+    """``+1.5``, percentage points between two accuracies in [0, 1], or nothing."""
+    return "" if difference is None else f"{100 * difference:+.1f}"
+
+
+def _text(value: float | None, decimals: int = 0, unit: str = "") -> str:
+    return "" if value is None else format_number(value, decimals) + unit

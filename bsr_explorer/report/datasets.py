@@ -12,7 +12,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.report.comparison import Report, accuracy_text, best
 from bsr_explorer.report.tables import latex, markdown
 from bsr_explorer.store.records import write_text
-from bsr_explorer.units import in_mb
+from bsr_explorer.units import format_gflops, format_mb, format_number
 
 
 def write(compared: Sequence[Report], folder: Path) -> list[Path]:
@@ -93,14 +93,14 @@ def _readable(compared: Sequence[Report]) -> pd.DataFrame:
             cells[f"{name} (%)"] = accuracy_text(one.rows[place])
         for key in ("published", "saved", "peak"):
             size = row[f"{key}_bytes"]
-            less = "—" if size is None else f"{in_mb(size):,.1f}{_less(compared, f'{key}_bytes', size)}"
+            less = "—" if size is None else f"{format_mb(size)}{_less(compared, f'{key}_bytes', size)}"
             cells[f"{key} (MB)"] = less
         flops = row["train_flops"]
-        cells["train GFLOPs a step"] = f"{flops / 1e9:,.0f}{_less(compared, 'train_flops', flops)}"
+        cells["train GFLOPs a step"] = f"{format_gflops(flops, 0)}{_less(compared, 'train_flops', flops)}"
         made.append(cells)
     return pd.DataFrame(made)
 
 
 def _less(compared: Sequence[Report], key: str, size: int) -> str:
     whole = max(getattr(one.comparison.full, key) for one in compared)
-    return f" ({whole / size:.2f}x)" if size else ""
+    return f" ({format_number(whole / size, 2)}x)" if size else ""

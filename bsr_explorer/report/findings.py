@@ -10,7 +10,7 @@ from typing import Any
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import geometry_of
-from bsr_explorer.report.front import Choice, Point, front, hypervolume, points, read_trials, recommend
+from bsr_explorer.report.front import Choice, Point, covered, front, points, read_trials, recommend
 from bsr_explorer.store.records import Record
 
 
@@ -95,7 +95,7 @@ class Findings:
     @cached_property
     def hypervolume(self) -> float:
         """Of the front, up to the budget."""
-        return hypervolume([p.bytes for p in self.front], [p.accuracy for p in self.front], self.budget)
+        return covered(self.front, self.budget)
 
     @cached_property
     def spread(self) -> list[Point]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import Record, read_records
-from bsr_explorer.units import format_bytes, in_mb
+from bsr_explorer.units import format_bytes, format_mb, format_number
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,17 @@ def hypervolume(sizes: Iterable[int], accuracies: Iterable[float], reference: in
     return (area + best * (reference - since)) / reference
 
 
+def covered(points: Iterable[Point], reference: int) -> float:
+    """The hypervolume of points up to a reference in bytes: by the accuracies that every table gives them."""
+    known = list(points)
+    return hypervolume([point.bytes for point in known], [point.accuracy for point in known], reference)
+
+
+def covered_text(volume: float) -> str:
+    """``hypervolume 0.7481``, and what it is."""
+    return f"hypervolume {format_number(volume, 4)}: the area under the front up to the budget, of 1"
+
+
 @dataclass(frozen=True)
 class Choice:
     """One point of the front, and why."""
@@ -208,7 +219,7 @@ def recommend(ahead: Sequence[Point]) -> Choice:
         chosen,
         f"{chosen.said} is within one standard error (±{100 * error:.1f} points on "
         f"{validation_images(best.record)} validation images{seeds}) of the best, {best.said}, and takes "
-        f"{100 * share:.0f}% less memory ({in_mb(chosen.bytes):,.0f} against {in_mb(best.bytes):,.0f} MB)",
+        f"{100 * share:.0f}% less memory ({format_mb(chosen.bytes, 0)} against {format_mb(best.bytes, 0)} MB)",
     )
 
 
@@ -231,8 +242,8 @@ def knee(ahead: Sequence[Point]) -> Choice:
         return Choice(instead.point, f"the front has no knee; recommended instead: {instead.reason}")
     return Choice(
         chosen,
-        f"the knee: farthest above the line from the front's least memory, {low.said} at {in_mb(low.bytes):,.0f} MB, "
-        f"to its best accuracy, {high.said} at {in_mb(high.bytes):,.0f} MB, by the logarithm of memory",
+        f"the knee: farthest above the line from the front's least memory, {low.said} at {format_mb(low.bytes, 0)} MB, "
+        f"to its best accuracy, {high.said} at {format_mb(high.bytes, 0)} MB, by the logarithm of memory",
     )
 
 

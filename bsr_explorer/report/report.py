@@ -12,7 +12,7 @@ from bsr_explorer.report.figures import FIGURES
 from bsr_explorer.report.findings import Findings
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.study import COUNTS
-from bsr_explorer.units import format_bytes
+from bsr_explorer.units import format_bytes, format_number
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def _page(found: Findings, drawn: dict[str, Path]) -> str:
         "",
         tables.front_markdown(found.front),
         "",
-        f"Hypervolume {found.hypervolume:.4f}: the area under this front from no memory to the budget, where 1 would "
-        "be an accuracy of 100% for no memory.",
+        f"Hypervolume {format_number(found.hypervolume, 4)}: the area under this front from no memory to the budget, "
+        "where 1 would be an accuracy of 100% for no memory.",
         "",
         f"**Recommended: `{chosen.point.method}`** (trial {chosen.point.number}): {chosen.reason}.",
         "",

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from bsr_explorer.report.findings import Findings
-from bsr_explorer.report.front import Point, replica
+from bsr_explorer.report.front import Point, covered_text, replica
 from bsr_explorer.store.records import Record, write_text
-from bsr_explorer.units import in_mb, in_mib
+from bsr_explorer.units import format_number, in_mb, in_mib
 
 
 def write(found: Findings, folder: Path) -> list[Path]:
@@ -67,19 +67,19 @@ def trials_frame(records: dict[int, Record]) -> pd.DataFrame:
 
 
 def front_frame(ahead: Sequence[Point]) -> pd.DataFrame:
-    """The front, scaled for reading; deviations of single runs are empty."""
+    """The front, scaled but not rounded; deviations of single runs are empty."""
     return pd.DataFrame(
         [
             {
                 "trial": point.number,
                 "seeds": point.seeds,
-                "accuracy (%)": round(100 * point.accuracy, 2),
-                "std (points)": None if point.deviation is None else round(100 * point.deviation, 2),
-                "memory (MB)": round(in_mb(point.bytes), 1),
-                "memory (MiB)": round(in_mib(point.bytes), 1),
-                "saving (×)": round(point.saving, 2),
-                "train GFLOPs/step": round(point.record.predicted["train_flops"] / 1e9, 1),
-                "compute saving (×)": round(point.compute_saving, 2),
+                "accuracy (%)": 100 * point.accuracy,
+                "std (points)": None if point.deviation is None else 100 * point.deviation,
+                "memory (MB)": in_mb(point.bytes),
+                "memory (MiB)": in_mib(point.bytes),
+                "saving (×)": point.saving,
+                "train GFLOPs/step": point.record.predicted["train_flops"] / 1e9,
+                "compute saving (×)": point.compute_saving,
                 "method": point.method,
             }
             for point in ahead
@@ -102,7 +102,7 @@ def front_text(ahead: Sequence[Point]) -> pd.DataFrame:
         "compute saving (×)": 2,
     }
     for name, count in digits.items():
-        frame[name] = [f"{value:,.{count}f}" for value in frame[name]]
+        frame[name] = [format_number(value, count) for value in frame[name]]
     if all(point.seeds == 1 for point in ahead):
         frame = frame.drop(columns="seeds")
     return frame.astype(str)
@@ -128,7 +128,8 @@ def front_latex(found: Findings) -> str:
     return latex(
         front_text(found.front),
         f"Front of {record.config['model']} on {Path(record.data).name} within {study['budget']} "
-        f"({MEMORY[study['counts']]}), batch {record.config['batch_size']}; accuracy: {runs}.",
+        f"({MEMORY[study['counts']]}), batch {record.config['batch_size']}; accuracy: {runs}; "
+        f"{covered_text(found.hypervolume)}.",
         {name: numbers[name] == getattr(numbers[name], most)() for name, most in best.items()},
     )
 

@@ -13,6 +13,7 @@ import pytest
 from bsr_explorer.config import Config
 from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.store.study import COUNTS
+from bsr_explorer.units import format_gflops, format_mb, format_mib
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -141,10 +142,10 @@ def test_a_row_a_method(cli: Cli) -> None:
         size, larger = row["counted_bytes"], row["next_bytes"]
         assert shown[row["method"]] == [
             f"{row['batch_size']:,}",
-            f"{size / 1e6:,.1f}",
-            f"{size / 2**20:,.1f}",
-            f"{larger / 1e6:,.1f}",
-            f"{row['train_flops_per_image'] / 1e9:,.1f}",
+            format_mb(size),
+            format_mib(size),
+            format_mb(larger),
+            format_gflops(row["train_flops_per_image"]),
         ]
 
 
@@ -160,7 +161,7 @@ def test_a_method_that_does_not_fit_is_shown(cli: Cli) -> None:
     done = cli(*TOY, "--budget", "600KB", "--method", "full, linear")
     assert done.code == 0
     needed = predict(Config(model="toy", image_size=48, batch_size=1, method="full")).peak_bytes
-    assert lines(done.out)["full"][:2] == ["none fits", f"{needed / 1e6:,.1f}"]
+    assert lines(done.out)["full"][:2] == ["none fits", format_mb(needed)]
 
 
 def test_what_was_not_measured_is_labelled(cli: Cli) -> None:

@@ -73,7 +73,7 @@ def test_a_finished_trial_is_a_line_with_the_time_left(shown: io.StringIO) -> No
         watcher.trial_ends(0, record)  # type: ignore[arg-type]
         said = watcher.progress.tasks[0].description
     assert "trial 0: 50.0%, 2 MB, 0 s, linear  [about 30 s left]" in shown.getvalue()
-    assert said == "1 of 4 trials, best 50.0%, hypervolume 0.250"
+    assert said == "1 of 4 trials, of single runs: best 50.0%, hypervolume 0.250"
     assert clock.learned < 1.0
 
 

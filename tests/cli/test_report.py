@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from bsr_explorer.report import style
 from bsr_explorer.report.figures import FIGURES
+from bsr_explorer.report.findings import Findings
 from bsr_explorer.report.front import front, hypervolume, points, recommend
 from bsr_explorer.store.records import read_records, write_record
+from bsr_explorer.units import format_mb, format_mib
 
 Cli = Callable[..., Any]
 
@@ -29,7 +33,7 @@ def test_the_front_is_shown_and_every_file_is_named(cli: Cli, study_folder: Path
     ahead = front(points(read_records(study_folder)))
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     for point in ahead:
-        start = f"{100 * point.accuracy:.1f} {point.bytes / 1e6:,.1f} {point.bytes / 2**20:,.1f}"
+        start = f"{100 * point.accuracy:.1f} {format_mb(point.bytes)} {format_mib(point.bytes)}"
         assert any(line.startswith(start) for line in lines)
     chosen = recommend(ahead).point
     assert f"Recommended: {chosen.method}" in lines
@@ -72,6 +76,37 @@ def test_records_alone_are_enough(cli: Cli, study_folder: Path) -> None:
     assert done.code == 0
     assert "study.db" not in done.out
     assert (study_folder / "report.md").exists()
+
+
+def test_there_is_one_hypervolume(cli: Cli, study_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figure, the status and every file of the report say that of the front by its fresh seeds."""
+    ends = []
+
+    def watched(found: Findings, folder: Path) -> list[Path]:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                style, "save", lambda figure, *_: ends.append(figure.axes[0].lines[0].get_ydata()[-1]) or []
+            )
+            return FIGURES["hypervolume against cost"](found, folder)
+
+    monkeypatch.setattr("bsr_explorer.report.report.FIGURES", {"hypervolume against cost": watched})
+    single = points(read_records(study_folder))
+    best = front(single)[-1]
+    for number, accuracy in ((7, 0.10), (8, 0.12)):
+        study = {**best.record.study, "replica": number - 6}
+        write_record(study_folder, number, replace(best.record, accuracy=accuracy, study=study))
+    known = points(read_records(study_folder))
+    area = hypervolume([p.bytes for p in known], [p.accuracy for p in known], 1_400_000)
+    said = f"hypervolume {area:.4f}"
+    assert said in cli("report", study_folder).out
+    assert said in cli("status", study_folder).out
+    assert json.loads(cli("status", study_folder, "--json").out)["hypervolume"] == pytest.approx(area)
+    for name in ("report.md", "report.html", "front.tex"):
+        assert said in (study_folder / name).read_text().lower(), name
+    assert ends == [pytest.approx(area)]
+    assert area != pytest.approx(
+        hypervolume([p.bytes for p in single], [p.accuracy for p in single], 1_400_000)
+    )
 
 
 @pytest.mark.usefixtures("one_figure")

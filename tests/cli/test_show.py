@@ -15,7 +15,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.report.commands import commands_for
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record, read_records, write_record
-from bsr_explorer.units import in_mb
+from bsr_explorer.units import format_mb, in_mb
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -43,13 +43,13 @@ def test_a_trial_is_shown_whole(cli: Cli, study_folder: Path) -> None:
         f"made by bsr_explorer {record.provenance['bsr_explorer']}, torch {record.provenance['torch']}",
         f"key {record.key} ",
         "trained 1 epochs at 32 px, recipe short; 20 images in ",
-        f"counting peak: {in_mb(record.study['counted_bytes']):,.1f} MB",
+        f"counting peak: {format_mb(record.study['counted_bytes'])} MB",
     ):
         assert words in text, words
     assert record.measured is not None
     lines = [line.split() for line in done.out.splitlines()]
     trained = next(line for line in lines if line[:5] == ["peak,", "at", "32", "px,", "as"])
-    sizes = [f"{in_mb(record.measured[key]):,.1f}" for key in ("predicted_peak_bytes", "peak_bytes")]
+    sizes = [format_mb(record.measured[key]) for key in ("predicted_peak_bytes", "peak_bytes")]
     assert [trained[6], trained[8]] == sizes
     blocks = [line for line in lines if line and line[0] in ("0", "1", "2", "3", "rest") and len(line) == 5]
     assert [line[0] for line in blocks] == list(record.predicted["by_block"])

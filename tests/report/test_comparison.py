@@ -22,6 +22,7 @@ from bsr_explorer.report import style
 from bsr_explorer.report.comparison import Report, lines_of, predicted, report, row
 from bsr_explorer.store.comparison import STEPS, StepTimes, read_step_times
 from bsr_explorer.store.records import read_records, write_record
+from bsr_explorer.units import format_mb
 
 MakeComparison = Callable[..., Any]
 
@@ -176,7 +177,7 @@ def test_a_paper_gets_the_table_too(written: tuple[Path, Report]) -> None:
     assert "\\toprule" in text and "MiB" not in text.split("\\toprule")[1]
     assert "mean" not in text.split("\\toprule")[1] and "2 seeds" in text.split("\\toprule")[0]
     (linear,) = [line for line in text.splitlines() if line.startswith("\\texttt{linear}")]
-    assert f"\\textbf{{{made.rows[1]['peak_bytes'] / 1e6:,.1f}}}" in linear
+    assert f"\\textbf{{{format_mb(made.rows[1]['peak_bytes'])}}}" in linear
     highest = max(made.rows, key=lambda each: each["accuracy"])
     (first,) = [line for line in text.splitlines() if line.startswith(f"\\texttt{{{highest['method']}}}")]
     accuracy = f"{100 * highest['accuracy']:.1f} $\\pm$ {100 * highest['accuracy_std']:.1f}"

@@ -14,6 +14,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.report.comparison import predicted, report
 from bsr_explorer.report.datasets import write
+from bsr_explorer.units import format_mb
 
 MakeComparison = Callable[..., Any]
 
@@ -39,9 +40,9 @@ def test_a_method_is_a_row_and_a_data_set_a_column(
     assert f"{100 * run.rows[2]['accuracy']:.1f} ± {100 * run.rows[2]['accuracy_std']:.1f}" in cells
     assert "not run here" in cells
     full, mine = not_run.comparison.full.peak_bytes, not_run.rows[2]["peak_bytes"]
-    assert f"{mine / 1e6:,.1f} ({full / mine:.2f}x)" in cells
+    assert f"{format_mb(mine)} ({full / mine:.2f}x)" in cells
     (least,) = [line for line in tex.read_text().splitlines() if line.startswith("\\texttt{linear}")]
-    assert f"\\textbf{{{not_run.rows[1]['peak_bytes'] / 1e6:,.1f} " in least
+    assert f"\\textbf{{{format_mb(not_run.rows[1]['peak_bytes'])} " in least
     assert "over 2 seeds" in tex.read_text()
 
 

@@ -181,7 +181,7 @@ def test_the_least_memory_within_one_standard_error_is_recommended() -> None:
     assert chosen.point.number == 1
     assert chosen.reason == (
         "77.0% is within one standard error (±4.0 points on 100 validation images) of the best, 80.0%, "
-        "and takes 50% less memory (0 against 0 MB)"
+        "and takes 50% less memory (0.00020 against 0.00040 MB)"
     )
 
 
@@ -303,8 +303,8 @@ def test_the_knee_is_where_memory_begins_to_buy_less() -> None:
     chosen = knee(ahead)
     assert chosen.point.number == 1
     assert chosen.reason == (
-        "the knee: farthest above the line from the front's least memory, 50.0% at 0 MB, to its best accuracy, "
-        "90.0% at 0 MB, by the logarithm of memory"
+        "the knee: farthest above the line from the front's least memory, 50.0% at 0.00010 MB, to its best accuracy, "
+        "90.0% at 0.00040 MB, by the logarithm of memory"
     )
 
 
@@ -337,9 +337,11 @@ def test_the_best_under_a_limit() -> None:
     assert [under(ahead, limit).point.number for limit in (100, 199, 200, 399, 400, 9999)] == [
         *(0, 0, 1, 1, 2, 2)
     ]
-    assert "the next on the front, 90.0%, takes 0.0 MB (0.0 MiB)" in under(ahead, 200).reason
+    assert "the next on the front, 90.0%, takes 0.00040 MB (0.00038 MiB)" in under(ahead, 200).reason
     assert under(ahead, 9999).reason.endswith("nothing that was trained is better")
-    with pytest.raises(UserError, match=r"--under: nothing .* the nearest is trial 0, linear, with 0\.0 MB"):
+    with pytest.raises(
+        UserError, match=r"--under: nothing .* the nearest is trial 0, linear, with 0\.00010 MB"
+    ):
         under(ahead, 99)
 
 
@@ -347,7 +349,7 @@ def test_the_least_memory_that_reaches_an_accuracy() -> None:
     ahead = made((100, 0.5), (200, 0.7), (400, 0.9))
     assert [reaching(ahead, least).point.number for least in (0.0, 0.5, 0.51, 0.7, 0.9)] == [0, 0, 1, 1, 2]
     assert reaching(ahead, 0.6).reason == (
-        "the least memory that reaches 60.0%; the best, 90.0%, takes 0.0 MB (0.0 MiB)"
+        "the least memory that reaches 60.0%; the best, 90.0%, takes 0.00040 MB (0.00038 MiB)"
     )
     assert reaching(ahead, 0.9).reason.endswith("nothing that was trained is better")
     with pytest.raises(UserError, match=r"--accuracy: nothing .* 95\.0%; the nearest is trial 2, linear"):

@@ -17,6 +17,7 @@ from bsr_explorer.report.tables import (
     front_frame,
     front_latex,
     front_markdown,
+    front_text,
     latex,
     markdown,
     trials_frame,
@@ -93,12 +94,24 @@ def test_the_front_is_scaled(finished_once: Path) -> None:
         assert row["trial"] == point.number
         assert row["accuracy (%)"] == pytest.approx(100 * point.accuracy)
         assert (row["seeds"], row["std (points)"]) == (1, None)
-        assert row["memory (MB)"] == round(point.bytes / 1e6, 1)
-        assert row["memory (MiB)"] == round(point.bytes / 2**20, 1)
-        assert row["saving (×)"] == round(point.full["counted_bytes"] / point.bytes, 2)
+        assert row["memory (MB)"] == point.bytes / 1e6
+        assert row["memory (MiB)"] == point.bytes / 2**20
+        assert row["saving (×)"] == point.full["counted_bytes"] / point.bytes
         assert row["method"] == point.method
     assert frame["memory (MB)"].is_monotonic_increasing
     assert frame["accuracy (%)"].is_monotonic_increasing
+
+
+def test_small_values_have_two_digits(finished_once: Path) -> None:
+    """A step of the toy model takes 0.006 GFLOPs, which is not 0.0; the CSV has all of it."""
+    ahead = front(points(read_records(finished_once)))
+    flops = [point.record.predicted["train_flops"] / 1e9 for point in ahead]
+    assert list(front_frame(ahead)["train GFLOPs/step"]) == flops
+    shown = front_text(ahead)
+    for name in ("memory (MB)", "memory (MiB)", "train GFLOPs/step"):
+        for text, value in zip(shown[name], front_frame(ahead)[name], strict=True):
+            assert float(text) == pytest.approx(value, rel=0.05)
+            assert float(f"{float(text):.1e}") == pytest.approx(float(f"{value:.1e}"))
 
 
 def test_the_front_says_how_sure_it_is(finished_once: Path) -> None:
@@ -106,7 +119,7 @@ def test_the_front_says_how_sure_it_is(finished_once: Path) -> None:
     sure = replace(ahead[-1], accuracy=0.85, deviation=0.0123, seeds=3)
     frame = front_frame([*ahead[:-1], sure])
     assert list(frame["seeds"]) == [1] * (len(ahead) - 1) + [3]
-    assert list(frame["std (points)"])[-1] == 1.23
+    assert list(frame["std (points)"])[-1] == pytest.approx(1.23)
     assert frame["std (points)"].isna().sum() == len(ahead) - 1
     text = front_markdown([*ahead[:-1], sure])
     assert "85.00 ± 1.23" in text.splitlines()[-1]
@@ -149,7 +162,7 @@ def test_the_latex_table_says_what_the_markdown_one_says(finished_once: Path) ->
     text = front_latex(found)
     for rule in ("\\toprule", "\\midrule", "\\bottomrule", "\\usepackage{booktabs,graphicx}"):
         assert rule in text
-    assert "accuracy: one seed." in text
+    assert f"accuracy: one seed; hypervolume {found.hypervolume:.4f}: " in text
     rows = cells(text)
     assert len(rows) == len(found.front)
     for row, point in zip(rows, found.front, strict=True):

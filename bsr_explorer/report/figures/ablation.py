@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bsr_explorer.report import style
+from bsr_explorer.report.figures.axes import plain_ticks
 from bsr_explorer.report.figures.bars import Value, bars, percent, say_not_run
 from bsr_explorer.units import in_mb
 
@@ -51,7 +52,7 @@ def keep_rates(series: Mapping[str, Mapping[float, Line]], full: Line, folder: P
             if whole is not None:
                 panel.axhline(whole, color=style.look("full")[0], lw=1, ls="-.", label="full fine-tuning")
             panel.set_ylim(bottom=0)
-            panel.yaxis.set_major_formatter("{x:,.0f}")
+            plain_ticks(panel)
             panel.set_xticks(sorted({rate for lines in series.values() for rate in lines}))
             panel.grid(alpha=0.25, lw=0.5)
         handles, labels = axes[0].get_legend_handles_labels()
@@ -78,7 +79,7 @@ def trained_blocks(
         _squares(axes[0], list(chosen), depth)
         for panel, (label, value) in zip(axes[1:], PANELS.items(), strict=True):
             costs = value is not percent
-            bars(panel, lines, value, "{:,.0f}" if costs else "{:.1f}", value(full) if costs else None)
+            bars(panel, lines, value, 0 if costs else 1, value(full) if costs else None)
             panel.set_xlabel(label)
             panel.tick_params(left=False)
         return style.save(fig, folder, "trained_blocks")

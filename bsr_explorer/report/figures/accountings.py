@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bsr_explorer.report import style
-from bsr_explorer.report.figures.axes import SMALL
+from bsr_explorer.report.figures.axes import SMALL, plain_ticks
 from bsr_explorer.report.figures.bars import names, times
 from bsr_explorer.store.comparison import Comparison
-from bsr_explorer.units import in_mb
+from bsr_explorer.units import format_mb, in_mb
 
 if TYPE_CHECKING:
     from bsr_explorer.report.comparison import Line
@@ -39,15 +39,15 @@ def draw(comparison: Comparison, lines: Sequence[Line], folder: Path) -> list[Pa
                 said = (
                     "— (no rule)"
                     if size is None
-                    else f"{in_mb(size):,.0f}" + (f" ({times(whole / size)})" if size else "")
+                    else format_mb(size, 0) + (f" ({times(whole / size)})" if size else "")
                 )
                 shift = {"xytext": (2, 0), "textcoords": "offset points", "va": "center"}
                 axes.annotate(said, (in_mb(size or 0), y), fontsize=SMALL, **shift)
+        plain_ticks(axes)
         axes.set_yticks(range(len(lines)), names(lines))
         axes.set_ylim(len(lines) - 0.4, -0.6)
         axes.margins(x=0.2)
         axes.set_xlabel("memory (MB); in brackets: full fine-tuning’s over it")
-        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(axis="x", alpha=0.25, lw=0.5)
         fig.legend(loc="outside upper center", ncols=len(SHOWN), frameon=False)
         return style.save(fig, folder, "accountings")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bsr_explorer.report import style
-from bsr_explorer.report.figures.axes import SMALL, wrapped
+from bsr_explorer.report.figures.axes import SMALL, plain_ticks, wrapped
 from bsr_explorer.store.comparison import Comparison
-from bsr_explorer.units import in_mb
+from bsr_explorer.units import format_number, in_mb
 
 if TYPE_CHECKING:
     from bsr_explorer.report.comparison import Line
@@ -27,22 +27,22 @@ def draw(comparison: Comparison, lines: Sequence[Line], folder: Path) -> list[Pa
     """
     full = comparison.full
     seeds = f",\n± over {comparison.seeds} seeds" if comparison.seeds > 1 else ""
-    panels: list[tuple[str, Value, str, float | None]] = [
-        ("peak memory (MB)", lambda line: in_mb(line.entry.peak_bytes), "{:,.0f}", in_mb(full.peak_bytes)),
+    panels: list[tuple[str, Value, int, float | None]] = [
+        ("peak memory (MB)", lambda line: in_mb(line.entry.peak_bytes), 0, in_mb(full.peak_bytes)),
         (
             "training GFLOPs\na step",
             lambda line: line.entry.train_flops / 1e9,
-            "{:,.0f}",
+            0,
             full.train_flops / 1e9,
         ),
-        ("time of a step (s)", lambda line: line.step_seconds, "{:.2f}", None),
-        (f"validation accuracy (%){seeds}", percent, "{:.1f}", None),
+        ("time of a step (s)", lambda line: line.step_seconds, 2, None),
+        (f"validation accuracy (%){seeds}", percent, 1, None),
     ]
     called = names(lines)
     row = 0.11 + 0.1 * max(1 + name.count("\n") for name in called)
     with style.figure(7.2, 0.75 + row * len(lines), ncols=len(panels), sharey=True) as (fig, axes):
-        for panel, (label, value, form, reference) in zip(axes, panels, strict=True):
-            bars(panel, lines, value, form, reference)
+        for panel, (label, value, decimals, reference) in zip(axes, panels, strict=True):
+            bars(panel, lines, value, decimals, reference)
             panel.set_xlabel(label)
         axes[0].set_yticks(range(len(lines)), called)
         axes[0].set_ylim(len(lines) - 0.4, -0.6)
@@ -56,11 +56,11 @@ def names(lines: Sequence[Line]) -> list[str]:
     return [wrapped(line.entry.label.replace(": ", ":\u00a0"), 32) for line in lines]
 
 
-def bars(panel: Any, lines: Sequence[Line], value: Value, form: str, reference: float | None) -> None:
+def bars(panel: Any, lines: Sequence[Line], value: Value, decimals: int, reference: float | None) -> None:
     """A bar a method from top to bottom, with its value, or why there is none.
 
     Args:
-        form: of the value.
+        decimals: of the value, at least; see ``format_number``.
         reference: what stands in brackets over the value, as a ratio, if anything.
     """
     known = {place: size for place, line in enumerate(lines) if (size := value(line)) is not None}
@@ -72,7 +72,7 @@ def bars(panel: Any, lines: Sequence[Line], value: Value, form: str, reference: 
     most = max(known.values())
     for place, line in enumerate(lines):
         size = known.get(place)
-        said = _absent(line) if size is None else form.format(size)
+        said = _absent(line) if size is None else format_number(size, decimals)
         if size and reference:
             said += f" ({times(reference / size)})"
         spread = 100 * (line.deviation or 0.0) if value is percent else 0.0
@@ -83,13 +83,13 @@ def bars(panel: Any, lines: Sequence[Line], value: Value, form: str, reference: 
         panel.text(end, place, said, va="center", fontsize=SMALL, color=grey)
     panel.set_xlim(0, 1.75 * most if reference else 1.4 * most)
     panel.locator_params(axis="x", nbins=4)
-    panel.xaxis.set_major_formatter("{x:,.0f}" if most > 5 else "{x:g}")
+    plain_ticks(panel)
     panel.grid(axis="x", alpha=0.25, lw=0.5)
 
 
 def times(ratio: float) -> str:
     """``4.10×``, and a large ratio without what nobody reads."""
-    return f"{ratio:,.0f}×" if ratio >= 100 else f"{ratio:.2f}×"
+    return f"{format_number(ratio, 0 if ratio >= 100 else 2)}×"
 
 
 def _absent(line: Line) -> str:

@@ -10,7 +10,7 @@ from bsr_explorer.prediction import tokens_by_block, trained_blocks
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import SMALL
 from bsr_explorer.report.findings import Findings
-from bsr_explorer.units import in_mb
+from bsr_explorer.units import format_mb
 
 
 def draw(found: Findings, folder: Path) -> list[Path]:
@@ -21,7 +21,7 @@ def draw(found: Findings, folder: Path) -> list[Path]:
     configs = [Config.from_dict(point.record.config) for point in found.front]
     counts = [tokens_by_block(config) for config in configs]
     shares = [[100 * leave / row[0][0] for _, leave in row.values()] for row in counts]
-    depth, height = len(shares[0]), 0.22 * len(shares) + 0.9
+    depth, height = len(shares[0]), 0.22 * len(shares) + 1.3
     with style.figure(5.8, height) as (fig, axes):
         image = axes.imshow(
             shares, cmap="Blues", vmin=0, vmax=140, aspect="auto", origin="lower", interpolation="none"
@@ -38,9 +38,12 @@ def draw(found: Findings, folder: Path) -> list[Path]:
         axes.set_yticks([place - 0.5 for place in range(1, len(configs))], minor=True)
         axes.grid(which="minor", color="white", lw=1)
         axes.tick_params(which="minor", length=0)
-        bar = fig.colorbar(
-            image, ax=axes, label="tokens that leave it (%)", shrink=0.9, boundaries=range(101)
-        )
+        flat = {
+            "location": "top",
+            "shrink": 0.5,
+            "aspect": 40,
+        }  # its title is as whole over one row as over many
+        bar = fig.colorbar(image, ax=axes, label="tokens that leave it (%)", boundaries=range(101), **flat)
         bar.set_ticks([0, 50, 100])
         for text in axes.get_yticklabels():
             text.set_fontsize(SMALL)
@@ -50,4 +53,4 @@ def draw(found: Findings, folder: Path) -> list[Path]:
 def _named(found: Findings, row: int) -> str:
     point = found.front[row]
     name = textwrap.shorten(style.family(point.method), 24)
-    return f"{name}  {100 * point.accuracy:.1f}%  {in_mb(point.bytes):,.0f} MB"
+    return f"{name}  {100 * point.accuracy:.1f}%  {format_mb(point.bytes, 0)} MB"

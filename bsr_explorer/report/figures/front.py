@@ -7,7 +7,7 @@ from pathlib import Path
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import MEMORY_AXIS, accuracy_label, budget_line, plain_ticks
 from bsr_explorer.report.findings import Findings
-from bsr_explorer.units import in_mb
+from bsr_explorer.units import format_number, in_mb
 
 
 def draw(found: Findings, folder: Path) -> list[Path]:
@@ -30,7 +30,9 @@ def draw(found: Findings, folder: Path) -> list[Path]:
                     where = (in_mb(p.bytes), 100 * p.accuracy, 100 * p.deviation)
                     axes.errorbar(*where, ecolor=colour, fmt="none", lw=1, capsize=2, zorder=2)
         budget_line(axes, found)
-        axes.axvline(full, color=style.VERMILION, lw=1, ls=":", label=f"full fine-tuning, {full:,.0f} MB")
+        axes.axvline(
+            full, color=style.VERMILION, lw=1, ls=":", label=f"full fine-tuning, {format_number(full)} MB"
+        )
         axes.set_xscale("log")
         plain_ticks(axes)
         axes.set_xlabel(MEMORY_AXIS[found.study["counts"]])

@@ -5,23 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from bsr_explorer.report import style
+from bsr_explorer.report.figures.axes import SMALL, plain_ticks
 from bsr_explorer.report.findings import Findings
-from bsr_explorer.report.front import hypervolume, replica
+from bsr_explorer.report.front import covered, replica
+from bsr_explorer.units import format_number
 
 
 def draw(found: Findings, folder: Path) -> list[Path]:
-    """After each training of the search (fresh seeds of a front are not among them), by the images trained so far."""
+    """After each training of the search, by the images trained so far; it ends at the report's own hypervolume.
+
+    Accuracies are those of the report: the means over fresh seeds, where there are any. (What those took to train is no
+    cost of finding the front.)
+    """
     images, volumes, families = [0], [0.0], []
-    sizes: list[int] = []
-    accuracies: list[float] = []
-    for _, record in sorted(found.records.items()):
+    for number, record in sorted(found.records.items()):
         if replica(record):
             continue
         images.append(images[-1] + record.images_trained)
-        if record.status == "finished" and record.accuracy is not None:
-            sizes.append(int(record.study["counted_bytes"]))
-            accuracies.append(record.accuracy)
-        volumes.append(hypervolume(sizes, accuracies, found.budget))
+        volumes.append(covered((point for point in found.points if point.number <= number), found.budget))
         families.append(style.family(record.method))
     with style.figure(5.2, 2.4) as (fig, axes):
         axes.step(images, volumes, where="post", color="0.55", lw=1, zorder=1)
@@ -31,9 +32,19 @@ def draw(found: Findings, folder: Path) -> list[Path]:
             drawn = [images[place] for place in places], [volumes[place] for place in places]
             axes.scatter(*drawn, c=colour, marker=marker, s=20, label=name, zorder=3)
         axes.set_xlabel("images trained, in the order of the trials")
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set_ylabel("hypervolume (of 1)")
+        axes.annotate(
+            format_number(found.hypervolume, 4),
+            (images[-1], volumes[-1]),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=SMALL,
+        )
+        axes.margins(y=0.12)
+        axes.set_ylabel("hypervolume (of 1)" + (",\nby means over fresh seeds" if found.seeds > 1 else ""))
         axes.set_ylim(bottom=0)
+        plain_ticks(axes)
         axes.grid(alpha=0.25, lw=0.5)
         fig.legend(loc="outside right upper", frameon=False)
         return style.save(fig, folder, "hypervolume")

@@ -9,7 +9,7 @@ from typing import Any
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import SMALL
 from bsr_explorer.report.findings import Findings
-from bsr_explorer.units import in_mb
+from bsr_explorer.units import format_mb, in_mb
 
 
 def draw(found: Findings, folder: Path) -> list[Path]:
@@ -20,8 +20,8 @@ def draw(found: Findings, folder: Path) -> list[Path]:
     with style.figure(5.5, height, nrows=len(panels), **shared) as (fig, grid):
         for axes, (label, ledger) in zip(grid[:, 0], panels, strict=True):
             _stack(axes, ledger["by_block"])
-            title = f"{textwrap.shorten(label, 75)}: {in_mb(ledger['held_bytes']):,.0f} MB, at the peak "
-            title += f"{in_mb(ledger['peak_bytes']):,.0f} MB"
+            title = f"{textwrap.shorten(label, 75)}: {format_mb(ledger['held_bytes'], 0)} MB, at the peak "
+            title += f"{format_mb(ledger['peak_bytes'], 0)} MB"
             axes.text(0.0, 1.03, title, transform=axes.transAxes, fontsize=SMALL, va="bottom")
             axes.grid(axis="y", alpha=0.25, lw=0.5)
         fig.supylabel("memory (MB)", fontsize="medium")

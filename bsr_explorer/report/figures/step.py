@@ -11,9 +11,9 @@ from typing import Any
 from bsr_explorer.cost.peak import Level
 from bsr_explorer.prediction import over_time
 from bsr_explorer.report import style
-from bsr_explorer.report.figures.axes import SMALL
+from bsr_explorer.report.figures.axes import SMALL, plain_ticks
 from bsr_explorer.report.findings import Findings
-from bsr_explorer.units import in_mb
+from bsr_explorer.units import format_number, in_mb
 
 KINDS = {**style.KIND, "transient": (style.GREY, "transient")}
 """What is alive, from the bottom of the stack."""
@@ -55,7 +55,7 @@ def _stack(axes: Any, course: Sequence[Level]) -> None:
         axes.stairs(top, edges, baseline=base, fill=True, color=colour, lw=0, label=label)
         base = top
     axes.set_xlim(0, len(course) * 1.04)
-    axes.yaxis.set_major_formatter("{x:,.0f}")
+    plain_ticks(axes)
 
 
 def _mark_peak(axes: Any, course: Sequence[Level]) -> None:
@@ -66,7 +66,7 @@ def _mark_peak(axes: Any, course: Sequence[Level]) -> None:
     where = PHASES[phase] + (f" of {operation}" if block is None else f" of block {block}")
     left = at > len(course) / 2
     axes.annotate(
-        f"peak {most:,.0f} MB, {where}",
+        f"peak {format_number(most)} MB, {where}",
         (at + 0.5, most),
         xytext=(-6 if left else 6, 3),
         textcoords="offset points",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bsr_explorer.report import style
-from bsr_explorer.report.figures.axes import MEMORY_AXIS, SMALL, plain_ticks
+from bsr_explorer.report.figures.axes import MEMORY_AXIS, plain_ticks
 from bsr_explorer.units import in_mb
 
 if TYPE_CHECKING:
@@ -33,17 +33,15 @@ def draw(between: Between, folder: Path) -> list[Path]:
                 families.add(family)
                 if point.deviation:
                     axes.errorbar(x, y, 100 * point.deviation, ecolor=fill, fmt="none", lw=1, capsize=2)
-            for point in between.lacking(place):
+            only = [(in_mb(point.bytes), 100 * point.accuracy) for point in between.lacking(place)]
+            if only:
                 ring = {"s": 80, "facecolors": "none", "edgecolors": colour, "lw": 0.8}
-                axes.scatter(in_mb(point.bytes), 100 * point.accuracy, **ring, zorder=2)
+                axes.scatter(*zip(*only, strict=True), **ring, zorder=2, label=f"only in {side.name}")
         axes.axvline(end, color=style.BLACK, lw=1, ls=":", label="reference")
         axes.set_xscale("log")
         plain_ticks(axes)
         axes.set_xlabel(MEMORY_AXIS[between.counts])
         axes.set_ylabel("validation accuracy (%)")
-        axes.text(
-            0.99, 0.02, "ring: only this study has it", transform=axes.transAxes, ha="right", fontsize=SMALL
-        )
         axes.grid(alpha=0.25, lw=0.5)
         fig.legend(loc="outside right upper", frameon=False)
         return style.save(fig, folder, "two_fronts")

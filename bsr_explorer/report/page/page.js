@@ -30,8 +30,14 @@
     return made;
   }
 
-  const number = (value, digits = 0) =>
-    value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  /** With so many decimals, or as many more as its first two digits take: see format_number in units.py. */
+  function number(value, digits = 0) {
+    const place = value % 1 ? Number(Math.abs(value).toExponential(1).split("e")[1]) : 1;
+    const decimals = Math.min(20, Math.max(digits, 1 - place));
+    return value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  }
+  /** A round number, such as an axis has, as it is. */
+  const round = (value) => value.toLocaleString("en-US", { maximumFractionDigits: 12 });
   const mb = (bytes, digits = 1) => number(bytes / 1e6, digits);
   const bothUnits = (bytes, digits = 1) => `${mb(bytes, digits)} MB (${number(bytes / 2 ** 20, digits)} MiB)`;
   const gflops = (flops) => `${number(flops / 1e9, 1)} GFLOPs`;
@@ -114,9 +120,9 @@
       }
       const inside = ticks.filter((tick) => tick >= low && tick <= high);
       const roomy = inside.slice(1).every((tick, before) => Math.abs(x(tick) - x(inside[before])) >= apart);
-      if (inside.length > 1 && roomy) return inside;
+      if (inside.length > 2 && roomy) return inside;
     }
-    return linearTicks(low, high, 3);
+    return linearTicks(low, high, 4);
   }
 
   function scale(low, high, from, to, log) {
@@ -150,11 +156,11 @@
     const frame = make(svg, "g", { "aria-hidden": "true" });
     for (const tick of linearTicks(bottom, top, Math.max(3, height / 45))) {
       make(frame, "line", { class: "gridline", x1: margin.left, x2: width - margin.right, y1: y(tick), y2: y(tick) });
-      make(frame, "text", { x: margin.left - 8, y: y(tick) + 4, "text-anchor": "end" }, number(tick, tick % 1 ? 1 : 0));
+      make(frame, "text", { x: margin.left - 8, y: y(tick) + 4, "text-anchor": "end" }, round(tick));
     }
     for (const tick of state.log ? logTicks(low, high, x, 44) : linearTicks(low, high, Math.max(3, (width - 60) / 68))) {
       make(frame, "line", { class: "gridline", x1: x(tick), x2: x(tick), y1: ceiling, y2: floor });
-      make(frame, "text", { x: x(tick), y: floor + 18, "text-anchor": "middle" }, number(tick, tick % 1 ? 1 : 0));
+      make(frame, "text", { x: x(tick), y: floor + 18, "text-anchor": "middle" }, round(tick));
     }
     make(frame, "line", { class: "axis", x1: margin.left, x2: width - margin.right, y1: floor, y2: floor });
     make(frame, "text", { x: width - margin.right, y: height - 4, "text-anchor": "end" }, data.axis);
@@ -436,14 +442,19 @@
     return [Math.min(...sizes) * 0.95, Math.max(...sizes) * 1.05];
   })();
   const ratio = Math.log(reach[1] / reach[0]);
-  const bytesAt = (place) => 1e5 * Math.round((reach[0] * Math.exp((ratio * place) / 1000)) / 1e5); // as it is written
+  /** A tenth of a megabyte apart, or less where that would leave fewer than three digits; and so it is written. */
+  function bytesAt(place) {
+    const bytes = reach[0] * Math.exp((ratio * place) / 1000);
+    const step = Math.min(1e5, 10 ** Math.max(0, Math.floor(Math.log10(bytes)) - 2));
+    return step * Math.round(bytes / step);
+  }
   const placeOf = (bytes) => Math.min(1000, Math.max(0, Math.round((1000 * Math.log(bytes / reach[0])) / ratio)));
 
   function setBudget(bytes, from) {
     state.budget = bytes;
     const said = bothUnits(bytes);
     if (from !== "slider") slider.value = placeOf(bytes);
-    if (from !== "text") at("budget-text").value = from === "start" ? data.written : `${(bytes / 1e6).toFixed(1)}MB`;
+    if (from !== "text") at("budget-text").value = from === "start" ? data.written : `${round(bytes / 1e6).replaceAll(",", "")}MB`;
     slider.setAttribute("aria-valuetext", said);
     at("budget-said").textContent = `= ${said}`;
     at("budget-wrong").textContent = "";
@@ -470,7 +481,7 @@
     const best = frontOf(state.budget).at(-1);
     const why = advised === best
       ? "it has the best accuracy, and none with less memory comes within its standard error"
-      : `it is within one standard error (±${percent(best.error)}) of the best, ${best.said}, with ${percent(1 - advised.bytes / best.bytes, 0)} less memory`;
+      : `it is within one standard error (±${number(100 * best.error, 1)} points) of the best, ${best.said}, with ${percent(1 - advised.bytes / best.bytes, 0)} less memory`;
     box.append(`${within} of ${trials.length} trained configurations fit. Take `);
     const button = make(box, "button", { type: "button", class: "pick", "data-trial": advised.number }, `trial ${advised.number}`);
     button.addEventListener("click", () => choose(advised.number, true));
@@ -791,9 +802,8 @@
     for (const tick of logTicks(low, high, x, 36)) {
       make(svg, "line", { class: "gridline", x1: x(tick), x2: x(tick), y1: margin.top, y2: height - margin.bottom });
       make(svg, "line", { class: "gridline", x1: margin.left, x2: width - margin.right, y1: y(tick), y2: y(tick) });
-      const digits = tick % 1 ? 1 : 0;
-      make(svg, "text", { x: x(tick), y: height - margin.bottom + 18, "text-anchor": "middle" }, number(tick, digits));
-      make(svg, "text", { x: margin.left - 8, y: y(tick) + 4, "text-anchor": "end" }, number(tick, digits));
+      make(svg, "text", { x: x(tick), y: height - margin.bottom + 18, "text-anchor": "middle" }, round(tick));
+      make(svg, "text", { x: margin.left - 8, y: y(tick) + 4, "text-anchor": "end" }, round(tick));
     }
     make(svg, "line", { class: "step", x1: x(low), x2: x(high), y1: y(low), y2: y(high) });
     make(svg, "text", { x: width - margin.right, y: height - 4, "text-anchor": "end" }, "predicted (MB)");

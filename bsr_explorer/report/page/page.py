@@ -17,13 +17,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bsr_explorer.report.findings import Findings
-from bsr_explorer.report.front import spans
+from bsr_explorer.report.front import covered_text, spans
 from bsr_explorer.report.page.data import measurements, page_data
 from bsr_explorer.report.page.layout import Layout
 from bsr_explorer.report.report import calibration_said
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.study import COUNTS, FILE
-from bsr_explorer.units import format_bytes, in_mb
+from bsr_explorer.units import format_bytes, format_mb, format_mib, format_number
 
 NAME = "report.html"
 
@@ -75,8 +75,11 @@ def html(found: Findings, folder: Path, layout: Layout | str) -> str:
             failed={n: r for n, r in found.records.items() if r.status not in ("finished", "stopped")},
             environment=environment(found),
             study_file=_text(folder / FILE),
+            covered_text=covered_text,
             format_bytes=format_bytes,
-            in_mb=in_mb,
+            format_mb=format_mb,
+            format_mib=format_mib,
+            format_number=format_number,
         )
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.ticker import FixedLocator
 
 from bsr_explorer.report import style
 from bsr_explorer.report.findings import Findings
@@ -47,6 +48,36 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
 
     monkeypatch.setattr(style, "figure", watched)
     return made
+
+
+def check_readable(figure: Any) -> None:
+    """Each tick that is a number says its own, there are three of them at least, and no word is cut."""
+    from matplotlib.text import Text
+
+    figure.draw_without_rendering()
+    beyond: set[Text] = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            labels = [(tick.get_loc(), tick.label1) for tick in axis.get_major_ticks()]
+            beyond |= {label for place, label in labels if not low <= place <= high}
+            ticks = [
+                (place, label.get_text())
+                for place, label in labels
+                if label.get_text() and label.get_visible() and label not in beyond
+            ]
+            try:
+                said = [float(text.replace(",", "").replace("\N{MINUS SIGN}", "-")) for _, text in ticks]
+            except ValueError:  # names
+                continue
+            assert said == pytest.approx([place for place, _ in ticks]), ticks
+            assert not ticks or len(ticks) >= 3 or isinstance(axis.get_major_locator(), FixedLocator), ticks
+    page = figure.bbox.padded(1)
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip() and text not in beyond:
+            box = text.get_window_extent()
+            assert page.x0 <= box.x0 and box.x1 <= page.x1, text
+            assert page.y0 <= box.y0 and box.y1 <= page.y1, text
 
 
 def offsets(axes: Any) -> set[tuple[float, float]]:

@@ -9,6 +9,7 @@ from typing import Any
 from bsr_explorer.report.comparison import lines_of
 from bsr_explorer.report.figures import accountings
 from bsr_explorer.store.comparison import StepTimes
+from bsr_explorer.units import format_mb
 
 MakeComparison = Callable[..., Any]
 
@@ -25,5 +26,5 @@ def test_each_accounting_has_its_bars(
     assert peak == [entry.peak_bytes / 1e6 for entry in made.entries]
     said = [text.get_text() for text in axes.texts]
     last, ratio = made.entries[1], made.full.peak_bytes / made.entries[1].peak_bytes
-    assert f"{last.peak_bytes / 1e6:,.0f} ({ratio:.2f}×)" in said
+    assert f"{format_mb(last.peak_bytes, 0)} ({ratio:.2f}×)" in said
     assert said.count("— (no rule)") == 1

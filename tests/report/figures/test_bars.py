@@ -10,6 +10,7 @@ from bsr_explorer.report.comparison import lines_of
 from bsr_explorer.report.figures import bars
 from bsr_explorer.report.figures.bars import names
 from bsr_explorer.store.comparison import StepTimes, read_comparison, read_runs, read_step_times
+from bsr_explorer.units import format_mb
 
 MakeComparison = Callable[..., Any]
 
@@ -30,7 +31,7 @@ def test_what_was_not_run_says_so(make_comparison: MakeComparison, drawn: list[A
     assert lengths(memory) == [entry.peak_bytes / 1e6 for entry in made.entries]
     assert lengths(compute) == [entry.train_flops / 1e9 for entry in made.entries]
     assert texts(memory) == [
-        f"{e.peak_bytes / 1e6:,.0f} ({made.full.peak_bytes / e.peak_bytes:.2f}×)" for e in made.entries
+        f"{format_mb(e.peak_bytes, 0)} ({made.full.peak_bytes / e.peak_bytes:.2f}×)" for e in made.entries
     ]
     for panel in (seconds, accuracy):
         assert (texts(panel), lengths(panel)) == (["not run here"], [])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bsr_explorer.report import style
 from bsr_explorer.report.figures import FIGURES
 from bsr_explorer.report.findings import Findings
+from tests.report.figures.conftest import check_readable
 
 
 @pytest.mark.parametrize("title", FIGURES)
@@ -20,9 +22,21 @@ def test_every_figure_is_the_same_when_made_again(found: Findings, tmp_path: Pat
 
 
 @pytest.mark.parametrize("title", FIGURES)
-def test_one_trial_alone_can_be_drawn(found: Findings, tmp_path: Path, title: str) -> None:
+def test_a_figure_of_small_values_can_be_read(
+    sure: Findings, drawn: list[tuple[Any, Any]], tmp_path: Path, title: str
+) -> None:
+    """Of megabytes and GFLOPs below 1."""
+    FIGURES[title](sure, tmp_path)
+    check_readable(drawn[0][0])
+
+
+@pytest.mark.parametrize("title", FIGURES)
+def test_one_trial_alone_can_be_drawn(
+    found: Findings, drawn: list[tuple[Any, Any]], tmp_path: Path, title: str
+) -> None:
     alone = Findings({0: found.records[0]})
     assert all(path.stat().st_size > 1000 for path in FIGURES[title](alone, tmp_path))
+    check_readable(drawn[0][0])
 
 
 @pytest.mark.parametrize("title", FIGURES)

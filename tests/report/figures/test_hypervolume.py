@@ -32,3 +32,14 @@ def test_fresh_seeds_of_a_front_are_no_cost_of_finding_it(
     draw(sure, tmp_path)
     _, axes = drawn[0]
     assert len(offsets(axes)) == len(sure.records) - 2
+
+
+def test_it_ends_at_the_reports_own_number(sure: Findings, drawn: list[Any], tmp_path: Path) -> None:
+    """Also where the means over fresh seeds are not what the search had seen."""
+    draw(sure, tmp_path)
+    _, axes = drawn[0]
+    assert axes.lines[0].get_ydata()[-1] == sure.hypervolume
+    assert [text.get_text() for text in axes.texts] == [f"{sure.hypervolume:.4f}"]
+    assert axes.get_ylabel() == "hypervolume (of 1),\nby means over fresh seeds"
+    alone = Findings({number: record for number, record in sure.records.items() if number < 7})
+    assert alone.hypervolume != sure.hypervolume

@@ -10,6 +10,7 @@ import pytest
 
 from bsr_explorer.report.figures.step import KINDS, draw
 from bsr_explorer.report.findings import Findings
+from bsr_explorer.units import format_mb
 
 
 def test_the_stack_is_as_high_as_the_predicted_peak(
@@ -25,7 +26,7 @@ def test_the_stack_is_as_high_as_the_predicted_peak(
         for below, above in pairwise(stacks):
             assert list(above.baseline) == list(below.values)
         (peak,) = [text.get_text() for text in axes.texts if text.get_text().startswith("peak")]
-        assert peak.startswith(f"peak {predicted['peak_bytes'] / 1e6:,.0f} MB, ")
+        assert peak.startswith(f"peak {format_mb(predicted['peak_bytes'], 0)} MB, ")
         names = [text.get_text() for text in axes.get_xticklabels()]
         along = [text.get_text() for text in axes.texts if text.get_rotation() == 90]
         assert names + along == ["forward", "backward", "optimiser"]

@@ -21,7 +21,7 @@ from bsr_explorer.report.page.layout import Layout
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.records import read_records, write_record
 from bsr_explorer.store.study import FILE, Study
-from bsr_explorer.units import format_bytes, in_mb
+from bsr_explorer.units import format_bytes, format_mb
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -209,7 +209,7 @@ def test_a_click_opens_a_configuration(look: Open, troubled: Path, written: Path
     by_block = point.record.predicted["by_block"]
     assert rows.count() == len(by_block)
     held = [sum(size for kind, size in entry.items() if kind != "train_flops") for entry in by_block.values()]
-    assert [row.split("\t")[-1] for row in rows.all_inner_texts()] == [f"{in_mb(size):,.1f}" for size in held]
+    assert [row.split("\t")[-1] for row in rows.all_inner_texts()] == [format_mb(size) for size in held]
 
 
 def test_tokens_and_bars_of_each_block(look: Open, troubled: Path, written: Path) -> None:
@@ -444,7 +444,7 @@ def test_two_are_compared(look: Open, troubled: Path, written: Path) -> None:
     rows = dict(row.split("\t", 1) for row in page.locator("#differences tbody tr").all_inner_texts())
     assert rows["Method"].split("\t")[:2] == [a.method, b.method]
     sizes = [p.record.predicted["saved_bytes"] for p in (a, b)]
-    said = [f"{in_mb(size):,.1f}" for size in sizes]
+    said = [format_mb(size) for size in sizes]
     assert rows["Saved activations, MB"].split("\t") == [*said, f"{sizes[1] / sizes[0]:,.2f}×"]
     points = 100 * (b.accuracy - a.accuracy)
     assert rows["Accuracy"].split("\t")[2] == f"+{points:.1f} points"
