@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import math
 import re
 import traceback
@@ -34,11 +35,14 @@ from bsr_explorer.store.records import Record
 from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.data import Splits, load_splits, loader
 from bsr_explorer.train.datasets import default_data_dir
+from bsr_explorer.train.frozen import Stage
 from bsr_explorer.train.loop import evaluate, fit, make_optimizer
-from bsr_explorer.train.prefix import Cache, Prefix, Stage
+from bsr_explorer.train.prefix import Cache, Changed, Prefix
 from bsr_explorer.train.recipes import IMAGENET, MeanStd, Recipe, recipe
 from bsr_explorer.train.step import Step, image_dtype, in_precision
 from bsr_explorer.units import format_bytes
+
+LOG = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
@@ -299,7 +303,19 @@ def run(
     progress: Progress = lambda done, total, loss: None,
     watch: Watch = _NOBODY,
 ) -> Record:
-    """Fine-tune one configuration as the job says."""
+    """Fine-tune one configuration as the job says: from the start again, where what was kept of blocks turns out to be
+    wrong after steps went by it."""
+    try:
+        return _run(config, job, progress, watch)
+    except Changed as why:
+        LOG.warning("%s; training begins again, and they run in each step", why)
+    # The exception is gone, and with it its frames and what they held.
+    if job.checkpoint is not None:
+        job.checkpoint.unlink(missing_ok=True)
+    return _run(config, replace(job, cache=None), progress, watch)
+
+
+def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     actual = job.fidelity.at(config)
     predicted = predict(config)
     rules = _rules(config, job)
@@ -324,7 +340,14 @@ def run(
     validation: Part = splits.validation
     prefix = None
     if job.cache is not None:
-        prefix = Prefix(model, _stages(actual), job.cache, config.precision, timm_name(config.model))
+        prefix = Prefix(
+            model,
+            _stages(actual),
+            job.cache,
+            config.precision,
+            timm_name(config.model),
+            relied=lambda: step.short,
+        )
         if prefix.blocks:
             step.model = prefix.model
             at_once = -(-min(len(splits.train), config.batch_size) // config.micro_batches)
@@ -351,6 +374,8 @@ def run(
         checkpoint=_checkpoint(job, about, rules),
         evaluated=lambda number, loss, accuracy: watch.epoch(number, epochs, loss, accuracy),
     )
+    if prefix is not None:
+        prefix.close()
     test = None
     if job.test and not (outcome.diverged or outcome.stopped):
         test = evaluate(model, check(splits.test), config.precision)
@@ -393,18 +418,30 @@ Part = Dataset[tuple[torch.Tensor, int]]
 
 def _stages(config: Config) -> list[Stage]:
     """What stands below the blocks, and each block, does to an image, as far as its output follows from it (how
-    its tensors are stored does not matter)."""
+    its tensors are stored does not matter), and whether it is frozen."""
     tape = tape_of(config)
-    stages: dict[int, tuple[list[str], tuple[int, ...]]] = {}
-    for op in tape:
-        if op.block is None and len(stages) > 1:
-            break  # above the blocks
-        number = 0 if op.block is None else op.block + 1
-        does, _ = stages.get(number, ([], ()))
+    stages = len(tape.blocks) + 1
+    above = 1 + max(place for place, op in enumerate(tape) if op.block is not None)
+    does: list[list[str]] = [[] for _ in range(stages + 1)]
+    gives, made = [""] * (stages + 1), dict[str, int]()
+    frozen = [True] * (stages + 1)
+    stage = 0
+    for place, op in enumerate(tape):
+        stage = stages if place >= above else stage if op.block is None else op.block + 1
         if op.kind not in ("cast", "cast_parameter"):  # which follow from the precision, and from what trains
-            does.append(f"{op.name} {op.kind} {sorted(op.attrs.items())}")
-        stages[number] = does, tape.tensors[op.writes].shape[1:]
-    return [Stage("; ".join(does), shape) for does, shape in stages.values()]
+            does[stage].append(f"{op.name} {op.kind} {sorted(op.attrs.items())}")
+        if any(name in tape.parameters and tape.parameters[name].trains for name in op.params.values()):
+            frozen[stage] = False
+        for name in op.reads:
+            for passed in range(
+                made.get(name, stage), stage
+            ):  # goes by what that stage hands on, or beside it
+                frozen[passed] &= name == gives[passed]
+        made[op.writes], gives[stage] = stage, op.writes
+    return [
+        Stage("; ".join(does[number]), tape.tensors[gives[number]].shape[1:], frozen[number])
+        for number in range(stages)
+    ]
 
 
 def _rules(config: Config, job: Job) -> Recipe:
@@ -496,6 +533,7 @@ class _Watched(Step):
     which updates after another that did (the second, unless a gradient scaler skips some)."""
 
     images = peak_bytes = 0
+    short = False
     saved_bytes: int | None = None
     beside: Mapping[str, int] = MappingProxyType({})
     updated = False
@@ -503,6 +541,7 @@ class _Watched(Step):
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """See ``Step``."""
         self.images = self.images or len(labels)
+        self.short = self.short or images.dim() == 3  # tokens
         if self.updated and not self.peak_bytes:
             return self._measured(images, labels)
         value = super().__call__(images, labels)
@@ -568,5 +607,5 @@ class _Watched(Step):
         return account
 
 
-_SEEN = ("images", "saved_bytes", "peak_bytes", "beside", "updated")
-"""What a step that measures itself has found."""
+_SEEN = ("images", "short", "saved_bytes", "peak_bytes", "beside", "updated")
+"""What a step that measures itself has found, and whether it was fed with what frozen blocks made."""

@@ -327,7 +327,8 @@ _EMBEDDINGS = frozenset({"pos_embed", "cls_token", "reg_token"})
 
 
 def layer_of(name: str, depth: int) -> int:
-    """Of a parameter: 0 for what stands below the blocks, 1 to depth for them, depth + 1 above."""
+    """Of a parameter, for its learning rate: 0 for what timm has below the blocks, 1 to depth for them, depth + 1 for
+    what stands above, and for what a method adds."""
     if name.startswith("blocks."):
         return int(name.split(".")[1]) + 1
     below = name.startswith(("patch_embed", "norm_pre")) or name in _EMBEDDINGS

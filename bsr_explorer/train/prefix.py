@@ -1,11 +1,13 @@
-"""What the first blocks of a model make of images, made once: below the lowest trained parameter nothing changes.
+"""What the first blocks of a model make of images, made once: those that nothing can change in training (``frozen``).
 
 Trainings that share these blocks, and what they do, share their outputs, which lie in memory-mapped files: a file
 for the images of one part of the data in one view. Its name is a hash of all that its content follows from
 (weights, operations, images, number format, versions, the images that pass at once). The outputs are those of the
 whole model to the last bit: they are made in passes of as many images, it is tried first whether an image comes
-out the same wherever among them it stands, and the first batch of a training, which goes the whole way, is compared
-with what is kept. Where they differ, or cannot be kept, training goes on with images.
+out the same wherever among them it stands, and the first batch of each epoch and of each evaluation (of every
+``OFTEN`` batches, where these are fewer) goes the whole way and is compared with what is kept. Where they differ before
+any step went by them, or they cannot be kept, training goes on with images; where they differ later, it has to begin
+again without them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import timm
@@ -33,7 +35,7 @@ from torch.utils.data import Dataset, default_collate
 from bsr_explorer.files import whole
 from bsr_explorer.train.data import ImageSplit
 from bsr_explorer.train.datasets import default_data_dir
-from bsr_explorer.train.loop import layer_of
+from bsr_explorer.train.frozen import Continued, Stage, frozen_blocks, hashes
 from bsr_explorer.train.step import autocast, image_dtype
 from bsr_explorer.units import format_bytes
 
@@ -161,59 +163,19 @@ class Cache:
 # --- blocks ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What stands below the blocks, or a block: what it does to an image.
-
-    Attributes:
-        does: equal where the same is done to the same with the same weights.
-        shape: of what it makes of an image, (tokens, channels).
-    """
-
-    does: str
-    shape: tuple[int, ...]
+OFTEN = 8
+"""Batches between two that go the whole way, at least."""
 
 
-def frozen_blocks(model: nn.Module) -> int:
-    """How many of the first blocks of a vision transformer nothing can change in training: neither they nor
-    anything below them trains."""
-    depth = len(model.blocks)  # type: ignore[arg-type]
-    lowest = min(layer_of(name, depth) for name, p in model.named_parameters() if p.requires_grad)
-    return max(0, lowest - 1)
+class Changed(Exception):
+    """What was kept is not what the first blocks make of images, and steps have gone by it."""
 
 
-class Continued(nn.Module):
-    """A vision transformer that takes images, or what its first blocks have made of them.
+class Kept(NamedTuple):
+    """What a prefix makes of the images of a split, (images, N, D), and its key."""
 
-    Attributes:
-        model: a timm vision transformer.
-        blocks: how many blocks are behind what is no image.
-    """
-
-    def __init__(self, model: nn.Module, blocks: int) -> None:
-        super().__init__()
-        self.model, self.blocks = model, blocks
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (B, 3, S, S) or tokens (B, N, D) → (B, classes)."""
-        vit = cast(Any, self.model)
-        if x.dim() == 4:
-            return cast(Tensor, vit(x))
-        for block in vit.blocks[self.blocks :]:
-            x = block(x)
-        return cast(Tensor, vit.forward_head(vit.norm(x)))
-
-    def stem(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) → (B, N, D), what stands below the blocks."""
-        vit = cast(Any, self.model)
-        return cast(Tensor, vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images)))))
-
-    def prefix(self, x: Tensor, done: int | None = None) -> Tensor:
-        """Images (B, 3, S, S), or tokens (B, N, D) that some blocks are done with → (B, N, D)."""
-        x = self.stem(x) if done is None else x
-        for block in cast(Any, self.model).blocks[done or 0 : self.blocks]:
-            x = block(x)
-        return x
+    key: str
+    rows: Bits
 
 
 class Prefix:
@@ -225,6 +187,7 @@ class Prefix:
         cache: where its outputs lie.
         precision: key of ``models.lowering.PRECISIONS``.
         name: of the model; the same is computed by models of the same name.
+        relied: asked whether steps of this training went the short way before it was interrupted.
 
     Attributes:
         model: to be trained in the model's place.
@@ -235,21 +198,28 @@ class Prefix:
     used = False
 
     def __init__(
-        self, model: nn.Module, stages: Sequence[Stage], cache: Cache, precision: str, name: str
+        self,
+        model: nn.Module,
+        stages: Sequence[Stage],
+        cache: Cache,
+        precision: str,
+        name: str,
+        relied: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.blocks = 0 if _draws(model) else frozen_blocks(model)
+        self.blocks = frozen_blocks(model, stages, precision)
         self.model = Continued(model, self.blocks)
         self._stages, self._cache, self._precision = stages, cache, precision
         self._device = next(model.parameters()).device
         self._dtype = image_dtype(precision)
         about = json.dumps([name, precision, _environment(self._device)])
-        self._keys = list(self._hashes(about)) if self.blocks else []
+        self._keys = list(hashes(self.model, stages, precision, about)) if self.blocks else []
+        self._relied = relied
         self._sound = self.blocks > 0
-        self._expected: Bits | None = None
+        self._expected: Kept | None = None
         self._seen: list[Bits] = []
         self._watching: Any = None
-        self._doubted = ""
         self._tried: dict[int, bool] = {}
+        self._parts: list[Prefixed] = []
 
     def part(
         self, split: ImageSplit, images: int, batches: bool, whole: Callable[[], bool] = lambda: False
@@ -261,15 +231,16 @@ class Prefix:
             batches: whether they always pass in this order, and so many of them (the last ones may be fewer).
             whole: asked before each batch, whether it shall go the whole way.
         """
-        return Prefixed(self, split, images, batches, whole)
+        self._parts.append(Prefixed(self, split, images, batches, whole))
+        return self._parts[-1]
 
-    def of(self, split: ImageSplit, images: int, batches: bool) -> Bits | None:
-        """What the prefix makes of the present view of a split, (images, N, D); None if it is not to be had."""
+    def of(self, split: ImageSplit, images: int, batches: bool) -> Kept | None:
+        """What the prefix makes of the present view of a split; None if it is not to be had."""
         names = self._names(split, images, batches)
         shapes = [(len(split), *stage.shape) for stage in self._stages]
         bits = _BITS[self._dtype.itemsize][1]
         if (found := self._cache.find(names[-1], shapes[self.blocks], bits)) is not None:
-            return found
+            return Kept(names[-1], found)
         if not batches and not self._steady(images):
             LOG.info(
                 "frozen blocks run again in each step: an image is not the same at all places of a batch"
@@ -282,7 +253,8 @@ class Prefix:
                     return self._made(split, images, batches, done, found)
             return self._made(split, images, batches, None, None)
 
-        return self._cache.get(names[-1], shapes[self.blocks], bits, make)
+        got = self._cache.get(names[-1], shapes[self.blocks], bits, make)
+        return None if got is None else Kept(names[-1], got)
 
     def tensor(self, rows: Bits) -> Tensor:
         """Bits as numbers."""
@@ -293,34 +265,52 @@ class Prefix:
         about = json.dumps([split.identity(), images, batches])
         return [hashlib.sha256(f"{key} {about}".encode()).hexdigest()[:32] for key in self._keys]
 
-    def expect(self, rows: Bits, split: ImageSplit, images: int, batches: bool) -> None:
-        """The next step goes the whole way: note what the prefix makes in the first one that does."""
+    def expect(self, kept: Kept) -> None:
+        """The next step goes the whole way: note what the prefix makes of its images, to compare it with these rows."""
         if self._watching is None:
-            self._doubted = self._names(split, images, batches)[-1]
-            vit = cast(Any, self.model.model)
-            after = vit.blocks[self.blocks] if self.blocks < len(vit.blocks) else vit.norm
-            self._watching = after.register_forward_pre_hook(self._note)
-            self._expected = rows
+            after = self.model.after(self.blocks)
+            self._watching = after.register_forward_pre_hook(self._note, prepend=True)
+        self._expected = kept
 
     def sound(self) -> bool:
-        """Whether what was kept is what the prefix makes, to the last bit, as far as that was seen."""
+        """Whether what was kept is what the prefix makes, to the last bit, as far as that was seen.
+
+        Raises:
+            Changed: it is not, and steps have gone by it.
+        """
         if self._expected is not None and self._seen:
             expected, self._expected = self._expected, None
-            self._watching.remove()
             made, self._seen = np.concatenate(self._seen), []
-            self._sound = np.array_equal(made, expected)
-            if not self._sound:
-                self._cache.forget(self._doubted)
-                LOG.warning(
-                    "%d frozen blocks run again in each step: what they make of images is not what they made of "
-                    "them before, to the last bit",
-                    self.blocks,
-                )
+            if not np.array_equal(made, expected.rows[: len(made)]):  # a step that diverged ends early
+                self._unsound(expected.key)
         return self._sound
 
+    def close(self) -> None:
+        """Training is over: look once more at what was fed in last.
+
+        Raises:
+            Changed: see ``sound``.
+        """
+        self.sound()
+        if self._watching is not None:
+            self._watching.remove()
+        for part in self._parts:
+            if (last := part.last()) is not None:
+                images, kept = last
+                if self._sound and not np.array_equal(_bits(self._through(images)), kept.rows):
+                    self._unsound(kept.key)
+
+    def _unsound(self, key: str) -> None:
+        self._sound = False
+        self._cache.forget(key)
+        why = "what they make of images is not what they made of them before, to the last bit"
+        if self.used or self._relied():
+            raise Changed(f"{self.blocks} frozen blocks: {why}")
+        LOG.warning("%d frozen blocks run again in each step: %s", self.blocks, why)
+
     def _note(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        # A copy outside of torch's memory, which is being measured.
-        self._seen.append(np.array(_bits(inputs[0].detach())))
+        if self._expected is not None:  # a copy outside of torch's memory, which is being measured
+            self._seen.append(np.array(_bits(inputs[0].detach())))
 
     @torch.no_grad()
     def _steady(self, images: int) -> bool:
@@ -354,45 +344,27 @@ class Prefix:
             orders = (torch.randperm(images, generator=random).to(self._device) for _ in range(4))
             return all(torch.equal(part(x[order]), made[order]) for order in orders)
 
-    @torch.no_grad()
     def _made(
         self, split: ImageSplit, images: int, batches: bool, done: int | None, found: Bits | None
     ) -> Iterator[Bits]:
+        for first in range(0, len(split), images):
+            items = list(range(first, min(first + images, len(split))))
+            count = len(items)
+            if not batches:  # all passes are as large, for kernels may differ by size
+                items = [item % len(split) for item in range(first, first + images)]
+            x = default_collate(split.__getitems__(items))[0] if found is None else self.tensor(found[items])
+            yield _bits(self._through(x, done)[:count])
+
+    @torch.no_grad()
+    def _through(self, x: Tensor, done: int | None = None) -> Tensor:
+        """Images, or what some blocks have made of them, through the prefix, as evaluation does it."""
         training = self.model.training
         self.model.eval()
         try:
-            for first in range(0, len(split), images):
-                items = list(range(first, min(first + images, len(split))))
-                count = len(items)
-                if not batches:  # all passes are as large, for kernels may differ by size
-                    items = [item % len(split) for item in range(first, first + images)]
-                x = (
-                    default_collate(split.__getitems__(items))[0]
-                    if found is None
-                    else self.tensor(found[items])
-                )
-                with autocast(self._precision, self._device):
-                    made = self.model.prefix(x.to(self._device, self._dtype), done)
-                yield _bits(made[:count])
+            with autocast(self._precision, self._device):
+                return self.model.prefix(x.to(self._device, self._dtype), done)
         finally:
             self.model.train(training)
-
-    def _hashes(self, about: str) -> Iterator[str]:
-        """A name for what stands below the blocks, and for the first block with it, the first two, …"""
-        depth = len(self._stages) - 1
-        state: list[list[tuple[str, Tensor]]] = [[] for _ in range(depth + 2)]
-        for name, p in self.model.model.named_parameters():
-            state[layer_of(name, depth)].append((name, p))
-        for name, buffer in self.model.model.named_buffers():
-            if not bool(buffer.isnan().all()):  # what a keeper has not seen yet says nothing
-                state[layer_of(name, depth)].append((name, buffer))
-        found = hashlib.sha256(about.encode())
-        for stage, tensors in zip(self._stages, state[: self.blocks + 1], strict=False):
-            found.update(stage.does.encode())
-            for name, tensor in tensors:
-                found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-            yield found.copy().hexdigest()
 
 
 class Prefixed(Dataset[tuple[Tensor, int]]):
@@ -405,8 +377,10 @@ class Prefixed(Dataset[tuple[Tensor, int]]):
         self, prefix: Prefix, split: ImageSplit, images: int, batches: bool, whole: Callable[[], bool]
     ) -> None:
         self._prefix, self._split, self._whole = prefix, split, whole
-        self._how = images, batches
-        self._made: tuple[int, Bits | None] | None = None
+        self._images, self._batches = images, batches
+        self._made: tuple[int, Kept | None] | None = None
+        self._begins, self._since = True, OFTEN
+        self._last: list[int] = []
 
     def __len__(self) -> int:
         return len(self._split)
@@ -416,27 +390,40 @@ class Prefixed(Dataset[tuple[Tensor, int]]):
 
     def __getitems__(self, items: list[int]) -> list[tuple[Tensor, int]]:
         """The items of one batch."""
-        rows = None
+        begins, self._begins = self._begins or (self._batches and items[0] == 0), False
+        kept = None
         if self._split.views is not None and self._prefix.sound():
-            rows = self._rows(items)
-        if rows is None:
+            kept = self._kept()
+        if kept is None:
             return self._split.__getitems__(items)
-        if self._whole():
-            self._prefix.expect(rows, self._split, *self._how)
+        rows = kept.rows[items]
+        if (begins and self._since >= OFTEN) or self._whole():
+            self._since = 0
+            self._prefix.expect(Kept(kept.key, rows))
             return self._split.few(items)
+        self._since += 1
+        self._last = items
         self._prefix.used = True
         return list(zip(self._prefix.tensor(rows), self._split.labels[items].tolist(), strict=True))
+
+    def last(self) -> tuple[Tensor, Kept] | None:
+        """The images (B, 3, S, S) that passed at once in the last batch, and what the prefix made of them before; None
+        if no batch went the short way."""
+        items, kept = self._last[: self._images], self._kept() if self._last else None
+        if kept is None:
+            return None
+        return default_collate(self._split.few(items))[0], Kept(kept.key, kept.rows[items])
 
     def turn_to(self, epoch: int) -> None:
         """Show the view of an epoch (0-based)."""
         self._split.turn_to(epoch)
+        self._begins = True
 
-    def _rows(self, items: list[int]) -> Bits | None:
+    def _kept(self) -> Kept | None:
         if self._made is None or self._made[0] != self._split.view:
             self._made = None  # what is mapped is let go before the next is made
-            self._made = self._split.view, self._prefix.of(self._split, *self._how)
-        made = self._made[1]
-        return None if made is None else made[items]
+            self._made = self._split.view, self._prefix.of(self._split, self._images, self._batches)
+        return self._made[1]
 
 
 def _attended(qkv: Tensor) -> Tensor:
@@ -454,11 +441,6 @@ def _environment(device: torch.device) -> list[Any]:
         else [platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
     )
     return [torch.__version__, timm.__version__, *where]
-
-
-def _draws(model: nn.Module) -> bool:
-    """Whether something in it is left to chance in training."""
-    return any(getattr(m, name, 0.0) for m in model.modules() for name in ("p", "drop_prob"))
 
 
 def _bits(x: Tensor) -> Bits:
