@@ -25,6 +25,7 @@ from bsr_explorer.units import in_mb
 METHODS = (
     "linear",
     "bsr(blocks=(3, 7, 11), keep={3: 0.5, 6: 0.5, 9: 0.5}, fuse=True)",
+    "bsr(blocks=(3, 7, 11), keep={3: 0.5, 6: 0.5, 9: 0.5}, fuse=True, faithful=False)",
     "last(k=3)",
     "bsr(blocks=(3, 7, 11), keep={}, fuse=True)",
     "full",
