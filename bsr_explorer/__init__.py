@@ -1,7 +1,7 @@
 """bsr-explorer: what a fine-tune will cost, and the best accuracy that a memory budget can buy.
 
-The public interface. ``predict`` needs no tensor; ``build``, ``measure``, ``fine_tune`` and ``load``
-load torch when they are first asked for.
+The public interface. A name is imported when it is first asked for: ``predict`` needs no tensor; ``build``,
+``measure``, ``fine_tune`` and ``load`` load torch.
 """
 
 from __future__ import annotations
@@ -9,25 +9,39 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bsr_explorer.config import Config, Fidelity
-from bsr_explorer.errors import UserError
-from bsr_explorer.ledger import Ledger
-from bsr_explorer.methods import METHODS, Method, parse_method
-from bsr_explorer.prediction import predict
-from bsr_explorer.store.records import Record
 from bsr_explorer.version import __version__
 
 if TYPE_CHECKING:
     from bsr_explorer.artifact.trained import load
+    from bsr_explorer.config import Config, Fidelity
+    from bsr_explorer.errors import UserError
+    from bsr_explorer.ledger import Ledger
+    from bsr_explorer.methods import METHODS, Method, parse_method
+    from bsr_explorer.prediction import predict
     from bsr_explorer.run import build, fine_tune, measure
+    from bsr_explorer.store.records import Record
 
-_LATE = {"build": "run", "fine_tune": "run", "measure": "run", "load": "artifact.trained"}
-"""What is imported when it is asked for, and from where."""
+_FROM = {
+    "METHODS": "methods",
+    "Config": "config",
+    "Fidelity": "config",
+    "Ledger": "ledger",
+    "Method": "methods",
+    "Record": "store.records",
+    "UserError": "errors",
+    "build": "run",
+    "fine_tune": "run",
+    "load": "artifact.trained",
+    "measure": "run",
+    "parse_method": "methods",
+    "predict": "prediction",
+}
+"""Where each name is imported from."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        return getattr(import_module(f"bsr_explorer.{_LATE[name]}"), name)
+    if name in _FROM:
+        return getattr(import_module(f"bsr_explorer.{_FROM[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

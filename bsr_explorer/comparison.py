@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
 
+from bsr_explorer import interrupt
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Full, Method
@@ -293,11 +294,12 @@ def compare(comparison: Comparison, folder: Path, data_dir: Path, rounds: int, w
         UserError: another process is at work in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder, LOCK, "comparison"):
+    with interrupt.held(), alone(folder, LOCK, "comparison"):
         comparison.write(folder)
         left = tasks(comparison, folder, rounds)
         watcher.begins(left)
         for task in left:
+            interrupt.check()
             watcher.starts(task)
             record = None
             if task.entry is None:

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from bsr_explorer import interrupt
 from bsr_explorer.config import CHOICES, Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
@@ -460,7 +461,8 @@ def _checkpoint(job: Job, about: dict[str, Any], rules: Recipe) -> Checkpoint | 
 
 
 def attempt(config: Config, key: str, job: Job, progress: Progress, watch: Watch = _NOBODY) -> Record:
-    """``run``; what goes wrong is a record too, with the reason and the place.
+    """``run``; what goes wrong is a record too, with the reason and the place. Ctrl-C does not go wrong: it waits for
+    the end of a step, where nothing makes another error of it.
 
     Args:
         key: of the configuration; see ``Config.key``.
@@ -469,7 +471,8 @@ def attempt(config: Config, key: str, job: Job, progress: Progress, watch: Watch
         UserError: what its user can mend.
     """
     try:
-        return run(config, job, progress, watch)
+        with interrupt.held():
+            return run(config, job, progress, watch)
     except UserError:
         raise
     except Exception as error:

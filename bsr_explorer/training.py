@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import tomli_w
 
-from bsr_explorer import run
+from bsr_explorer import interrupt, run
 from bsr_explorer.artifact import card, onnx, trained
 from bsr_explorer.errors import UserError
 from bsr_explorer.files import whole
@@ -170,7 +170,8 @@ def train(training: Training, progress: Progress, watch: Watch) -> tuple[Record,
     with alone(folder, LOCK, "training"):
         record = ended(training)
         if record is None:
-            record = _trained(training, progress, watch)
+            with interrupt.held():  # what was trained is written
+                record = _trained(training, progress, watch)
         elif training.test and record.test_accuracy is None:
             record = _tested(training, record)
         if record.status in ("finished", "diverged"):  # what failed may go on when its cause is gone

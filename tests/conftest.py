@@ -11,8 +11,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,15 @@ settings.load_profile("busy")
 MakeStudy = Callable[..., Study]
 OpenSearch = Callable[..., Search]
 MakeComparison = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C is Python's own in each test, whatever a command left behind; in the background of a script it would be
+    ignored, and so would what tests press."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
@@ -207,7 +217,8 @@ def cli(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., Done]:
     """Runs the command line in this process, in an empty working directory."""
-    from bsr_explorer.cli import app, main
+    from bsr_explorer.cli import main
+    from bsr_explorer.cli.app import app
 
     monkeypatch.setattr(app, "registered_commands", [])  # main registers them anew each time
     monkeypatch.chdir(tmp_path)
@@ -217,6 +228,7 @@ def cli(
     def run(*arguments: str | Path) -> Done:
         monkeypatch.setattr(sys, "argv", ["bsr-explore", *map(str, arguments)])
         capsys.readouterr()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as a process begins
         with pytest.raises(SystemExit) as ended:
             main()
         said = capsys.readouterr()

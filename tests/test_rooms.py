@@ -14,7 +14,8 @@ PACKAGE = Path(bsr_explorer.__file__).parent
 
 ROOMS: dict[str, str] = {
     "errors": "",
-    "files": "",
+    "interrupt": "",
+    "files": "interrupt",
     "version": "",
     "units": "errors",
     "ledger": "",
@@ -26,14 +27,14 @@ ROOMS: dict[str, str] = {
     "config": "errors methods models cost",
     "prediction": "config cost ledger models tape",
     "measurement": "units ledger",
-    "train": "errors files units models",
+    "train": "errors interrupt files units models",
     "store": "errors files units version methods models config",
-    "run": "errors units config prediction models methods measurement ledger train store",
+    "run": "errors interrupt units config prediction models methods measurement ledger train store",
     "artifact": "errors files units version config methods models prediction train store run",
-    "training": "errors files models prediction train store run artifact",
+    "training": "errors interrupt files models prediction train store run artifact",
     "timing": "config run train",
-    "comparison": "errors units config methods models prediction train store run timing",
-    "search": "errors units config methods models cost prediction train store run",
+    "comparison": "errors interrupt units config methods models prediction train store run timing",
+    "search": "errors interrupt units config methods models cost prediction train store run",
     "report": "errors files units config cost prediction store",
     "reproduction": "errors run store report",
 }
@@ -41,6 +42,7 @@ ROOMS: dict[str, str] = {
 
 LIGHT = (
     "errors",
+    "interrupt",
     "files",
     "units",
     "ledger",

@@ -1,102 +1,28 @@
-"""The command line: each command parses, calls and prints."""
+"""The command line: each command parses, calls and prints. This file hears Ctrl-C before anything slow is loaded."""
 
 from __future__ import annotations
 
 import sys
-import warnings
-from typing import Annotated
 
-import typer
+from bsr_explorer import interrupt
 
-from bsr_explorer.errors import UserError
-from bsr_explorer.version import __version__
-
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"bsr-explore {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """What will fine-tuning a vision transformer cost, and which accuracy can a memory budget buy?
-
-    Examples:
-
-      bsr-explore profile --model deit_s --method bsr
-
-      bsr-explore search --model deit_s --budget 2GB
-    """
-
-
-def _register() -> None:
-    from bsr_explorer.cli import (
-        compare,
-        compare_studies,
-        export,
-        listing,
-        max_batch,
-        profile,
-        report,
-        reproduce,
-        retry,
-        search,
-        select,
-        show,
-        status,
-        train,
-    )
-
-    app.command("profile")(profile.profile)
-    app.command("max-batch")(max_batch.max_batch)
-    app.command("search")(search.search)
-    app.command("status")(status.status)
-    app.command("retry")(retry.retry)
-    app.command("compare")(compare.compare)
-    app.command("compare-studies")(compare_studies.compare_studies)
-    app.command("report")(report.write)
-    app.command("show")(show.show)
-    app.command("select")(select.select)
-    app.command("export")(export.export)
-    app.command("train")(train.train)
-    app.command("reproduce")(reproduce.reproduce)
-    app.command("list")(listing.show)
+STOPPED = "stopped: what was finished is kept, and the same command goes on from there"
 
 
 def main() -> None:
-    """Run the command line. What a user got wrong is one line and exit code 2, without a traceback."""
-    from bsr_explorer.cli.console import fail
-
-    # timm's own use of it, when it is imported: nothing that a user of ours could mend
-    warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
-    _register()
+    """Run the command line, and exit with its code. Stopped with Ctrl-C, that is 130, with one line on how to go on."""
+    interrupt.listen()
+    code, stopped = interrupt.CODE, True
     try:
-        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
-    except UserError as error:
-        fail(str(error))
+        from bsr_explorer.cli.app import answer
+
+        code = answer(sys.argv[1:] or ["--help"])
+        stopped = interrupt.leave()
     except KeyboardInterrupt:
-        fail("stopped", code=130)
-    except OSError as error:
-        fail(f"{error.filename or 'the system'}: {error.strerror or error}", code=1)
-    except Exception as error:
-        # typer's own usage errors, whose classes have moved between its versions
-        say = getattr(error, "format_message", None)
-        if say is None:
+        interrupt.leave()
+    except Exception:  # what else an exception became that was raised within a library
+        if not interrupt.leave():
             raise
-        fail(say())
-    else:
-        if code == 130:  # typer's own word for Ctrl-C
-            fail("stopped", code=130)
-        sys.exit(code if isinstance(code, int) else 0)
+    if stopped:
+        print(STOPPED, file=sys.stderr)
+    sys.exit(interrupt.CODE if stopped else code)

@@ -280,11 +280,7 @@ def _train(settled: Comparison, folder: Path, how: How, rounds: int) -> None:
     from bsr_explorer.comparison import compare as train_all
 
     with watching_tasks() as watcher:
-        try:
-            train_all(settled, folder, how.data_dir, rounds, watcher)
-        except KeyboardInterrupt:
-            err.print("stopped; nothing finished is lost, and the same command goes on from here")
-            raise SystemExit(130) from None
+        train_all(settled, folder, how.data_dir, rounds, watcher)
 
 
 def show_comparison(made: Report, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,58 +22,40 @@ if TYPE_CHECKING:
     from bsr_explorer.store.records import Record
 
 
-class Heeding:
-    """Shows progress in a bar, and heeds Ctrl-C."""
+class Showing:
+    """Shows progress in a bar."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.bar = progress.add_task("", total=1.0, left="")
-        self.interrupted = False
-
-    def interrupt(self, number: int, frame: object) -> None:
-        """Ctrl-C. What is raised while Python frees memory is lost, so the next step raises it again."""
-        self.interrupted = True
-        raise KeyboardInterrupt
-
-    def heed(self) -> None:
-        """Raise what was lost."""
-        if self.interrupted:
-            raise KeyboardInterrupt
 
 
-W = TypeVar("W", bound=Heeding)
+W = TypeVar("W", bound=Showing)
 
 
 @contextmanager
-def heeding(make: Callable[[Progress], W]) -> Iterator[W]:
-    """Show a bar on the error console, and heed Ctrl-C; yields what reports go to."""
+def showing(make: Callable[[Progress], W]) -> Iterator[W]:
+    """Show a bar on the error console; yields what reports go to."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[left]}"))
-    before = signal.getsignal(signal.SIGINT)
     with Progress(*columns, console=err, transient=True) as progress:
-        watcher = make(progress)
-        if before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, watcher.interrupt)
-        try:
-            yield watcher
-        finally:
-            signal.signal(signal.SIGINT, before)
+        yield make(progress)
 
 
 @contextmanager
 def watching(searching: Search, clock: Clock) -> Iterator[Progressing]:
-    """Show a search's progress on the error console, and heed Ctrl-C; yields what the search reports to."""
-    with heeding(lambda progress: Progressing(progress, searching, clock)) as watcher:
+    """Show a search's progress on the error console; yields what the search reports to."""
+    with showing(lambda progress: Progressing(progress, searching, clock)) as watcher:
         yield watcher
 
 
 @contextmanager
 def watching_tasks() -> Iterator[Tasks]:
     """The same of a comparison."""
-    with heeding(Tasks) as watcher:
+    with showing(Tasks) as watcher:
         yield watcher
 
 
-class Progressing(Heeding):
+class Progressing(Showing):
     """Prints a line a trial, and keeps a bar of the search with its front, one of each running trial, and the
     time left."""
 
@@ -95,7 +76,6 @@ class Progressing(Heeding):
 
     def step(self, number: int, done: int, total: int, loss: float) -> None:
         """Advance its bar."""
-        self.heed()
         trial = self.running[number]
         trial.share = done / total
         self.progress.update(trial.bar, completed=trial.share)
@@ -171,7 +151,7 @@ class _Shown:
     share: float = 0.0
 
 
-class Tasks(Heeding):
+class Tasks(Showing):
     """Prints a line a run of a comparison, and keeps the bar and the time left, at the pace so far."""
 
     def __init__(self, progress: Progress) -> None:
@@ -193,7 +173,6 @@ class Tasks(Heeding):
 
     def step(self, done: int, total: int, loss: float = 0.0) -> None:
         """Advance the bar."""
-        self.heed()
         self._show(done / total)
 
     def ends(self, task: Task, record: Record | None) -> None:

@@ -62,11 +62,7 @@ def reproduce(
     with err.status("loading weights and data…"):
         try_out(experiment.config, job)
     with watching_run(f"trial {trial} again") as watcher:
-        try:
-            made = reproduction.reproduce(record, where, tolerance, watcher.step)
-        except KeyboardInterrupt:
-            err.print("stopped; nothing was written")
-            raise SystemExit(130) from None
+        made = reproduction.reproduce(record, where, tolerance, watcher.step)
     if as_json:
         print(json.dumps(_answer(trial, made)))
     else:

@@ -354,13 +354,9 @@ def _run(
 
 
 def train(searching: Search, clock: Clock, timeout: float | None, new: bool = True) -> Ended:
-    """Run the search under a progress bar; Ctrl-C ends it with a word on how to go on."""
+    """Run the search under a progress bar."""
     with watching(searching, clock) as watcher:
-        try:
-            return searching.run(watcher, lambda candidate: clock.expected(candidate.config), timeout, new)
-        except KeyboardInterrupt:
-            err.print("stopped; nothing finished is lost, and the same command goes on from here")
-            raise SystemExit(130) from None
+        return searching.run(watcher, lambda candidate: clock.expected(candidate.config), timeout, new)
 
 
 def _show_plan(study: Study, space: Space, clock: Clock, folder: Path, searching: Search) -> None:

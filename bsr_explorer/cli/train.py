@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, resolved, table
-from bsr_explorer.cli.progress import Heeding, heeding
+from bsr_explorer.cli.progress import Showing, showing
 from bsr_explorer.cli.select import selected
 from bsr_explorer.config import Fidelity
 from bsr_explorer.errors import UserError, unknown
@@ -199,14 +199,10 @@ def _run(asked: Training) -> tuple[Record, list[Path]]:
     from bsr_explorer import training
 
     with watching_run(asked.experiment.name) as watcher:
-        try:
-            return training.train(asked, watcher.step, watcher)
-        except KeyboardInterrupt:
-            err.print("stopped; the same command goes on from the last checkpoint")
-            raise SystemExit(130) from None
+        return training.train(asked, watcher.step, watcher)
 
 
-class Run(Heeding):
+class Run(Showing):
     """Keeps the bar of one training, with what it holds and the time left at the pace so far, and says how each epoch
     ended."""
 
@@ -218,7 +214,6 @@ class Run(Heeding):
 
     def step(self, done: int, total: int, loss: float) -> None:
         """Advance the bar. A training that goes on from a checkpoint does not begin at its first step."""
-        self.heed()
         now = time.monotonic()
         first, began = self.first = self.first or (done, now)
         self.left = ""
@@ -246,8 +241,8 @@ class Run(Heeding):
 
 @contextmanager
 def watching_run(what: str) -> Iterator[Run]:
-    """Show one training's progress on the error console, and heed Ctrl-C."""
-    with heeding(lambda progress: Run(progress, what)) as watcher:
+    """Show one training's progress on the error console."""
+    with showing(lambda progress: Run(progress, what)) as watcher:
         yield watcher
 
 

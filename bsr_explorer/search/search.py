@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
+from bsr_explorer import interrupt
 from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.run import Job, load_data
@@ -143,14 +144,14 @@ class Search:
     ) -> None:
         self.study, self.folder, self.space, self.job = study, folder, space, job
         self.workers = workers or Here()
-        with alone(folder, LOCK, "search"):
+        with interrupt.held(), alone(folder, LOCK, "search"):
             self.book = Book(study, folder, space)
             study.update(folder)
         self.started = time.monotonic()
 
     def retry(self, numbers: Sequence[int] | None) -> tuple[list[int], list[str]]:
         """Ask for trials again that failed: see ``Book.retry``. They are trained by the next ``run``."""
-        with alone(self.folder, LOCK, "search"), self.book.writing():
+        with interrupt.held(), alone(self.folder, LOCK, "search"), self.book.writing():
             self.book.repair()
             return self.book.retry(numbers, self.workers.room(self.study.config.device))
 
@@ -173,7 +174,7 @@ class Search:
             UserError: what keeps every trial from being trained, such as missing data.
             OSError: a disk that is full or cannot be written.
         """
-        with alone(self.folder, LOCK, "search"), self.book.writing():
+        with interrupt.held(), alone(self.folder, LOCK, "search"), self.book.writing():
             self.book.repair()  # again, for another process may have been here
             self.started, self._exhausted = time.monotonic(), False
             self._running: dict[int, _Running] = {}
@@ -192,6 +193,7 @@ class Search:
     ) -> Ended:
         ending, limit = "", self.study.time_limit
         while True:
+            interrupt.check()
             while not ending and len(self._running) < self.workers.jobs:
                 following = self._next(new)
                 if following is None:
@@ -208,7 +210,7 @@ class Search:
             if not self._running:
                 return self._ended(ending)
             while not (events := self.workers.wait(watcher.step, GLANCE)):
-                pass
+                interrupt.check()
             for event in events:
                 self._take(event, watcher)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
+from bsr_explorer import interrupt
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.run import Job, attempt
@@ -184,6 +186,7 @@ class Processes:
             target=_work, args=(task, theirs, slot, self.threads, self.imports), daemon=True
         )
         with _undisturbed():
+            _start_server()
             process.start()
             theirs.close()  # or its end would never be seen
             self._workers[task.number] = _Worker(task, slot, process, ours, time.monotonic())
@@ -254,6 +257,10 @@ class Processes:
 def _undisturbed() -> Iterator[None]:
     """Let Ctrl-C wait: the process that others are forked from dies of a request that is broken off."""
     pressed: list[FrameType | None] = []
+    if interrupt.listening():
+        with interrupt.held():
+            yield
+        return
     if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return
@@ -264,6 +271,17 @@ def _undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed and callable(before):
         before(signal.SIGINT, pressed[0])
+
+
+def _start_server() -> None:
+    """Start the process that others are forked from, if there is none. Ctrl-C in a terminal reaches all processes:
+    neither that one hears it, while it loads its modules, nor any that is forked from it."""
+    resource_tracker.ensure_running()  # which unblocks the signal when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def cores() -> int:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
+from bsr_explorer import interrupt
 from bsr_explorer.errors import UserError
 from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.recipes import Recipe
@@ -244,6 +245,7 @@ def evaluate(model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32
     device = next(model.parameters()).device
     right = total = 0
     for images, labels in _on(device, loader, image_dtype(precision)):
+        interrupt.check()
         with autocast(precision, device):
             logits = model(images)
         if not bool(logits.isfinite().all()):

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from bsr_explorer import interrupt
 from bsr_explorer.files import whole
 from bsr_explorer.train.data import ImageSplit
 from bsr_explorer.train.datasets import default_data_dir
@@ -348,6 +349,7 @@ class Prefix:
         self, split: ImageSplit, images: int, batches: bool, done: int | None, found: Bits | None
     ) -> Iterator[Bits]:
         for first in range(0, len(split), images):
+            interrupt.check()
             items = list(range(first, min(first + images, len(split))))
             count = len(items)
             if not batches:  # all passes are as large, for kernels may differ by size

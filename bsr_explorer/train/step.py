@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bsr_explorer import interrupt
 from bsr_explorer.models.lowering import PRECISIONS
 from bsr_explorer.units import TORCH
 
@@ -52,8 +53,9 @@ class Step:
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """Train on images (B, 3, S, S) and labels (B,); returns the mean loss.
 
-        A loss that is not finite is returned at once, and nothing is updated.
+        A loss that is not finite is returned at once, and nothing is updated. Ctrl-C is obeyed before it begins.
         """
+        interrupt.check()
         total = 0.0
         for part in self.parts(images, labels):
             loss = self.loss(*part)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-import bsr_explorer.cli as module
+from bsr_explorer.cli import STOPPED
+from bsr_explorer.cli import app as module
 from bsr_explorer.errors import UserError
 from bsr_explorer.version import __version__
 
@@ -121,7 +122,7 @@ def test_ctrl_c_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from bsr_explorer.cli import listing
 
     monkeypatch.setattr(listing, "_models", stop)
-    assert cli("list", "models").err == "error: stopped\n"
+    assert cli("list", "models").err == f"{STOPPED}\n"
 
 
 # --- what is imported -----------------------------------------------------------------------------------

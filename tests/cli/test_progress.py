@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
 import time
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -159,51 +156,3 @@ def test_a_run_of_a_comparison_is_a_line_with_the_time_left(
     assert "step times: 5 s  [about 15 s left]" in lines
     assert "full, seed 0: 50.0%, 15 s  [about 7 s left]" in lines
     assert "linear, seed 0: diverged: the loss was [nan], 1 s  [about 0 s left]" in lines
-
-
-# --- Ctrl-C ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def default_handler() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-class _Freed:
-    """Something during whose end the user presses Ctrl-C; Python ignores what is raised there."""
-
-    def __del__(self) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0)
-
-
-@pytest.mark.usefixtures("default_handler")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_that_python_ignored_ends_the_next_step(shown: io.StringIO) -> None:
-    searching, candidate = _searching(None)
-    with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
-        watcher.trial_starts(0, candidate, 0)
-        watcher.step(0, 1, 3, 0.1)
-        freed = _Freed()
-        del freed
-        with pytest.raises(KeyboardInterrupt):
-            watcher.step(0, 2, 3, 0.1)
-
-
-@pytest.mark.usefixtures("default_handler", "shown")
-def test_ctrl_c_is_raised_at_once_where_it_can_be() -> None:
-    with progress.watching(_searching(None)[0], _Clock()), pytest.raises(KeyboardInterrupt):  # type: ignore[arg-type]
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-@pytest.mark.usefixtures("default_handler", "shown")
-def test_ctrl_c_that_is_not_for_us_is_left_alone() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
-    with progress.watching(_searching(None)[0], _Clock()):  # type: ignore[arg-type]
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0)
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

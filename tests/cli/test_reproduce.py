@@ -71,4 +71,4 @@ def test_ctrl_c_is_heeded(cli: Cli, study_folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Run, "step", stop)
     done = cli("reproduce", study_folder, 1)
     assert (done.code, done.out) == (130, "")
-    assert "stopped; nothing was written" in done.err
+    assert "stopped: what was finished is kept" in done.err

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bsr_explorer import training as training_module
+from bsr_explorer.cli import STOPPED
 from bsr_explorer.cli.train import Run
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.report.front import knee, recommend, study_front
@@ -22,6 +22,7 @@ from bsr_explorer.run import fine_tune
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record, read_records
 from bsr_explorer.training import CHECKPOINT, FILE, Training
+from tests.pressing import DROPPED, press
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -102,8 +103,9 @@ def test_json_names_the_files(cli: Cli, file: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("pressed", [press, *DROPPED])
 def test_ctrl_c_loses_no_finished_epoch(
-    cli: Cli, file: Path, expected: Record, monkeypatch: pytest.MonkeyPatch
+    pressed: Callable[[], None], cli: Cli, file: Path, expected: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []
     real = Run.step
@@ -111,7 +113,7 @@ def test_ctrl_c_loses_no_finished_epoch(
     def interrupted(self: Run, done: int, total: int, loss: float) -> None:
         steps.append(done)
         if done == 12:  # of 15: in the last epoch of three
-            signal.raise_signal(signal.SIGINT)
+            pressed()
         real(self, done, total, loss)
 
     monkeypatch.setattr(Run, "step", interrupted)
@@ -131,6 +133,26 @@ def test_ctrl_c_loses_no_finished_epoch(
         expected.losses,
         expected.history,
     )
+
+
+@pytest.mark.parametrize("pressed", DROPPED)
+def test_ctrl_c_that_python_drops_before_the_training_ends_it(
+    pressed: Callable[[], None], cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_module, "try_out", lambda asked: pressed())
+    done = cli("train", file)
+    assert done.code == 130
+    assert done.err.splitlines()[-1] == STOPPED
+    assert not Path("runs/small/records").exists()
+
+
+def test_ctrl_c_that_python_drops_at_the_end_is_said(
+    cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bsr_explorer.cli.train._show", lambda record, files: DROPPED[0]())
+    done = cli("train", file, "--epochs", "1")
+    assert (done.code, done.err.splitlines()[-1]) == (130, STOPPED)
+    assert read_records(Path("runs/small"))[0].status == "finished"
 
 
 # --- of a study -----------------------------------------------------------------------------------------

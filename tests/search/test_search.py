@@ -631,9 +631,11 @@ def states(folder: Path) -> list[str]:
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(cli: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "study"
     command = [sys.executable, "-m", "bsr_explorer", *arguments(folder, 12)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     wait_until_training(folder, 1, process)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     said, progress = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on" in " ".join(progress.split())

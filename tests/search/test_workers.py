@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -226,6 +228,40 @@ def test_ctrl_c_waits_until_a_process_has_started(processes: Callable[..., Proce
     workers.stop()
     workers.begin(Task(2, CONFIG, "key", JOB))
     assert isinstance(finish(workers)[0], Done)
+
+
+STARTING = """
+import os
+os.setsid()
+from bsr_explorer import interrupt
+from bsr_explorer.search.workers import Processes, Task
+from tests.search.test_workers import CONFIG, JOB
+interrupt.listen()
+workers = Processes(1, ["tests.toy", "tests.pressing_all"])
+try:
+    with interrupt.held():
+        workers.begin(Task(0, CONFIG, "key", JOB))
+        while True:
+            workers.wait(lambda *step: None, 1.0)
+            interrupt.check()
+except KeyboardInterrupt:
+    workers.stop()
+    print("stopped")
+"""
+"""Pressed for all while the process that others are forked from loads its modules."""
+
+
+@pytest.mark.thorough
+def test_ctrl_c_of_a_terminal_reaches_only_the_coordinator() -> None:
+    paths = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-c", STARTING],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
 
 
 # --- what they share ------------------------------------------------------------------------------------

@@ -1,0 +1,110 @@
+"""The commands, and what comes of what goes wrong in them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated
+
+import typer
+
+from bsr_explorer.cli.console import fail
+from bsr_explorer.errors import UserError
+from bsr_explorer.interrupt import CODE
+from bsr_explorer.version import __version__
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"bsr-explore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What will fine-tuning a vision transformer cost, and which accuracy can a memory budget buy?
+
+    Examples:
+
+      bsr-explore profile --model deit_s --method bsr
+
+      bsr-explore search --model deit_s --budget 2GB
+    """
+
+
+def _register() -> None:
+    from bsr_explorer.cli import (
+        compare,
+        compare_studies,
+        export,
+        listing,
+        max_batch,
+        profile,
+        report,
+        reproduce,
+        retry,
+        search,
+        select,
+        show,
+        status,
+        train,
+    )
+
+    app.command("profile")(profile.profile)
+    app.command("max-batch")(max_batch.max_batch)
+    app.command("search")(search.search)
+    app.command("status")(status.status)
+    app.command("retry")(retry.retry)
+    app.command("compare")(compare.compare)
+    app.command("compare-studies")(compare_studies.compare_studies)
+    app.command("report")(report.write)
+    app.command("show")(show.show)
+    app.command("select")(select.select)
+    app.command("export")(export.export)
+    app.command("train")(train.train)
+    app.command("reproduce")(reproduce.reproduce)
+    app.command("list")(listing.show)
+
+
+def answer(arguments: list[str]) -> int:
+    """Run a command; returns its exit code. What a user got wrong is one line and 2, without a traceback.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+    """
+    # timm's own use of it, when it is imported: nothing that a user of ours could mend
+    warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
+    _register()
+    try:
+        code = _run(arguments)
+    except SystemExit as ended:
+        code = ended.code
+    if code == CODE:  # typer's own word for Ctrl-C
+        raise KeyboardInterrupt
+    return code if isinstance(code, int) else 0
+
+
+def _run(arguments: list[str]) -> object:
+    try:
+        return app(args=arguments, standalone_mode=False)
+    except UserError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or 'the system'}: {error.strerror or error}", code=1)
+    except Exception as error:
+        # typer's own usage errors, whose classes have moved between its versions
+        say = getattr(error, "format_message", None)
+        if say is None:
+            raise
+        fail(say())
+    return None
