@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import torch
 
@@ -99,16 +100,18 @@ class Clock:
 
     def __init__(self, fidelity: Fidelity, speed: Speed) -> None:
         self.fidelity, self.speed = fidelity, speed
+        # Asked for after each step of a trial, of all known configurations.
+        self._seconds = cache(partial(expected_seconds, fidelity=fidelity, speed=speed))
         self._expected = self._taken = 0.0
 
     def expected(self, config: Config) -> float:
         """Seconds that a trial of this configuration will take."""
         correction = self._taken / self._expected if self._expected else 1.0
-        return expected_seconds(config, self.fidelity, self.speed) * correction
+        return self._seconds(config) * correction
 
     def learn(self, config: Config, seconds: float) -> None:
         """A trial took so long."""
-        self._expected += expected_seconds(config, self.fidelity, self.speed)
+        self._expected += self._seconds(config)
         self._taken += seconds
 
 

@@ -90,6 +90,14 @@ def test_the_clock_learns_how_far_off_it_was() -> None:
     assert clock.expected(CONFIGS[1]) == pytest.approx(factor * before[1])
 
 
+def test_the_clock_predicts_a_configuration_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(FULL, Speed(1e9, 1e9))
+    before = clock.expected(CONFIG)
+    monkeypatch.setattr("bsr_explorer.search.plan.predict", lambda config: pytest.fail("once is enough"))
+    clock.learn(CONFIG, 2 * before)
+    assert clock.expected(replace(CONFIG)) == pytest.approx(2 * before)
+
+
 # --- the plan -------------------------------------------------------------------------------------------
 
 
