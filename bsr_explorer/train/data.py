@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
+from bsr_explorer import interrupt
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.train import sources
 from bsr_explorer.train.recipes import Augment, MeanStd
@@ -157,9 +158,13 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
     def _make_all_pixels(self) -> NDArray[np.uint8]:
         store = np.empty(self._shape, dtype=np.uint8)
         # Threads, because decoding and resizing spend their time outside of the interpreter's lock.
-        with ThreadPoolExecutor() as threads:
+        threads = ThreadPoolExecutor()
+        try:
             for item, pixels in enumerate(threads.map(self._pixels, range(len(self)))):
+                interrupt.check()
                 store[item] = pixels
+        finally:
+            threads.shutdown(cancel_futures=True)  # what is left, if something went wrong
         return store
 
 

@@ -27,11 +27,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from bsr_explorer import interrupt
 from bsr_explorer.errors import UserError
 from bsr_explorer.train import data as data_module
 from bsr_explorer.train import datasets, sources
 from bsr_explorer.train.data import ImageSplit, Splits, load_splits, loader, stratified_order
 from bsr_explorer.train.datasets import DATASETS, availability, check_data, default_data_dir, list_datasets
+from tests.pressing import press
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 DEBIAN = datasets.DEBIAN_FASHION_MNIST
@@ -215,6 +217,25 @@ def test_each_image_is_transformed_once_over_calls(monkeypatch: pytest.MonkeyPat
     assert sorted(made) == list(range(40))
     load("digits", train_size=40, image_size=24).train[0]
     assert len(made) == 80, "another image size is another set of images"
+
+
+def test_ctrl_c_leaves_the_images_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = load("digits", train_size=1000)
+    seen: list[int] = []
+    pixels = ImageSplit._pixels
+
+    def slow(self: ImageSplit, item: int) -> NDArray[np.uint8]:
+        seen.append(item)
+        time.sleep(0.01)
+        return pixels(self, item)
+
+    monkeypatch.setattr(ImageSplit, "_pixels", slow)
+    interrupt.listen()
+    with pytest.raises(KeyboardInterrupt), interrupt.held():
+        press()
+        splits.train[0]
+    assert interrupt.leave()
+    assert len(seen) < 500
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
