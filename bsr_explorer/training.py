@@ -122,9 +122,11 @@ def try_out(training: Training) -> None:
     written: what is wrong with them is found here.
 
     Raises:
-        UserError: weights or data that are not there, or do not go with the configuration; no export of this model.
+        UserError: a method whose weights could not be saved; weights or data that are not there, or do not go with the
+            configuration; no export of this model.
     """
     config = training.experiment.config
+    trained.check(training.experiment.fidelity.at(config))
     run.try_out(config, training.job)
     if training.onnx:
         actual = training.experiment.fidelity.at(config)
@@ -184,6 +186,7 @@ def train(training: Training, progress: Progress, watch: Watch) -> tuple[Record,
 
 def _trained(training: Training, progress: Progress, watch: Watch) -> Record:
     experiment, folder = training.experiment, training.folder
+    trained.check(experiment.fidelity.at(experiment.config))
     write_text(folder / FILE, _toml(training))
     for old in (trained.FILE, onnx.FILE, card.FILE):  # of a record that was removed
         (folder / old).unlink(missing_ok=True)

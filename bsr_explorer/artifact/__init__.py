@@ -1,1 +1,1 @@
-"""What is left of a training: weights that timm loads, an ONNX file, a model card."""
+"""What is left of a training: weights under timm's names, an ONNX file, a model card."""

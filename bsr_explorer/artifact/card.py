@@ -138,10 +138,11 @@ def _usage(about: trained.About) -> str:
         )
         why = "It is a plain timm model:"
     else:
-        load = f'import bsr_explorer\n\nmodel = bsr_explorer.load("{trained.FILE}")'
+        load = f'import bsr_explorer as bx\n\nmodel = bx.load("{trained.FILE}")'
         why = (
-            f"It is no plain timm model: `{config.how.at_inference}` goes on at inference. The weights load into "
-            f"timm's `{name}` too, which computes something else with them. This computes what was trained:"
+            f"**Plain timm gives other logits with these weights.** They load into timm's `{name}` too, but "
+            f"`{config.how.at_inference}` goes on at inference, and plain timm knows nothing of it. This computes what "
+            f"was trained, and so does an ONNX file (`--export onnx`), which needs neither:"
         )
     if config.precision == "bf16":
         load += "\nmodel = model.float()  # it was trained in bf16"
@@ -153,7 +154,8 @@ def _usage(about: trained.About) -> str:
         f"        v2.Normalize({_numbers(about.mean)}, {_numbers(about.std)}),\n    ]\n)\n"
         f"classes = {_names(about.classes)}\n"
         'images = transform(Image.open("image.png").convert("RGB")).unsqueeze(0)\n'
-        "with torch.no_grad():\n    print(classes[model(images).argmax().item()])\n```"
+        f"with torch.no_grad():\n    logits = model(images)  # (1, {config.num_classes})\n"
+        "print(classes[logits.argmax().item()])\n```"
     )
 
 

@@ -79,25 +79,51 @@ class About:
         )
 
 
-def save(path: Path, model: nn.Module, about: About) -> None:
-    """Write a trained model's weights, whole or not at all.
+def check(config: Config) -> None:
+    """Refuse, before anything is trained, what could not be kept afterwards.
 
-    They are those of the plain timm model: what a method keeps beside them for backward is left out.
+    Raises:
+        UserError: weights that train and that the model which is left has not, or the other way round.
     """
+    mine, left = _on_paper(config), _on_paper(at_inference(config))
+    shapes = {name: tensor.shape for name, tensor in mine.state_dict().items()}
+    lost = [name for name, _ in mine.named_parameters() if name not in left.state_dict()]
+    strange = [name for name, tensor in left.state_dict().items() if shapes.get(name) != tensor.shape]
+    if lost or strange:
+        what = config.how.at_inference or "plain timm"
+        raise UserError(
+            f"--method: what {config.method} trains cannot be saved: {(lost or strange)[0]} "
+            f"{'is not' if lost else 'is another'} in the model that is left ({what}); leave the method out, or let "
+            "its at_inference say what is left of it"
+        )
+
+
+def _on_paper(config: Config) -> nn.Module:
+    """The model of a configuration, without memory."""
     import timm
     import torch
-    from safetensors.torch import save as to_bytes
 
     with torch.device("meta"):
         plain = timm.create_model(
-            timm_name(about.config.model),
-            img_size=about.config.image_size,
-            num_classes=about.config.num_classes,
+            timm_name(config.model), img_size=config.image_size, num_classes=config.num_classes
         )
+        return config.how.apply(plain)
+
+
+def save(path: Path, model: nn.Module, about: About) -> None:
+    """Write a trained model's weights, whole or not at all.
+
+    They are those of the model that is left (most often plain timm): what a method keeps beside them for backward is
+    left out. ``check`` said before training that they are there.
+    """
+    import torch
+    from safetensors.torch import save as to_bytes
+
     trained = model.state_dict()
-    lost = {name for name, _ in model.named_parameters()} - plain.state_dict().keys()
-    assert not lost, f"parameters that a plain model has not: {lost}"
-    state = {name: trained[name].detach().cpu().contiguous() for name in plain.state_dict()}
+    state = {  # copies, for tensors that share memory are refused
+        name: trained[name].detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name in _on_paper(at_inference(about.config)).state_dict()
+    }
     content = memoryview(to_bytes(state, about.to_metadata()))
     first = 8 + int.from_bytes(content[:8], "little")
     with whole(path) as file:

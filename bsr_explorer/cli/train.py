@@ -83,8 +83,9 @@ def train(
 ) -> None:
     """Fine-tune one configuration and keep the model: a configuration of a study's front, or of a file.
 
-    Its folder then holds model.safetensors, which timm loads, a model card and a record. Stop with Ctrl-C, or kill it:
-    the same command goes on from the last checkpoint, and ends with the same weights.
+    Its folder then holds model.safetensors, a model card and a record. The weights load into timm, but if the method
+    drops tokens, timm, which drops none, gives other logits: use bsr_explorer.load or --export onnx. Stop with Ctrl-C,
+    or kill it: the same command goes on from the last checkpoint, and ends with the same weights.
 
     Examples:
 

@@ -126,23 +126,25 @@ class Storing(Method):
 
 
 def _places(op: Op, made_by: Mapping[str, Op], fused: bool) -> Iterator[tuple[str, str]]:
-    """(tensor, place) of what an operation of a block may keep."""
-    if op.kind == "layer_norm":
+    """(tensor, place) of what an operation of a block may keep. What a method adds to a block has no place: it is kept
+    as it is."""
+    layer = op.name.removeprefix(f"blocks.{op.block}").removeprefix(".")
+    if op.kind == "layer_norm" and layer in ("norm1", "norm2"):
         yield op.reads[0], "residual"
         yield f"{op.name}:normalized", "normalized"
-    elif op.kind == "linear":
-        yield op.reads[0], _MADE_BY[made_by[op.reads[0]].kind]
-    elif op.kind == "attention":
+    elif op.kind == "linear" and layer in _READS:
+        yield op.reads[0], "gated" if made_by[op.reads[0]].kind == "gate_half" else _READS[layer]
+    elif op.kind == "attention" and layer == "attn":
         yield op.reads[0], "qkv"
         if not fused:
             yield f"{op.name}:softmax", "softmax"
     elif op.kind == "class_attention" and not op.attrs["detached"]:  # shares what attention keeps
         yield op.reads[0], "qkv"
-    elif op.kind == "gelu":
+    elif op.kind == "gelu" and layer == "mlp.act":
         yield op.reads[0], "hidden"
-    elif op.kind == "scale":
+    elif op.kind == "scale" and layer in ("ls1", "ls2"):
         yield op.reads[0], "branch"
 
 
-_MADE_BY = {"layer_norm": "normed", "attention": "attended", "gelu": "activated", "gate_half": "gated"}
-"""The place of what a linear layer reads, by the kind of the operation that made it."""
+_READS = {"attn.qkv": "normed", "attn.proj": "attended", "mlp.fc1": "normed", "mlp.fc2": "activated"}
+"""The place of what each linear layer of a block reads."""

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from safetensors.torch import load_file
 
 import bsr_explorer as bx
 from bsr_explorer.artifact import card, onnx, trained
@@ -125,8 +127,8 @@ def snippets(text: str) -> list[str]:
     ("experiment", "loads"),
     [
         (TOY, "timm.create_model("),
-        (DROPS, "bsr_explorer.load("),
-        (replace(DROPS, config=replace(DROPS.config, precision="bf16")), "bsr_explorer.load("),
+        (DROPS, "bx.load("),
+        (replace(DROPS, config=replace(DROPS.config, precision="bf16")), "bx.load("),
     ],
 )
 def test_the_snippets_run_and_see_the_images_as_training_did(
@@ -152,6 +154,26 @@ def test_the_snippets_run_and_see_the_images_as_training_did(
     with torch.no_grad():
         right = int(bx.load(folder).float()(expected[None]).argmax())
     assert capsys.readouterr().out == f"{right}\n"
+
+
+def test_the_card_of_a_model_that_drops_tokens_says_that_plain_timm_gives_other_logits(
+    make: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = make(replace(DROPS, config=DROPS.config.with_method("bsr(blocks=(1,), keep={1: 0.5})")))
+    text = (folder / card.FILE).read_text()
+    assert "**Plain timm gives other logits with these weights.**" in text
+    assert "`--export onnx`" in text
+    lines = ["import bsr_explorer as bx", 'model = bx.load("model.safetensors")', "logits = model(images)"]
+    assert all(line in text for line in lines)
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {"images": torch.randn(3, 3, 32, 32)}
+    with torch.no_grad():
+        exec("\n".join(lines), names)
+        plain = timm.create_model("toy", num_classes=10, img_size=32)
+        plain.load_state_dict(load_file(folder / trained.FILE))
+        expected = bx.load(folder)(names["images"])
+        assert torch.equal(names["logits"], expected)
+        assert (plain.eval()(names["images"]) - expected).abs().max() > 1e-3
 
 
 def test_of_an_onnx_file_it_says_whether_it_was_compared(once: Made) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import pytest
 import timm
@@ -16,11 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import bsr_explorer as bx
-from bsr_explorer.artifact.trained import FILE, About, read_about, save
+from bsr_explorer.artifact.trained import FILE, About, check, read_about, save
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods import METHODS
-from bsr_explorer.run import build, make_step
+from bsr_explorer.methods import METHODS, Last, Method
+from bsr_explorer.prediction import predict
+from bsr_explorer.run import build, make_step, measure
+from bsr_explorer.tape import Op, Parameter, Tape
 from bsr_explorer.train.recipes import recipe
 from bsr_explorer.train.step import image_dtype, in_precision
 
@@ -70,6 +73,118 @@ def test_what_keeps_the_architecture_is_a_plain_timm_model(method: str, tmp_path
         torch.testing.assert_close(logits(plain), expected, rtol=1e-5, atol=1e-6)
     else:
         assert not torch.allclose(logits(plain), expected, rtol=1e-2, atol=1e-2)
+
+
+SMALL = {"last": "last(k=1)", "bsr": "bsr(blocks=(1,), keep={1: 0.5})"}
+"""What the defaults are in a model of 2 blocks."""
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("attention", ["fused", "math"])
+@pytest.mark.parametrize("other", [None, *METHODS])
+@pytest.mark.parametrize("name", METHODS)
+def test_any_two_methods_are_refused_or_end_as_a_file(
+    name: str, other: str | None, attention: str, tmp_path: Path
+) -> None:
+    method = "+".join(SMALL.get(each, each) for each in (name, other) if each)
+    try:
+        config = Config("toy_2", 48, 3, 2, method=method, attention=attention)
+        predicted = predict(config)
+        check(config)
+    except UserError as refused:
+        assert str(refused).startswith("--method: ")
+        assert other is not None
+        return
+    difference = predicted - measure(config)
+    assert (difference.rows, difference.peak_bytes) == ((), 0)
+    trained = one_step(config)
+    save(tmp_path / FILE, trained, about(config))
+    # An explicit softmax of a method goes with it: its last bits are not those of the fused one.
+    torch.testing.assert_close(logits(bx.load(tmp_path)), logits(trained), rtol=0, atol=1e-6)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Adapted(Last):
+    """The last blocks train, and a layer beside the second one of each MLP."""
+
+    name: ClassVar[str] = "adapted"
+
+    def trains(self, parameter: str, depth: int) -> bool:
+        """What ``Last`` trains, and the adapters."""
+        return ".adapter." in parameter or super().trains(parameter, depth)
+
+    def rewrite(self, tape: Tape) -> Tape:
+        """Add the adapters, and freeze."""
+        for block in tape.blocks:
+            here = f"blocks.{block}.mlp"
+            fc2 = tape.op(f"{here}.fc2", "linear")
+            shapes = {"weight": (32, 32), "bias": (32,)}
+            names = {part: f"{here}.adapter.{part}" for part in shapes}
+            new = {names[part]: Parameter(names[part], shape, block) for part, shape in shapes.items()}
+            adapter = Op(f"{here}.adapter", "linear", block, (fc2.writes,), f"{here}.adapter.out", names)
+            added = Op(here, "add", block, (fc2.writes, adapter.writes), f"{here}.out")
+            tape = replace(tape, parameters={**tape.parameters, **new})
+            tape = tape.insert_after(fc2, adapter).insert_after(adapter, added, instead_of=fc2.writes)
+        return super().rewrite(tape)
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """The same to a model."""
+        for block in cast(Any, model).blocks:
+            block.mlp.adapter = nn.Linear(32, 32)
+            block.mlp.register_forward_hook(lambda mlp, inputs, x: x + mlp.adapter(x))
+        return super().apply(model)
+
+    def canonical(self, depth: int) -> Method:
+        """Itself."""
+        return self
+
+
+class Staying(Adapted):
+    """The same, which says that it stays."""
+
+    name: ClassVar[str] = "staying"
+
+    @property
+    def at_inference(self) -> Method | None:
+        """Itself."""
+        return self
+
+
+@pytest.fixture
+def adapters(toy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for method in (Adapted, Staying):
+        monkeypatch.setitem(METHODS, method.name, method)
+
+
+OTHERS = ["", *(f"+{name}" for name in METHODS if name not in ("full", "linear", "last", "bitfit", "bsr"))]
+"""What can stand beside a method that chooses what trains."""
+
+
+@pytest.mark.usefixtures("adapters")
+@pytest.mark.parametrize("attention", ["fused", "math"])
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_method_that_adds_parameters_composes_and_is_kept_if_it_stays(
+    other: str, attention: str, tmp_path: Path
+) -> None:
+    config = Config("toy_2", 48, 3, 2, method=f"staying(k=1){other}", attention=attention)
+    check(config)
+    assert (predict(config) - measure(config)).rows == ()
+    trained = one_step(config)
+    save(tmp_path / FILE, trained, about(config))
+    assert not about(config).as_timm
+    assert "blocks.0.mlp.adapter.weight" in load_file(tmp_path / FILE)
+    torch.testing.assert_close(logits(bx.load(tmp_path)), logits(trained), rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("adapters")
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_could_not_be_kept_is_refused(other: str) -> None:
+    with pytest.raises(UserError) as error:
+        check(Config("toy_2", 48, 3, 2, method=f"adapted(k=1){other}"))
+    assert (
+        "cannot be saved: blocks.0.mlp.adapter.weight is not in the model that is left (plain timm)"
+        in str(error.value)
+    )
 
 
 def test_the_step_changed_the_weights(tmp_path: Path) -> None:
