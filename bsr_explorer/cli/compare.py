@@ -41,7 +41,7 @@ def compare(
     ] = None,
     methods: Annotated[
         str, typer.Option(help="Method expressions, separated by commas (see `list methods`).")
-    ] = "full, linear, last(k=3), bsr, checkpoint",
+    ] = "full, linear, last, bsr, checkpoint",
     model: options.Model = "deit_s",
     data: options.Data = "digits",
     seeds: Annotated[int, typer.Option(help="Runs a method, with the seeds 0, 1, …")] = 3,
@@ -125,7 +125,7 @@ def compare(
     if budget is not None:
         parse_bytes(budget)
     with _own_flags():
-        chosen = parse_methods(methods)
+        parse_methods(methods)  # which refuses at once what is no method
     rules = recipe(recipe_name, data, optimizer)
     how.check(weights, data)
     config = Config(
@@ -140,11 +140,16 @@ def compare(
         device=resolved(device),
     )
     fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name)
-    options.checked_geometry(config, fidelity)
+    geometry = options.checked_geometry(config, fidelity)
     from bsr_explorer.comparison import IMAGES, plan
     from bsr_explorer.search.plan import proxy_sizes
 
     with _own_flags():
+        chosen = options.following(methods, config)
+        if not options.given(context, "methods"):  # in a small model two of them may be the same
+            chosen = list({method.canonical(geometry.depth): method for method in reversed(chosen)}.values())[
+                ::-1
+            ]
         planned = plan(config, chosen, data, weights, fidelity, seeds, budget, budget_counts)
     sizes = proxy_sizes(config)
     openly = Open(sizes[min(1, len(sizes) - 1)], IMAGES)

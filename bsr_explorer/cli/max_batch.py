@@ -14,7 +14,6 @@ from bsr_explorer.cli.console import out, resolved, table
 from bsr_explorer.cli.profile import COMPARED
 from bsr_explorer.config import Config
 from bsr_explorer.errors import unknown
-from bsr_explorer.methods import parse_methods
 from bsr_explorer.prediction import counted_bytes, largest_batch, predict
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, parse_bytes
@@ -25,7 +24,7 @@ def max_batch(
     budget: Annotated[str, typer.Option(help="Memory with its unit: 2GB, 512MiB, …")] = "2GB",
     method: Annotated[
         str, typer.Option(help="Method expressions, separated by commas (see `list methods`).")
-    ] = "full, checkpoint, last(k=3), bsr, bsr+checkpoint, linear",
+    ] = "full, checkpoint, last, bsr, bsr+checkpoint, linear",
     budget_counts: Annotated[
         str, typer.Option(help="What the budget counts: peak, saved or published.")
     ] = "peak",
@@ -64,7 +63,8 @@ def max_batch(
         set_to_none=set_to_none,
         device=resolved(device),
     )
-    found = [_row(config.with_method(each), budget_bytes, budget_counts) for each in parse_methods(method)]
+    chosen = options.following(method, config)
+    found = [_row(config.with_method(each), budget_bytes, budget_counts) for each in chosen]
     if as_json:
         answer = {
             "config": {key: v for key, v in config.to_dict().items() if key not in ("method", "batch_size")},

@@ -10,6 +10,9 @@ import typer
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
+from bsr_explorer.methods import Method as Method_
+from bsr_explorer.methods import parse_methods
+from bsr_explorer.methods.base import parts_of
 from bsr_explorer.train.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -75,6 +78,34 @@ def refuse_flags(context: typer.Context, beside: Collection[str]) -> None:
             raise UserError(
                 f"{option.opts[0]}: cannot be given beside a file; change it in the file, or give flags only"
             )
+
+
+def following(text: str, config: Config) -> list[Method_]:
+    """The methods of an expression, or of a list of them: what is left out follows the model, and that is said in a
+    line on the error console.
+
+    Raises:
+        UserError: see ``methods.parse_methods``, or no such model.
+    """
+    from bsr_explorer.cli.console import err
+    from bsr_explorer.prediction import geometry_of
+
+    general, geometry = parse_methods(text), geometry_of(config)
+    made = parse_methods(text, geometry)
+    follow = {
+        str(mine): other.name
+        for one, another in zip(general, made, strict=True)
+        for other, mine in zip(parts_of(one), parts_of(another), strict=True)
+        if other != mine
+    }
+    without = "" if geometry.class_token else " and no class token"
+    for mine, name in follow.items():
+        err.print(
+            f"{name} follows the model, which has {geometry.depth} blocks{without}: {mine}",
+            markup=False,
+            soft_wrap=True,
+        )
+    return made
 
 
 def checked_geometry(config: Config, fidelity: Fidelity) -> Geometry:

@@ -88,6 +88,7 @@ def profile(
             set_to_none=set_to_none,
             device=resolved(device),
         )
+        config = config.with_method(options.following(method, config)[0])
     predicted = predict(config)
     answer: dict[str, Any] = {
         "config": config.to_dict(),

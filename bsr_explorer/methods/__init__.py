@@ -13,6 +13,7 @@ from bsr_explorer.methods.last import Last
 from bsr_explorer.methods.linear import Linear
 from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.offload import Offload
+from bsr_explorer.models.geometry import Geometry
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
@@ -27,22 +28,28 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def parse_method(text: str) -> Method:
-    """The method that an expression says; a bare name takes the defaults.
+def parse_method(text: str, geometry: Geometry | None = None) -> Method:
+    """The method that an expression says; what is left out has its defaults, which follow a model if one is given.
 
     Raises:
         UserError: see ``expression.parse``.
     """
-    return expression.parse(text, METHODS)
+    return expression.parse(text, METHODS, _defaults(geometry))
 
 
-def parse_methods(text: str) -> list[Method]:
+def parse_methods(text: str, geometry: Geometry | None = None) -> list[Method]:
     """The methods of a list, separated by commas.
 
     Raises:
         UserError: see ``expression.parse_list``.
     """
-    return expression.parse_list(text, METHODS)
+    return expression.parse_list(text, METHODS, _defaults(geometry))
+
+
+def _defaults(geometry: Geometry | None) -> expression.Defaults:
+    if geometry is None:
+        return lambda method: {}
+    return lambda method: method.defaults_for(geometry.depth, geometry.class_token)
 
 
 __all__ = [

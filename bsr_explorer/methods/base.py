@@ -55,6 +55,11 @@ class Method(ABC):
         """What is left of it when training is over: a method that changes what the model computes, or None where a
         plain timm model with the trained weights computes the same."""
 
+    @classmethod
+    def defaults_for(cls, depth: int, class_token: bool) -> dict[str, Any]:
+        """The defaults that follow the model, where they are left out of an expression and the model is known."""
+        return {}
+
     def canonical(self, depth: int) -> Method:
         """The simplest method that does the same in a model of ``depth`` blocks.
 
@@ -80,7 +85,7 @@ class Method(ABC):
         return hash(str(self))
 
     def __add__(self, other: Method) -> Method:
-        return Composed((*_parts(self), *_parts(other)))
+        return Composed((*parts_of(self), *parts_of(other)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -220,7 +225,8 @@ class Composed(Method):
         return "+".join(str(part) for part in self.parts)
 
 
-def _parts(method: Method) -> tuple[Method, ...]:
+def parts_of(method: Method) -> tuple[Method, ...]:
+    """The methods that one is composed of: itself, if it is not."""
     return method.parts if isinstance(method, Composed) else (method,)
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.base import Method, Subset, block_of, checked_blocks, is_final_norm, is_head, quiet
@@ -88,9 +88,8 @@ class Bsr(Subset):
 
     def rewrite(self, tape: Tape) -> Tape:
         """Freeze, then drop tokens from the lowest block to the highest."""
+        self._check_class_token(tape.class_token, len(tape.blocks))
         tape = super().rewrite(tape)
-        if self.dropping and not tape.class_token:
-            raise UserError(_NO_CLASS_TOKEN.format(method=self))
         for block, keep in self.dropping.items():
             tape = drop_tokens(tape, block, keep, self.fuse, self.fuse and self.faithful)
         return tape
@@ -99,9 +98,8 @@ class Bsr(Subset):
         """Freeze, then let the chosen blocks drop tokens."""
         from bsr_explorer.methods import surgery
 
+        self._check_class_token(bool(model.has_class_token), len(model.blocks))  # type: ignore[arg-type]
         super().apply(model)
-        if self.dropping and not model.has_class_token:
-            raise UserError(_NO_CLASS_TOKEN.format(method=self))
         for block, keep in self.dropping.items():
             surgery.drop_tokens_in(model, block, keep, self.fuse, self.fuse and self.faithful)
         return model
@@ -125,13 +123,25 @@ class Bsr(Subset):
         drops = sorted({depth // 4, depth // 2, 3 * depth // 4})
         return cls(tuple(blocks), dict.fromkeys(drops, 0.5))
 
+    @classmethod
+    def defaults_for(cls, depth: int, class_token: bool) -> dict[str, Any]:
+        """``stretched``, without drops where there is no class token to drop by."""
+        stretched = cls.stretched(depth)
+        return {"blocks": stretched.blocks, "keep": stretched.keep if class_token else {}}
+
+    def _check_class_token(self, there: bool, depth: int) -> None:
+        if self.dropping and not there:
+            fits = all(block < depth for block in self.blocks)
+            without = replace(self, blocks=self.blocks if fits else self.stretched(depth).blocks, keep={})
+            raise UserError(
+                f"--method: {self} drops tokens by the class token's attention, and the model has none; for example "
+                f"{without.canonical(depth)}"
+            )
+
     @property
     def dropping(self) -> dict[int, float]:
         """The keep rates below 1, by block."""
         return {block: keep for block, keep in self.keep.items() if keep < 1}
-
-
-_NO_CLASS_TOKEN = "--method: {method} drops tokens by the class token's attention, and the model has none"
 
 
 def _checked_keep(keep: object) -> dict[int, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import reduce
 from operator import add
@@ -10,8 +11,11 @@ from operator import add
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods.base import Method
 
+Defaults = Callable[[type[Method]], Mapping[str, object]]
+"""Of a method's arguments that are left out, those that are not the class's own."""
 
-def parse(text: str, methods: dict[str, type[Method]]) -> Method:
+
+def parse(text: str, methods: dict[str, type[Method]], defaults: Defaults = lambda method: {}) -> Method:
     """The method that an expression such as ``bsr(blocks=(3, 7), keep={3: 0.5})+mesa()`` says.
 
     Raises:
@@ -27,10 +31,12 @@ def parse(text: str, methods: dict[str, type[Method]]) -> Method:
             f"--method: cannot read {text!r} at column {column} ({error.msg}); write a name such as bsr, "
             "or name(argument=value, …), joined with +"
         ) from None
-    return reduce(add, (_method(node, text, methods) for node in _summands(tree)))
+    return reduce(add, (_method(node, text, methods, defaults) for node in _summands(tree)))
 
 
-def parse_list(text: str, methods: dict[str, type[Method]]) -> list[Method]:
+def parse_list(
+    text: str, methods: dict[str, type[Method]], defaults: Defaults = lambda method: {}
+) -> list[Method]:
     """The methods of a list such as ``full, last(k=3), bsr()+checkpoint()``, each once.
 
     Raises:
@@ -41,8 +47,8 @@ def parse_list(text: str, methods: dict[str, type[Method]]) -> list[Method]:
     except SyntaxError:
         nodes = None
     if not isinstance(nodes, ast.List) or not nodes.elts:
-        return [parse(text, methods)]  # which says what is wrong with it
-    found = [parse(ast.get_source_segment(f"[{text}]", node) or "", methods) for node in nodes.elts]
+        return [parse(text, methods, defaults)]  # which says what is wrong with it
+    found = [parse(ast.get_source_segment(f"[{text}]", node) or "", methods, defaults) for node in nodes.elts]
     twice = [str(method) for method in found if found.count(method) > 1]
     if twice:
         raise UserError(f"--methods: {twice[0]} stands twice; name each method once")
@@ -55,7 +61,7 @@ def _summands(node: ast.expr) -> list[ast.expr]:
     return [node]
 
 
-def _method(node: ast.expr, text: str, methods: dict[str, type[Method]]) -> Method:
+def _method(node: ast.expr, text: str, methods: dict[str, type[Method]], defaults: Defaults) -> Method:
     call = node if isinstance(node, ast.Call) else None
     name = call.func if call else node
     if not isinstance(name, ast.Name):
@@ -66,7 +72,8 @@ def _method(node: ast.expr, text: str, methods: dict[str, type[Method]]) -> Meth
     if name.id not in methods:
         raise unknown("--method", name.id, methods)
     method = methods[name.id]
-    return method(**_arguments(call, method, text)) if call else method()
+    given = _arguments(call, method, text) if call else {}
+    return method(**{**defaults(method), **given})
 
 
 def _arguments(call: ast.Call, method: type[Method], text: str) -> dict[str, object]:

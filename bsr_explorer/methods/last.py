@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.base import Method, Subset, block_of, is_final_norm, is_head
@@ -23,6 +23,11 @@ class Last(Subset):
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
             raise UserError(f"--method: last(k={self.k!r}): k must be a whole number of at least 1")
+
+    @classmethod
+    def defaults_for(cls, depth: int, class_token: bool) -> dict[str, Any]:
+        """All blocks of a model that has fewer."""
+        return {"k": min(cls.k, depth)}
 
     def check(self, depth: int) -> None:
         """``k`` is at most the number of blocks."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -12,11 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 
+from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, parse_method
 from bsr_explorer.methods.surgery import use_attention_path
-from bsr_explorer.models.geometry import read_geometry
+from bsr_explorer.models.geometry import KNOWN, read_geometry
 from bsr_explorer.models.vit import step_tape
+from bsr_explorer.prediction import predict
+from bsr_explorer.run import build
 from bsr_explorer.tape import Tape
 
 bsrs = st.builds(
@@ -314,3 +319,26 @@ def test_our_cheaper_variant_has_other_gradients_and_the_same_outputs() -> None:
     faithful, cheaper = (_gradients(model, images)["blocks.1.attn.qkv.weight"] for model in models)
     difference = float((faithful - cheaper).norm() / faithful.norm())
     assert 1e-4 < difference < 0.6  # one layer alone may be far off
+
+
+def test_what_is_left_out_follows_the_model_and_what_is_said_does_not() -> None:
+    large = replace(KNOWN["vit_large_patch16_224"], name="vit_l")
+    assert str(parse_method("bsr", large)) == str(parse_method("bsr()", large)) == str(Bsr.stretched(24))
+    assert parse_method("bsr(blocks=(1,))+mesa", large) == parse_method(
+        "bsr(blocks=(1,), keep={6: 0.5, 12: 0.5, 18: 0.5})+mesa"
+    )
+    said = "bsr(blocks=(3, 7, 11), keep={3: 0.5, 6: 0.5, 9: 0.5})"
+    assert parse_method(said, large) == Bsr()
+    without = replace(large, class_token=False)
+    assert parse_method("bsr", without) == Bsr((7, 15, 23), {})
+
+
+@pytest.mark.parametrize(
+    ("blocks", "instead"), [((3,), "blocks=(3,), keep={}"), ((30,), "blocks=(3, 8, 13), keep={}")]
+)
+def test_without_a_class_token_it_offers_what_would_work(blocks: tuple[int, ...], instead: str) -> None:
+    config = Config("vit_wee_patch16_reg1_gap_256", 64, method=Bsr(blocks, {3: 0.5}))
+    for refused in (lambda: predict(config), lambda: build(config)):
+        with pytest.raises(UserError, match=re.escape(f"for example bsr({instead}, fuse=False)")):
+            refused()
+    predict(config.with_method(f"bsr({instead})"))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from bsr_explorer.config import Config
 from bsr_explorer.methods import METHODS, parse_method
+from bsr_explorer.models.geometry import KNOWN
+from bsr_explorer.models.vit import step_tape
 from bsr_explorer.prediction import predict, tape_of
 from bsr_explorer.run import build, measure, second_opinion
 
@@ -46,6 +51,21 @@ def test_its_canonical_form_is_canonical_and_can_be_written(name: str) -> None:
 def test_its_canonical_form_costs_the_same(name: str) -> None:
     config = _config(name)
     assert predict(config.canonical(DEPTH)).rows == predict(config).rows
+
+
+@every_method
+@pytest.mark.parametrize("depth", [1, 2, 5, 12, 24, 40])
+@pytest.mark.parametrize("class_token", [True, False])
+def test_what_is_left_out_goes_with_any_model(name: str, depth: int, class_token: bool) -> None:
+    pool: Any = {} if class_token else {"pool": "avg", "final_norm": "fc_norm"}
+    geometry = replace(
+        KNOWN["deit_tiny_patch16_224"], depth=depth, image_size=64, class_token=class_token, **pool
+    )
+    method = parse_method(name, geometry)
+    method.rewrite(step_tape(geometry, 2, "fused"))  # which refuses what does not go
+    assert parse_method(str(method)) == method
+    if depth == DEPTH and class_token:
+        assert method == METHODS[name]()
 
 
 @every_method
