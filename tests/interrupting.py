@@ -13,6 +13,7 @@ import ctypes
 import gc
 import hashlib
 import importlib
+import math
 import os
 import random
 import signal
@@ -33,6 +34,7 @@ from bsr_explorer import cli, interrupt
 from bsr_explorer.cli.app import _register, app
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.prediction import geometry_of
+from bsr_explorer.report import style
 from bsr_explorer.search import workers
 from bsr_explorer.search.space import default_space
 from bsr_explorer.store.experiment import Experiment
@@ -131,7 +133,7 @@ class Attempt:
 
     Attributes:
         code: of the process.
-        pressed: whether Ctrl-C was pressed before that.
+        pressed: whether Ctrl-C was pressed before that. (The system takes a while to tear a process down.)
         said: on both streams.
     """
 
@@ -145,26 +147,27 @@ def attempt(folder: Path, arguments: list[str], moment: float | None = None) -> 
     """Run a command in a process of its own, and press Ctrl-C for it and all processes that it started, as a terminal
     does, so many seconds after it has begun to listen."""
     log = folder / "said.txt"
-    ready, begins = os.pipe()
+    tells, told = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _command(folder, arguments, log, begins)
-    os.close(begins)
-    os.read(ready, 1)
-    os.close(ready)
-    began = time.monotonic()
-    ended = pressed = False
+        _command(folder, arguments, log, told)
+    os.close(told)
+    os.read(tells, 1)
+    began, pressed, ended = time.monotonic(), math.inf, False
     while not ended:
-        time.sleep(0.002 if moment is None else max(0.0, min(0.01, moment - (time.monotonic() - began))))
+        left = 0.01 if moment is None else moment - (time.monotonic() - began)
+        time.sleep(max(0.0, min(0.01, left)))
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        if not (ended or pressed or moment is None) and time.monotonic() - began >= moment:
+        if not ended and moment is not None and time.monotonic() - began >= moment:
             os.killpg(pid, signal.SIGINT)
-            pressed, moment = True, None
+            pressed, moment = time.monotonic(), None
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return Attempt(code, pressed, log.read_text(), time.monotonic() - began)
+    over = float(os.read(tells, 100) or math.inf)  # when the command was, if nothing killed it
+    os.close(tells)
+    return Attempt(code, pressed < over, log.read_text(), time.monotonic() - began)
 
 
-def _command(folder: Path, arguments: list[str], log: Path, begins: int) -> None:
+def _command(folder: Path, arguments: list[str], log: Path, told: int) -> None:
     """In the process of an attempt: the command, as if it had just been started."""
     code = 1
     try:
@@ -177,7 +180,7 @@ def _command(folder: Path, arguments: list[str], log: Path, begins: int) -> None
 
         def listening() -> None:
             listen()
-            os.write(begins, b".")
+            os.write(told, b".")
 
         interrupt.listen = listening
         sys.argv = ["bsr-explore", *arguments]
@@ -187,6 +190,7 @@ def _command(folder: Path, arguments: list[str], log: Path, begins: int) -> None
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        os.write(told, repr(time.monotonic()).encode())
         os._exit(code)
 
 
@@ -240,6 +244,7 @@ def stop(command: str, folder: Path, interrupts: int, seed: int) -> Row:
                 row.wrong.append(made.said)
         else:
             row.ends.append(end(here) == expected)
+        print(f"{command}: {row.codes.total()} of {interrupts}", file=sys.stderr)
     return row
 
 
@@ -265,12 +270,15 @@ def busy() -> Iterator[None]:
 def load() -> None:
     """Load what the commands would, so that each attempt begins at once."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it is ignored
     _register()
     app.registered_commands.clear()
     others = ("tests.toy", "sklearn.datasets", "matplotlib.pyplot", "botorch", "pandas")
     ours = ("training", "comparison", "search.plan", "search.search", "cli.page", "report.comparison")
     for name in (*others, *(f"bsr_explorer.{name}" for name in ours)):
         importlib.import_module(name)
+    for kind in ("pdf", "svg"):  # or most presses would fall into the drawing of figures
+        style.UNDATED.pop(kind)
     gc.freeze()
 
 
@@ -282,16 +290,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     load()
+    print(f"{'command':16} seconds interrupts  {'exit codes':20} ended as if never stopped")
+    good = True
     with tempfile.TemporaryDirectory() as folder, busy():
-        rows = {
-            name: stop(name, Path(folder) / name, asked.interrupts, asked.seed) for name in asked.commands
-        }
-    print(
-        f"{'command':16} {'seconds':>7} {'interrupts':>10}  {'exit codes':28} {'ended as if never stopped'}"
-    )
-    for name, row in rows.items():
-        codes = ", ".join(f"{code}: {count}" for code, count in sorted(row.codes.items()))
-        ends = f"{sum(row.ends)} of {len(row.ends)}"
-        print(f"{name:16} {row.seconds:7.1f} {row.codes.total():10}  {codes:28} {ends}")
-        print(*row.wrong, sep="\n", end="\n" * bool(row.wrong))
-    sys.exit(not all(row.good for row in rows.values()))
+        for name in asked.commands:
+            row = stop(name, Path(folder) / name, asked.interrupts, asked.seed)
+            codes = ", ".join(f"{code}: {count}" for code, count in sorted(row.codes.items()))
+            ends = f"{sum(row.ends)} of {len(row.ends)}"
+            print(f"{name:16} {row.seconds:7.1f} {row.codes.total():10}  {codes:20} {ends}", flush=True)
+            print(*row.wrong, sep="\n", end="\n" * bool(row.wrong), flush=True)
+            good = good and row.good
+    sys.exit(not good)
