@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
 
-from bsr_explorer import interrupt
+from bsr_explorer import damage, interrupt
 from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.damage import Told
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Full, Method
 from bsr_explorer.methods.base import Composed
@@ -33,6 +34,8 @@ from bsr_explorer.store.folder import alone
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record, read_records, write_record
 from bsr_explorer.timing import Stepper, in_turn
+from bsr_explorer.train.contents import Contents
+from bsr_explorer.train.data import Splits
 from bsr_explorer.train.datasets import count_classes
 from bsr_explorer.train.recipes import recipe
 from bsr_explorer.units import format_bytes, parse_bytes
@@ -188,7 +191,7 @@ LONG = 24
 
 
 def stored(comparison: Comparison, folder: Path) -> Comparison | None:
-    """The comparison as its folder completes it; None where the folder holds none yet of which anything has run.
+    """The comparison as its folder completes it; None where the folder holds none yet of which a run has ended.
 
     Raises:
         UserError: the folder holds another comparison (with the differences), records of something else, or
@@ -201,7 +204,8 @@ def stored(comparison: Comparison, folder: Path) -> Comparison | None:
                 f"--out: {folder} holds records and no {FILE}, so not of a comparison; give another --out"
             )
         return None
-    if not before.settled and not read_records(folder):  # costs alone, which follow from what is asked now
+    records = read_records(folder).values()
+    if all(record.status == "failed" and comparison.owns(record) for record in records):  # to be tried again
         return None
     same = comparison.completed_by(before)
     differences = before.differences(same)
@@ -216,7 +220,13 @@ def stored(comparison: Comparison, folder: Path) -> Comparison | None:
 
 
 def settle(
-    comparison: Comparison, data_dir: Path, image_size: int, images: int | None = IMAGES
+    comparison: Comparison,
+    data_dir: Path,
+    image_size: int,
+    images: int | None = IMAGES,
+    *,
+    skip_bad: bool = False,
+    told: Told = lambda done, total: None,
 ) -> Comparison:
     """Decide once what a comparison leaves open, so that all its runs are comparable.
 
@@ -226,9 +236,10 @@ def settle(
         image_size: side of the training images where nothing else is said, pixels.
         images: the most to train on, and to validate on, where nothing else is said (or one of each class);
             None: all.
+        skip_bad, told: see ``damage.planned``.
 
     Raises:
-        UserError: weights or data that are not there.
+        UserError: weights or data that are not there, or damaged images.
     """
     config = _config(comparison, comparison.full)
     _, used = create_model(
@@ -239,18 +250,21 @@ def settle(
     )
     fidelity = Fidelity(**comparison.fidelity)
     fidelity = replace(fidelity, image_size=fidelity.image_size or image_size)
-    job = Job(comparison.data, fidelity, used.source, data_dir=data_dir)
-    splits = load_data(config, job)
-    train, validation = len(splits.train), len(splits.validation)
-    enough = train + validation if images is None else max(images, config.num_classes)
-    train_size = fidelity.train_size or min(enough, train)
     rules = recipe(fidelity.recipe, comparison.data)
-    fidelity = replace(
-        fidelity,
-        train_size=train_size,
-        val_size=fidelity.val_size or min(enough, validation),
-        epochs=fidelity.epochs or epochs_of(rules, train_size, config.batch_size),
-    )
+
+    def of_all(given: Fidelity, splits: Splits) -> Fidelity:
+        train, validation = len(splits.train), len(splits.validation)
+        enough = train + validation if images is None else max(images, config.num_classes)
+        train_size = given.train_size or min(enough, train)
+        return replace(
+            given,
+            train_size=train_size,
+            val_size=given.val_size or min(enough, validation),
+            epochs=given.epochs or epochs_of(rules, train_size, config.batch_size),
+        )
+
+    job = Job(comparison.data, fidelity, used.source, data_dir=data_dir)
+    fidelity = damage.planned(config, job, of_all, skip_bad=skip_bad, told=told)
     weights = used.source if comparison.weights == "auto" else comparison.weights
     return replace(comparison, fidelity=asdict(fidelity), weights=weights)
 
@@ -333,8 +347,17 @@ def _time(comparison: Comparison, rounds: int, watcher: Watcher) -> StepTimes:
 
 
 def _train(comparison: Comparison, entry: Entry, seed: int, data_dir: Path, watcher: Watcher) -> Record:
-    job = Job(comparison.data, Fidelity(**comparison.fidelity), comparison.weights, seed, data_dir)
+    job = _job(comparison, data_dir, seed)
     return attempt(_config(comparison, entry), entry.key, job, watcher.step)
+
+
+def _job(comparison: Comparison, data_dir: Path, seed: int = 0) -> Job:
+    return Job(comparison.data, Fidelity(**comparison.fidelity), comparison.weights, seed, data_dir)
+
+
+def contents(comparison: Comparison, data_dir: Path) -> Contents:
+    """What a settled comparison uses of its data."""
+    return load_data(_config(comparison, comparison.full), _job(comparison, data_dir)).contents
 
 
 def _number(folder: Path, record: Record) -> int:

@@ -187,6 +187,7 @@ class Fidelity:
         recipe: name of a preset in ``train.recipes``.
         views: fixed augmented views of each training image, which the epochs take in turn; None: a new one
             every epoch. (Without augmentation there is one.)
+        skip: image files that are left out, by their path below the folder of the data; None: none are.
     """
 
     image_size: int | None = None
@@ -195,8 +196,11 @@ class Fidelity:
     epochs: int | None = None
     recipe: str = "short"
     views: int | None = None
+    skip: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.skip is not None:
+            object.__setattr__(self, "skip", tuple(self.skip) or None)
         for key in ("image_size", "train_size", "val_size", "epochs", "views"):
             value = getattr(self, key)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

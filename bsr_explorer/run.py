@@ -264,6 +264,7 @@ def load_data(config: Config, job: Job) -> Splits:
         train_size=job.fidelity.train_size,
         val_size=job.fidelity.val_size,
         views=job.fidelity.views,
+        skip=job.fidelity.skip or (),
     )
     if splits.num_classes != config.num_classes:
         raise UserError(
@@ -273,8 +274,11 @@ def load_data(config: Config, job: Job) -> Splits:
     return splits
 
 
-def try_out(config: Config, job: Job) -> None:
+def try_out(config: Config, job: Job) -> Job:
     """Load weights and data once, before anything is trained or written: what is wrong with them is found here.
+
+    Returns:
+        The job, with the weights that ``auto`` is.
 
     Raises:
         UserError: weights or data that are not there, or do not go with the configuration.
@@ -286,7 +290,9 @@ def try_out(config: Config, job: Job) -> None:
         weights=job.weights,
         seed=job.seed,
     )
-    load_data(config, replace(job, weights=used.source))
+    job = replace(job, weights=used.source)
+    load_data(config, job)
+    return job
 
 
 def _pretrained_mean_std(config: Config, weights: str) -> MeanStd:
@@ -386,6 +392,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
         status="diverged" if outcome.diverged else "stopped" if outcome.stopped else "finished",
         reason=outcome.diverged or outcome.stopped or "",
         **about,
+        **asdict(splits.contents),
         predicted=predicted.summary(),
         measured=step.account(actual),
         accuracy=outcome.accuracy[-1] if outcome.accuracy and not outcome.diverged else None,

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import tomli_w
 
-from bsr_explorer import interrupt, run
+from bsr_explorer import damage, interrupt, run
 from bsr_explorer.artifact import card, onnx, trained
+from bsr_explorer.damage import Told
 from bsr_explorer.errors import UserError
 from bsr_explorer.files import whole
 from bsr_explorer.models.weights import check_weights
@@ -23,6 +24,7 @@ from bsr_explorer.run import Job, Progress, Watch
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.folder import alone, check_writable
 from bsr_explorer.store.records import Record, read_records, write_record, write_text
+from bsr_explorer.train.contents import Contents
 from bsr_explorer.train.datasets import check_data
 from bsr_explorer.train.recipes import recipe
 
@@ -117,20 +119,41 @@ def ended(training: Training) -> Record | None:
     return record if there else None
 
 
-def try_out(training: Training) -> None:
+def as_begun(training: Training) -> Training:
+    """The training without the images that the training in its folder does without."""
+    file, experiment = training.folder / FILE, training.experiment
+    if experiment.fidelity.skip is not None or not file.exists():
+        return training
+    fidelity = replace(experiment.fidelity, skip=Experiment.from_toml(file).fidelity.skip)
+    return replace(training, experiment=replace(experiment, fidelity=fidelity))
+
+
+def try_out(
+    training: Training, *, skip_bad: bool = False, told: Told = lambda done, total: None
+) -> tuple[Training, Contents]:
     """Load weights and data once, and export the untrained model if that is asked for, before anything is trained or
     written: what is wrong with them is found here.
 
+    Args:
+        skip_bad, told: see ``damage.planned``.
+
+    Returns:
+        The training, without the images that are left out, and what it uses of its data.
+
     Raises:
         UserError: a method whose weights could not be saved; weights or data that are not there, or do not go with the
-            configuration; no export of this model.
+            configuration; damaged images; no export of this model.
     """
-    config = training.experiment.config
-    trained.check(training.experiment.fidelity.at(config))
-    run.try_out(config, training.job)
+    experiment = training.experiment
+    config = experiment.config
+    trained.check(experiment.fidelity.at(config))
+    job = run.try_out(config, training.job)
+    fidelity = damage.planned(config, job, skip_bad=skip_bad, told=told)
+    contents = run.load_data(config, replace(job, fidelity=fidelity)).contents
     if training.onnx:
         actual = training.experiment.fidelity.at(config)
         onnx.to_onnx(run.build(trained.at_inference(actual)).eval(), actual.image_size)
+    return replace(training, experiment=replace(experiment, fidelity=fidelity)), contents
 
 
 class _Keeping:

@@ -26,6 +26,7 @@ from bsr_explorer.search.search import Search, open_folder
 from bsr_explorer.search.space import Candidate, Space, default_space
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import Study
+from tests.pictures import Pictures
 
 # Each measured step collects all garbage, and would walk through all that was ever imported to find it.
 gc.collect()
@@ -201,6 +202,14 @@ def compared_folder(compared_once: Path, tmp_path: Path) -> Path:
 def still() -> Still:
     """Watches a comparison and says nothing, but counts what ended."""
     return Still()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Pictures:
+    """A folder of 40 images in two classes, three of them damaged."""
+    made = Pictures(tmp_path / "pictures")
+    made.damage()
+    return made
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,7 @@ def test_what_is_left_open_is_settled_once(make_comparison: MakeComparison, tmp_
         "epochs": 3,
         "recipe": "short",
         "views": None,
+        "skip": None,
     }
     assert made.weights == "random"
 

@@ -12,10 +12,14 @@ from bsr_explorer.models.weights import licence_of
 from bsr_explorer.prediction import predict
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record
+from bsr_explorer.train.contents import Contents
 from bsr_explorer.units import format_bytes, format_flops
 
 FILE = "model_card.md"
 """Its name in a training's folder."""
+
+MOST_ROWS = 100
+"""Classes that the card gives a row each; of more it names the first."""
 
 
 def model_card(
@@ -38,6 +42,7 @@ def model_card(
     parts = [
         _head(experiment, about, origin),
         _accuracy(record, origin),
+        _data(record),
         _cost(record, about),
         _usage(about),
         _onnx(about, apart) if any(file.name == onnx.FILE for file in files) else "",
@@ -86,6 +91,24 @@ def _accuracy(record: Record, origin: str) -> str:
             "\n\nThe configuration was chosen by its accuracy on validation images of the same data, so that accuracy "
             "on them flatters it."
         )
+    return text
+
+
+def _data(record: Record) -> str:
+    """The classes and the images of each, and what was left out; empty of a record that does not know."""
+    contents = Contents(record.classes, record.left_out)
+    if not record.classes:
+        return ""
+    names = list(record.classes["train"])
+    text = f"## Data\n\n{contents.of_classes()}."
+    if len(names) <= MOST_ROWS:
+        parts = list(record.classes)
+        rows = [[name, *(f"{record.classes[part][name]:,}" for part in parts)] for name in names]
+        text = f"## Data\n\n{len(names)} classes, and the images of each:\n\n{_table([['class', *parts], *rows])}"
+    if record.left_out:
+        text += f"\n\nFiles that were left out: {contents.of_left_out()}."
+    if damaged := record.fidelity.get("skip"):
+        text += f" The damaged ones are {', '.join(f'`{name}`' for name in damaged)}."
     return text
 
 
@@ -155,7 +178,9 @@ def _usage(about: trained.About) -> str:
         f"classes = {_names(about.classes)}\n"
         'images = transform(Image.open("image.png").convert("RGB")).unsqueeze(0)\n'
         f"with torch.no_grad():\n    logits = model(images)  # (1, {config.num_classes})\n"
-        "print(classes[logits.argmax().item()])\n```"
+        "print(classes[logits.argmax().item()])\n```\n\n"
+        "An image of more than 8 bits a channel is scaled to 8 first, as `bsr_explorer.train.images.to_rgb` does: "
+        '`convert("RGB")` makes it white.'
     )
 
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, fail, out, resolved, table
-from bsr_explorer.cli.progress import watching_tasks
+from bsr_explorer.cli.progress import loading, watching_tasks
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_methods
@@ -44,6 +44,7 @@ def compare(
     ] = "full, linear, last, bsr, checkpoint",
     model: options.Model = "deit_s",
     data: options.Data = "digits",
+    skip_bad: options.SkipBad = False,
     seeds: Annotated[int, typer.Option(help="Runs a method, with the seeds 0, 1, …")] = 3,
     budget: Annotated[
         str | None, typer.Option(help="Memory with its unit, such as 2GB; what does not fit is not trained.")
@@ -110,7 +111,7 @@ def compare(
       bsr-explore compare studies/paper/figure1_vit_b_cifar10.toml --costs-only
     """
     where = data_dir or default_data_dir()
-    how = How(where, costs_only, dry_run, as_json)
+    how = How(where, costs_only, dry_run, as_json, skip_bad)
     if file is not None:
         options.refuse_flags(context, _BESIDE_FILE)
         asked = ComparisonFile.from_toml(file)
@@ -158,7 +159,7 @@ def compare(
         print(json.dumps(made.summary()))
 
 
-_BESIDE_FILE = ("file", "folder", "data_dir", "device", "costs_only", "dry_run", "as_json")
+_BESIDE_FILE = ("file", "folder", "data_dir", "device", "costs_only", "dry_run", "as_json", "skip_bad")
 """Parameters that may be given beside a comparison's file."""
 
 
@@ -170,6 +171,7 @@ class How:
     costs_only: bool
     dry_run: bool
     quiet: bool
+    skip_bad: bool = False
 
     def check(self, weights: str, data: str) -> None:
         """Check, before any work is done, what runs need and costs do not.
@@ -260,9 +262,13 @@ def _run(planned: Comparison, folder: Path, how: How, rounds: int, openly: Open)
     settled = before or planned
     if not how.costs_only:
         device_of(Config.from_dict(planned.config))
-        if before is None or not before.settled:
-            with err.status("loading weights and data…"):  # what is wrong with them is found here
-                settled = comparing.settle(settled, how.data_dir, openly.image_size, openly.images)
+        if before is None or not before.settled or comparing.tasks(before, folder, rounds):
+            with loading("loading weights and data…") as told:  # what is wrong with them is found here
+                settled = comparing.settle(
+                    settled, how.data_dir, openly.image_size, openly.images, skip_bad=how.skip_bad, told=told
+                )
+            if not how.quiet:
+                err.print(str(comparing.contents(settled, how.data_dir)), markup=False)
     if how.dry_run:
         left = 0 if how.costs_only else len(comparing.tasks(settled, folder, rounds))
         planned_only = Made(predicted(settled), folder, left)

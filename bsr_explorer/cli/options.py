@@ -54,6 +54,10 @@ Device = Annotated[
     str, typer.Option(help="Where steps run, which decides what they hold: cpu, cuda or auto.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+SkipBad = Annotated[
+    bool,
+    typer.Option("--skip-bad", help="Leave damaged images out, which is recorded; else they are an error."),
+]
 DataDir = Annotated[Path | None, typer.Option(help="Where datasets lie, or are downloaded to.")]
 StudyFolder = Annotated[
     Path, typer.Argument(metavar="STUDY", help="The folder of a study, such as reports/<study>.")

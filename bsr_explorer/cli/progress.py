@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from bsr_explorer.cli.console import err, format_seconds
 from bsr_explorer.report.front import hypervolume
@@ -20,6 +20,34 @@ if TYPE_CHECKING:
     from bsr_explorer.search.search import Search
     from bsr_explorer.search.space import Candidate, Space
     from bsr_explorer.store.records import Record
+
+
+BAR_AFTER = 2.0
+"""Seconds after which reading images is worth a bar."""
+
+
+@contextmanager
+def loading(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Say what is being done; yields what is told how many images of how many have been read."""
+    columns = (TextColumn("reading each image once"), BarColumn(), MofNCompleteColumn())
+    with (
+        err.status(what) as status,
+        Progress(*columns, console=err, transient=True, disable=True) as progress,
+    ):
+        bar = progress.add_task("")
+        began: float | None = None
+
+        def told(done: int, total: int) -> None:
+            nonlocal began
+            now = time.monotonic()
+            began = now if began is None else began
+            if progress.disable and now - began > BAR_AFTER:
+                status.stop()
+                progress.disable = False
+                progress.start()
+            progress.update(bar, completed=done, total=total)
+
+        yield told
 
 
 class Showing:

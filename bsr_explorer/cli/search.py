@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +13,9 @@ import typer
 from rich.markup import escape
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, resolved, table
+from bsr_explorer.cli.console import fail, format_seconds, out, parse_seconds, resolved, table
 from bsr_explorer.cli.page import write_report
-from bsr_explorer.cli.progress import mean_expected, watching
+from bsr_explorer.cli.progress import loading, mean_expected, watching
 from bsr_explorer.cli.report import show_front
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bsr_explorer.search.search import Ended, Search
     from bsr_explorer.search.space import Space
     from bsr_explorer.search.workers import Executor
+    from bsr_explorer.train.contents import Contents
 
 TIME_LIMIT = 480.0
 """Seconds that a search takes if nothing else is said: with its start and its report, under 10 minutes."""
@@ -73,6 +74,7 @@ def search(
         str, typer.Option(help="What the budget counts: peak, saved or published.")
     ] = "peak",
     data: options.Data = "digits",
+    skip_bad: options.SkipBad = False,
     batch_size: Annotated[
         str, typer.Option(help="Images a step; several, such as 16,32,64, are a part of the search.")
     ] = "32",
@@ -199,7 +201,7 @@ def search(
     workers = make_workers(study, jobs, cluster)
     job = make_job(study, where, cache)
     folder = folder or Path("reports") / study.name
-    _run(study, folder, job, workers, timeout, dry_run, as_json)
+    _run(study, folder, job, workers, timeout, skip_bad, dry_run, as_json)
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
@@ -259,7 +261,7 @@ def make_workers(study: Study, jobs: int | None, cluster: str | None) -> Executo
 
 
 _BESIDE_FILE = {
-    *("study_file", "trials", "time_limit", "folder", "data_dir", "device", "dry_run", "as_json"),
+    *("study_file", "trials", "time_limit", "folder", "data_dir", "device", "dry_run", "as_json", "skip_bad"),
     *("sampler", "objectives", "rungs", "replicas", "jobs", "cluster", "trial_timeout", "cache"),
 }
 
@@ -308,9 +310,11 @@ def _run(
     job: Job,
     workers: Executor,
     timeout: float | None,
+    skip_bad: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
+    from bsr_explorer.run import load_data
     from bsr_explorer.search import plan
     from bsr_explorer.search.search import Search, open_folder, stored_study
     from bsr_explorer.search.space import Space
@@ -321,17 +325,20 @@ def _run(
     space = Space(study)
     space.check_budget()
     stored = stored_study(study, folder)
-    with err.status("loading weights and data, and timing this machine…"):
-        study, speed = plan.settle(stored or study, space, job, TIME_LIMIT, workers)
+    with loading("loading weights and data, and timing this machine…") as told:
+        study, speed = plan.settle(
+            stored or study, space, job, TIME_LIMIT, workers, skip_bad=skip_bad, told=told
+        )
     clock = plan.Clock(study.fidelity, speed)
+    contents = load_data(study.config, replace(job, fidelity=study.fidelity, weights=study.weights)).contents
     if dry_run:
-        _show_dry_run(study, space, clock, workers, folder, as_json)
+        _show_dry_run(study, space, clock, workers, folder, contents, as_json)
         return
     study = open_folder(study, folder, shlex.join(["bsr-explore", *sys.argv[1:]]))
     job = replace(job, fidelity=study.fidelity, weights=study.weights)
     searching = Search(study, folder, space, job, workers)
     if not as_json:
-        _show_plan(study, space, clock, folder, searching)
+        _show_plan(study, space, folder, searching, contents)
     ended = train(searching, clock, timeout)
     if not ended.finished:
         reasons = [record.reason for record in read_records(folder).values()] or [
@@ -359,7 +366,7 @@ def train(searching: Search, clock: Clock, timeout: float | None, new: bool = Tr
         return searching.run(watcher, lambda candidate: clock.expected(candidate.config), timeout, new)
 
 
-def _show_plan(study: Study, space: Space, clock: Clock, folder: Path, searching: Search) -> None:
+def _show_plan(study: Study, space: Space, folder: Path, searching: Search, contents: Contents) -> None:
     low, high = space.range_bytes
     done = searching.book.counts()["worth"]
     trained, target = study.fidelity.image_size, study.config.image_size
@@ -371,7 +378,7 @@ def _show_plan(study: Study, space: Space, clock: Clock, folder: Path, searching
         f"weights: {study.weights}; data: {escape(study.data)}, {study.fidelity.train_size or 'all'} training images, "
         f"{study.fidelity.epochs or 'the recipe’s'} epochs at {trained} px"
         + (f" (a proxy: memory is counted at {target} px)" if trained != target else "")
-        + f"\n{study.trials} trials"
+        + f"\n{escape(str(contents))}\n{study.trials} trials"
         + (f", {done} of them done" if done else "")
         + f", {_how(study)}; folder {escape(str(folder))}\n"
         + "".join(f"{repair}\n" for repair in searching.book.repairs)
@@ -389,7 +396,13 @@ def _how(study: Study) -> str:
 
 
 def _show_dry_run(
-    study: Study, space: Space, clock: Clock, workers: Executor, folder: Path, as_json: bool
+    study: Study,
+    space: Space,
+    clock: Clock,
+    workers: Executor,
+    folder: Path,
+    contents: Contents,
+    as_json: bool,
 ) -> None:
     low, high = space.range_bytes
     seconds = mean_expected(space, clock) * study.runs / workers.parallel(study.config.device)
@@ -402,6 +415,7 @@ def _show_dry_run(
             "most_bytes": high,
             "budget_bytes": study.budget_bytes,
             "expected_seconds": round(seconds, 1),
+            **asdict(contents),
             "folder": str(folder),
         }
         print(json.dumps(answer))
@@ -419,6 +433,7 @@ def _show_dry_run(
             f"{study.trials}: {study.fidelity.train_size or 'all'} images, "
             f"{study.fidelity.epochs} epochs, {trained} px",
         ),
+        ("data", str(contents)),
         ("how", f"{_how(study)}; {workers.jobs} at once"),
         ("expected time", format_seconds(seconds)),
         ("folder", str(folder)),

@@ -11,6 +11,7 @@ from rich.markup import escape
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import format_seconds, out, table
 from bsr_explorer.store.records import Record
+from bsr_explorer.train.contents import Contents
 from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number
 
 TAIL = 2000
@@ -72,6 +73,7 @@ def log_of(study: Path, trial: int) -> str:
 def _say(trial: int, record: Record, replicas: dict[int, float | None]) -> None:
     """What it is, and how it ended."""
     config, fidelity, made = record.config, record.fidelity, record.provenance
+    contents = Contents(record.classes, record.left_out)
     lines = {
         "configuration": f"{config['model']}, {config['image_size']} px, batch {config['batch_size']}, "
         f"{config['optimizer']}, {config['precision']}, {config['attention']} attention, {config['device']}"
@@ -91,6 +93,9 @@ def _say(trial: int, record: Record, replicas: dict[int, float | None]) -> None:
         f"{fidelity.get('image_size') or config['image_size']} px, recipe {fidelity.get('recipe')}; "
         f"{record.images_trained:,} images in {format_seconds(record.seconds)}",
         "data": record.split or record.data,
+        "classes": contents.of_classes(),
+        "left out": contents.of_left_out(),
+        "damaged": ", ".join(fidelity.get("skip") or []),
         "weights": record.weights,
         "key": record.key,
         "made by": ", ".join(

@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, resolved, table
-from bsr_explorer.cli.progress import Showing, showing
+from bsr_explorer.cli.progress import Showing, loading, showing
 from bsr_explorer.cli.select import selected
 from bsr_explorer.config import Fidelity
 from bsr_explorer.errors import UserError, unknown
@@ -30,6 +30,7 @@ from bsr_explorer.train.recipes import RECIPES
 from bsr_explorer.units import format_bytes, format_mb
 
 if TYPE_CHECKING:
+    from bsr_explorer.train.contents import Contents
     from bsr_explorer.training import Training
 
 EXPORTS = ("onnx",)
@@ -72,6 +73,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto, instead.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="The folder; runs/<name> if left out.")] = None,
     data_dir: options.DataDir = None,
+    skip_bad: options.SkipBad = False,
     test: Annotated[bool, typer.Option("--test", help="Evaluate on the test set too, at the end.")] = False,
     export: Annotated[
         str | None, typer.Option(help="onnx: write model.onnx too, and compare it with torch.")
@@ -128,13 +130,14 @@ def train(
         origin=origin,
     )
     training.check(asked)
+    asked = training.as_begun(asked)
     if training.ended(asked) is not None:
         err.print(f"it was trained already; its record is in {asked.folder}", markup=False)
     else:
-        with err.status("loading weights and data…"):
-            training.try_out(asked)
+        with loading("loading weights and data…") as told:
+            asked, contents = training.try_out(asked, skip_bad=skip_bad, told=told)
         if not as_json:
-            _announce(asked, note)
+            _announce(asked, note, contents)
     record, files = _run(asked)
     if as_json:
         said = {"folder": str(asked.folder), "files": [str(file) for file in files], "origin": origin}
@@ -172,7 +175,7 @@ def _of_study(study: Path, select: str | None, as_searched: bool) -> tuple[Exper
     return experiment.in_full(), origin, note
 
 
-def _announce(asked: Training, note: str) -> None:
+def _announce(asked: Training, note: str, contents: Contents) -> None:
     """What is to be trained, and what that holds."""
     experiment = asked.experiment
     config, fidelity = experiment.config, experiment.fidelity
@@ -190,6 +193,7 @@ def _announce(asked: Training, note: str) -> None:
         f"{config.optimizer}, {config.precision}, {config.device}; weights {escape(experiment.weights)}, seed "
         f"{experiment.seed}\n{escape(experiment.data)}, {fidelity.train_size or 'all'} training images, "
         f"{length} at {actual.image_size} px, recipe {fidelity.recipe} ({escape(rules.source)})\n"
+        f"{escape(str(contents))}\n"
         f"predicted peak: {format_bytes(predict(config).peak_bytes)} at {config.image_size} px{proxy}\n"
         f"folder: {escape(str(asked.folder))}{on}\n",
         soft_wrap=True,

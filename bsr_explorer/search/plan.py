@@ -9,14 +9,17 @@ from functools import cache, partial
 
 import torch
 
+from bsr_explorer import damage
 from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.damage import Told
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import geometry_of, predict
-from bsr_explorer.run import Job, build, device_of, load_data, make_step
+from bsr_explorer.run import Job, build, device_of, make_step
 from bsr_explorer.search.space import Space
 from bsr_explorer.search.workers import Executor, Here
 from bsr_explorer.store.study import Study
+from bsr_explorer.train.data import Splits
 from bsr_explorer.train.recipes import recipe
 from bsr_explorer.train.step import image_dtype, in_precision
 
@@ -157,19 +160,27 @@ def plan(
 
 
 def settle(
-    study: Study, space: Space, job: Job, time_limit: float, workers: Executor | None = None
+    study: Study,
+    space: Space,
+    job: Job,
+    time_limit: float,
+    workers: Executor | None = None,
+    *,
+    skip_bad: bool = False,
+    told: Told = lambda done, total: None,
 ) -> tuple[Study, Speed]:
     """Decide everything that a study leaves open, once, so that all its trials are comparable.
 
     Weights are loaded, so that ``auto`` becomes what it found; the machine is timed; the fidelity is
-    planned within the study's time limit, or ``time_limit`` seconds where it has none.
+    planned within the study's time limit, or ``time_limit`` seconds where it has none; the images are decoded once.
 
     Args:
         workers: where trials will run, on this machine or on ones that are as fast; in this process if
             nothing is said.
+        skip_bad, told: see ``damage.planned``.
 
     Raises:
-        UserError: weights or data that are not there.
+        UserError: weights or data that are not there, or damaged images.
     """
     config = space.known[0].config if space.known else study.config.with_method("linear")
     fidelity = study.fidelity
@@ -188,15 +199,15 @@ def settle(
     speed = calibrate(replace(config.with_method("full"), image_size=planned), workers.threads)
     limit = study.time_limit or time_limit
     study = replace(study, time_limit=limit)
-    splits = load_data(
-        config,
-        replace(job, data=study.data, weights=used.source, fidelity=replace(fidelity, image_size=planned)),
-    )
-    available = (len(splits.train), len(splits.validation))
+    seconds = limit * workers.parallel(config.device)
     candidates = [c.config for c in space.known if space.fits(c)] or [space.smallest.config]
-    fidelity = plan(
-        candidates, study.runs, fidelity, limit * workers.parallel(config.device), speed, available
-    )
+
+    def within_the_time(given: Fidelity, splits: Splits) -> Fidelity:
+        available = (len(splits.train), len(splits.validation))
+        return plan(candidates, study.runs, given, seconds, speed, available)
+
+    whole = replace(job, data=study.data, weights=used.source, fidelity=fidelity)
+    fidelity = damage.planned(config, whole, within_the_time, skip_bad=skip_bad, told=told)
     return replace(study, fidelity=fidelity), speed
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bsr_explorer.config import Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import Record, read_records, write_text
 
@@ -123,8 +124,12 @@ class Comparison:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Comparison:
         """A comparison of plain values."""
-        entries = tuple(Entry(**entry) for entry in values["entries"])
-        return cls(**{**values, "full": Entry(**values["full"]), "entries": entries})
+        read = {
+            "full": Entry(**values["full"]),
+            "entries": tuple(Entry(**entry) for entry in values["entries"]),
+            "fidelity": asdict(Fidelity(**values["fidelity"])),
+        }
+        return cls(**{**values, **read})
 
     def write(self, folder: Path) -> None:
         """Write the file into the comparison's folder, whole or not at all."""

@@ -71,11 +71,12 @@ class Experiment:
             raise UserError(f"TRIAL: its record is of a later version of bsr-explorer ({error})") from None
 
     def in_full(self) -> Experiment:
-        """The same configuration, trained to be used and not to be ranked: on images of its own size, all of them, for
-        as long as the recipe says. A recipe that is for ranking gives way to the one that is not."""
+        """The same configuration, trained to be used and not to be ranked: on images of its own size, all of them but
+        those that are left out, for as long as the recipe says. A recipe that is for ranking gives way to the one that
+        is not."""
         instead = {"short": "standard"}
         recipe = instead.get(self.fidelity.recipe, self.fidelity.recipe)
-        return replace(self, fidelity=Fidelity(recipe=recipe))
+        return replace(self, fidelity=Fidelity(recipe=recipe, skip=self.fidelity.skip))
 
     def to_toml(self) -> dict[str, dict[str, Any]]:
         """The tables of the file; what is None is left out."""

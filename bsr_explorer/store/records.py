@@ -25,6 +25,7 @@ class Record:
         key: hash of the canonical configuration: equal for equal experiments.
         fidelity: how it was trained; its image size may be a smaller proxy.
         split: sizes of the training, validation and test sets.
+        classes, left_out: the images of each class in each of these, and the files that are in none; see ``Contents``.
         weights: where the pretrained weights came from.
         accuracy: top-1 on validation in [0, 1] after the last epoch that was trained.
         history: accuracies on validation, and ``history_epochs``: after how many epochs each.
@@ -42,6 +43,8 @@ class Record:
     seed: int
     split: str = ""
     weights: str = ""
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
     predicted: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] | None = None
     accuracy: float | None = None

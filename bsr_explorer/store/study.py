@@ -7,7 +7,7 @@
                 micro_batches, set_to_none, device, lr; method, which is tried first
     [budget]    bytes ("2GB"), counts (peak, saved or published)
     [data]      name, weights
-    [fidelity]  image_size, train_size, val_size, epochs, recipe, views
+    [fidelity]  image_size, train_size, val_size, epochs, recipe, views, skip (image files that are left out)
     [search]    sampler, objectives, rungs, replicas
     [space]     start, max_blocks, drop_at, keep, fuse, batch_sizes, lr
 """
@@ -334,6 +334,7 @@ TABLES: dict[str, dict[str, Kind]] = {
         "epochs": WHOLE,
         "recipe": TEXT,
         "views": WHOLE,
+        "skip": list_of(TEXT),
     },
     "search": {
         "sampler": TEXT,

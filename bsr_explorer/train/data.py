@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ from torchvision.transforms import InterpolationMode, v2
 from bsr_explorer import interrupt
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.train import sources
+from bsr_explorer.train.contents import Contents
+from bsr_explorer.train.images import RULES
 from bsr_explorer.train.recipes import Augment, MeanStd
 from bsr_explorer.train.sources import Given, Pool
 
@@ -113,12 +115,21 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
         """Show the view of an epoch (0-based)."""
         self.view = epoch % self.views if self.views else 0
 
+    def files(self, *, whole_pool: bool = False) -> dict[Path, str]:
+        """The files of the images, or of all those that they were taken from, and the name of each below the data set's
+        folder. There are none where the images lie in memory."""
+        if not isinstance(self._images, sources.Files):
+            return {}
+        every = self._images.paths
+        paths = every if whole_pool else (every[index] for index in self.indices)
+        return {path: self._images.name(path) for path in paths}
+
     def identity(self) -> str:
         """Equal for equal images in this order, in any process: of what they are made, how, by what."""
         versions = [module.__version__ for module in (np, torch, torchvision, PIL)]
         drawn = [self._seed, self.view, _digest(self.indices)] if self._random else []
         images = self._fingerprint(self.indices).hex()
-        return json.dumps([images, self._shape, self._transform, drawn, versions])
+        return json.dumps([images, RULES, self._shape, self._transform, drawn, versions])
 
     def _items(self, items: list[int], store: NDArray[np.uint8] | None) -> list[tuple[Tensor, int]]:
         def of(item: int) -> NDArray[np.uint8]:
@@ -147,7 +158,7 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
     def _pixels(self, item: int) -> NDArray[np.uint8]:
         # NumPy, because torch starts its threads for each of these small copies, ten times slower on a
         # machine that is busy.
-        image = self._images[int(self.indices[item])].convert("RGB")
+        image = self._images[int(self.indices[item])]
         return np.asarray(self._resize(image)).transpose(2, 0, 1)
 
     def _all_pixels(self) -> NDArray[np.uint8]:
@@ -180,6 +191,7 @@ class Splits:
         mean_std: of the 3 channels, by which pixel values in 0 to 1 were normalised.
         interpolation: name of the filter that resized the images.
         description: names the parts, their sizes and where they come from, in one line.
+        left_out: files of the data set that are in no part; see ``Contents``.
     """
 
     train: ImageSplit
@@ -189,11 +201,23 @@ class Splits:
     mean_std: MeanStd
     interpolation: str
     description: str
+    left_out: Mapping[str, int]
 
     @property
     def num_classes(self) -> int:
         """Labels are 0 to ``num_classes - 1``."""
         return len(self.classes)
+
+    @property
+    def contents(self) -> Contents:
+        """The images of each class in each part, and what was left out."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        counts = {
+            part: np.bincount(split.labels, minlength=self.num_classes).tolist()
+            for part, split in parts.items()
+        }
+        classes = {part: dict(zip(self.classes, count, strict=True)) for part, count in counts.items()}
+        return Contents(classes, self.left_out)
 
 
 def load_splits(
@@ -210,6 +234,7 @@ def load_splits(
     split_seed: int = 0,
     interpolation: str = "bicubic",
     views: int | None = None,
+    skip: Collection[str] = (),
 ) -> Splits:
     """Load a data set, and download it where that is needed and possible.
 
@@ -233,13 +258,14 @@ def load_splits(
         split_seed: of the parts that a data set does not come with, and of the subsets.
         interpolation: name of a resampling filter: ``bicubic``, ``bilinear``, ``nearest``, …
         views: augmented views of each training image, which epochs take in turn; None: a new one each time.
+        skip: image files to leave out, by their path below the folder of the data.
 
     Raises:
         UserError: the data set is not to be had or cannot be split, or a size is out of range.
     """
     if augment not in get_args(Augment):
         raise unknown("--augment", augment, get_args(Augment))
-    given = sources.load(data, data_dir)
+    given = sources.load(data, data_dir, skip)
     whole = _split(given, val_size, split_seed)
     train = _subset(whole[0], train_size, given, "--train-size", split_seed)
     validation = _subset(whole[1], val_size, given, "--val-size", split_seed)
@@ -278,6 +304,7 @@ def load_splits(
         mean_std=(_three(mean), _three(std)),
         interpolation=interpolation,
         description=_describe(given, whole, (train, validation, test), split_seed),
+        left_out=given.left_out,
     )
 
 

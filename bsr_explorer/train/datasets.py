@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from bsr_explorer.errors import UserError, nearest
+from bsr_explorer.train.folders import class_folders
 
 Availability = Literal["embedded", "on disk", "download"]
 
@@ -224,7 +225,7 @@ def count_classes(data: str) -> int:
         UserError: see ``folder_parts``.
     """
     info = DATASETS.get(data)
-    return info.classes if info else len(_subfolders(folder_parts(data)["train"]))
+    return info.classes if info else len(class_folders(folder_parts(data)["train"]))
 
 
 def is_unpacked(info: DatasetInfo, data_dir: Path) -> bool:
@@ -263,7 +264,7 @@ def folder_parts(data: str) -> dict[str, Path]:
         is_not = "is a file, not an image folder" if root.exists() else "is neither a data set nor a folder"
         raise UserError(f"--data: {data!r} {is_not}{hint}; choose from {', '.join(DATASETS)}, or {FOLDER}")
     # A class may be called "train" too; only the folder of a part has folders of its own.
-    parts = {"train": root / "train"} if _subfolders(root / "train") else {"train": root}
+    parts = {"train": root / "train"} if class_folders(root / "train") else {"train": root}
     if parts["train"] != root:
         validation = next((name for name in VALIDATION_NAMES if (root / name).is_dir()), None)
         if validation:
@@ -275,22 +276,18 @@ def folder_parts(data: str) -> dict[str, Path]:
 
 
 def _check_classes(data: str, parts: dict[str, Path]) -> None:
-    classes = _subfolders(parts["train"])
+    classes = class_folders(parts["train"])
     if not classes or classes <= {"train", "test", *VALIDATION_NAMES}:
         raise UserError(f"--data: {data!r} has no folders of classes; --data takes {FOLDER}")
     if len(classes) < 2:
         raise UserError(f"--data: {data!r} has one class, {min(classes)!r}; give it at least 2 class folders")
     for part, folder in parts.items():
-        if different := classes ^ _subfolders(folder):
+        if different := classes ^ class_folders(folder):
             names = ", ".join(repr(name) for name in sorted(different)[:3])
             raise UserError(
                 f"--data: {data!r}: {part} and train differ in their classes ({names}); give both the same "
                 "class folders"
             )
-
-
-def _subfolders(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.is_dir() else set()
 
 
 def _all_exist(folder: Path, names: tuple[str, ...]) -> bool:

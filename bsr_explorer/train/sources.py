@@ -6,9 +6,10 @@ import gzip
 import hashlib
 import socket
 import tarfile
-from collections.abc import Hashable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.train import folders, images
+from bsr_explorer.train.contents import DAMAGED, Contents
 from bsr_explorer.train.datasets import (
     DATASETS,
     DatasetInfo,
@@ -53,7 +56,7 @@ class _Arrays:
     pixels: NDArray[np.uint8]
 
     def __getitem__(self, index: int) -> Image.Image:
-        return Image.fromarray(self.pixels[index])
+        return images.to_rgb(Image.fromarray(self.pixels[index]))
 
     def fingerprint(self, indices: NDArray[np.intp]) -> bytes:
         """Equal for equal images, in this order."""
@@ -61,18 +64,24 @@ class _Arrays:
 
 
 @dataclass(frozen=True)
-class _Files:
+class Files:
     """Images that are read when they are asked for."""
 
+    root: Path
     paths: tuple[Path, ...]
 
     def __getitem__(self, index: int) -> Image.Image:
         path = self.paths[index]
         try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except (OSError, Image.DecompressionBombError) as error:
-            raise UserError(f"--data: cannot read {path} ({_line(error)}); replace or remove it") from error
+            return images.read(path)
+        except images.Unreadable as error:
+            raise UserError(
+                f"--data: cannot read {path} ({error}); replace or remove it, or leave it out with --skip-bad"
+            ) from error
+
+    def name(self, path: Path) -> str:
+        """Of a file: its path below the data set's folder."""
+        return path.relative_to(self.root).as_posix()
 
     def fingerprint(self, indices: NDArray[np.intp]) -> bytes:
         """Equal for the same files, in this order, as long as none is written anew."""
@@ -88,13 +97,22 @@ class Pool:
     """Images before any transform, and the label of each. Equal keys mean equal images."""
 
     key: Hashable
-    images: _Arrays | _Files
+    images: _Arrays | Files
     labels: NDArray[np.int64]
+
+    def without(self, skip: Collection[str]) -> Pool:
+        """The same without the files of these names."""
+        if not skip or isinstance(self.images, _Arrays):
+            return self
+        kept = [n for n, path in enumerate(self.images.paths) if self.images.name(path) not in skip]
+        paths = tuple(self.images.paths[n] for n in kept)
+        return Pool(paths, replace(self.images, paths=paths), self.labels[kept])
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a data set comes with. ``percent`` of train becomes each part that is missing."""
+    """What a data set comes with. ``percent`` of train becomes each part that is missing; see ``Contents`` for
+    ``left_out``."""
 
     name: str
     classes: tuple[str, ...]
@@ -102,15 +120,33 @@ class Given:
     validation: Pool | None = None
     test: Pool | None = None
     percent: int = _PERCENT
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def pools(self) -> dict[str, Pool]:
+        """Those that it comes with, by the name of the part."""
+        pools = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {part: pool for part, pool in pools.items() if pool is not None}
 
 
-def load(data: str, data_dir: Path) -> Given:
+def load(data: str, data_dir: Path, skip: Collection[str] = ()) -> Given:
     """A data set of a name, or an image folder.
+
+    Args:
+        skip: image files to leave out, by their path below the folder of the data.
 
     Raises:
         UserError: files that are missing, incomplete or unreadable, or cannot be downloaded.
     """
-    return load_named(data, data_dir) if data in DATASETS else _load_folder(data)
+    if data not in DATASETS:
+        return _load_folder(data, frozenset(skip))
+    return _without(load_named(data, data_dir), frozenset(skip))
+
+
+def _without(given: Given, skip: Collection[str]) -> Given:
+    pools: dict[str, Any] = {part: pool.without(skip) for part, pool in given.pools.items()}
+    damaged = sum(len(pool.labels) - len(pools[part].labels) for part, pool in given.pools.items())
+    return replace(given, **pools, left_out={**given.left_out, DAMAGED: damaged}) if damaged else given
 
 
 @lru_cache(maxsize=2)
@@ -173,18 +209,19 @@ def _read_idx(folder: Path, name: str, *, dimensions: int) -> NDArray[np.uint8]:
 def _load_torchvision(info: DatasetInfo, data_dir: Path) -> Given:
     datasets = {part: _fetch(info, data_dir, how) for part, how in _OFFICIAL[info.name].items()}
     pools = {
-        part: Pool((info.name, data_dir, part), *_contents(dataset)) for part, dataset in datasets.items()
+        part: Pool((info.name, data_dir, part), *_contents(dataset, data_dir))
+        for part, dataset in datasets.items()
     }
     return _given(info.name, datasets["train"].classes, pools)
 
 
-def _contents(dataset: Any) -> tuple[_Arrays | _Files, NDArray[np.int64]]:
+def _contents(dataset: Any, root: Path) -> tuple[_Arrays | Files, NDArray[np.int64]]:
     """A torchvision data set's images and labels, none of which is decoded."""
     if hasattr(dataset, "data"):
         return _Arrays(dataset.data), np.asarray(dataset.targets, dtype=np.int64)
     # The data sets of photographs have no public names for these, and their items decode the image.
     paths = dataset._images if hasattr(dataset, "_images") else dataset._image_files
-    return _Files(tuple(paths)), np.asarray(dataset._labels, dtype=np.int64)
+    return Files(root, tuple(map(Path, paths))), np.asarray(dataset._labels, dtype=np.int64)
 
 
 def _fetch(info: DatasetInfo, data_dir: Path, how: dict[str, Any]) -> Any:
@@ -216,29 +253,49 @@ def _default_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _load_folder(data: str) -> Given:
-    pools = {}
+def _load_folder(data: str, skip: Collection[str]) -> Given:
+    root = Path(data).expanduser().absolute()
+    pools, left_out = {}, {}
     for part, folder in folder_parts(data).items():
-        found = torchvision.datasets.ImageFolder(folder, allow_empty=True)
-        if not found.samples:
-            raise UserError(f"--data: there are no images in the class folders of {folder}; put some there")
-        paths = tuple(Path(path).absolute() for path, _ in found.samples)
-        pools[part] = Pool(paths, _Files(paths), np.asarray(found.targets, dtype=np.int64))
-    given = _given(Path(data).expanduser().resolve().name, found.classes, pools)
-    _check_counts(data, given)
+        found = folders.scan(folder)
+        left_out[part] = found.left_out
+        if not found.paths:
+            raise UserError(
+                f"--data: there are no images in the class folders of {folder}{_why(found.left_out.values())}; put "
+                "some there"
+            )
+        labels = np.asarray(found.labels, dtype=np.int64)
+        pools[part] = Pool(found.paths, Files(root, found.paths), labels)
+        classes = found.classes
+    given = _given(root.resolve().name, classes, pools)
+    every = sum((count for part in left_out.values() for count in part.values()), Counter[str]())
+    given = _without(replace(given, left_out=dict(every)), skip)
+    _check_counts(data, given, pools["train"], left_out["train"])
     return given
 
 
-def _check_counts(data: str, given: Given) -> None:
-    """Each class needs an image to train on, and one for each part that is cut from train."""
+def _check_counts(data: str, given: Given, pool: Pool, left_out: Mapping[str, Counter[str]]) -> None:
+    """Each class needs an image to train on, and one for each part that is cut from train.
+
+    Args:
+        pool: the training images with those that were left out as damaged.
+        left_out: why other files of each class were left out.
+    """
     needed = 1 + (given.validation is None) + (given.test is None)
     counts = np.bincount(given.train.labels, minlength=len(given.classes))
     fewest = int(counts.argmin())
     if counts[fewest] < needed:
+        name = given.classes[fewest]
+        damaged = Counter({DAMAGED: int((pool.labels == fewest).sum() - counts[fewest])})
         raise UserError(
-            f"--data: {data!r}: class {given.classes[fewest]!r} has too few images to train on and to split "
-            f"({counts[fewest]} of at least {needed}); add images or remove the class"
+            f"--data: {data!r}: class {name!r} has too few images to train on and to split "
+            f"({counts[fewest]} of at least {needed}{_why([left_out[name], damaged])}); add images or remove the class"
         )
+
+
+def _why(left_out: Iterable[Counter[str]]) -> str:
+    said = Contents(left_out=sum(left_out, Counter[str]())).of_left_out()
+    return f"; left out: {said}" if said else ""
 
 
 def _line(error: Exception) -> str:

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from bsr_explorer.errors import UserError
 from bsr_explorer.report import comparison as report
 from bsr_explorer.run import run
 from bsr_explorer.store.comparison import read_comparison
 from bsr_explorer.store.records import Record, read_records
+from tests.pictures import Pictures
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -161,6 +163,7 @@ def test_a_short_comparison_is_what_is_done_if_nothing_is_said(quick: Cli) -> No
         "epochs": 3,
         "recipe": "short",
         "views": None,
+        "skip": None,
     }
     assert (answer["seeds"], answer["folder"]) == (3, "compare-deit_t-digits")
     assert [entry["label"] for entry in answer["entries"]] == [
@@ -431,3 +434,56 @@ def test_the_folder_says_what_was_compared(quick: Cli) -> None:
     assert made is not None
     assert (made.data, made.weights, made.seeds, made.budget) == ("digits", "random", 1, None)
     assert "method" not in made.config
+
+
+# --- damaged images -------------------------------------------------------------------------------------
+
+
+def test_damaged_images_are_named_or_left_out(quick: Cli, pictures: Pictures) -> None:
+    flags = [
+        *("compare", "--model", "toy", "--methods", "linear", "--batch-size", "4", "--image-size", "48"),
+        *("--proxy-size", "32", "--epochs", "1", "--weights", "random", "--device", "cpu", "--seeds", "1"),
+        *("--rounds", "0", "--data", str(pictures.root), "--out", "here"),
+    ]
+    done = quick(*flags)
+    assert (done.code, done.out) == (2, "")
+    assert all(name in done.err.splitlines()[-1] for name in pictures.bad)
+    assert not Path("here").exists()
+    done = quick(*flags, "--skip-bad")
+    assert done.code == 0, done.err
+    assert "2 classes, with their training images: a 15, b 15; left out: 3 damaged" in done.err
+    comparison = read_comparison(Path("here"))
+    assert comparison is not None
+    assert comparison.fidelity["skip"] == pictures.bad
+    (record,) = read_records(Path("here")).values()
+    assert (record.fidelity["skip"], record.left_out) == (list(pictures.bad), {"damaged": 3})
+    for again in ([], ["--skip-bad"], ["--seeds", "2"]):
+        done = quick(*flags, *again)
+        assert done.code == 0, done.err
+    assert len(read_records(Path("here"))) == 2
+
+
+def test_a_comparison_that_trained_nothing_adopts_what_has_changed(
+    quick: Cli, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures.repair(remove=False)
+    flags = [*FLAGS[:3], *("--methods", "linear"), *FLAGS[5:], "--data", str(pictures.root), "--out", "here"]
+    for flag in ("--train-size", "--val-size"):
+        place = flags.index(flag)
+        del flags[place : place + 2]
+
+    def cannot_be_read(*_: Any) -> Record:
+        raise UserError("--data: cannot read b/17.png")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bsr_explorer.run.run", cannot_be_read)
+        assert quick(*flags).code == 2
+    before = read_comparison(Path("here"))
+    assert before is not None
+    assert before.fidelity["train_size"] == 32
+    pictures.repair(remove=True)
+    done = quick(*flags)
+    assert done.code == 0, done.err
+    after = read_comparison(Path("here"))
+    assert after is not None
+    assert after.fidelity["train_size"] == 30

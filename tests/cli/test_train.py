@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from bsr_explorer.report.front import knee, recommend, study_front
 from bsr_explorer.run import fine_tune
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record, read_records
+from bsr_explorer.train.contents import Contents
 from bsr_explorer.training import CHECKPOINT, FILE, Training
+from tests.pictures import Pictures
 from tests.pressing import DROPPED, press
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -139,7 +142,7 @@ def test_ctrl_c_loses_no_finished_epoch(
 def test_ctrl_c_that_python_drops_before_the_training_ends_it(
     pressed: Callable[[], None], cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_module, "try_out", lambda asked: pressed())
+    monkeypatch.setattr(training_module, "try_out", lambda asked, **_: pressed() or (asked, Contents()))
     done = cli("train", file)
     assert done.code == 130
     assert done.err.splitlines()[-1] == STOPPED
@@ -183,7 +186,7 @@ def test_if_nothing_else_is_said_it_is_trained_in_full(
 ) -> None:
     asked: list[Training] = []
 
-    def stop(training: Training) -> None:
+    def stop(training: Training, **_: Any) -> None:
         asked.append(training)
         raise KeyboardInterrupt
 
@@ -273,3 +276,36 @@ def test_what_a_step_holds_is_shown_beside_its_prediction_and_after_each_epoch()
         "epoch 2 of 3: loss 1.000, 62.5% on validation, peak 1.5 MB, predicted 1.4 MB  [about 9 s left]",
         "epoch 3 of 3: loss 0.500, 75.0% on validation, peak 1.5 MB, predicted 1.4 MB",
     ]
+
+
+def test_damaged_images_are_named_or_left_out(cli: Cli, pictures: Pictures, tmp_path: Path) -> None:
+    file = tmp_path / "of_pictures.toml"
+    config = replace(TOY.config, num_classes=2)
+    experiment = replace(
+        TOY, config=config, data=str(pictures.root), fidelity=Fidelity(image_size=32, epochs=1)
+    )
+    file.write_text(tomli_w.dumps(experiment.to_toml()))
+    done = cli("train", file)
+    assert (done.code, done.out) == (2, "")
+    assert all(name in done.err.splitlines()[-1] for name in pictures.bad)
+    assert not Path("runs").exists()
+    done = cli("train", file, "--skip-bad")
+    assert done.code == 0, done.err
+    assert "2 classes, with their training images: a 15, b 15; left out: 3 damaged" in done.out
+    folder = Path("runs/small")
+    (record,) = read_records(folder).values()
+    assert (record.fidelity["skip"], record.left_out) == (list(pictures.bad), {"damaged": 3})
+    assert Experiment.from_toml(folder / FILE).fidelity.skip == pictures.bad
+    card = (folder / "model_card.md").read_text()
+    assert (
+        "| class | train | validation | test |\n|---|---|---|---|\n| a | 15 | 2 | 2 |\n| b | 15 | 1 | 2 |"
+        in card
+    )
+    assert "left out: 3 damaged. The damaged ones are `a/01.png`, `b/00.png`, `b/17.png`." in card
+    for again in ([], ["--skip-bad"]):
+        done = cli("train", file, *again)
+        assert (done.code, done.err.strip()) == (0, "it was trained already; its record is in runs/small")
+    done = cli("train", file, "--out", "other")
+    assert done.code == 2
+    pictures.repair(remove=True)
+    assert cli("train", file, "--out", "other").code == 0

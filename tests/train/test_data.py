@@ -754,8 +754,81 @@ def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     make_folder(tmp_path, {"a": 3, "b": 3})
     for path in tmp_path.glob("*/*.png"):
         path.write_bytes(path.read_bytes()[: math.ceil(path.stat().st_size / 2)])
-    with pytest.raises(UserError, match=r"--data: cannot read .*\.png .*; replace or remove it"):
+    with pytest.raises(
+        UserError, match=r"--data: cannot read .*\.png .*; replace or remove it, or leave it out"
+    ):
         load(str(tmp_path)).train[0]
+
+
+def test_16_bits_look_as_8_bits_do(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(1, 256, (40, 16, 16)).astype(np.uint8)
+    for name, kind, scale in (("deep", np.uint16, 257), ("flat", np.uint8, 1)):
+        for number, image in enumerate(pixels):
+            path = tmp_path / name / "ab"[number % 2] / f"{number:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.astype(kind) * scale).save(path)
+    deep, flat = (load(str(tmp_path / name)).train for name in ("deep", "flat"))
+    assert all(torch.equal(deep[item][0], flat[item][0]) for item in range(len(flat)))
+    assert flat[0][0].std() > 0.5
+
+
+def test_hidden_folders_and_files_are_left_out_and_counted(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 6, "b": 5, ".ipynb_checkpoints": 2, "__MACOSX": 9, "a/.ipynb_checkpoints": 1})
+    (tmp_path / "a" / "._0.png").write_bytes(b"Mac OS X")
+    for number in range(12):
+        (tmp_path / "b" / f"{number}.xyz").touch()
+    data = str(tmp_path)
+    assert datasets.count_classes(data) == 2
+    splits = load(data)
+    assert splits.classes == ("a", "b")
+    assert splits.contents.classes == {
+        "train": {"a": 4, "b": 3},
+        "validation": {"a": 1, "b": 1},
+        "test": {"a": 1, "b": 1},
+    }
+    assert splits.left_out == {".ipynb_checkpoints/": 3, "__MACOSX/": 9, "hidden": 1, ".xyz": 12}
+
+
+def test_other_formats_are_images_too(tmp_path: Path) -> None:
+    for number, ending in enumerate(("gif", "jp2", "pcx", "tga", "ico", "avif") * 2):
+        folder = tmp_path / "ab"[number % 2]
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), (255, 0, 0)).save(folder / f"{number}.{ending}")
+    splits = load(str(tmp_path))
+    assert sum(sizes(splits)) == 12
+    assert splits.left_out == {}
+    assert all(splits.train[item][0][0].mean() > 2 for item in range(len(splits.train)))
+
+
+def test_a_class_without_images_says_what_it_has_instead(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 5, "b": 0})
+    for number in range(12):
+        (tmp_path / "b" / f"{number}.xyz").touch()
+    with pytest.raises(UserError, match=r"class 'b' .* \(0 of at least 3; left out: 12 \.xyz\)"):
+        load(str(tmp_path))
+    for path in (tmp_path / "a").iterdir():
+        path.rename(path.with_suffix(".raw"))
+    with pytest.raises(
+        UserError, match=r"no images in the class folders of .*; left out: 5 \.raw, 12 \.xyz; put"
+    ):
+        load(str(tmp_path))
+
+
+def test_files_that_are_named_are_left_out(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"train/a": 9, "train/b": 9, "test/a": 3, "test/b": 3})
+    skip = ("train/a/3.png", "test/b/0.png", "train/a/77.png")
+    splits = load(str(tmp_path), skip=skip)
+    assert sum(sizes(splits)) == 24 - 2
+    names = {name for part in parts(splits) for name in part.files().values()}
+    assert len(names) == 22
+    assert not names & set(skip)
+    assert splits.left_out == {"damaged": 2}
+    with pytest.raises(UserError, match=r"class 'a' .* \(1 of at least 2; left out: 8 damaged\)"):
+        load(str(tmp_path), skip=[f"train/a/{number}.png" for number in range(1, 9)])
+
+
+def test_images_in_memory_have_no_files() -> None:
+    assert load("digits").train.files() == {}
 
 
 @pytest.mark.parametrize(

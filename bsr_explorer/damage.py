@@ -1,0 +1,92 @@
+"""Every image that a job uses, decoded once before anything trains: all that are damaged are found together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import PIL
+
+from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.errors import UserError
+from bsr_explorer.run import Job, load_data
+from bsr_explorer.train.data import Splits
+from bsr_explorer.train.images import RULES, unreadable
+from bsr_explorer.train.prefix import default_folder
+
+Told = Callable[[int, int], None]
+"""Called with (images decoded, images in all)."""
+
+MOST_NAMED = 100
+"""Damaged images that are named; of more, how many there are."""
+
+
+def planned(
+    config: Config,
+    job: Job,
+    plan: Callable[[Fidelity, Splits], Fidelity] = lambda fidelity, splits: fidelity,
+    *,
+    skip_bad: bool = False,
+    told: Told = lambda done, total: None,
+) -> Fidelity:
+    """A job's fidelity, planned for images that can all be read.
+
+    Args:
+        plan: fills in what a fidelity leaves open, for the images that there are.
+        skip_bad: whether damaged images are left out, as the fidelity then says; if not, they are an error.
+
+    Raises:
+        UserError: damaged images, all of them, or see ``load_data``.
+    """
+    fidelity = plan(job.fidelity, load_data(config, job))
+    found = _damaged(load_data(config, replace(job, fidelity=fidelity)), job.test, told)
+    if not found:
+        return fidelity
+    if not skip_bad:
+        raise UserError(_said(job.data, found))
+    skip = tuple(sorted({*(job.fidelity.skip or ()), *found}))
+    without = replace(job, fidelity=replace(job.fidelity, skip=skip))
+    return plan(without.fidelity, load_data(config, without))
+
+
+def _damaged(splits: Splits, test: bool, told: Told) -> dict[str, str]:
+    """The files that cannot be read, by name, and why.
+
+    Those that are used are looked at; if one of them is damaged, so are all others that they were taken from.
+    """
+    parts = [splits.train, splits.validation, *([splits.test] if test else [])]
+    used = {path: name for part in parts for path, name in part.files().items()}
+    if not used or (seen := _seen(used)).exists():
+        return {}
+    found = unreadable(used, told)
+    if not found:
+        with suppress(OSError):  # where nothing may be written, they are looked at again
+            seen.parent.mkdir(parents=True, exist_ok=True)
+            seen.touch()
+        return {}
+    others = {path: name for part in parts for path, name in part.files(whole_pool=True).items()}
+    found |= unreadable(others.keys() - used.keys(), told)
+    return {others[path]: why for path, why in sorted(found.items())}
+
+
+def _seen(files: Iterable[Path]) -> Path:
+    """Where it is remembered that these files, as they are now, can be read."""
+    known = hashlib.sha256(f"{RULES} {PIL.__version__}\n".encode())
+    for path in sorted(files):
+        with suppress(OSError):  # one that is not there is found when it is read
+            now = path.stat()
+            known.update(f"{path} {now.st_size} {now.st_mtime_ns}\n".encode())
+    return default_folder() / "readable" / known.hexdigest()
+
+
+def _said(data: str, found: Mapping[str, str]) -> str:
+    named = ", ".join(f"{name} ({why})" for name, why in list(found.items())[:MOST_NAMED])
+    more = f" and {len(found) - MOST_NAMED:,} more" if len(found) > MOST_NAMED else ""
+    images = "1 image" if len(found) == 1 else f"{len(found):,} images"
+    return (
+        f"--data: {data!r}: {images} cannot be read: {named}{more}; replace or remove "
+        f"{'it' if len(found) == 1 else 'them'}, or leave {'it' if len(found) == 1 else 'them'} out with --skip-bad"
+    )
