@@ -15,7 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, cast
 
-import timm
 import torch
 from torch import nn
 from torch.utils.data import Dataset
@@ -28,6 +27,7 @@ from bsr_explorer.measurement import flops
 from bsr_explorer.measurement.saved import saved_storages
 from bsr_explorer.measurement.step import Measurement, measure_step, peak_of
 from bsr_explorer.methods.surgery import use_attention_path
+from bsr_explorer.models.hub import pretrained_cfg
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import WeightsUsed, create_model
 from bsr_explorer.prediction import geometry_of, predict, tape_of
@@ -300,8 +300,8 @@ def _pretrained_mean_std(config: Config, weights: str) -> MeanStd:
     weights are DINOv2's, which took ImageNet's."""
     if weights == "offline":
         return IMAGENET
-    own = timm.get_pretrained_cfg(timm_name(config.model), allow_unregistered=True)
-    return (own.mean, own.std) if own is not None else IMAGENET
+    own = pretrained_cfg(timm_name(config.model))
+    return (tuple(own.mean), tuple(own.std)) if own is not None else IMAGENET
 
 
 def run(

@@ -18,6 +18,7 @@ from bsr_explorer.cli.progress import loading, watching_tasks
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_methods
+from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.study import COUNTS
@@ -154,7 +155,7 @@ def compare(
         planned = plan(config, chosen, data, weights, fidelity, seeds, budget, budget_counts)
     sizes = proxy_sizes(config)
     openly = Open(sizes[min(1, len(sizes) - 1)], IMAGES)
-    made = _run(planned, folder or Path(f"compare-{model}-{Path(data).name}"), how, rounds, openly)
+    made = _run(planned, folder or Path(f"compare-{in_paths(model)}-{Path(data).name}"), how, rounds, openly)
     if as_json:
         print(json.dumps(made.summary()))
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from bsr_explorer.models.geometry import Geometry
 
 Model = Annotated[
-    str, typer.Option(help="An alias (see `list models`) or the timm name of a vision transformer.")
+    str,
+    typer.Option(
+        help="An alias (see `list models`), the timm name of a vision transformer, or hf-hub:owner/name."
+    ),
 ]
 Method = Annotated[
     str, typer.Option(help="A method expression, such as 'bsr' or 'last(k=3)' (see `list methods`).")

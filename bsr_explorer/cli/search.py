@@ -19,6 +19,7 @@ from bsr_explorer.cli.progress import loading, mean_expected, watching
 from bsr_explorer.cli.report import show_front
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.store.study import COUNTS, SAMPLERS, Study
 from bsr_explorer.train.datasets import check_data, count_classes, default_data_dir
@@ -290,7 +291,7 @@ def _study(
     config = replace(config, num_classes=count_classes(data))
     geometry = options.checked_geometry(config, fidelity)
     return Study(
-        name=name or f"{config.model}-{Path(data).name}-{budget}",
+        name=name or f"{in_paths(config.model)}-{Path(data).name}-{budget}",
         config=config,
         budget=budget,
         counts=counts,

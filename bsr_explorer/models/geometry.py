@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from bsr_explorer.errors import UserError, nearest
-from bsr_explorer.models.names import ALIASES, timm_name
+from bsr_explorer.models.hub import check_on_hub
+from bsr_explorer.models.names import ALIASES, HUB, timm_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -127,6 +128,10 @@ def check_model(model: str) -> None:
         UserError: the name is neither an alias nor a timm model.
     """
     if model in ALIASES:
+        return
+    model = timm_name(model)
+    if model.startswith(HUB):
+        check_on_hub(model)
         return
     import timm
 

@@ -15,6 +15,21 @@ ALIASES: dict[str, str] = {
 }
 
 
+HUB = "hf-hub:"
+"""Before the repository of a model that goes by it, in timm."""
+
+
 def timm_name(model: str) -> str:
-    """The timm name behind an alias; any other name as it is."""
+    """The timm name behind an alias, or behind a repository of timm's own on the hub; any other name as it is, written
+    as timm writes it today."""
+    if model.startswith("hf_hub:"):
+        model = HUB + model.removeprefix("hf_hub:")
+    own = model.removeprefix(f"{HUB}timm/")
+    if own != model and "@" not in own:  # named after the model and its tag
+        return own
     return ALIASES.get(model, model)
+
+
+def in_paths(model: str) -> str:
+    """A model's name as a part of a folder's."""
+    return model.rpartition("/")[2].partition("@")[0]

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 from bsr_explorer.errors import UserError, unknown
-from bsr_explorer.models import offline
+from bsr_explorer.models import hub, offline
 from bsr_explorer.models.geometry import check_model
 
 if TYPE_CHECKING:
@@ -73,9 +69,7 @@ def licence_of(source: str, timm_name: str) -> str | None:
         return offline.LICENCE
     if source != "hub":
         return None
-    import timm
-
-    config = timm.models.get_pretrained_cfg(timm_name)
+    config = hub.pretrained_cfg(timm_name)
     return config.license if config is not None else None
 
 
@@ -168,10 +162,9 @@ def _hub_file(timm_name: str) -> tuple[str, Path]:
         _NoHubWeights: the hub has no weights for the model, or cannot be reached.
         UserError: the hub answers but the download fails.
     """
-    import timm
     from huggingface_hub import constants, try_to_load_from_cache
 
-    config = timm.models.get_pretrained_cfg(timm_name)
+    config = hub.pretrained_cfg(timm_name)
     if config is None or not config.hf_hub_id:
         raise _NoHubWeights(f"the model hub has no weights for {timm_name}")
     repository, _, revision = config.hf_hub_id.partition("@")
@@ -183,35 +176,9 @@ def _hub_file(timm_name: str) -> tuple[str, Path]:
             return config.hf_hub_id, Path(cached)
     if constants.HF_HUB_OFFLINE:
         raise _NoHubWeights(f"HF_HUB_OFFLINE is set, and {repository} is not in the hub's cache")
-    if not _hub_answers():
+    if not hub.answers():
         raise _NoHubWeights(f"the model hub cannot be reached ({constants.ENDPOINT})")
     return config.hf_hub_id, _download(repository, filenames, revision or None)
-
-
-def _hub_answers(timeout: float = 3.0) -> bool:
-    """Whether the hub answers within ``timeout`` seconds.
-
-    Asked first because the hub's own client retries for most of a minute where there is no network. In
-    a thread because the timeout of a connection does not cover the look-up of its address.
-    """
-    from huggingface_hub import constants
-
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=timeout):
-                answered.set()
-        except HTTPError as error:
-            if error.code < 500:
-                answered.set()
-        except (OSError, HTTPException, ValueError):  # the last for a malformed HF_ENDPOINT
-            pass
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(timeout)
-    return answered.is_set()
 
 
 def _download(repository: str, filenames: list[str], revision: str | None) -> Path:

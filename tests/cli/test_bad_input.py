@@ -36,7 +36,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No host answers, and no data or weights of this machine's are found."""
     from huggingface_hub import constants
 
-    monkeypatch.setattr(weights_module, "_hub_answers", lambda: False)
+    monkeypatch.setattr(weights_module.hub, "answers", lambda: False)
     monkeypatch.setattr(datasets, "_answers", lambda url: False)
     monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))

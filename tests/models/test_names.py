@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 
-from bsr_explorer.models.names import ALIASES, timm_name
+from bsr_explorer.models.names import ALIASES, in_paths, timm_name
 
 
 @pytest.mark.parametrize("alias", ALIASES)
@@ -31,3 +31,17 @@ def test_an_alias_is_the_model_that_its_letters_say(alias: str, name: str) -> No
 
 def test_any_other_name_stays_as_it_is() -> None:
     assert timm_name("vit_small_patch8_224.dino") == "vit_small_patch8_224.dino"
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "folder"),
+    [
+        ("hf-hub:timm/vit_b.augreg", "vit_b.augreg", "vit_b.augreg"),
+        ("hf_hub:timm/vit_b.augreg", "vit_b.augreg", "vit_b.augreg"),
+        ("hf-hub:timm/vit_b.augreg@old", "hf-hub:timm/vit_b.augreg@old", "vit_b.augreg"),
+        ("hf_hub:acme/small", "hf-hub:acme/small", "small"),
+        ("deit_s", "deit_small_patch16_224", "deit_s"),
+    ],
+)
+def test_a_repository_is_written_in_one_way(model: str, name: str, folder: str) -> None:
+    assert (timm_name(model), in_paths(model)) == (name, folder)

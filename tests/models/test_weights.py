@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import threading
-import time
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,7 +36,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A hub that cannot be reached, and an empty cache, which is returned."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(weights, "_hub_answers", lambda: False)
+    monkeypatch.setattr(weights.hub, "answers", lambda: False)
     return tmp_path / "hub"
 
 
@@ -297,7 +294,7 @@ def test_a_reachable_hub_is_downloaded_from(
         asked.append((repository, filename, revision))
         return str(file)
 
-    monkeypatch.setattr(weights, "_hub_answers", lambda: True)
+    monkeypatch.setattr(weights.hub, "answers", lambda: True)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     _, used = _make(weights="auto")
     assert used == WeightsUsed("hub", REPOSITORY)
@@ -318,7 +315,7 @@ def test_failed_downloads_are_told_apart(
     def download(*_: object, **__: object) -> str:
         raise failure
 
-    monkeypatch.setattr(weights, "_hub_answers", lambda: True)
+    monkeypatch.setattr(weights.hub, "answers", lambda: True)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with pytest.raises(UserError) as error:
         _make(weights="hub")
@@ -338,7 +335,7 @@ def test_offline_mode_of_the_hub_is_honoured(no_network: Path, monkeypatch: pyte
         raise AssertionError
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(weights, "_hub_answers", must_not_be_asked)
+    monkeypatch.setattr(weights.hub, "answers", must_not_be_asked)
     with pytest.raises(UserError) as error:
         _make(weights="hub")
     assert f"HF_HUB_OFFLINE is set, and {REPOSITORY} is not in the hub's cache" in _one_line(error)
@@ -348,46 +345,6 @@ def test_a_model_that_the_hub_does_not_have_is_named(no_network: Path) -> None:
     with pytest.raises(UserError) as error:
         _make("test_vit4", weights="hub")
     assert "the model hub has no weights for test_vit4" in _one_line(error)
-
-
-class _Answer(BaseHTTPRequestHandler):
-    status = 200
-
-    def do_HEAD(self) -> None:
-        self.send_response(self.status)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test's output clean."""
-
-
-@pytest.mark.parametrize(("status", "reachable"), [(200, True), (404, True), (503, False)])
-def test_the_probe_asks_the_endpoint(monkeypatch: pytest.MonkeyPatch, status: int, reachable: bool) -> None:
-    monkeypatch.setattr(_Answer, "status", status)
-    monkeypatch.setenv("no_proxy", "*")
-    with HTTPServer(("127.0.0.1", 0), _Answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        assert weights._hub_answers() is reachable
-        server.shutdown()
-
-
-@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "not a url"])
-def test_the_probe_survives_what_is_no_hub(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    assert not weights._hub_answers()
-
-
-def test_the_probe_gives_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang(*_: object, **__: object) -> None:
-        time.sleep(1)
-        raise TimeoutError
-
-    monkeypatch.setattr(weights, "urlopen", hang)
-    start = time.perf_counter()
-    assert not weights._hub_answers(timeout=0.05)
-    assert time.perf_counter() - start < 0.5
 
 
 @pytest.mark.network
@@ -452,7 +409,7 @@ def test_auto_does_not_hide_a_failed_download(no_network: Path, monkeypatch: pyt
     def download(*_: object, **__: object) -> str:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(weights, "_hub_answers", lambda: True)
+    monkeypatch.setattr(weights.hub, "answers", lambda: True)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with pytest.raises(UserError, match="the model hub answers, but"):
         _make("deit_small_patch16_224", weights="auto")
