@@ -92,12 +92,15 @@ def unreadable(
         return ""
 
     found = {}
-    with ThreadPoolExecutor() as threads:
+    threads = ThreadPoolExecutor()
+    try:
         for done, (path, said) in enumerate(zip(paths, threads.map(why, paths), strict=True), start=1):
             interrupt.check()
             if said:
                 found[path] = said
             told(done, len(paths))
+    finally:
+        threads.shutdown(cancel_futures=True)  # what is left, if something went wrong
     return found
 
 

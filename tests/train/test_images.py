@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
+from bsr_explorer.train import images
 from bsr_explorer.train.images import (
     MAX_SAMPLE,
     PHOTOMETRIC,
@@ -203,6 +205,24 @@ def test_whatever_a_decoder_raises_is_said(error: Exception, monkeypatch: pytest
     with pytest.raises(Unreadable) as caught:
         read(Path("a.png"))
     assert str(caught.value) == (" ".join(str(error).split()) or "AssertionError")
+
+
+def test_ctrl_c_does_not_wait_for_the_images_that_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Path] = []
+
+    def slow(path: Path) -> None:
+        begun.append(path)
+        time.sleep(0.01)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(images, "read", slow)
+    with pytest.raises(KeyboardInterrupt):
+        unreadable([tmp_path / str(number) for number in range(5000)], stop)
+    assert len(begun) < 2500
 
 
 def test_all_files_that_cannot_be_read_are_found(tmp_path: Path) -> None:
