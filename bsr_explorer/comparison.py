@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from bsr_explorer import damage, interrupt
+from bsr_explorer import interrupt
 from bsr_explorer.config import Config, Fidelity
-from bsr_explorer.damage import Told
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Full, Method
 from bsr_explorer.methods.base import Composed
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import counted_bytes, geometry_of, largest_batch, predict
-from bsr_explorer.run import Job, attempt, epochs_of, load_data
 from bsr_explorer.store.comparison import (
     FILE,
     Comparison,
@@ -33,12 +31,15 @@ from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record, read_records, write_record
-from bsr_explorer.timing import Stepper, in_turn
-from bsr_explorer.train.contents import Contents
-from bsr_explorer.train.data import Splits
 from bsr_explorer.train.datasets import count_classes
 from bsr_explorer.train.recipes import recipe
 from bsr_explorer.units import format_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from bsr_explorer.damage import Told
+    from bsr_explorer.run import Job
+    from bsr_explorer.train.contents import Contents
+    from bsr_explorer.train.data import Splits
 
 LOCK = "comparison.lock"
 
@@ -242,6 +243,9 @@ def settle(
         UserError: weights or data that are not there, or damaged images.
     """
     config = _config(comparison, comparison.full)
+    from bsr_explorer import damage  # what cannot be is refused without torch
+    from bsr_explorer.run import Job, epochs_of
+
     _, used = create_model(
         timm_name(config.model),
         image_size=config.image_size,
@@ -326,6 +330,8 @@ def compare(comparison: Comparison, folder: Path, data_dir: Path, rounds: int, w
 
 def _time(comparison: Comparison, rounds: int, watcher: Watcher) -> StepTimes:
     """Steps of all methods that fit, in turn. (All of them stay in memory for it.)"""
+    from bsr_explorer.timing import Stepper, in_turn
+
     steppers: dict[str, Stepper] = {}
     wrong: dict[str, str] = {}
     for entry in comparison.fitting:
@@ -347,16 +353,22 @@ def _time(comparison: Comparison, rounds: int, watcher: Watcher) -> StepTimes:
 
 
 def _train(comparison: Comparison, entry: Entry, seed: int, data_dir: Path, watcher: Watcher) -> Record:
+    from bsr_explorer.run import attempt
+
     job = _job(comparison, data_dir, seed)
     return attempt(_config(comparison, entry), entry.key, job, watcher.step)
 
 
 def _job(comparison: Comparison, data_dir: Path, seed: int = 0) -> Job:
+    from bsr_explorer.run import Job
+
     return Job(comparison.data, Fidelity(**comparison.fidelity), comparison.weights, seed, data_dir)
 
 
 def contents(comparison: Comparison, data_dir: Path) -> Contents:
     """What a settled comparison uses of its data."""
+    from bsr_explorer.run import load_data
+
     return load_data(_config(comparison, comparison.full), _job(comparison, data_dir)).contents
 
 

@@ -8,7 +8,10 @@ and exits with code 2. Our own invariants are asserts.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -26,3 +29,27 @@ def unknown(key: str, value: object, allowed: Iterable[str]) -> UserError:
     close = nearest(str(value), names, count=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return UserError(f"{key}: unknown value {value!r}{hint}; choose from {', '.join(names)}")
+
+
+def require(package: str, what: str, extra: str, otherwise: str = "") -> None:
+    """Refuse what needs a package that is not installed, without importing it.
+
+    Args:
+        what: the flag and its value, such as ``--optimizer: adamw_8bit``.
+        extra: of this project, which brings the package.
+        otherwise: what else could be done.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    if find_spec(package) is None:
+        raise UserError(
+            f'{what} needs {package}; install it with pip install "bsr-explorer[{extra}]"{otherwise}'
+        )
+
+
+def unwritable(error: OSError, path: Path | str) -> str:
+    """What could not be written, and why."""
+    if error.errno == errno.EROFS:
+        return f"{path} is on a read-only file system"
+    return f"{path} cannot be written ({error.strerror or error})"

@@ -7,12 +7,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.report.front import validation_images
-from bsr_explorer.run import Job, attempt
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record
+
+if TYPE_CHECKING:
+    from bsr_explorer.run import Job
 
 DECIDES = ("bsr_explorer", "torch", "timm", "torchvision", "numpy", "device", "processor", "threads")
 """Keys of a record's provenance that its numbers follow from, to the last bit."""
@@ -67,6 +70,8 @@ def reproduce(
     """
     check_tolerance(tolerance)
     experiment, job = plan(record, data_dir)
+    from bsr_explorer.run import attempt
+
     again = attempt(experiment.config, record.key, job, progress)
     if tolerance is not None:
         return Reproduction(record, again, tolerance, "as was asked for")
@@ -94,6 +99,8 @@ def plan(record: Record, data_dir: Path | None = None) -> tuple[Experiment, Job]
             f"TRIAL: it ended as {record.status} ({record.reason}), without an accuracy to come to again; "
             "choose one that finished"
         )
+    from bsr_explorer.run import Job
+
     experiment = Experiment.of_record("again", record, weights_of(record))
     looks = dict.fromkeys(record.history_epochs, -math.inf)
     if record.status == "stopped":

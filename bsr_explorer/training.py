@@ -26,7 +26,7 @@ from bsr_explorer.store.folder import alone, check_writable
 from bsr_explorer.store.records import Record, read_records, write_record, write_text
 from bsr_explorer.train.contents import Contents
 from bsr_explorer.train.datasets import check_data
-from bsr_explorer.train.recipes import recipe
+from bsr_explorer.train.recipes import check_optimizer, recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,6 +91,7 @@ def check(training: Training) -> None:
     check_weights(experiment.weights)
     check_data(experiment.data, training.data_dir)
     recipe(experiment.fidelity.recipe, experiment.data, experiment.config.optimizer)
+    check_optimizer(experiment.config.optimizer)
     run.device_of(experiment.config)
     check_writable(training.folder)
     if training.onnx:

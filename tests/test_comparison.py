@@ -253,7 +253,7 @@ def test_what_does_not_fit_is_never_run(
         return Stepper(config)
 
     monkeypatch.setattr("bsr_explorer.run.run", noted)
-    monkeypatch.setattr(module, "Stepper", timed)
+    monkeypatch.setattr("bsr_explorer.timing.Stepper", timed)
     made = make_comparison("full, linear, checkpoint", budget=BUDGET, seeds=1)
     compare(made, tmp_path / "here", tmp_path, 1, still)
     assert seen == ["linear", "linear"]
@@ -344,7 +344,7 @@ def test_what_cannot_be_timed_leaves_the_others(
             raise RuntimeError("not enough memory")
         return Stepper(config)
 
-    monkeypatch.setattr(module, "Stepper", sometimes)
+    monkeypatch.setattr("bsr_explorer.timing.Stepper", sometimes)
     made = make_comparison("full, linear", seeds=1)
     compare(made, tmp_path / "here", tmp_path, 2, still)
     times = read_step_times(tmp_path / "here")

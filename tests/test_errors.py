@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from bsr_explorer.errors import UserError, nearest, unknown
+import errno
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from bsr_explorer.errors import UserError, nearest, require, unknown, unwritable
 
 
 def test_nearest_gives_the_most_alike_first() -> None:
@@ -28,3 +35,24 @@ def test_choices_may_be_any_iterable() -> None:
 
 def test_a_user_error_is_a_value_error() -> None:
     assert issubclass(UserError, ValueError)
+
+
+def test_a_package_that_is_not_there_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError) as error:
+        require("ray", "--cluster:", "cluster", ", or leave it out")
+    assert str(error.value) == (
+        '--cluster: needs ray; install it with pip install "bsr-explorer[cluster]", or leave it out'
+    )
+    require("sys", "--anything", "any")
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (errno.EROFS, "is on a read-only file system"),
+        (errno.ENOSPC, "cannot be written (No space left on device)"),
+    ],
+)
+def test_why_something_cannot_be_written(code: int, why: str) -> None:
+    assert unwritable(OSError(code, os.strerror(code)), Path("a")) == f"a {why}"

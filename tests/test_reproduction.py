@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from bsr_explorer import reproduction
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.reproduction import changed, plan, reproduce, weights_of
@@ -76,7 +75,7 @@ def test_a_run_that_ends_otherwise_is_another(finished: Record, monkeypatch: pyt
     def fail(*arguments: Any) -> Record:
         return replace(finished, status="failed", history=[], history_epochs=[])
 
-    monkeypatch.setattr(reproduction, "attempt", fail)
+    monkeypatch.setattr("bsr_explorer.run.attempt", fail)
     assert not reproduce(finished, tolerance=1.0).agrees
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from typing import Annotated
 
 import typer
 
 from bsr_explorer.cli.console import fail
-from bsr_explorer.errors import UserError
+from bsr_explorer.errors import UserError, unwritable
 from bsr_explorer.interrupt import CODE
 from bsr_explorer.version import __version__
 
@@ -100,7 +101,9 @@ def _run(arguments: list[str]) -> object:
     except UserError as error:
         fail(str(error))
     except OSError as error:
-        fail(f"{error.filename or 'the system'}: {error.strerror or error}", code=1)
+        name = error.filename or "the system"
+        read_only = error.errno == errno.EROFS
+        fail(unwritable(error, name) if read_only else f"{name}: {error.strerror or error}", code=1)
     except Exception as error:
         # typer's own usage errors, whose classes have moved between its versions
         say = getattr(error, "format_message", None)

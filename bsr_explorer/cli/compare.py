@@ -23,7 +23,7 @@ from bsr_explorer.models.weights import check_weights
 from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.train.datasets import check_data, count_classes, default_data_dir
-from bsr_explorer.train.recipes import recipe
+from bsr_explorer.train.recipes import check_optimizer, recipe
 from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number, parse_bytes
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def compare(
     with _own_flags():
         parse_methods(methods)  # which refuses at once what is no method
     rules = recipe(recipe_name, data, optimizer)
-    how.check(weights, data)
+    how.check(weights, data, optimizer or rules.optimizer)
     config = Config(
         model=model,
         image_size=image_size,
@@ -144,7 +144,7 @@ def compare(
     fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name)
     geometry = options.checked_geometry(config, fidelity)
     from bsr_explorer.comparison import IMAGES, plan
-    from bsr_explorer.search.plan import proxy_sizes
+    from bsr_explorer.search.space import proxy_sizes
 
     with _own_flags():
         chosen = options.following(methods, config)
@@ -174,13 +174,14 @@ class How:
     quiet: bool
     skip_bad: bool = False
 
-    def check(self, weights: str, data: str) -> None:
+    def check(self, weights: str, data: str, optimizer: str) -> None:
         """Check, before any work is done, what runs need and costs do not.
 
         Raises:
-            UserError: weights or data that are not there.
+            UserError: weights, data or a package that are not there.
         """
         if not self.costs_only:
+            check_optimizer(optimizer)
             check_weights(weights)
             check_data(data, self.data_dir)
 
@@ -226,7 +227,7 @@ def _run_file(asked: ComparisonFile, folder: Path, how: How) -> None:
 
     for data in asked.data:
         recipe(asked.fidelity.recipe, data, asked.config.optimizer)
-        how.check(asked.weights, data)
+        how.check(asked.weights, data, asked.config.optimizer)
     options.checked_geometry(asked.config, asked.fidelity)
     several = len(asked.data) > 1
     made = []
@@ -254,14 +255,16 @@ def _own_flags() -> Iterator[None]:
 def _run(planned: Comparison, folder: Path, how: How, rounds: int, openly: Open) -> Made:
     """Do what is asked of one comparison, and show it (unless all is said in one JSON object at the end)."""
     from bsr_explorer import comparison as comparing
-    from bsr_explorer.report.comparison import predicted, report
-    from bsr_explorer.run import device_of
     from bsr_explorer.store.folder import check_writable
 
     check_writable(folder)
     before = comparing.stored(planned, folder)
     settled = before or planned
+    from bsr_explorer.report.comparison import predicted, report
+
     if not how.costs_only:
+        from bsr_explorer.run import device_of
+
         device_of(Config.from_dict(planned.config))
         if before is None or not before.settled or comparing.tasks(before, folder, rounds):
             with loading("loading weights and data…") as told:  # what is wrong with them is found here

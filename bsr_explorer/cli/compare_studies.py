@@ -10,6 +10,7 @@ import typer
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out, table
+from bsr_explorer.report.findings import Findings
 from bsr_explorer.store.folder import check_writable
 from bsr_explorer.store.study import COUNTS
 
@@ -37,6 +38,8 @@ def compare_studies(
     """
     if folder is not None:
         check_writable(folder)
+    for study in (first, second):
+        Findings.read(study)  # where there is none, that is said before figures are imported
     from bsr_explorer.report.between import Between, write
 
     between = Between.read((first, second))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bsr_explorer.config import CHOICES
 from bsr_explorer.errors import UserError
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
@@ -70,9 +73,28 @@ def format_seconds(seconds: float) -> str:
 
 
 def resolved(device: str) -> str:
-    """A device by its own name. (Only ``auto`` has to ask torch.)"""
-    if device in ("cpu", "cuda"):
+    """A device by its own name. (Only ``auto`` has to ask torch, and only where a GPU's driver answers.)
+
+    Raises:
+        UserError: no such device.
+    """
+    if device in CHOICES["device"]:
         return device
+    if device != "auto":
+        raise UserError(f"--device: unknown device {device!r}; choose auto, {' or '.join(CHOICES['device'])}")
+    if "torch" not in sys.modules and not driver_answers():
+        return "cpu"
     from bsr_explorer.run import pick_device
 
     return pick_device(device)
+
+
+def driver_answers() -> bool:
+    """Whether a driver is here without which torch finds no GPU: NVIDIA's library, or AMD's device."""
+    if Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True

@@ -11,7 +11,7 @@ import typer
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out
 from bsr_explorer.cli.select import AtKnee, Reaching, Under, chosen
-from bsr_explorer.errors import UserError
+from bsr_explorer.errors import UserError, unwritable
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.study import FILE, Study
@@ -72,4 +72,4 @@ def _write(file: Path, text: str) -> None:
             raise UserError(f"--out: {file} is there already, with other content; choose another --out")
         write_text(file, text)
     except OSError as error:
-        raise UserError(f"--out: {file} cannot be written ({error.strerror}); choose another --out") from None
+        raise UserError(f"--out: {unwritable(error, file)}; choose another --out") from None

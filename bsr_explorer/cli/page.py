@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bsr_explorer.errors import UserError
+from bsr_explorer.errors import UserError, unwritable
 from bsr_explorer.store.study import FILE, Study
 
 if TYPE_CHECKING:
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from bsr_explorer.search.space import Space
 
 
-def write_report(folder: Path, venue: str | None = None, space: Space | None = None) -> Report:
-    """Write a study's tables, figures and pages into its folder.
+def write_report(
+    folder: Path, venue: str | None = None, space: Space | None = None, to: Path | None = None
+) -> Report:
+    """Write a study's tables, figures and pages.
 
     Args:
-        venue: see ``report.report``.
+        venue, to: see ``report.report``.
         space: of the study, where it is laid out already.
 
     Raises:
@@ -28,11 +30,11 @@ def write_report(folder: Path, venue: str | None = None, space: Space | None = N
     from bsr_explorer.report.page import page
     from bsr_explorer.report.report import report
 
-    made = report(folder, venue)
+    made = report(folder, venue, to)
     try:
-        written = page.write(made.found, folder, layout_of(folder, space))
+        written = page.write(made.found, folder, layout_of(folder, space), to)
     except OSError as error:
-        raise UserError(f"STUDY: {folder / page.NAME} cannot be written ({error.strerror})") from None
+        raise UserError(f"--out: {unwritable(error, (to or folder) / page.NAME)}") from None
     first, *others = made.files
     return replace(made, files=[first, written, *others])
 

@@ -19,6 +19,7 @@ from bsr_explorer.ledger import Ledger
 from bsr_explorer.prediction import counted_bytes, predict, published_tape, tokens_by_block, trained_blocks
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.study import COUNTS
+from bsr_explorer.train.recipes import check_optimizer
 from bsr_explorer.units import (
     format_bytes,
     format_gflops,
@@ -89,6 +90,8 @@ def profile(
             device=resolved(device),
         )
         config = config.with_method(options.following(method, config)[0])
+    if measure:
+        check_optimizer(config.optimizer)
     predicted = predict(config)
     answer: dict[str, Any] = {
         "config": config.to_dict(),

@@ -12,7 +12,9 @@ from rich.markup import escape
 from bsr_explorer.cli.compare import show_comparison
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.cli.page import write_report
+from bsr_explorer.report.findings import Findings
 from bsr_explorer.store.comparison import FILE
+from bsr_explorer.store.folder import check_writable
 from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number
 
 if TYPE_CHECKING:
@@ -34,8 +36,11 @@ def write(
             "or uai: as wide, and with text as large, as its template says."
         ),
     ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Write into this folder; into the study's own if left out.")
+    ] = None,
 ) -> None:
-    """Write a study's front, or a comparison, as tables, figures and pages into its folder.
+    """Write a study's front, or a comparison, as tables, figures and pages into its folder, or another.
 
     Tables are CSV, Markdown and LaTeX, figures PNG, PDF and SVG. Of a study, report.html is a page to look around in,
     and needs no network.
@@ -45,17 +50,41 @@ def write(
       bsr-explore report reports/deit_s-digits-2GB
 
       bsr-explore report reports/deit_s-digits-2GB --venue neurips
-    """
-    from bsr_explorer.report import comparison
 
+      bsr-explore report reports/examples/deit_s-digits-2GB --out reports/written-anew
+    """
+    if folder is not None:
+        check_writable(folder)
+    elif study.is_dir():
+        check_writable(study, "STUDY", "write the report elsewhere with --out FOLDER")
     if (study / FILE).exists():
-        show_comparison(comparison.report(study, venue), study)
+        from bsr_explorer.report import comparison
+
+        show_comparison(comparison.report(study, venue, folder), folder or study)
+        return
+    Findings.read(study)  # where there is none, that is said before figures are imported
+    made = write_report(study, venue, to=folder)
+    if folder is None:
+        show_front(made, study)
     else:
-        show_front(write_report(study, venue), study)
+        show_found(made.found, study)
+        _show_written(made.files)
 
 
 def show_front(made: Report, folder: Path) -> None:
     """Print the front, the recommendation, and where everything was written."""
+    show_found(made.found, folder)
+    _show_written([*made.files, folder / "study.toml", folder / "study.db", folder / "records"])
+
+
+def _show_written(paths: Iterable[Path]) -> None:
+    out.print("Written:")
+    for path in grouped(paths):
+        out.print(f"  {path}", soft_wrap=True, markup=False)
+
+
+def show_found(found: Findings, folder: Path) -> None:
+    """Print the front, and the recommendation."""
     from bsr_explorer.report.front import covered_text
 
     rows = [
@@ -69,16 +98,16 @@ def show_front(made: Report, folder: Path) -> None:
             str(point.number),
             point.method,
         )
-        for point in made.found.front
+        for point in found.front
     ]
     columns = ["accuracy %", "MB", "MiB", "memory", "GFLOPs a step", "FLOPs", "trial", "method"]
     out.print(table(columns, rows, title="Front: accuracy against memory", left=(7,), fold=(7,)))
-    seeds = max(point.seeds for point in made.found.front)
+    seeds = max(point.seeds for point in found.front)
     out.print(
-        covered_text(made.found.hypervolume)
+        covered_text(found.hypervolume)
         + (f"; ± is the standard deviation over {seeds} fresh seeds" if seeds > 1 else "")
     )
-    full, chosen = made.found.full, made.found.recommendation
+    full, chosen = found.full, found.recommendation
     out.print(
         f"full fine-tuning: {format_bytes(full['counted_bytes'])}, {format_gflops(full['train_flops'], 0)} GFLOPs "
         "a step\n\n"
@@ -90,9 +119,6 @@ def show_front(made: Report, folder: Path) -> None:
         soft_wrap=True,
         markup=False,
     )
-    out.print("Written:")
-    for path in grouped([*made.files, folder / "study.toml", folder / "study.db", folder / "records"]):
-        out.print(f"  {path}", soft_wrap=True, markup=False)
 
 
 def grouped(paths: Iterable[Path]) -> list[str]:

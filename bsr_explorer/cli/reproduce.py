@@ -14,6 +14,7 @@ from bsr_explorer.cli.train import watching_run
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import Record
 from bsr_explorer.train.datasets import check_data, default_data_dir
+from bsr_explorer.train.recipes import check_optimizer
 from bsr_explorer.units import format_mb
 
 if TYPE_CHECKING:
@@ -43,16 +44,17 @@ def reproduce(
 
       bsr-explore reproduce reports/examples/deit_s-digits-2GB 2 --tolerance 0.01 --json
     """
+    from bsr_explorer import reproduction
     from bsr_explorer.report.front import pick, read_runs
 
+    reproduction.check_tolerance(tolerance)
     record = pick(read_runs(study), trial)
     where = data_dir or default_data_dir()
     check_data(record.data, where)
-    from bsr_explorer import reproduction
+    check_optimizer(record.config["optimizer"])
+    experiment, job = reproduction.plan(record, where)
     from bsr_explorer.run import device_of, try_out
 
-    reproduction.check_tolerance(tolerance)
-    experiment, job = reproduction.plan(record, where)
     try:
         device_of(experiment.config)
     except UserError:

@@ -16,6 +16,8 @@ from bsr_explorer.cli.search import (
     Cluster,
     Jobs,
     TrialTimeout,
+    cache_bytes,
+    checked_jobs,
     make_job,
     make_workers,
     train,
@@ -25,6 +27,7 @@ from bsr_explorer.store.folder import check_writable
 from bsr_explorer.store.records import read_records
 from bsr_explorer.store.study import FILE, Study
 from bsr_explorer.train.datasets import default_data_dir
+from bsr_explorer.train.recipes import check_optimizer
 
 if TYPE_CHECKING:
     from bsr_explorer.run import Job
@@ -60,9 +63,11 @@ def retry(
         raise UserError(f"STUDY: {folder} is not the folder of a study (it has no {FILE})")
     study = Study.from_toml(folder / FILE)
     timeout = None if trial_timeout is None else parse_seconds(trial_timeout, "--trial-timeout")
-    workers = make_workers(study, jobs, cluster)
-    check_writable(folder)
-    job = make_job(study, data_dir or default_data_dir(), cache)
+    cached, at_once = cache_bytes(cache), checked_jobs(jobs, cluster)
+    check_optimizer(study.config.optimizer)
+    check_writable(folder, "STUDY", "copy it to where it can be")
+    workers = make_workers(study, at_once, cluster)
+    job = make_job(study, data_dir or default_data_dir(), cached)
     asked, refused = _retry(study, folder, numbers, workers, job, timeout)
     records = read_records(folder)
     finished = [number for number in asked if number in records and records[number].status == "finished"]

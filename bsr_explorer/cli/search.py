@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,26 +14,28 @@ import typer
 from rich.markup import escape
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import fail, format_seconds, out, parse_seconds, resolved, table
+from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, resolved, table
 from bsr_explorer.cli.page import write_report
 from bsr_explorer.cli.progress import loading, mean_expected, watching
-from bsr_explorer.cli.report import show_front
+from bsr_explorer.cli.report import show_found, show_front
 from bsr_explorer.config import Config, Fidelity
-from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.errors import UserError, require, unknown
 from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
-from bsr_explorer.store.study import COUNTS, SAMPLERS, Study
+from bsr_explorer.store.folder import aside, check_free, check_movable, check_writable, move_aside
+from bsr_explorer.store.study import COUNTS, FILE, LOCK, SAMPLERS, Study
 from bsr_explorer.train.datasets import check_data, count_classes, default_data_dir
-from bsr_explorer.train.recipes import recipe
+from bsr_explorer.train.recipes import check_optimizer, recipe
 from bsr_explorer.units import format_bytes, format_mb, parse_bytes
 
 if TYPE_CHECKING:
-    from bsr_explorer.report.report import Report
+    from bsr_explorer.report.findings import Findings
     from bsr_explorer.run import Job
     from bsr_explorer.search.plan import Clock
     from bsr_explorer.search.search import Ended, Search
     from bsr_explorer.search.space import Space
     from bsr_explorer.search.workers import Executor
+    from bsr_explorer.store.reopened import Finished
     from bsr_explorer.train.contents import Contents
 
 TIME_LIMIT = 480.0
@@ -138,6 +141,12 @@ def search(
     cluster: Cluster = None,
     trial_timeout: TrialTimeout = None,
     cache: Cache = "4GB",
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh", help="Start again; a study that is in the folder is moved aside, to <folder>.1, .2, …"
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be searched; train and write nothing.")
     ] = False,
@@ -145,7 +154,8 @@ def search(
 ) -> None:
     """Find the best accuracy that a memory budget can buy.
 
-    Configurations over the budget are never trained. Stop with Ctrl-C; the same command goes on.
+    Configurations over the budget are never trained. Stop with Ctrl-C; the same command goes on. One that is finished
+    says so: more --trials go on from it, and --fresh starts again.
 
     Examples:
 
@@ -156,7 +166,18 @@ def search(
       bsr-explore search studies/digits_deit_s.toml --out reports/again
     """
     limit = None if time_limit is None else parse_seconds(time_limit)
-    timeout = None if trial_timeout is None else parse_seconds(trial_timeout, "--trial-timeout")
+    where = data_dir or default_data_dir()
+    run = How(
+        data_dir=where,
+        jobs=checked_jobs(jobs, cluster),
+        cluster=cluster,
+        cache=cache_bytes(cache),
+        timeout=None if trial_timeout is None else parse_seconds(trial_timeout, "--trial-timeout"),
+        skip_bad=skip_bad,
+        fresh=fresh,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
     how: dict[str, Any] = {
         "sampler": sampler,
         "objectives": objectives and tuple(part.strip() for part in objectives.split(",")),
@@ -164,7 +185,6 @@ def search(
         "replicas": replicas,
     }
     how = {key: value for key, value in how.items() if value is not None}
-    where = data_dir or default_data_dir()
     if study_file is not None:
         options.refuse_flags(context, _BESIDE_FILE)
         study = Study.from_toml(study_file)
@@ -183,6 +203,7 @@ def search(
         check_weights(weights)
         check_data(data, where)
         rules = recipe(recipe_name, data, optimizer)
+        check_optimizer(optimizer or rules.optimizer)
         sizes = _batch_sizes(batch_size)
         config = Config(
             model=model,
@@ -199,10 +220,29 @@ def search(
         if len(sizes) > 1:
             study = replace(study, space=replace(study.space, batch_sizes=sizes))
         study = replace(study, **how)
-    workers = make_workers(study, jobs, cluster)
-    job = make_job(study, where, cache)
-    folder = folder or Path("reports") / study.name
-    _run(study, folder, job, workers, timeout, skip_bad, dry_run, as_json)
+    _run(study, folder or Path("reports") / study.name, run)
+
+
+@dataclass(frozen=True)
+class How:
+    """How a search is run, whatever is searched.
+
+    Attributes:
+        cache: the most bytes of cached prefixes; None: nothing is cached.
+        timeout: seconds after which a trial is ended; None: by what is expected.
+        skip_bad: whether damaged images are left out.
+        fresh: whether a study that is in the folder is moved aside.
+    """
+
+    data_dir: Path
+    jobs: int | None
+    cluster: str | None
+    cache: int | None
+    timeout: float | None
+    skip_bad: bool
+    fresh: bool
+    dry_run: bool
+    as_json: bool
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
@@ -223,20 +263,34 @@ def _rungs(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def make_job(study: Study, data_dir: Path, cache: str) -> Job:
-    """What the trials of a study need beside their configurations.
-
-    Args:
-        cache: the most bytes of cached prefixes, with a unit, or ``none``.
+def cache_bytes(cache: str) -> int | None:
+    """The most bytes of cached prefixes, of a number with a unit; None of ``none``.
 
     Raises:
-        UserError: that is neither.
+        UserError: it is neither.
     """
-    most = None if cache.strip() == "none" else parse_bytes(cache, "--cache")
+    return None if cache.strip() == "none" else parse_bytes(cache, "--cache")
+
+
+def checked_jobs(jobs: int | None, cluster: str | None) -> int | None:
+    """The number of trials at once, if it is one and there is what they are to run on.
+
+    Raises:
+        UserError: no such number, or Ray is not installed.
+    """
+    if jobs is not None and jobs < 0:
+        raise UserError(f"--jobs: {jobs} must be a whole number of at least 0")
+    if cluster is not None:
+        require("ray", "--cluster:", "cluster")
+    return jobs
+
+
+def make_job(study: Study, data_dir: Path, cache: int | None) -> Job:
+    """What the trials of a study need beside their configurations, with at most so many bytes of cached prefixes."""
     from bsr_explorer.run import Job
     from bsr_explorer.train.prefix import Cache
 
-    kept = None if most is None else Cache(most_bytes=most)
+    kept = None if cache is None else Cache(most_bytes=cache)
     return Job(study.data, study.fidelity, study.weights, data_dir=data_dir, cache=kept)
 
 
@@ -244,12 +298,10 @@ def make_workers(study: Study, jobs: int | None, cluster: str | None) -> Executo
     """Where the trials of a study run.
 
     Raises:
-        UserError: no such number of jobs, or no such cluster.
+        UserError: no such cluster.
     """
     from bsr_explorer.search import workers
 
-    if jobs is not None and jobs < 0:
-        raise UserError(f"--jobs: {jobs} must be a whole number of at least 0")
     if cluster is not None:
         from bsr_explorer.search.cluster import Ray
 
@@ -262,7 +314,8 @@ def make_workers(study: Study, jobs: int | None, cluster: str | None) -> Executo
 
 
 _BESIDE_FILE = {
-    *("study_file", "trials", "time_limit", "folder", "data_dir", "device", "dry_run", "as_json", "skip_bad"),
+    *("study_file", "trials", "time_limit", "folder", "data_dir", "device", "fresh", "dry_run", "as_json"),
+    "skip_bad",
     *("sampler", "objectives", "rungs", "replicas", "jobs", "cluster", "trial_timeout", "cache"),
 }
 
@@ -271,6 +324,7 @@ def _check(study: Study, data_dir: Path) -> None:
     check_weights(study.weights)
     check_data(study.data, data_dir)
     recipe(study.fidelity.recipe, study.data, study.config.optimizer)
+    check_optimizer(study.config.optimizer)
 
 
 def _study(
@@ -305,50 +359,61 @@ def _study(
     )
 
 
-def _run(
-    study: Study,
-    folder: Path,
-    job: Job,
-    workers: Executor,
-    timeout: float | None,
-    skip_bad: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    from bsr_explorer.run import load_data
-    from bsr_explorer.search import plan
-    from bsr_explorer.search.search import Search, open_folder, stored_study
+def _run(study: Study, folder: Path, how: How) -> None:
+    """Refuse or answer what can be without torch; then search, and show what came of it."""
     from bsr_explorer.search.space import Space
-    from bsr_explorer.store.folder import check_writable
-    from bsr_explorer.store.records import read_records
+    from bsr_explorer.store import reopened
 
-    check_writable(folder)
+    replaced = how.fresh and (folder / FILE).exists()
+    stored = None if replaced else reopened.stored_study(study, folder)
+    if stored is not None and not how.dry_run and (before := reopened.finished(stored, folder)) is not None:
+        _show_finished(before, stored, folder, how.as_json)
+        return
     space = Space(study)
     space.check_budget()
-    stored = stored_study(study, folder)
+    if stored is not None and not how.dry_run:
+        before = reopened.finished(stored, folder, most=space.fitting)
+        if before is not None:
+            _show_finished(before, stored, folder, how.as_json)
+            return
+    check_writable(folder)
+    check_free(folder, LOCK, "search")
+    if replaced:
+        check_movable(folder)
+    from bsr_explorer.run import load_data
+    from bsr_explorer.search import plan
+    from bsr_explorer.search.search import Search
+    from bsr_explorer.store.records import read_records
+
+    workers, job = make_workers(study, how.jobs, how.cluster), make_job(study, how.data_dir, how.cache)
     with loading("loading weights and data, and timing this machine…") as told:
         study, speed = plan.settle(
-            stored or study, space, job, TIME_LIMIT, workers, skip_bad=skip_bad, told=told
+            stored or study, space, job, TIME_LIMIT, workers, skip_bad=how.skip_bad, told=told
         )
     clock = plan.Clock(study.fidelity, speed)
     contents = load_data(study.config, replace(job, fidelity=study.fidelity, weights=study.weights)).contents
-    if dry_run:
-        _show_dry_run(study, space, clock, workers, folder, contents, as_json)
+    if how.dry_run:
+        _show_dry_run(study, space, clock, workers, folder, contents, how.as_json)
+        if replaced and not how.as_json:
+            out.print(f"(--fresh would move what is there to {aside(folder)}.)", markup=False, soft_wrap=True)
         return
-    study = open_folder(study, folder, shlex.join(["bsr-explore", *sys.argv[1:]]))
+    if replaced:
+        moved = move_aside(folder, LOCK, "search")
+        err.print(f"moved aside: {folder} is now {moved}", markup=False, soft_wrap=True)
+    study = reopened.open_folder(study, folder, shlex.join(["bsr-explore", *sys.argv[1:]]))
     job = replace(job, fidelity=study.fidelity, weights=study.weights)
     searching = Search(study, folder, space, job, workers)
-    if not as_json:
+    if not how.as_json:
         _show_plan(study, space, folder, searching, contents)
-    ended = train(searching, clock, timeout)
+    ended = train(searching, clock, how.timeout)
     if not ended.finished:
         reasons = [record.reason for record in read_records(folder).values()] or [
             "the time limit left no room"
         ]
         fail(f"no trial finished: {reasons[-1]}; the records are in {folder}", code=1)
     made = write_report(folder, space=space)
-    if as_json:
-        print(json.dumps(_summary(study, made, folder, ended.because)))
+    if how.as_json:
+        print(json.dumps(_summary(study, made.found, made.files, folder, ended.because)))
         return
     show_front(made, folder)
     why = {
@@ -359,6 +424,31 @@ def _run(
     if ended.because in why:
         more = "; the same command trains more" if ended.because == "time" else ""
         out.print(f"{why[ended.because]} after {ended.finished} of {study.trials} trials{more}.")
+
+
+def _show_finished(before: Finished, study: Study, folder: Path, as_json: bool) -> None:
+    """Say that a study has nothing left to train, what it came to, and what goes on. Nothing is trained or written."""
+    from bsr_explorer.report.findings import Findings
+
+    found = Findings.read(folder)
+    if as_json:
+        ended = "exhausted" if before.exhausted else "trials"
+        print(json.dumps(_summary(study, found, [], folder, ended, before)))
+        return
+    more = (
+        "with a larger --budget and another --out; all that fits this one was tried"
+        if before.exhausted
+        else f"with --trials N, more than {before.trials}"
+    )
+    out.print(
+        f"{study.name} is finished: {before.said()}; nothing is left to train.\n"
+        f"  more trials:  the same command {more}\n"
+        f"  start again:  the same command with --fresh, which moves {folder} to {aside(folder)}\n"
+        f"  its report:   bsr-explore report {shlex.quote(str(folder))}\n",
+        markup=False,
+        soft_wrap=True,
+    )
+    show_found(found, folder)
 
 
 def train(searching: Search, clock: Clock, timeout: float | None, new: bool = True) -> Ended:
@@ -449,14 +539,22 @@ def _show_dry_run(
     out.print("\nNothing was trained or written (--dry-run).")
 
 
-def _summary(study: Study, made: Report, folder: Path, because: str) -> dict[str, object]:
-    chosen = made.found.recommendation
+def _summary(
+    study: Study,
+    found: Findings,
+    files: Sequence[Path],
+    folder: Path,
+    because: str,
+    before: Finished | None = None,
+) -> dict[str, object]:
+    chosen = found.recommendation
     return {
         "study": study.to_toml(),
         "folder": str(folder),
         "ended": because,
-        "trials": len(made.found.records),
-        "finished": sum(r.status == "finished" for r in made.found.records.values()),
+        "finished_before": None if before is None else asdict(before),
+        "trials": len(found.records),
+        "finished": sum(r.status == "finished" for r in found.records.values()),
         "front": [
             {
                 "trial": p.number,
@@ -466,9 +564,9 @@ def _summary(study: Study, made: Report, folder: Path, because: str) -> dict[str
                 "train_flops": p.record.predicted["train_flops"],
                 "saving": p.saving,
             }
-            for p in made.found.front
+            for p in found.front
         ],
-        "hypervolume": made.found.hypervolume,
+        "hypervolume": found.hypervolume,
         "recommended": {"trial": chosen.point.number, "method": chosen.point.method, "reason": chosen.reason},
-        "files": [str(path) for path in made.files],
+        "files": [str(path) for path in files],
     }

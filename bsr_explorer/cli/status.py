@@ -13,7 +13,7 @@ from rich.markup import escape
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.errors import UserError
-from bsr_explorer.store.database import fresh_seeds, look, replica_of
+from bsr_explorer.store.database import fresh_seeds, look, replica_of, told
 from bsr_explorer.store.folder import at_work
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import COUNTS, FILE, LOCK, Study
@@ -79,7 +79,8 @@ def read_status(folder: Path) -> Status:
 
     if not (folder / FILE).exists():
         raise UserError(f"STUDY: {folder} is not the folder of a study (it has no {FILE})")
-    study, trials, records = Study.from_toml(folder / FILE), look(folder), read_records(folder)
+    study, records = Study.from_toml(folder / FILE), read_records(folder)
+    trials = look(folder) or told(records, len(study.objectives))
     own = [trial for trial in trials if not replica_of(trial)]
     states = {word: sum(trial.state.name == name for trial in own) for name, word in WORDS.items()}
     known = points(records)

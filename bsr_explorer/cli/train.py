@@ -14,19 +14,23 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
+from bsr_explorer.artifact.onnx import check_exporter
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, resolved, table
 from bsr_explorer.cli.progress import Showing, loading, showing
 from bsr_explorer.cli.select import selected
 from bsr_explorer.config import Fidelity
 from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.models.weights import check_weights
 from bsr_explorer.prediction import predict
 from bsr_explorer.store.experiment import Experiment
+from bsr_explorer.store.folder import check_writable
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import FILE as STUDY
 from bsr_explorer.store.study import Study
-from bsr_explorer.train.datasets import default_data_dir
-from bsr_explorer.train.recipes import RECIPES
+from bsr_explorer.train.datasets import check_data, default_data_dir
+from bsr_explorer.train.recipes import RECIPES, check_optimizer
+from bsr_explorer.train.recipes import recipe as rules_of
 from bsr_explorer.units import format_bytes, format_mb
 
 if TYPE_CHECKING:
@@ -117,13 +121,22 @@ def train(
         seed=experiment.seed if seed is None else seed,
         weights=weights or experiment.weights,
     )
+    where, folder = data_dir or default_data_dir(), folder or Path("runs") / experiment.name
+    # What needs no torch is refused before it is imported; `training.check` asks once more, and the rest.
+    check_weights(experiment.weights)
+    check_data(experiment.data, where)
+    rules_of(experiment.fidelity.recipe, experiment.data, experiment.config.optimizer)
+    check_optimizer(experiment.config.optimizer)
+    check_writable(folder)
+    if export == "onnx":
+        check_exporter()
     options.checked_geometry(experiment.config, experiment.fidelity)
     from bsr_explorer import training
 
     asked = training.Training(
         experiment,
-        folder=folder or Path("runs") / experiment.name,
-        data_dir=data_dir or default_data_dir(),
+        folder=folder,
+        data_dir=where,
         test=test,
         onnx=export == "onnx",
         checkpoint_every=seconds,

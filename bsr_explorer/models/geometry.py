@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from bsr_explorer.errors import UserError, nearest
+from bsr_explorer.models import timm_names
 from bsr_explorer.models.hub import check_on_hub
 from bsr_explorer.models.names import ALIASES, HUB, timm_name
 
@@ -133,19 +134,15 @@ def check_model(model: str) -> None:
     if model.startswith(HUB):
         check_on_hub(model)
         return
-    import timm
-
     base = model.split(".")[0]
-    if not timm.is_model(base):
-        vits = timm.list_models(["*vit*", "*deit*"], exclude_filters=["*swin*", "*levit*", "*mobilevit*"])
-        close = nearest(model, [*ALIASES, *vits])
+    if not timm_names.is_model(base):
+        close = nearest(model, [*ALIASES, *timm_names.vision_transformers()])
         hint = f" (nearest: {', '.join(close)})" if close else ""
         raise UserError(
             f"--model: unknown model {model!r}{hint}; choose an alias ({', '.join(ALIASES)}) "
             "or the timm name of a vision transformer"
         )
-    tags = timm.list_pretrained(f"{base}.*")
-    if model != base and model not in tags:
+    if model != base and model not in (tags := timm_names.tags(base)):
         raise UserError(
             f"--model: {base} has no pretrained tag {model[len(base) + 1 :]!r}; choose from {', '.join(tags)}"
         )

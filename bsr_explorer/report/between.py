@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bsr_explorer.errors import UserError
+from bsr_explorer.errors import UserError, unwritable
 from bsr_explorer.report.figures import two_fronts
 from bsr_explorer.report.findings import Findings
 from bsr_explorer.report.front import Point, covered, front
@@ -171,7 +171,7 @@ def write(between: Between, folder: Path) -> list[Path]:
         drawn = two_fronts.draw(between, folder / "figures")
         write_text(page, _page(between))
     except OSError as error:
-        raise UserError(f"--out: {error.filename or folder} cannot be written ({error.strerror})") from None
+        raise UserError(f"--out: {unwritable(error, folder)}") from None
     return [page, table, *drawn]
 
 

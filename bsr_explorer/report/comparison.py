@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from bsr_explorer.errors import UserError
+from bsr_explorer.errors import UserError, unwritable
 from bsr_explorer.report import style
 from bsr_explorer.report.figures import accountings, bars
 from bsr_explorer.report.figures import comparison as figure
@@ -100,11 +100,13 @@ class Report:
     files: list[Path]
 
 
-def report(folder: Path, venue: str | None = None) -> Report:
-    """Write a comparison's tables and figures into its folder, from what is there.
+def report(folder: Path, venue: str | None = None, to: Path | None = None) -> Report:
+    """Write a comparison's tables and figures, from what is in its folder.
 
     Args:
+        folder: of the comparison.
         venue: key of ``style.VENUES`` whose pages the figures are made for; None: figures for a screen.
+        to: the folder to write into; None: the comparison's own.
 
     Raises:
         UserError: no comparison there, files in it that cannot be read or written, or an unknown venue.
@@ -115,15 +117,16 @@ def report(folder: Path, venue: str | None = None) -> Report:
         raise UserError(f"STUDY: {folder} is not the folder of a comparison")
     lines = lines_of(comparison, read_runs(comparison, folder), read_step_times(folder))
     rows, notes = [row(line, lines, comparison) for line in lines], notes_of(lines)
-    page, table, tex = (folder / f"comparison.{kind}" for kind in ("md", "csv", "tex"))
+    to = to or folder
+    page, table, tex = (to / f"comparison.{kind}" for kind in ("md", "csv", "tex"))
     try:
         write_text(table, pd.DataFrame(rows).convert_dtypes(convert_floating=False).to_csv(index=False))
         write_text(tex, _latex(comparison, lines, rows))
         with style.made_for(made_for):
-            drawn = [path for draw in _figures(lines) for path in draw(comparison, lines, folder / "figures")]
+            drawn = [path for draw in _figures(lines) for path in draw(comparison, lines, to / "figures")]
         write_text(page, _page(comparison, lines, rows, notes, drawn))
     except OSError as error:
-        raise UserError(f"STUDY: {error.filename or folder} cannot be written ({error.strerror})") from None
+        raise UserError(f"--out: {unwritable(error, to)}") from None
     return Report(comparison, lines, rows, notes, [page, table, tex, *drawn])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bsr_explorer.errors import UserError
+from bsr_explorer.errors import UserError, unwritable
 from bsr_explorer.report.comparison import Report, accuracy_text, best
 from bsr_explorer.report.tables import latex, markdown
 from bsr_explorer.store.records import write_text
@@ -34,7 +34,7 @@ def write(compared: Sequence[Report], folder: Path) -> list[Path]:
         write_text(page, _page(compared))
         write_text(tex, _latex(compared))
     except OSError as error:
-        raise UserError(f"--out: {error.filename or folder} cannot be written ({error.strerror})") from None
+        raise UserError(f"--out: {unwritable(error, folder)}") from None
     return [page, plain, tex]
 
 

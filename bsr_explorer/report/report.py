@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bsr_explorer.errors import UserError
+from bsr_explorer.errors import UserError, unwritable
 from bsr_explorer.report import style, tables
 from bsr_explorer.report.figures import FIGURES
 from bsr_explorer.report.findings import Findings
@@ -23,11 +23,13 @@ class Report:
     files: list[Path]
 
 
-def report(folder: Path, venue: str | None = None) -> Report:
-    """Write a study's report into its folder: from its records, and from the cost model what follows of them.
+def report(folder: Path, venue: str | None = None, to: Path | None = None) -> Report:
+    """Write a study's report: from its records, and from the cost model what follows of them.
 
     Args:
+        folder: of the study.
         venue: key of ``style.VENUES`` whose pages the figures are made for; None: figures for a screen.
+        to: the folder to write into; None: the study's own.
 
     Raises:
         UserError: no study there, no finished trial in it, or an unknown venue.
@@ -36,9 +38,9 @@ def report(folder: Path, venue: str | None = None) -> Report:
     found = Findings.read(folder)
     try:
         with style.made_for(page):
-            return Report(found, _write(folder, found))
+            return Report(found, _write(to or folder, found))
     except OSError as error:
-        raise UserError(f"STUDY: {error.filename or folder} cannot be written ({error.strerror})") from None
+        raise UserError(f"--out: {unwritable(error, to or folder)}") from None
 
 
 def _write(folder: Path, found: Findings) -> list[Path]:

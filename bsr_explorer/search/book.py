@@ -25,8 +25,9 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.search.proposals import derived_seed
 from bsr_explorer.search.space import Candidate, Space
-from bsr_explorer.store.database import DATABASE, replica_of, said
+from bsr_explorer.store.database import DATABASE, due, outcome, replica_of, said
 from bsr_explorer.store.records import Record, read_records, write_record
+from bsr_explorer.store.reopened import refuse
 from bsr_explorer.store.study import Study
 from bsr_explorer.units import format_bytes
 
@@ -155,8 +156,7 @@ class Book:
 
     def due(self, trial: FrozenTrial) -> bool:
         """Whether a trial was begun and not ended, or asked for, or has lost its record."""
-        lost = trial.state in WORTH and trial.number not in self._recorded
-        return lost or trial.state in (TrialState.RUNNING, TrialState.WAITING)
+        return due(trial, self._recorded)
 
     def begun(self) -> set[str]:
         """Keys of all configurations that have a trial."""
@@ -237,12 +237,8 @@ class Book:
             self.note(number, "history", dict(zip(epochs, record.history, strict=True)))
         if record.reason:
             self.note(number, "reason", record.reason)
-        if record.status == "finished" and record.accuracy is not None:
-            values = [record.accuracy, record.study["counted_bytes"], record.predicted["train_flops"]]
-            self.optuna.tell(number, [float(value) for value in values[: len(self.study.objectives)]])
-        else:
-            stopped = record.status == "stopped"
-            self.optuna.tell(number, state=TrialState.PRUNED if stopped else TrialState.FAIL)
+        state, values = outcome(record, len(self.study.objectives))
+        self.optuna.tell(number, values, state)
 
     def _clean(self, number: int) -> None:
         """Remove a trial's checkpoint, whole or not, and its output if there was none."""
@@ -352,16 +348,3 @@ def _why_not(record: Record | None, room: int) -> str | None:
             "machine with more"
         )
     return f"{record.reason}; with the same seed it would do so again"
-
-
-def refuse(folder: Path, differences: list[str]) -> None:
-    """Refuse to go on with a study that differs.
-
-    Raises:
-        UserError: there are differences.
-    """
-    if differences:
-        raise UserError(
-            f"--out: {folder} holds a study of another space ({'; '.join(differences)}); "
-            "give the same settings to go on, or another --out"
-        )

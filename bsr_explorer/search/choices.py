@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution
 
 from bsr_explorer.config import Config
 from bsr_explorer.search.features import Floats
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 STRATA = 6
 """Equal steps of the logarithm of memory, from the smallest configuration to the budget."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bsr_explorer.errors import UserError
+from bsr_explorer.errors import UserError, require
 from bsr_explorer.prediction import predict
 from bsr_explorer.run import attempt
 from bsr_explorer.search.workers import TAIL, Crashed, Done, Progress, Task, say_into, tail, too_long
@@ -46,12 +46,9 @@ class Ray:
     def __init__(
         self, address: str, device: str = "cpu", jobs: int | None = None, imports: Sequence[str] = ()
     ) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise UserError(
-                '--cluster: Ray is not installed; install it with pip install "bsr-explorer[cluster]"'
-            ) from None
+        require("ray", "--cluster:", "cluster")
+        import ray
+
         self._ray, self.device, self.imports = ray, device, tuple(imports)
         own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:

@@ -14,9 +14,9 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.damage import Told
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import create_model
-from bsr_explorer.prediction import geometry_of, predict
+from bsr_explorer.prediction import predict
 from bsr_explorer.run import Job, build, device_of, make_step
-from bsr_explorer.search.space import Space
+from bsr_explorer.search.space import Space, proxy_sizes
 from bsr_explorer.search.workers import Executor, Here
 from bsr_explorer.store.study import Study
 from bsr_explorer.train.data import Splits
@@ -116,13 +116,6 @@ class Clock:
         """A trial took so long."""
         self._expected += self._seconds(config)
         self._taken += seconds
-
-
-def proxy_sizes(config: Config) -> list[int]:
-    """Image sizes to train at, largest first: the configuration's own, its half, its quarter."""
-    patch = geometry_of(config).patch
-    halves = [max(patch, round(config.image_size / part / patch) * patch) for part in (1, 2, 4)]
-    return list(dict.fromkeys([config.image_size, *halves[1:]]))
 
 
 def plan(

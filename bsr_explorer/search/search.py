@@ -15,26 +15,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
 from bsr_explorer import interrupt
-from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.run import Job, load_data
-from bsr_explorer.search.book import WORTH, Book, refuse
+from bsr_explorer.search.book import WORTH, Book
 from bsr_explorer.search.proposals import derived_seed, propose
 from bsr_explorer.search.rungs import Seen, bars
 from bsr_explorer.search.space import Candidate, Space
 from bsr_explorer.search.workers import Crashed, Done, Executor, Here, Task
-from bsr_explorer.store.database import DATABASE, fresh_seeds, replica_of
+from bsr_explorer.store.database import fresh_seeds, replica_of
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.provenance import provenance
-from bsr_explorer.store.records import Record, read_records
-from bsr_explorer.store.study import FILE, LOCK, Study
+from bsr_explorer.store.records import Record
+from bsr_explorer.store.study import LOCK, Study
 
 FAILURES = 3
 """Trials in a row that fail before a search gives up: the next would most likely fail too."""
@@ -78,66 +76,6 @@ class Ended:
     because: str
     finished: int
     failed: int
-
-
-def open_folder(study: Study, folder: Path, command: str) -> Study:
-    """Make or reopen a study's folder; returns the study, completed by what the folder has decided.
-
-    A study of another space gives way if no trial of it has ended: it is moved into ``before-1``, ….
-
-    Raises:
-        UserError: the folder cannot be written, or holds a study of another space (with the differences).
-    """
-    try:
-        if (folder / FILE).exists():
-            stored = Study.from_toml(folder / FILE)
-            same = study.completed_by(stored)
-            if not (differences := stored.differences(same)):
-                return replace(same, name=stored.name)
-            if _ended(folder):
-                refuse(folder, differences)
-            _move_aside(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        study.write(folder, command)
-    except OSError as error:
-        raise UserError(
-            f"--out: {folder} cannot be written ({error.strerror}); choose another folder"
-        ) from None
-    return study
-
-
-def stored_study(study: Study, folder: Path) -> Study | None:
-    """The study of an existing folder, if it is the same as ``study``; None where there is none that binds: what was
-    planned follows from the data, which may have changed before anything was trained.
-
-    Raises:
-        UserError: it is another study, with the differences.
-    """
-    trained = any(folder.glob("records/*.json")) or any(folder.glob("checkpoints/*.pt"))
-    if not trained or not (folder / FILE).exists():
-        return None
-    stored = Study.from_toml(folder / FILE)
-    same = study.completed_by(stored)
-    differences = stored.differences(same)
-    if differences and not _ended(folder):
-        return None
-    refuse(folder, differences)
-    return replace(same, name=stored.name)
-
-
-def _ended(folder: Path) -> bool:
-    """Whether a trial has come to a result, be it a bad one."""
-    return any(record.status not in ("failed", "out_of_memory") for record in read_records(folder).values())
-
-
-def _move_aside(folder: Path) -> None:
-    """Make room for another study in the same folder."""
-    with alone(folder, LOCK, "search"):
-        aside = next(path for n in count(1) if not (path := folder / f"before-{n}").exists())
-        aside.mkdir()
-        for name in (FILE, DATABASE, "records", "checkpoints", "logs"):
-            if (folder / name).exists():
-                (folder / name).rename(aside / name)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from bsr_explorer.config import Config
 from bsr_explorer.cost.grid import Grid, Runs, Schedule, grid, schedule
@@ -25,6 +24,9 @@ from bsr_explorer.search.features import Floats, Profile, Table, profile
 from bsr_explorer.store.study import SpaceSpec, Study
 from bsr_explorer.train.recipes import recipe
 from bsr_explorer.units import format_bytes
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 MOST_SUBSETS = 2**17
 """Subsets of blocks that a space lays out at most, each with every drop schedule."""
@@ -43,6 +45,13 @@ def default_space(geometry: Geometry) -> SpaceSpec:
         max_blocks=max(most for most in range(depth + 1) if _subsets(depth, most) <= MOST_SUBSETS // 2),
         drop_at=tuple(stretched.keep) if geometry.class_token else (),
     )
+
+
+def proxy_sizes(config: Config) -> list[int]:
+    """Image sizes to train at, largest first: the configuration's own, its half, its quarter."""
+    patch = geometry_of(config).patch
+    halves = [max(patch, round(config.image_size / part / patch) * patch) for part in (1, 2, 4)]
+    return list(dict.fromkeys([config.image_size, *halves[1:]]))
 
 
 class Space:
@@ -326,6 +335,10 @@ class Space:
     def distributions(self) -> dict[str, BaseDistribution]:
         """One fixed encoding: the family (the grid's, or a configuration beside it), a bit a block, a keep
         rate a drop location, fused or not."""
+        from optuna.distributions import (
+            CategoricalDistribution,  # what does not fit is refused without Optuna
+        )
+
         spec = self.study.space
         beside = (str(c.config.canonical(self.geometry.depth).how) for c in self.beside)
         families = list(dict.fromkeys(["bsr", *beside]))

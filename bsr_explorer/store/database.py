@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.store.records import Record
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 
 DATABASE = "study.db"
 
@@ -34,6 +35,48 @@ def look(folder: Path) -> list[FrozenTrial]:
         return optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ValueError) as error:
         raise UserError(f"STUDY: {path} is no database of a study ({said(error)})") from None
+
+
+def told(records: Mapping[int, Record], objectives: int) -> list[FrozenTrial]:
+    """The trials that a study's records tell of, where there is no database: each ended as its record says."""
+    from optuna.trial import FrozenTrial
+
+    trials = []
+    for number, record in sorted(records.items()):
+        state, values = outcome(record, objectives)
+        trials.append(
+            FrozenTrial(
+                number=number,
+                trial_id=number,
+                state=state,
+                value=None,
+                values=values,
+                datetime_start=None,
+                datetime_complete=None,
+                params={},
+                distributions={},
+                user_attrs={"key": record.key, "replica": int(record.study.get("replica", 0))},
+                system_attrs={},
+                intermediate_values={},
+            )
+        )
+    return trials
+
+
+def outcome(record: Record, objectives: int) -> tuple[TrialState, list[float] | None]:
+    """What a record says of its trial: its state, and its values if it finished."""
+    from optuna.trial import TrialState
+
+    if record.status == "finished" and record.accuracy is not None:
+        values = [record.accuracy, record.study["counted_bytes"], record.predicted["train_flops"]]
+        return TrialState.COMPLETE, [float(value) for value in values[:objectives]]
+    return TrialState.PRUNED if record.status == "stopped" else TrialState.FAIL, None
+
+
+def due(trial: FrozenTrial, recorded: Container[int]) -> bool:
+    """Whether a trial was begun and not ended, or asked for, or has lost its record."""
+    lost = trial.state.name in ("COMPLETE", "PRUNED") and trial.number not in recorded
+    return lost or trial.state.name in ("RUNNING", "WAITING")
 
 
 def said(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bsr_explorer.errors import UserError
+from bsr_explorer.errors import UserError, unwritable
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, flag: str = "--out", instead: str = "choose another --out") -> None:
     """Refuse an output folder that cannot be made or written, without making it.
+
+    Args:
+        flag: what named the folder.
+        instead: what to do about it.
 
     Raises:
         UserError: with the part of the path that is in the way.
@@ -22,11 +27,73 @@ def check_writable(folder: Path) -> None:
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir():
-        raise UserError(f"--out: {folder} cannot be a folder: {existing} is a file; choose another --out")
-    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{flag}: {folder} cannot be a folder: {existing} is a file; {instead}")
+    if os.access(existing, os.W_OK | os.X_OK):
+        return
+    if _read_only(existing):
+        raise UserError(f"{flag}: {folder} is on a read-only file system; {instead}")
+    raise UserError(f"{flag}: {folder} cannot be written (no permission for {existing}); {instead}")
+
+
+def _read_only(path: Path) -> bool:
+    """Whether a path is on a file system that nobody can write."""
+    return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def check_movable(folder: Path) -> None:
+    """Refuse to move a folder aside where that cannot be.
+
+    Raises:
+        UserError: this process is at work below it, or the folder that it is in cannot be written.
+    """
+    here, whole = Path.cwd(), folder.resolve()
+    if whole == here or whole in here.parents:
+        raise UserError(f"--fresh: {folder} is where you are, and cannot be moved aside; go elsewhere first")
+    check_writable(folder.absolute().parent, "--fresh", "give a new folder with --out instead")
+
+
+def aside(folder: Path) -> Path:
+    """Where a folder is moved to when another is to take its place: the first of ``.1``, ``.2``, … that is free."""
+    return next(
+        place
+        for number in itertools.count(1)
+        if not os.path.lexists(place := folder.with_name(f"{folder.name}.{number}"))
+    )
+
+
+def move_aside(folder: Path, lock: str, work: str) -> Path:
+    """Move a folder out of the way, with all that is in it; returns where it is now.
+
+    Args:
+        lock, work: see ``alone``: never while a process is at work there.
+
+    Raises:
+        UserError: as ``check_movable``, or another process is at work there.
+    """
+    check_movable(folder)
+    place = aside(folder)
+    try:
+        with alone(folder, lock, work):
+            folder.rename(place)
+    except OSError as error:
         raise UserError(
-            f"--out: {folder} cannot be written (no permission for {existing}); choose another --out"
-        )
+            f"--fresh: {unwritable(error, folder)}; give a new folder with --out instead"
+        ) from None
+    return place
+
+
+def check_free(folder: Path, lock: str, work: str) -> None:
+    """Refuse a folder in which another process is at work; see ``alone``.
+
+    Raises:
+        UserError: it is.
+    """
+    if at_work(folder, lock):
+        raise UserError(_busy(folder, work))
+
+
+def _busy(folder: Path, work: str) -> str:
+    return f"--out: another {work} is at work in {folder}; wait for it, or give another --out"
 
 
 @contextmanager
@@ -44,9 +111,7 @@ def alone(folder: Path, lock: str, work: str) -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except Timeout:
-        raise UserError(
-            f"--out: another {work} is at work in {folder}; wait for it, or give another --out"
-        ) from None
+        raise UserError(_busy(folder, work)) from None
     try:
         yield
     finally:

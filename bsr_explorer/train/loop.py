@@ -16,9 +16,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
 from bsr_explorer import interrupt
-from bsr_explorer.errors import UserError
 from bsr_explorer.train.checkpoint import Checkpoint
-from bsr_explorer.train.recipes import Recipe
+from bsr_explorer.train.recipes import Recipe, check_optimizer
 from bsr_explorer.train.step import Step, autocast, image_dtype
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -314,13 +313,9 @@ def _adamw_8bit(params: list[dict[str, Any]], rate: float) -> torch.optim.Optimi
         UserError: it is not installed.
     """
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # reports a slower kernel
-    try:
-        from bitsandbytes.optim.adamw import AdamW8bit
-    except ImportError:
-        raise UserError(
-            '--optimizer: adamw_8bit needs bitsandbytes; install it with pip install "bsr-explorer[8bit]", or '
-            "choose adamw"
-        ) from None
+    check_optimizer("adamw_8bit")
+    from bitsandbytes.optim.adamw import AdamW8bit
+
     made: torch.optim.Optimizer = AdamW8bit(params, lr=rate)
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.errors import UserError, require, unknown
 
 Augment = Literal["none", "flip", "crop", "crop_flip"]
 
@@ -140,3 +140,13 @@ def recipe(name: str, data: str = "", optimizer: str | None = None) -> Recipe:
         steps = 30_000 if data == "food101" else chosen.steps
         return replace(chosen, lr=_PAPER_LR.get(data, chosen.lr), steps=steps)
     return chosen
+
+
+def check_optimizer(optimizer: str) -> None:
+    """Refuse an optimiser whose package is not installed, before any work is done.
+
+    Raises:
+        UserError: it names the package.
+    """
+    if optimizer == "adamw_8bit":
+        require("bitsandbytes", f"--optimizer: {optimizer}", "8bit", ", or choose adamw")

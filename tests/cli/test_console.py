@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from io import StringIO
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bsr_explorer.cli.console import fail, format_seconds, parse_seconds, table
+from bsr_explorer.cli import console
+from bsr_explorer.cli.console import driver_answers, fail, format_seconds, parse_seconds, resolved, table
 from bsr_explorer.errors import UserError
 
 
@@ -74,3 +77,26 @@ def test_nothing_is_cut_off() -> None:
     lines = shown(30, [[long, "end"]], fold=[0])
     assert len(lines) > 3
     assert [word for word in " ".join(lines[1:]).split() if word != "end"] == long.split()
+
+
+# --- devices --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("answers", "device"), [(False, "cpu"), (True, "cuda")])
+def test_torch_is_asked_for_a_gpu_only_where_a_driver_answers(
+    answers: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(console, "driver_answers", lambda: answers)
+    assert resolved("auto") == "cuda"  # of a torch that is loaded anyway
+    monkeypatch.delitem(sys.modules, "torch")
+    assert resolved("auto") == device
+
+
+def test_a_gpu_that_torch_finds_has_a_driver() -> None:
+    assert driver_answers() or not torch.cuda.is_available()
+
+
+def test_no_other_device_is_known() -> None:
+    with pytest.raises(UserError, match=r"--device: unknown device 'tpu'; choose auto, cpu or cuda"):
+        resolved("tpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import pytest
 from bsr_explorer.cli import STOPPED
 from bsr_explorer.cli import app as module
 from bsr_explorer.errors import UserError
+from bsr_explorer.store.records import read_records
 from bsr_explorer.version import __version__
 
-REPORTS = Path(__file__).parents[2] / "reports" / "examples"
+EXAMPLE = str(Path(__file__).parents[2] / "reports" / "examples" / "deit_s-digits-2GB")
 
 Cli = Callable[..., Any]
 
@@ -130,18 +132,33 @@ def test_ctrl_c_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 SLOW_TO_IMPORT = ("torch", "timm", "optuna", "torchvision", "sklearn")
 
 
-def imported_by(*arguments: str | Path) -> set[str]:
-    """The slow ones of the packages that a command imports."""
+def run_apart(*arguments: str | Path, absent: str = "") -> tuple[int, set[str], str, str]:
+    """A command in a process of its own: how it ended, which slow packages it imported, and what it said.
+
+    Args:
+        absent: a package to take for one that is not installed.
+    """
     code = (
         "import sys\n"
+        f"sys.modules.update(dict.fromkeys({absent.split()!r}))\n"
         "from bsr_explorer.cli import main\n"
+        "code = 0\n"
         "try:\n    main()\n"
-        "except SystemExit as ended:\n    assert not ended.code, ended.code\n"
-        f"print('imported', *({set(SLOW_TO_IMPORT)!r} & set(sys.modules)))\n"
+        "except SystemExit as ended:\n    code = ended.code or 0\n"
+        f"print('ended', code, *({set(SLOW_TO_IMPORT)!r} & set(sys.modules)))\n"
     )
     command = [sys.executable, "-c", code, *map(str, arguments)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    return set(run.stdout.splitlines()[-1].split()[1:])
+    *said, last = run.stdout.splitlines()
+    _, ended, *imported = last.split()
+    return int(ended), set(imported), "\n".join(said), run.stderr
+
+
+def imported_by(*arguments: str | Path) -> set[str]:
+    """The slow ones of the packages that a command imports, which ends well."""
+    code, imported, _, _ = run_apart(*arguments)
+    assert code == 0
+    return imported
 
 
 @pytest.mark.parametrize(
@@ -157,8 +174,131 @@ def test_asking_what_there_is_needs_no_torch(arguments: list[str]) -> None:
     assert imported_by(*arguments) == set()
 
 
+REFUSED = [
+    *(
+        (
+            command,
+            "--model",
+            "deit_x",
+            "--model: unknown model 'deit_x' (nearest: deit_t, deit_s, deit_b); choose",
+        )
+        for command in ("profile", "max-batch", "search", "compare")
+    ),
+    (
+        "search",
+        "--model",
+        "vit_smal_patch16_224",
+        "--model: unknown model 'vit_smal_patch16_224' (nearest: vit_small_p",
+    ),
+    (
+        "search",
+        "--model",
+        "deit_small_patch16_224.best",
+        "--model: deit_small_patch16_224 has no pretrained tag",
+    ),
+    ("search", "--proxy-size", "33", "--proxy-size: 33 is not a positive multiple"),
+    ("search", "--image-size", "225", "--image-size: 225 is not a positive multiple"),
+    ("search", "--budget", "1MB", "--budget: 1MB is less than the smallest configuration needs"),
+    ("search", "--recipe", "long", "--recipe: unknown value"),
+    ("search", "--sampler", "any", "--sampler: unknown value"),
+    ("search", "--jobs", "-1", "--jobs: -1 must be"),
+    ("search", "--device", "tpu", "--device: unknown device"),
+    ("search", "--weights", "none.pth", "--weights: there is no file"),
+    ("search", "--data", "nothing", "--data: 'nothing' is neither"),
+    ("compare", "--proxy-size", "33", "--proxy-size: 33 is not a positive multiple"),
+    ("compare", "--methods", "nothing", "--methods: unknown value"),
+    ("compare", "--methods", "bsr(blocks=(99,))", "--methods: bsr(blocks=…): block 99 is out of range"),
+    ("compare", "--seeds", "0", "--seeds: 0 must be"),
+    ("profile", "--method", "nothing", "--method: unknown value"),
+    ("max-batch", "--budget", "2", "--budget: '2' has no unit"),
+    ("train", EXAMPLE, "--recipe", "long", "--recipe: unknown value"),
+    ("train", EXAMPLE, "--proxy-size", "33", "--proxy-size: 33 is not a positive multiple"),
+    ("train", EXAMPLE, "--weights", "none.pth", "--weights: there is no file"),
+    ("reproduce", EXAMPLE, "99", "TRIAL: 99 has no record"),
+    ("reproduce", EXAMPLE, "0", "--tolerance", "2", "--tolerance: 2.0 must be"),
+    ("retry", EXAMPLE, "--failed", "--jobs", "-1", "--jobs: -1 must be"),
+    ("report", "nowhere", "STUDY: nowhere is not the folder of a study"),
+    ("compare-studies", EXAMPLE, "nowhere", "STUDY: nowhere is not the folder of a study"),
+]
+"""Commands, and what they are refused with."""
+
+
+@pytest.mark.parametrize("asked", REFUSED, ids=lambda asked: " ".join(asked[:-1]).replace(EXAMPLE, "STUDY"))
+def test_what_needs_no_model_is_refused_without_torch(
+    asked: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, imported, said, error = run_apart(*asked[:-1])
+    assert (code, imported, said) == (2, set(), "")
+    assert error.startswith(f"error: {asked[-1]}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "asked", "words"),
+    [
+        (
+            "ray",
+            ("search", "--cluster", "local"),
+            '--cluster: needs ray; install it with pip install "bsr-exp',
+        ),
+        ("ray", ("retry", EXAMPLE, "0", "--cluster", "local"), "--cluster: needs ray"),
+        (
+            "bitsandbytes",
+            ("search", "--optimizer", "adamw_8bit"),
+            "--optimizer: adamw_8bit needs bitsandbytes; in",
+        ),
+        (
+            "bitsandbytes",
+            ("compare", "--optimizer", "adamw_8bit"),
+            "--optimizer: adamw_8bit needs bitsandbytes",
+        ),
+        (
+            "bitsandbytes",
+            ("profile", "--optimizer", "adamw_8bit", "--measure"),
+            "--optimizer: adamw_8bit needs bitsandbytes",
+        ),
+        ("onnxscript", ("train", EXAMPLE, "--export", "onnx"), "--export onnx: needs onnxscript"),
+    ],
+    ids=lambda value: " ".join(value).replace(EXAMPLE, "STUDY") if isinstance(value, tuple) else None,
+)
+def test_a_missing_package_is_found_without_torch(
+    package: str, asked: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, imported, _, error = run_apart(*asked, absent=package)
+    assert (code, imported) == (2, set())
+    assert error.startswith(f"error: {words}")
+
+
+def test_costs_of_an_optimiser_need_no_package_of_it() -> None:
+    assert run_apart("profile", "--optimizer", "adamw_8bit", absent="bitsandbytes")[:2] == (0, set())
+    costs = ("compare", "--optimizer", "adamw_8bit", "--costs-only", "--dry-run", "--methods", "full")
+    assert run_apart(*costs, absent="bitsandbytes")[0] == 0
+
+
+def test_a_finished_search_says_so_without_torch(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(EXAMPLE, tmp_path / "study"))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    search = ("search", "--model", "deit_s", "--budget", "2GB", "--out", str(folder))
+    code, imported, said, _ = run_apart(*search)
+    assert (code, imported) == (0, {"optuna"})  # which knows the trials
+    records = list(read_records(folder).values())
+    seeds = sum(record.study["replica"] > 0 for record in records)
+    assert said.splitlines()[0].startswith(
+        f"deit_s-digits-2GB is finished: {len(records) - seeds} trials and {seeds} runs on fresh seeds, the last at "
+    )
+    assert f"by commit {records[0].provenance['commit']}" in said.splitlines()[0]
+    assert records[0].provenance["processor"] in said.splitlines()[0]
+    assert f"--fresh, which moves {folder} to {folder}.1" in said
+    code, imported, answer, _ = run_apart(*search, "--json")
+    assert (code, imported) == (0, {"optuna"})
+    assert json.loads(answer)["finished_before"]["trials"] == len(records) - seeds
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
 def test_a_report_of_a_known_model_needs_no_torch(tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(REPORTS / "deit_s-digits-2GB", tmp_path / "study"))
+    folder = Path(shutil.copytree(EXAMPLE, tmp_path / "study"))
     (folder / "report.md").unlink()
     assert imported_by("report", folder) <= {"optuna"}  # which lays out what else could have been chosen
     assert (folder / "report.md").exists()

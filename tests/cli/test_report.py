@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,3 +123,99 @@ def test_means_are_shown_with_their_deviation(cli: Cli, study_folder: Path) -> N
     assert done.code == 0
     assert any(line.startswith("95.0 ± 5.0") for line in map(str.strip, done.out.splitlines()))
     assert "; ± is the standard deviation over 3 fresh seeds\n" in done.out
+
+
+# --- elsewhere ------------------------------------------------------------------------------------------
+
+
+def everything(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def without_writing(folder: Path, monkeypatch: pytest.MonkeyPatch, code: int = errno.EROFS) -> None:
+    """Nothing below a folder can be written, as if it were mounted read-only."""
+    access, statvfs, mkstemp, mkdir = os.access, os.statvfs, tempfile.mkstemp, Path.mkdir
+
+    def refuse(path: Any) -> None:
+        if Path(path).is_relative_to(folder):
+            raise OSError(code, os.strerror(code), str(path))
+
+    def checked(make: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*arguments: Any, **keys: Any) -> Any:
+            refuse(keys.get("dir") or arguments[0])
+            return make(*arguments, **keys)
+
+        return made
+
+    def asked(path: Any, mode: int) -> bool:
+        writing = bool(mode & os.W_OK)
+        return access(path, mode) and not (writing and Path(path).is_relative_to(folder))
+
+    monkeypatch.setattr(tempfile, "mkstemp", checked(mkstemp))
+    monkeypatch.setattr(Path, "mkdir", checked(mkdir))
+    monkeypatch.setattr(os, "access", asked)
+    if code == errno.EROFS:
+        monkeypatch.setattr(
+            os,
+            "statvfs",
+            lambda path: SimpleNamespace(
+                f_flag=os.ST_RDONLY if Path(path).is_relative_to(folder) else statvfs(path).f_flag
+            ),
+        )
+
+
+@pytest.mark.usefixtures("one_figure")
+def test_a_study_that_cannot_be_written_is_reported_elsewhere(
+    cli: Cli, study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = everything(study_folder)
+    without_writing(study_folder, monkeypatch)
+    done = cli("report", study_folder, "--out", tmp_path / "out")
+    assert (done.code, done.err) == (0, "")
+    assert everything(study_folder) == before
+    made = set(everything(tmp_path / "out"))
+    assert {Path("report.md"), Path("report.html"), Path("front.csv"), Path("figures/front.png")} <= made
+    assert f"bsr-explore export {study_folder} --trial" in done.out  # what goes on, goes on from the study
+    named = " ".join(done.out.split("Written:")[1].split())
+    assert named == " ".join(
+        f"{tmp_path / 'out'}/{name}"
+        for name in ("report.{md,html}", "front.{csv,tex}", "trials.csv", "figures/front.{png,pdf,svg}")
+    )
+
+
+@pytest.mark.usefixtures("one_figure")
+def test_a_comparison_is_reported_elsewhere(cli: Cli, compared_folder: Path, tmp_path: Path) -> None:
+    before = everything(compared_folder)
+    done = cli("report", compared_folder, "--out", tmp_path / "out")
+    assert (done.code, done.err) == (0, "")
+    assert everything(compared_folder) == before
+    assert {"comparison.md", "comparison.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert f"  {compared_folder}" not in done.out.split("Written:")[1]
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (errno.EROFS, "is on a read-only file system"),
+        (errno.EACCES, "cannot be written (no permission for {})"),
+    ],
+)
+def test_why_a_study_cannot_be_written_is_said(
+    cli: Cli, study_folder: Path, code: int, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_writing(study_folder, monkeypatch, code)
+    done = cli("report", study_folder)
+    assert (done.code, done.out) == (2, "")
+    said = f"STUDY: {study_folder} {why.format(study_folder)}; write the report elsewhere with --out FOLDER"
+    assert done.err == f"error: {said}\n"
+
+
+@pytest.mark.usefixtures("one_figure")
+def test_a_disk_that_became_read_only_is_called_so(
+    cli: Cli, study_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_writing(study_folder, monkeypatch)
+    monkeypatch.setattr(os, "access", lambda path, mode: True)
+    done = cli("report", study_folder)
+    assert done.code == 2
+    assert "is on a read-only file system" in done.err

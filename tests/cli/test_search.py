@@ -20,8 +20,9 @@ from bsr_explorer.run import run
 from bsr_explorer.search import plan
 from bsr_explorer.search.space import Space
 from bsr_explorer.search.workers import Here, Processes
+from bsr_explorer.store.folder import alone
 from bsr_explorer.store.records import Record, read_records
-from bsr_explorer.store.study import SpaceSpec, Study
+from bsr_explorer.store.study import LOCK, SpaceSpec, Study
 from tests.pictures import Pictures
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -68,7 +69,9 @@ def test_a_search_shows_its_front_and_names_its_files(cli: Cli) -> None:
     folder = Path("reports") / NAME
     assert len(read_records(folder)) == 3
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
-    assert lines[0].startswith(f"{NAME}: 851 configurations of toy at 48 px, batch 4, from 0.5 MB (0.5 MiB)")
+    assert lines[0].startswith(
+        f"{NAME}: 851 configurations of toy at 48 px, batch 4, from 0.47 MB (0.45 MiB)"
+    )
     assert any(line.startswith("Recommended: ") for line in lines)
     assert "(a proxy: memory is counted at 48 px)" in " ".join(lines)
     written = [path for line in lines[lines.index("Written:") + 1 :] for path in expanded(line)]
@@ -222,7 +225,7 @@ def test_the_same_command_trains_nothing_twice(quick: Cli, study_folder: Path) -
     before = outcomes(study_folder)
     done = quick(*FLAGS, "--out", study_folder, "--trials", "7")
     assert done.code == 0, done.err
-    assert "7 trials, 7 of them done" in done.out
+    assert done.out.startswith("toy-study is finished: 7 trials, ")
     assert outcomes(study_folder) == before
 
 
@@ -236,7 +239,7 @@ def test_more_trials_go_on(quick: Cli, study_folder: Path) -> None:
 
 def test_what_a_folder_has_decided_need_not_be_said_again(quick: Cli, study_folder: Path) -> None:
     start = [flag for flag in FLAGS if flag not in ("--proxy-size", "32", "--train-size", "--val-size", "20")]
-    done = quick(*start, "--out", study_folder, "--trials", "7")
+    done = quick(*start, "--out", study_folder, "--trials", "8")
     assert done.code == 0, done.err
     assert "20 training images" in done.out
 
@@ -270,6 +273,97 @@ def test_ctrl_c_before_the_first_trial_is_130(
     monkeypatch.setattr(plan, "settle", stop)
     assert quick(*FLAGS).code == 130
     assert list(tmp_path.iterdir()) == []
+
+
+# --- finished -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def settle(*_: Any) -> None:
+        pytest.fail("a finished search loads and times nothing")
+
+    monkeypatch.setattr(plan, "settle", settle)
+
+
+def everything(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_a_finished_search_says_so_and_what_goes_on(quick: Cli, study_folder: Path) -> None:
+    before = everything(study_folder)
+    done = quick(*FLAGS, "--out", study_folder, "--trials", "7")
+    assert (done.code, done.err) == (0, "")
+    first, more, again, *_ = done.out.splitlines()
+    assert first.startswith("toy-study is finished: 7 trials, the last at 20")
+    assert first.endswith("; nothing is left to train.")
+    assert "--trials N, more than 7" in more
+    assert f"--fresh, which moves {study_folder} to {study_folder}.1" in again
+    assert "Recommended: " in done.out
+    assert everything(study_folder) == before
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_a_finished_search_says_so_in_json(quick: Cli, study_folder: Path) -> None:
+    done = quick(*FLAGS, "--out", study_folder, "--trials", "5", "--json")
+    assert (done.code, done.out.count("\n")) == (0, 1)
+    answer = json.loads(done.out)
+    assert (answer["ended"], answer["finished_before"]["trials"], answer["files"]) == ("trials", 7, [])
+    times = [record.provenance["time"] for record in read_records(study_folder).values()]
+    assert answer["finished_before"]["time"] == max(times)
+    assert answer["recommended"]["trial"] in [entry["trial"] for entry in answer["front"]]
+
+
+def test_more_fresh_seeds_go_on(quick: Cli, study_folder: Path) -> None:
+    done = quick(*FLAGS, "--out", study_folder, "--trials", "7", "--replicas", "1", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["finished_before"] is None
+    assert any(record.study["replica"] == 1 for record in read_records(study_folder).values())
+
+
+def test_a_fresh_start_moves_the_study_aside(quick: Cli, study_folder: Path) -> None:
+    before = everything(study_folder)
+    old = study_folder.with_name("toy-study.1")
+    done = quick(*FLAGS, "--out", study_folder, "--trials", "1", "--seed", "3", "--fresh")
+    assert done.code == 0, done.err
+    assert f"moved aside: {study_folder} is now {old}" in done.err
+    assert everything(old).items() >= before.items()
+    assert len(read_records(study_folder)) == 1
+    assert Study.from_toml(study_folder / "study.toml").seed == 3  # another study may take its place
+    done = quick(*FLAGS, "--out", study_folder, "--trials", "1", "--fresh", "--json")
+    assert json.loads(done.out)["finished_before"] is None
+    assert len(read_records(study_folder.with_name("toy-study.2"))) == 1
+
+
+@pytest.mark.parametrize("flags", [("--budget", "1KB"), ("--dry-run",)], ids=" ".join)
+def test_nothing_is_moved_before_the_search_begins(
+    quick: Cli, study_folder: Path, flags: tuple[str, ...]
+) -> None:
+    before = everything(study_folder.parent)
+    quick(*FLAGS, "--out", study_folder, *flags, "--fresh")
+    assert everything(study_folder.parent) == before
+
+
+@pytest.mark.parametrize("flags", [(), ("--fresh",)])
+def test_a_folder_in_use_is_refused_before_anything_is_loaded(
+    quick: Cli, study_folder: Path, flags: tuple[str, ...], nothing_loaded: None
+) -> None:
+    with alone(study_folder, LOCK, "search"):
+        done = quick(*FLAGS, "--out", study_folder, "--trials", "9", *flags)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"error: --out: another search is at work in {study_folder}; wait for it, or give another --out\n"
+    )
+    assert not study_folder.with_name("toy-study.1").exists()
+
+
+def test_a_folder_without_a_study_is_not_moved(quick: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter").write_text("dear")
+    assert quick(*FLAGS, "--out", "mine", "--trials", "1", "--fresh").code == 0
+    assert (tmp_path / "mine" / "letter").read_text() == "dear"
+    assert len(read_records(tmp_path / "mine")) == 1
 
 
 # --- from a study file ----------------------------------------------------------------------------------
@@ -371,9 +465,7 @@ def test_a_cluster_needs_ray(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "ray", None)
     done = quick(*FLAGS, "--cluster", "local")
     assert done.code == 2
-    assert done.err == (
-        'error: --cluster: Ray is not installed; install it with pip install "bsr-explorer[cluster]"\n'
-    )
+    assert done.err == 'error: --cluster: needs ray; install it with pip install "bsr-explorer[cluster]"\n'
 
 
 def test_trials_run_in_processes_unless_told_otherwise(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,11 @@ import pytest
 from optuna.trial import TrialState
 
 from bsr_explorer.report.front import front, hypervolume, points
-from bsr_explorer.search.search import Search, open_folder
+from bsr_explorer.search.search import Search
 from bsr_explorer.store.database import DATABASE
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.records import read_records, write_record
+from bsr_explorer.store.reopened import open_folder
 from bsr_explorer.store.study import LOCK, Study
 
 Cli = Callable[..., Any]
@@ -133,6 +134,13 @@ def test_a_study_that_has_not_begun(cli: Cli, make_study: MakeStudy, tmp_path: P
     said = lines(cli("status", "new"))
     assert said[1] == "7 trials wanted: none begun"
     assert said[-1] == "next: bsr-explore search new/study.toml --out new"
+
+
+def test_records_without_a_database_are_trials_too(cli: Cli, study_folder: Path) -> None:
+    (study_folder / DATABASE).unlink()  # as in a clone, where git keeps none
+    said = lines(cli("status", study_folder))
+    assert said[1] == "7 trials wanted: 7 finished"
+    assert said[-1] == f"next: bsr-explore select {study_folder}"
 
 
 def test_no_study_is_refused(cli: Cli, tmp_path: Path) -> None:

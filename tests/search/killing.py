@@ -26,10 +26,11 @@ from bsr_explorer.prediction import geometry_of
 from bsr_explorer.run import Job
 from bsr_explorer.search import book as book_module
 from bsr_explorer.search.book import Book
-from bsr_explorer.search.search import Search, open_folder
+from bsr_explorer.search.search import Search
 from bsr_explorer.search.space import Candidate, Space, default_space
 from bsr_explorer.search.workers import Crashed, Done, Executor, Here, Processes, Progress, Task
 from bsr_explorer.store.records import Record, read_records
+from bsr_explorer.store.reopened import open_folder
 from bsr_explorer.store.study import Study
 from bsr_explorer.train.checkpoint import Checkpoint
 

@@ -27,10 +27,9 @@ from bsr_explorer.search.plan import (
     calibrate,
     expected_seconds,
     plan,
-    proxy_sizes,
     settle,
 )
-from bsr_explorer.search.space import Space
+from bsr_explorer.search.space import Space, proxy_sizes
 from bsr_explorer.search.workers import Here
 from bsr_explorer.store.study import Study
 

@@ -24,11 +24,12 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.run import Job, run
 from bsr_explorer.search.book import Book
-from bsr_explorer.search.search import Search, open_folder, stored_study
+from bsr_explorer.search.search import Search
 from bsr_explorer.search.space import Candidate
 from bsr_explorer.search.workers import Crashed, Here, Processes, Task
 from bsr_explorer.store.database import DATABASE
 from bsr_explorer.store.records import Record, read_records, write_record
+from bsr_explorer.store.reopened import open_folder, stored_study
 from bsr_explorer.store.study import FILE, LOCK, SpaceSpec, Study
 from bsr_explorer.train.recipes import RECIPES
 from tests.search.killing import IMPORTS, InAnyOrder

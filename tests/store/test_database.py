@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.store.database import DATABASE, fresh_seeds, front, look, replica_of
+from bsr_explorer.store.database import DATABASE, fresh_seeds, front, look, outcome, replica_of, told
+from bsr_explorer.store.records import read_records
 
 
 def trial(number: int, accuracy: float, *costs: int, **attrs: Any) -> FrozenTrial:
@@ -32,6 +34,22 @@ def test_a_look_shows_what_was_told_and_writes_nothing(finished_once: Path) -> N
 def test_no_database_has_no_trials(tmp_path: Path) -> None:
     assert look(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_records_tell_what_a_database_would(finished_once: Path) -> None:
+    def known(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
+        return [(t.number, t.state, t.values, t.user_attrs["key"], replica_of(t)) for t in trials]
+
+    assert known(told(read_records(finished_once), 2)) == known(look(finished_once))
+
+
+def test_what_did_not_finish_is_told_too(finished_once: Path) -> None:
+    (record, *_) = read_records(finished_once).values()
+    others = {"stopped": TrialState.PRUNED, "failed": TrialState.FAIL, "diverged": TrialState.FAIL}
+    for status, state in others.items():
+        assert outcome(replace(record, status=status), 3) == (state, None)  # type: ignore[arg-type]
+    values = [record.accuracy, record.study["counted_bytes"], record.predicted["train_flops"]]
+    assert outcome(record, 3) == (TrialState.COMPLETE, values)
 
 
 @pytest.mark.parametrize("content", [b"", b"no database " * 100])

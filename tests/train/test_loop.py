@@ -228,7 +228,7 @@ def test_implementations_update_alike(optimizer: str, implementation: str) -> No
 
 
 def test_an_optimiser_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "bitsandbytes.optim.adamw", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(UserError, match=r'pip install "bsr-explorer\[8bit\]", or choose adamw') as error:
         make_optimizer(Line(), replace(PLAIN, optimizer="adamw"), 4, "adamw_8bit")
     assert str(error.value).startswith("--optimizer: adamw_8bit needs bitsandbytes")

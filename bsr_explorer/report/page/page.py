@@ -30,17 +30,18 @@ NAME = "report.html"
 _HERE = Path(__file__).parent
 
 
-def write(found: Findings, folder: Path, layout: Layout | str) -> Path:
-    """Write the page of a study into its folder; returns its path.
+def write(found: Findings, folder: Path, layout: Layout | str, to: Path | None = None) -> Path:
+    """Write the page of a study; returns its path.
 
     Args:
-        folder: as commands are to name it.
+        folder: of the study, as commands are to name it.
         layout: all that the study may choose among; or, where that cannot be said, why.
+        to: the folder to write into; None: the study's own.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    path = folder / NAME
+    path = (to or folder) / NAME
     write_text(path, html(found, folder, layout))
     return path
 
