@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bsr_explorer import interrupt
-from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Full, Method
 from bsr_explorer.methods.base import Composed
@@ -236,7 +236,7 @@ def settle(
     Args:
         image_size: side of the training images where nothing else is said, pixels.
         images: the most to train on, and to validate on, where nothing else is said (or one of each class);
-            None: all.
+            None: all, as under another protocol than the usual one.
         skip_bad, told: see ``damage.planned``.
 
     Raises:
@@ -246,15 +246,18 @@ def settle(
     from bsr_explorer import damage  # what cannot be is refused without torch
     from bsr_explorer.run import Job, epochs_of
 
+    fidelity = Fidelity(**comparison.fidelity)
+    fidelity = replace(fidelity, image_size=fidelity.image_size or image_size)
+    rules = recipe(fidelity.recipe, comparison.data)
     _, used = create_model(
         timm_name(config.model),
         image_size=config.image_size,
         num_classes=config.num_classes,
         weights=comparison.weights,
+        tag=rules.tag,
     )
-    fidelity = Fidelity(**comparison.fidelity)
-    fidelity = replace(fidelity, image_size=fidelity.image_size or image_size)
-    rules = recipe(fidelity.recipe, comparison.data)
+    if comparison.protocol != HELD_OUT:
+        images = None
 
     def of_all(given: Fidelity, splits: Splits) -> Fidelity:
         train, validation = len(splits.train), len(splits.validation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from math import inf
 from pathlib import Path
@@ -175,6 +176,62 @@ def _flag(key: str) -> str:
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """How an accuracy comes about.
+
+    Attributes:
+        summary: what it is, in words.
+        judged_on: the part of the data that a training is judged by on its way, and at its end.
+        best: whether its accuracy is the best of all evaluations, and not the last one's.
+        mark: what stands beside each number of it, for it is not to be taken for one of the usual protocol; the usual
+            one has none.
+    """
+
+    name: str
+    summary: str
+    judged_on: str
+    best: bool = False
+    mark: str = ""
+
+    @property
+    def accuracy_is(self) -> str:
+        """What is said as the accuracy, in words."""
+        which = "the best of all evaluations" if self.best else "after the last epoch"
+        return f"top-1 on {self.judged_on}, {which}" + (f" (protocol {self.name})" if self.mark else "")
+
+    @property
+    def axis(self) -> str:
+        """What is said of accuracies along an axis, in percent."""
+        return f"accuracy (%),\n{self.mark}" if self.mark else f"{self.judged_on} accuracy (%)"
+
+    def column(self, name: str = "accuracy (%)") -> str:
+        """The head of a column of accuracies."""
+        return f"{name}, {self.mark}" if self.mark else name
+
+    def accuracy(self, evaluations: Sequence[float]) -> float:
+        """The accuracy of a training, of those on its way, in order."""
+        return max(evaluations) if self.best else evaluations[-1]
+
+
+HELD_OUT = Protocol(
+    "held-out",
+    "images held out of training judge it, after its last epoch; the test set is looked at once, at the end, if at all",
+    "validation",
+)
+
+AUTHORS = Protocol(
+    "authors",
+    "for reproduction alone, as the BSR authors' code does it: all training images, and the best of all evaluations on "
+    "the test set, which flatters",
+    "test",
+    best=True,
+    mark="best on test, authors' protocol",
+)
+
+PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (HELD_OUT, AUTHORS)}
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """How thoroughly a configuration is fine-tuned to judge its accuracy.
 
@@ -188,6 +245,7 @@ class Fidelity:
         views: fixed augmented views of each training image, which the epochs take in turn; None: a new one
             every epoch. (Without augmentation there is one.)
         skip: image files that are left out, by their path below the folder of the data; None: none are.
+        protocol: key of ``PROTOCOLS``: which images are trained on, and which accuracy is said.
     """
 
     image_size: int | None = None
@@ -197,10 +255,13 @@ class Fidelity:
     recipe: str = "short"
     views: int | None = None
     skip: tuple[str, ...] | None = None
+    protocol: str = HELD_OUT.name
 
     def __post_init__(self) -> None:
         if self.skip is not None:
             object.__setattr__(self, "skip", tuple(self.skip) or None)
+        if self.protocol not in PROTOCOLS:
+            raise unknown("--protocol", self.protocol, PROTOCOLS)
         for key in ("image_size", "train_size", "val_size", "epochs", "views"):
             value = getattr(self, key)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

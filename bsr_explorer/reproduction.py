@@ -154,4 +154,7 @@ def _tolerance(record: Record, again: Record) -> tuple[float, str]:
     error = math.sqrt(accuracy * (1 - accuracy) / images) if images else 0.0
     because = "; ".join(others) or "a GPU's kernels add up in no fixed order"
     error = max(error, 1 / images) if images else 0.0
-    return error, f"one standard error on {images} validation images, for not all is the same: {because}"
+    return (
+        error,
+        f"one standard error on {images} {record.protocol.judged_on} images, for not all is the same: {because}",
+    )

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from bsr_explorer import interrupt
-from bsr_explorer.config import CHOICES, Config, Fidelity
+from bsr_explorer.config import CHOICES, HELD_OUT, PROTOCOLS, Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.measurement import flops
@@ -56,7 +56,8 @@ class Watch(Protocol):
         """What a steady step held, and what was predicted for it, in bytes. Told once, and when training goes on."""
 
     def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
-        """After an epoch (from 1) that was evaluated: its mean loss, and the accuracy on validation in [0, 1]."""
+        """After an epoch (from 1) that was evaluated: its mean loss, and the accuracy in [0, 1] on the part of the data
+        that the protocol judges by."""
 
     def trained(self, model: nn.Module, splits: Splits) -> None:
         """The model at its end, where it came to it, and the data."""
@@ -92,7 +93,9 @@ def build(config: Config, pretrained: bool = False, weights: str | None = None, 
     return _build(config, weights or ("auto" if pretrained else "random"), seed)[0]
 
 
-def _build(config: Config, weights: str, seed: int) -> tuple[nn.Module, WeightsUsed]:
+def _build(
+    config: Config, weights: str, seed: int, rules: Recipe | None = None
+) -> tuple[nn.Module, WeightsUsed]:
     geometry_of(config)  # refuses what is not understood before anything is built
     model, used = create_model(
         timm_name(config.model),
@@ -100,6 +103,8 @@ def _build(config: Config, weights: str, seed: int) -> tuple[nn.Module, WeightsU
         num_classes=config.num_classes,
         weights=weights,
         seed=seed,
+        tag=rules.tag if rules else None,
+        head_std=rules.head_std if rules else None,
     )
     use_attention_path(model, config.attention)
     return config.how.apply(model), used
@@ -179,8 +184,10 @@ class Job:
         data: name of a dataset or path of an image folder.
         data_dir: where datasets lie, or are put.
         weights: ``auto``, ``hub``, ``offline``, ``random`` or a file.
-        every_epoch: whether validation is evaluated after each epoch, and not at the end alone.
-        test: whether the test set is evaluated too, once, at the end. A search never does.
+        every_epoch: whether validation is evaluated after each epoch, and not at the end alone. (The authors' protocol
+            is evaluated as often as the recipe says.)
+        test: whether the test set is evaluated too, once, at the end. A search never does. (The authors' protocol looks
+            at nothing else.)
         rungs: the least accuracy in [0, 1] with which training goes on after so many epochs, whereupon
             validation is evaluated whatever the value (``-inf``: only look; ``inf``: go no further).
         checkpoint: a file that is written after each epoch but the last, and stays. If there is one, of the same
@@ -263,8 +270,11 @@ def load_data(config: Config, job: Job) -> Splits:
         crop_scale=rules.crop_scale,
         train_size=job.fidelity.train_size,
         val_size=job.fidelity.val_size,
+        interpolation=rules.interpolation,
+        squash=rules.squash,
         views=job.fidelity.views,
         skip=job.fidelity.skip or (),
+        hold_out=job.fidelity.protocol == HELD_OUT.name,
     )
     if splits.num_classes != config.num_classes:
         raise UserError(
@@ -283,12 +293,14 @@ def try_out(config: Config, job: Job) -> Job:
     Raises:
         UserError: weights or data that are not there, or do not go with the configuration.
     """
+    rules = recipe(job.fidelity.recipe, job.data)
     _, used = create_model(
         timm_name(config.model),
         image_size=job.fidelity.at(config).image_size,
         num_classes=config.num_classes,
         weights=job.weights,
         seed=job.seed,
+        tag=rules.tag,
     )
     job = replace(job, weights=used.source)
     load_data(config, job)
@@ -325,9 +337,9 @@ def run(
 def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     actual = job.fidelity.at(config)
     predicted = predict(config)
-    rules = _rules(config, job)
+    rules, protocol = _rules(config, job), PROTOCOLS[job.fidelity.protocol]
     device = device_of(config)
-    model, used = _build(actual, job.weights, job.seed)
+    model, used = _build(actual, job.weights, job.seed, rules)
     in_precision(model, config.precision).to(device)
     splits = load_data(config, replace(job, weights=used.source))
     torch.manual_seed(job.seed)
@@ -358,7 +370,13 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
         if prefix.blocks:
             step.model = prefix.model
             at_once = -(-min(len(splits.train), config.batch_size) // config.micro_batches)
-            train = prefix.part(splits.train, at_once, batches=False, whole=lambda: not step.peak_bytes)
+            train = prefix.part(
+                splits.train,
+                at_once,
+                batches=False,
+                whole=lambda: not step.peak_bytes,
+                batch=min(len(splits.train), config.batch_size),
+            )
             validation = prefix.part(splits.validation, config.micro_batch_size, batches=True)
     told = False
 
@@ -371,12 +389,18 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
 
     outcome = fit(
         step,
-        loader(train, config.batch_size, shuffle=True, seed=job.seed, drop_last=_drop_last(splits, config)),
+        loader(
+            train,
+            config.batch_size,
+            shuffle=True,
+            seed=job.seed,
+            drop_last=not rules.partial_batch and len(splits.train) >= config.batch_size,
+        ),
         check(validation),
         rules,
         epochs,
         stepped,
-        every_epoch=job.every_epoch,
+        every=rules.evaluate_every if protocol.best else 1 if job.every_epoch else None,
         rungs=job.rungs,
         checkpoint=_checkpoint(job, about, rules),
         evaluated=lambda number, loss, accuracy: watch.epoch(number, epochs, loss, accuracy),
@@ -384,8 +408,11 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     if prefix is not None:
         prefix.close()
     test = None
-    if job.test and not (outcome.diverged or outcome.stopped):
-        test = evaluate(model, check(splits.test), config.precision)
+    if not (outcome.diverged or outcome.stopped):
+        if protocol.judged_on == "test":
+            test = outcome.accuracy[-1]
+        elif job.test:
+            test = evaluate(model, check(splits.test), config.precision)
     if not (outcome.diverged or outcome.stopped):
         watch.trained(model, splits)
     return Record(
@@ -395,7 +422,8 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
         **asdict(splits.contents),
         predicted=predicted.summary(),
         measured=step.account(actual),
-        accuracy=outcome.accuracy[-1] if outcome.accuracy and not outcome.diverged else None,
+        accuracy=protocol.accuracy(outcome.accuracy) if outcome.accuracy and not outcome.diverged else None,
+        accuracy_is=protocol.accuracy_is,
         test_accuracy=test,
         history=outcome.accuracy,
         history_epochs=outcome.evaluated,
@@ -530,17 +558,12 @@ def epochs_of(rules: Recipe, images: int, batch_size: int) -> int:
     """The recipe's epochs, or as many as its steps take."""
     if rules.steps is None:
         return rules.epochs
-    return -(-rules.steps // max(1, images // batch_size))
-
-
-def _drop_last(splits: Splits, config: Config) -> bool:
-    """Every step at the configuration's batch size, unless there are too few images for one."""
-    return len(splits.train) >= config.batch_size
+    return -(-rules.steps // rules.steps_an_epoch(images, batch_size))
 
 
 class _Watched(Step):
-    """A step that measures itself while it trains: what the first one saves, and the peak of a steady one,
-    which updates after another that did (the second, unless a gradient scaler skips some)."""
+    """A step that measures itself while it trains: what the first one saves, and the peak of a steady one of as many
+    images, which updates after another that did (the second, unless a gradient scaler skips some)."""
 
     images = peak_bytes = 0
     short = False
@@ -552,7 +575,7 @@ class _Watched(Step):
         """See ``Step``."""
         self.images = self.images or len(labels)
         self.short = self.short or images.dim() == 3  # tokens
-        if self.updated and not self.peak_bytes:
+        if self.updated and not self.peak_bytes and len(labels) == self.images:
             return self._measured(images, labels)
         value = super().__call__(images, labels)
         self.updated = self.updated or not self.skipped

@@ -221,7 +221,7 @@ def _trained(training: Training, progress: Progress, watch: Watch) -> Record:
         model, splits = keeping.made
         mean, std = splits.mean_std
         actual = experiment.fidelity.at(experiment.config)
-        about = trained.About(actual, mean, std, splits.interpolation, splits.classes)
+        about = trained.About(actual, mean, std, splits.interpolation, splits.classes, splits.squash)
         with _kept(folder / trained.FILE):
             trained.save(folder / trained.FILE, model, about)
     with _kept(folder / "records" / "0000.json"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +161,7 @@ def test_what_is_left_open_is_settled_once(make_comparison: MakeComparison, tmp_
         "recipe": "short",
         "views": None,
         "skip": None,
+        "protocol": "held-out",
     }
     assert made.weights == "random"
 
@@ -170,6 +172,32 @@ def test_all_images_are_all_of_them(make_comparison: MakeComparison, tmp_path: P
     made = settle(made, tmp_path, 48, images=None)
     assert made.settled
     assert (made.trained_at, made.fidelity["train_size"], made.fidelity["val_size"]) == (48, 1078, 359)
+
+
+def test_the_authors_protocol_takes_all_images(make_comparison: MakeComparison, tmp_path: Path) -> None:
+    made = settle(make_comparison(fidelity=Fidelity(protocol="authors")), tmp_path, 32)
+    assert (made.fidelity["train_size"], made.fidelity["val_size"]) == (1437, 360)
+    assert settle(made, tmp_path, 32) == made
+    with pytest.raises(UserError, match="--train-size: 100 is not allowed with --protocol authors"):
+        settle(make_comparison(fidelity=Fidelity(protocol="authors", train_size=100)), tmp_path, 32)
+
+
+def test_runs_of_two_protocols_do_not_stand_in_one_folder(
+    compared_folder: Path, make_comparison: MakeComparison
+) -> None:
+    other = make_comparison(fidelity=Fidelity(protocol="authors"))
+    with pytest.raises(UserError, match=r"fidelity\.protocol: 'held-out' → 'authors'"):
+        stored(other, compared_folder)
+
+
+def test_a_comparison_of_before_there_were_protocols_goes_on(
+    compared_folder: Path, make_comparison: MakeComparison
+) -> None:
+    path = compared_folder / "comparison.json"
+    values = json.loads(path.read_text())
+    del values["fidelity"]["protocol"]
+    path.write_text(json.dumps(values))
+    assert stored(make_comparison(), compared_folder) == make_comparison()
 
 
 def test_what_was_said_is_kept(make_comparison: MakeComparison, tmp_path: Path) -> None:

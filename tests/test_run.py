@@ -17,6 +17,7 @@ import torch
 from bsr_explorer import run as run_module
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
+from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import predict
 from bsr_explorer.run import (
     Job,
@@ -30,7 +31,7 @@ from bsr_explorer.run import (
     pick_device,
 )
 from bsr_explorer.store.records import Record
-from bsr_explorer.train import data
+from bsr_explorer.train import data, loop
 from bsr_explorer.train.data import ImageSplit
 from bsr_explorer.train.recipes import HALF, IMAGENET, RECIPES
 from bsr_explorer.train.step import Step
@@ -726,6 +727,99 @@ def test_images_are_normalised_as_the_weights_were_trained(
     assert len(load_data(config, job).train) == 20
     assert (asked["mean"], asked["std"]) == expected
     assert asked["image_size"] == 32
+
+
+# --- the authors' protocol and recipes ------------------------------------------------------------------
+
+
+AUTHORS = Fidelity(image_size=32, epochs=3, protocol="authors")
+
+
+@pytest.fixture(scope="module")
+def by_authors(toy: str) -> Record:
+    return tune(replace(CONFIG, batch_size=64), AUTHORS, seed=3)
+
+
+def test_the_authors_protocol_trains_on_all_images_and_takes_the_best_on_test(by_authors: Record) -> None:
+    assert by_authors.split.startswith("digits: train 1437 / test 360, ")
+    assert by_authors.images_trained == 3 * 22 * 64  # full batches of 1437
+    assert by_authors.history_epochs == [1, 2, 3]
+    assert by_authors.accuracy == max(by_authors.history)
+    assert by_authors.test_accuracy == by_authors.history[-1]
+    assert by_authors.accuracy_is == "top-1 on test, the best of all evaluations (protocol authors)"
+    assert by_authors.fidelity["protocol"] == by_authors.protocol.name == "authors"
+
+
+def test_the_best_need_not_be_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([0.25, 0.75, 0.5])
+    monkeypatch.setattr(loop, "evaluate", lambda *given: next(accuracies))
+    record = tune(replace(CONFIG, batch_size=64), AUTHORS)
+    assert (record.accuracy, record.test_accuracy, record.history) == (0.75, 0.5, [0.25, 0.75, 0.5])
+    accuracies = iter([0.25, 0.75, 0.5])
+    record = tune(fidelity=replace(PROXY, epochs=3), every_epoch=True)
+    assert (record.accuracy, record.test_accuracy) == (0.5, None)
+
+
+def test_the_authors_protocol_looks_as_often_as_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_recipe(monkeypatch, evaluate_every=40)  # 22 steps an epoch: the 40th ends in the second
+    for every_epoch in (False, True):
+        record = tune(replace(CONFIG, batch_size=64), AUTHORS, every_epoch=every_epoch)
+        assert record.history_epochs == [2, 3]
+
+
+def test_the_held_out_protocol_is_the_usual_one_and_is_named(record: Record) -> None:
+    assert record.fidelity["protocol"] == "held-out"
+    assert record.accuracy_is == "top-1 on validation, after the last epoch"
+    old = record.to_dict()
+    del old["fidelity"]["protocol"]
+    assert Record.from_dict(old).protocol == record.protocol
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "steps"), [(22, 4, 6), (20, 4, 5), (14, 12, 2), (13, 12, 2)], ids=str
+)
+@pytest.mark.parametrize("method", [BSR, "full", "bsr(blocks=(2,), keep={1: 0.5})+mesa", "backrazor"])
+def test_the_last_images_of_an_epoch_are_trained_on_and_the_peak_is_that_of_full_batches(
+    monkeypatch: pytest.MonkeyPatch, method: str, images: int, batch: int, steps: int
+) -> None:
+    change_recipe(monkeypatch, partial_batch=True)
+    config = replace(CONFIG, batch_size=batch, method=method)
+    told: list[int] = []
+    record = fine_tune(
+        config,
+        "digits",
+        replace(PROXY, train_size=images, epochs=3),
+        "random",
+        progress=lambda done, total, loss: told.append(total),
+    )
+    assert set(told) == {3 * steps}
+    assert record.images_trained == 3 * images
+    assert record.measured is not None
+    assert record.measured["batch_size"] == batch
+    assert record.measured["peak_bytes"] == record.measured["predicted_peak_bytes"]
+    assert record.measured["saved_bytes"] == record.measured["predicted_saved_bytes"]
+
+
+def test_a_paper_recipe_trains_as_the_authors_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    seen: list[Any] = []
+
+    def watched(name: str, **options: Any) -> Any:
+        asked.update(options)
+        return data.load_splits(name, **options)
+
+    def built(*given: Any, **options: Any) -> Any:
+        model, used = create_model(*given, **options)
+        seen.extend([model.head.weight.abs().max().item(), options["tag"]])
+        return model, used
+
+    monkeypatch.setattr(run_module, "load_splits", watched)
+    monkeypatch.setattr(run_module, "create_model", built)
+    config = Config(model="toy", image_size=48, batch_size=8, optimizer="sgd_momentum", method=BSR)
+    record = tune(config, replace(PROXY, recipe="paper-vit-b", epochs=2))
+    assert (asked["interpolation"], asked["squash"], asked["crop_scale"]) == ("bilinear", True, (0.05, 1.0))
+    assert seen == [0.0, "orig_in21k"]
+    assert record.images_trained == 40  # 20 images an epoch: 8, 8 and 4
 
 
 def test_a_job_has_the_arguments_of_fine_tune() -> None:

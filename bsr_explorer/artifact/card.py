@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bsr_explorer.artifact import onnx, trained
 from bsr_explorer.models.names import timm_name
-from bsr_explorer.models.weights import licence_of
+from bsr_explorer.models.weights import licence_of, tagged
 from bsr_explorer.prediction import predict
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record
@@ -65,27 +65,28 @@ def _head(experiment: Experiment, about: trained.About, origin: str) -> str:
 
 
 def _accuracy(record: Record, origin: str) -> str:
-    epochs = record.fidelity["epochs"]
-    finished = record.history_epochs[-1]
-    validation, test = (_images(record, part) for part in ("validation", "test"))
-    rows = [
-        ["images", "top-1 accuracy", "of the model"],
-        [
-            f"validation ({validation})",
-            _percent(record.accuracy),
-            f"after epoch {finished} of {epochs}, the last",
-        ],
-        [f"test ({test})", _percent(record.test_accuracy), "the same, once"]
-        if record.test_accuracy is not None
-        else [f"test ({test})", "not evaluated", ""],
-    ]
-    text = f"## Accuracy\n\n{_table(rows)}"
+    protocol = record.protocol
+    last = f"after epoch {record.history_epochs[-1]} of {record.fidelity['epochs']}, the last"
+    rows = [["images", "top-1 accuracy", "of the model"]]
+    test = f"test ({_images(record, 'test')})"
+    if protocol.best:
+        best = record.history_epochs[record.history.index(max(record.history))]
+        count = len(record.history)
+        rows.append(
+            [test, _percent(record.accuracy), f"{protocol.mark}; after epoch {best}, of {count} evaluations"]
+        )
+        rows.append([test, _percent(record.test_accuracy), f"{last}: these weights"])
+    else:
+        rows.append([f"validation ({_images(record, 'validation')})", _percent(record.accuracy), last])
+        again = "" if record.test_accuracy is None else "the same, once"
+        rows.append([test, _percent(record.test_accuracy), again])
+    text = f"## Accuracy\n\nProtocol {protocol.name}: {protocol.summary}.\n\n{_table(rows)}"
     if len(record.history) > 1:
         way = ", ".join(
             f"{epoch}: {100 * accuracy:.1f}"
             for epoch, accuracy in zip(record.history_epochs, record.history, strict=True)
         )
-        text += f"\n\nOn validation after each epoch, %: {way}."
+        text += f"\n\nOn {protocol.judged_on} after each epoch, %: {way}."
     if origin:
         text += (
             "\n\nThe configuration was chosen by its accuracy on validation images of the same data, so that accuracy "
@@ -153,6 +154,7 @@ def _usage(about: trained.About) -> str:
     """Snippets that work."""
     config = about.config
     name, size = timm_name(config.model), config.image_size
+    side = f"[{size}, {size}]" if about.squash else str(size)
     if about.as_timm:
         load = (
             "import timm\n\n"
@@ -172,7 +174,7 @@ def _usage(about: trained.About) -> str:
     return (
         f"## Use\n\n{why}\n\n```python\n{load}\n```\n\n"
         "```python\nimport torch\nfrom PIL import Image\nfrom torchvision.transforms import InterpolationMode, v2\n\n"
-        f'transform = v2.Compose(\n    [\n        v2.Resize({size}, InterpolationMode("{about.interpolation}")),\n'
+        f'transform = v2.Compose(\n    [\n        v2.Resize({side}, InterpolationMode("{about.interpolation}")),\n'
         f"        v2.CenterCrop({size}),\n        v2.ToImage(),\n        v2.ToDtype(torch.float32, scale=True),\n"
         f"        v2.Normalize({_numbers(about.mean)}, {_numbers(about.std)}),\n    ]\n)\n"
         f"classes = {_names(about.classes)}\n"
@@ -204,8 +206,9 @@ def _making(experiment: Experiment, record: Record, about: trained.About) -> str
 
     config, made = record.config, record.provenance
     source = record.weights.partition(":")[0]
-    licence = licence_of(source, timm_name(about.config.model))
     name = record.fidelity["recipe"]
+    rules = recipe(name, experiment.data)
+    licence = licence_of(source, tagged(timm_name(about.config.model), rules.tag))
     rows = [
         ["", ""],
         ["model", f"`{timm_name(about.config.model)}`"],
@@ -215,7 +218,8 @@ def _making(experiment: Experiment, record: Record, about: trained.About) -> str
         ["started from", f"{record.weights}; licence: {licence or 'not known here'}"],
         ["images", f"{about.config.image_size} px, {config['batch_size']} a step"],
         ["step", f"{config['optimizer']}, {config['precision']}, {config['attention']} attention"],
-        ["recipe", f"`{name}` ({recipe(name, experiment.data).source})"],
+        ["recipe", f"`{name}` ({rules.source})"],
+        ["protocol", record.protocol.name],
         ["learning rate", str(config["lr"]) if config.get("lr") else "the recipe’s"],
         [
             "length",

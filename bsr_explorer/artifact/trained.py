@@ -32,6 +32,7 @@ class About:
         mean, std: by which the channels of pixel values in 0 to 1 were normalised.
         interpolation: name of the filter that resized the images.
         classes: the name of each output, in order.
+        squash: whether images became square whatever their shape; if not, their centre was taken.
     """
 
     config: Config
@@ -39,6 +40,7 @@ class About:
     std: Channels
     interpolation: str
     classes: tuple[str, ...]
+    squash: bool = False
 
     @property
     def as_timm(self) -> bool:
@@ -58,6 +60,7 @@ class About:
             "mean": json.dumps(self.mean),
             "std": json.dumps(self.std),
             "interpolation": self.interpolation,
+            "squash": json.dumps(self.squash),
             "classes": json.dumps(self.classes),
             "config": json.dumps(self.config.to_dict()),
         }
@@ -76,6 +79,7 @@ class About:
             tuple(json.loads(values["std"])),
             values["interpolation"],
             tuple(json.loads(values["classes"])),
+            json.loads(values.get("squash", "false")),  # which no file of before had
         )
 
 

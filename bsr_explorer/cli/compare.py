@@ -15,7 +15,7 @@ from rich.markup import escape
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, fail, out, resolved, table
 from bsr_explorer.cli.progress import loading, watching_tasks
-from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_methods
 from bsr_explorer.models.names import in_paths
@@ -71,12 +71,14 @@ def compare(
         ),
     ] = None,
     train_size: Annotated[
-        int | None, typer.Option(help="Training images a run; 500 at most if left out.")
+        int | None,
+        typer.Option(help="Training images a run; 500 at most (all, by another protocol) if left out."),
     ] = None,
     val_size: Annotated[
         int | None, typer.Option(help="Validation images a run; 500 at most if left out.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs a run; the recipe's if left out.")] = None,
+    protocol: options.ProtocolName = HELD_OUT.name,
     rounds: Annotated[
         int, typer.Option(help="Steps to time of each method, in turn, at --image-size; 0: none.")
     ] = 5,
@@ -141,7 +143,7 @@ def compare(
         micro_batches=micro_batches,
         device=resolved(device),
     )
-    fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name)
+    fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, protocol=protocol)
     geometry = options.checked_geometry(config, fidelity)
     from bsr_explorer.comparison import IMAGES, plan
     from bsr_explorer.search.space import proxy_sizes
@@ -321,7 +323,13 @@ def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
     others = [kind for kind in ("peak", "saved") if kind != comparison.counts]
     budget = comparison.budget is not None
     published = comparison.counts != "published" and any(row["published_bytes"] for row in rows)
-    columns = ["method", "accuracy %", f"{comparison.counts} MB", "MiB", *(f"{kind} MB" for kind in others)]
+    columns = [
+        "method",
+        comparison.protocol.column("accuracy %"),
+        f"{comparison.counts} MB",
+        "MiB",
+        *(f"{kind} MB" for kind in others),
+    ]
     columns += [
         *(["published MB"] if published else []),
         "GFLOPs a step",

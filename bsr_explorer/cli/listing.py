@@ -8,20 +8,30 @@ from typing import Annotated
 import typer
 
 from bsr_explorer.cli.console import out, table
+from bsr_explorer.config import PROTOCOLS
 from bsr_explorer.errors import unknown
 from bsr_explorer.methods import METHODS
 from bsr_explorer.models.names import ALIASES
 from bsr_explorer.train.datasets import default_data_dir, list_datasets
+from bsr_explorer.train.recipes import RECIPES, Recipe
 
 
-def show(what: Annotated[str, typer.Argument(help="models, methods or datasets")]) -> None:
-    """List what can stand after --model, --method or --data.
+def show(
+    what: Annotated[str, typer.Argument(help="models, methods, datasets, recipes or protocols")],
+) -> None:
+    """List what can stand after --model, --method, --data, --recipe or --protocol.
 
     Example:
 
       bsr-explore list methods
     """
-    kinds = {"models": _models, "methods": _methods, "datasets": _datasets}
+    kinds = {
+        "models": _models,
+        "methods": _methods,
+        "datasets": _datasets,
+        "recipes": _recipes,
+        "protocols": _protocols,
+    }
     if what not in kinds:
         raise unknown("list", what, kinds)
     kinds[what]()
@@ -65,3 +75,49 @@ def _datasets() -> None:
     ]
     columns = ["data", "classes", "train / validation / test", "where", "what"]
     out.print(table(columns, rows, left=(0, 3, 4), fold=(4,)))
+
+
+def _recipes() -> None:
+    settings = {name: _settings(rules) for name, rules in RECIPES.items()}
+    rows = [(key, *(said[key] for said in settings.values())) for key in next(iter(settings.values()))]
+    columns = range(len(settings) + 1)
+    out.print(table(["", *settings], rows, left=tuple(columns), fold=tuple(columns[1:])))
+    out.print(
+        "\nWhich file of the BSR authors' code each setting comes from: bsr_explorer/train/recipes.py. Where a "
+        "training by them still differs from one by that code: studies/paper/README.md.",
+        soft_wrap=True,
+    )
+
+
+def _settings(rules: Recipe) -> dict[str, str]:
+    """A recipe in words."""
+    rate = f"{rules.lr:g}" if rules.lr_batch is None else f"{rules.lr:g} at a batch of {rules.lr_batch}"
+    warmup = f"{rules.warmup_fraction:.0%}" if rules.warmup_steps is None else f"{rules.warmup_steps} steps"
+    return {
+        "of": rules.source,
+        "for": ", ".join(rules.data) or "any data",
+        "weights": rules.tag or "the model's own",
+        "length": f"{rules.steps:,} steps" if rules.steps else f"{rules.epochs} epochs",
+        "batch": f"{rules.batch_size}, the last one of an epoch "
+        + ("as it is left" if rules.partial_batch else "dropped unless full"),
+        "optimiser": f"{rules.optimizer}, weight decay {rules.weight_decay:g}",
+        "learning rate": f"{rate}; head {rules.head_lr_scale:g}x, layer decay {rules.layer_decay:g}",
+        "schedule": f"warm-up {warmup}, cosine to {rules.least_rate:g} of the rate"
+        + ("" if rules.counted_from is None else f"; the first step counts as {rules.counted_from}"),
+        "head's start": _head(rules.head_std),
+        "loss": f"label smoothing {rules.label_smoothing:g}, clip {rules.clip or 'none'}",
+        "training images": f"{rules.augment}" + (f" {rules.crop_scale}" if "crop" in rules.augment else ""),
+        "other images": "squashed to the square" if rules.squash else "shorter side, centre crop",
+        "resampling": rules.interpolation,
+    }
+
+
+def _head(std: float | None) -> str:
+    if std is None:
+        return "the model's own"
+    return f"std {std:g}" if std else "zeros"
+
+
+def _protocols() -> None:
+    rows = [(name, protocol.summary, protocol.accuracy_is) for name, protocol in PROTOCOLS.items()]
+    out.print(table(["protocol", "what it is", "its accuracy"], rows, left=(0, 1, 2), fold=(1, 2)))

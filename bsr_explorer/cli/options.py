@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.config import PROTOCOLS, Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Method as Method_
 from bsr_explorer.methods import parse_methods
@@ -29,6 +29,13 @@ Method = Annotated[
 ]
 Data = Annotated[str, typer.Option(help="A dataset (see `list datasets`) or the path of an image folder.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help=f"How to fine-tune: {', '.join(RECIPES)}.")]
+_PROTOCOLS = "; ".join(f"{name}: {protocol.summary}" for name, protocol in PROTOCOLS.items())
+ProtocolName = Annotated[
+    str,
+    typer.Option(
+        "--protocol", help=f"Which images are trained on, and which accuracy is said. {_PROTOCOLS}."
+    ),
+]
 ImageSize = Annotated[int, typer.Option(help="Side of the images, in pixels, at which memory is counted.")]
 BatchSize = Annotated[int, typer.Option(help="Images a step.")]
 Classes = Annotated[int, typer.Option("--num-classes", help="Outputs of the head.")]

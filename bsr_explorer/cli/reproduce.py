@@ -63,7 +63,7 @@ def reproduce(
         ) from None
     with err.status("loading weights and data…"):
         try_out(experiment.config, job)
-    with watching_run(f"trial {trial} again") as watcher:
+    with watching_run(f"trial {trial} again", record.protocol.judged_on) as watcher:
         made = reproduction.reproduce(record, where, tolerance, watcher.step)
     if as_json:
         print(json.dumps(_answer(trial, made)))

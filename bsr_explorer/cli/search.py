@@ -18,7 +18,7 @@ from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_secon
 from bsr_explorer.cli.page import write_report
 from bsr_explorer.cli.progress import loading, mean_expected, watching
 from bsr_explorer.cli.report import show_found, show_front
-from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.errors import UserError, require, unknown
 from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
@@ -102,6 +102,12 @@ def search(
     train_size: Annotated[int | None, typer.Option(help="Training images a trial.")] = None,
     val_size: Annotated[int | None, typer.Option(help="Validation images a trial.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs a trial.")] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="held-out alone: a search must not choose by the test set (see `compare`, `train`)."
+        ),
+    ] = HELD_OUT.name,
     views: Annotated[
         int | None,
         typer.Option(
@@ -215,7 +221,7 @@ def search(
             micro_batches=micro_batches,
             device=resolved(device),
         )
-        fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views)
+        fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views, protocol)
         study = _study(name, config, budget, budget_counts, data, weights, fidelity, seed, trials, limit)
         if len(sizes) > 1:
             study = replace(study, space=replace(study.space, batch_sizes=sizes))
@@ -469,6 +475,7 @@ def _show_plan(study: Study, space: Space, folder: Path, searching: Search, cont
         f"weights: {study.weights}; data: {escape(study.data)}, {study.fidelity.train_size or 'all'} training images, "
         f"{study.fidelity.epochs or 'the recipe’s'} epochs at {trained} px"
         + (f" (a proxy: memory is counted at {target} px)" if trained != target else "")
+        + f"; protocol {study.fidelity.protocol}"
         + f"\n{escape(str(contents))}\n{study.trials} trials"
         + (f", {done} of them done" if done else "")
         + f", {_how(study)}; folder {escape(str(folder))}\n"
@@ -525,6 +532,7 @@ def _show_dry_run(
             f"{study.fidelity.epochs} epochs, {trained} px",
         ),
         ("data", str(contents)),
+        ("protocol", f"{HELD_OUT.name}: {HELD_OUT.summary}"),
         ("how", f"{_how(study)}; {workers.jobs} at once"),
         ("expected time", format_seconds(seconds)),
         ("folder", str(folder)),

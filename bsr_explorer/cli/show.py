@@ -90,7 +90,8 @@ def _say(trial: int, record: Record, replicas: dict[int, float | None]) -> None:
             if number != trial
         ),
         "trained": f"{fidelity.get('epochs') or 'the recipe’s'} epochs at "
-        f"{fidelity.get('image_size') or config['image_size']} px, recipe {fidelity.get('recipe')}; "
+        f"{fidelity.get('image_size') or config['image_size']} px, recipe {fidelity.get('recipe')}, protocol "
+        f"{record.protocol.name}; "
         f"{record.images_trained:,} images in {format_seconds(record.seconds)}",
         "data": record.split or record.data,
         "classes": contents.of_classes(),

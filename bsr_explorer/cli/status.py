@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out, table
+from bsr_explorer.config import PROTOCOLS
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.database import fresh_seeds, look, replica_of, told
 from bsr_explorer.store.folder import at_work
@@ -114,7 +115,8 @@ def _show(found: Status) -> None:
         f"[bold]{escape(study.name)}[/bold]: {study.config.model}, {escape(study.data)}, budget {study.budget} = "
         f"{format_bytes(study.budget_bytes)}, counting {COUNTS[study.counts]}\n"
         f"{study.trials} trials wanted: {said}{left}{seeds}"
-        + ("; a search is at work" if found.at_work else ""),
+        + ("; a search is at work" if found.at_work else "")
+        + f"\nprotocol {study.fidelity.protocol}: accuracy is {PROTOCOLS[study.fidelity.protocol].accuracy_is}",
         soft_wrap=True,
     )
     if found.front:

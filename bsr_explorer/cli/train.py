@@ -19,7 +19,7 @@ from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, resolved, table
 from bsr_explorer.cli.progress import Showing, loading, showing
 from bsr_explorer.cli.select import selected
-from bsr_explorer.config import Fidelity
+from bsr_explorer.config import PROTOCOLS, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.prediction import predict
@@ -70,6 +70,13 @@ def train(
     recipe: Annotated[
         str | None, typer.Option(help=f"How to fine-tune, instead: {', '.join(RECIPES)}.")
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Which images are trained on, and which accuracy is said, instead: {', '.join(PROTOCOLS)} "
+            "(see `compare`)."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is random, instead.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="auto, hub, offline, random, or a .safetensors or .pth file, instead.")
@@ -111,6 +118,7 @@ def train(
         "val_size": val_size,
         "epochs": epochs,
         "recipe": recipe,
+        "protocol": protocol,
     }
     experiment = replace(
         experiment,
@@ -197,7 +205,7 @@ def _announce(asked: Training, note: str, contents: Contents) -> None:
         "" if actual == config else f"; {format_bytes(predict(actual).peak_bytes)} at {actual.image_size} px"
     )
     origin = "".join(f"{escape(line)}\n" for line in (asked.origin, note) if line)
-    rules = RECIPES[fidelity.recipe]
+    rules, protocol = rules_of(fidelity.recipe, experiment.data), PROTOCOLS[fidelity.protocol]
     steps = rules.steps if fidelity.epochs is None else None
     on = " (goes on from its checkpoint)" if asked.checkpoint.exists() else ""
     length = f"{steps:,} steps" if steps else f"{fidelity.epochs or rules.epochs} epochs"
@@ -207,6 +215,7 @@ def _announce(asked: Training, note: str, contents: Contents) -> None:
         f"{experiment.seed}\n{escape(experiment.data)}, {fidelity.train_size or 'all'} training images, "
         f"{length} at {actual.image_size} px, recipe {fidelity.recipe} ({escape(rules.source)})\n"
         f"{escape(str(contents))}\n"
+        f"protocol {protocol.name}: {protocol.summary}\n"
         f"predicted peak: {format_bytes(predict(config).peak_bytes)} at {config.image_size} px{proxy}\n"
         f"folder: {escape(str(asked.folder))}{on}\n",
         soft_wrap=True,
@@ -216,7 +225,8 @@ def _announce(asked: Training, note: str, contents: Contents) -> None:
 def _run(asked: Training) -> tuple[Record, list[Path]]:
     from bsr_explorer import training
 
-    with watching_run(asked.experiment.name) as watcher:
+    protocol = PROTOCOLS[asked.experiment.fidelity.protocol]
+    with watching_run(asked.experiment.name, protocol.judged_on) as watcher:
         return training.train(asked, watcher.step, watcher)
 
 
@@ -224,9 +234,9 @@ class Run(Showing):
     """Keeps the bar of one training, with what it holds and the time left at the pace so far, and says how each epoch
     ended."""
 
-    def __init__(self, progress: Progress, what: str) -> None:
+    def __init__(self, progress: Progress, what: str, judged_on: str) -> None:
         super().__init__(progress)
-        self.what, self.memory, self.left = what, "", ""
+        self.what, self.judged_on, self.memory, self.left = what, judged_on, "", ""
         self.progress.update(self.bar, description=what)
         self.first: tuple[int, float] | None = None
 
@@ -247,7 +257,7 @@ class Run(Showing):
 
     def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
         """Say how an epoch ended."""
-        said = [f"loss {loss:.3f}", f"{100 * accuracy:.1f}% on validation", self.memory]
+        said = [f"loss {loss:.3f}", f"{100 * accuracy:.1f}% on {self.judged_on}", self.memory]
         left = f"  [{self.left}]" if self.left and number < epochs else ""
         line = ", ".join(part for part in said if part)
         self.progress.console.print(f"epoch {number} of {epochs}: {line}{left}", markup=False)
@@ -258,14 +268,15 @@ class Run(Showing):
 
 
 @contextmanager
-def watching_run(what: str) -> Iterator[Run]:
+def watching_run(what: str, judged_on: str) -> Iterator[Run]:
     """Show one training's progress on the error console."""
-    with showing(lambda progress: Run(progress, what)) as watcher:
+    with showing(lambda progress: Run(progress, what, judged_on)) as watcher:
         yield watcher
 
 
 def _show(record: Record, files: list[Path]) -> None:
-    test = "" if record.test_accuracy is None else f", {100 * record.test_accuracy:.1f}% on test"
+    after = " after the last epoch" if record.protocol.best else ""
+    test = "" if record.test_accuracy is None else f", {100 * record.test_accuracy:.1f}% on test{after}"
     out.print(
         f"accuracy {100 * (record.accuracy or 0):.1f}% ({record.accuracy_is}){test}; {record.images_trained:,} images "
         f"in {format_seconds(record.seconds)}; weights: {record.weights}",

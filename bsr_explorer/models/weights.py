@@ -74,7 +74,14 @@ def licence_of(source: str, timm_name: str) -> str | None:
 
 
 def create_model(
-    timm_name: str, *, image_size: int, num_classes: int, weights: str = "auto", seed: int = 0
+    timm_name: str,
+    *,
+    image_size: int,
+    num_classes: int,
+    weights: str = "auto",
+    seed: int = 0,
+    tag: str | None = None,
+    head_std: float | None = None,
 ) -> tuple[nn.Module, WeightsUsed]:
     """Build a timm vision transformer, without dropout, and load its weights.
 
@@ -87,6 +94,10 @@ def create_model(
             cannot be reached or has none for this model, the offline weights if they are installed and
             fit. ``auto`` never means random weights.
         seed: of everything that is initialised at random. The global generator is left alone.
+        tag: of the hub's weights, where the name has none and the hub has such weights of the model; None: timm's own
+            choice.
+        head_std: standard deviation of the fresh head's weights (0: zeros), beside which its biases are zeros; None:
+            the model's own start.
 
     Returns:
         The model, on the CPU in fp32, and where its weights came from.
@@ -97,18 +108,42 @@ def create_model(
     check_weights(weights)
     check_model(timm_name)
     model = _build(timm_name, image_size, seed, num_classes=num_classes)
+    if head_std is not None:
+        _start_head(model, head_std, seed)
+    on_hub = tagged(timm_name, tag)
     if weights == "random":
         return model, WeightsUsed("random", f"seed {seed}")
     if weights == "auto":
-        return model, _load_auto(model, timm_name, image_size)
+        return model, _load_auto(model, on_hub, image_size)
     if weights == "offline":
         return model, _load_offline(model, timm_name)
     if weights == "hub":
         try:
-            return model, _load_hub(model, timm_name, image_size)
+            return model, _load_hub(model, on_hub, image_size)
         except _NoHubWeights as why:
             raise UserError(f"--weights hub: {why}; choose {_FILE}, {_OFFLINE} or random") from why
     return model, _load_file(model, timm_name, weights)
+
+
+def tagged(timm_name: str, tag: str | None) -> str:
+    """The name with a tag, where it has none of its own and the hub has such weights of the model."""
+    import timm
+
+    if tag is None or "." in timm_name or not timm.models.is_model_pretrained(f"{timm_name}.{tag}"):
+        return timm_name
+    return f"{timm_name}.{tag}"
+
+
+def _start_head(model: nn.Module, std: float, seed: int) -> None:
+    """Draw the head's weights (within 2 of zero, as timm does), and set its biases to zero."""
+    import torch
+
+    random = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        if name.startswith(_head_prefixes(model)):
+            torch.nn.init.zeros_(p)
+            if std and p.ndim > 1:
+                torch.nn.init.trunc_normal_(p, std=std, generator=random)
 
 
 def _build(timm_name: str, image_size: int, seed: int, **options: Any) -> nn.Module:

@@ -169,6 +169,7 @@ def row(line: Line, lines: Sequence[Line], comparison: Comparison) -> dict[str, 
     best = reference.accuracy if reference else None
     return {
         "method": entry.method,
+        "protocol": comparison.protocol.name,
         "status": line.status,
         "runs": len(line.accuracies),
         "accuracy": line.accuracy,
@@ -241,8 +242,9 @@ def described(comparison: Comparison) -> list[str]:
         f"{config['attention']} attention, {config['device']}; weights: {comparison.weights}.",
         f"{_images(fidelity['train_size'], 'Trained', 'To be trained')} of {comparison.data} at {trained} px{proxy}; "
         f"{fidelity['epochs'] or 'the recipe’s'} epochs, recipe {fidelity['recipe']}, "
-        f"{fidelity['val_size'] or 'all'} validation images, "
+        f"{fidelity['val_size'] or 'all'} {comparison.protocol.judged_on} images, "
         f"{comparison.seeds} seed{'s' if comparison.seeds > 1 else ''}.",
+        f"Protocol {comparison.protocol.name}: {comparison.protocol.summary}.",
     ]
     if comparison.budget is not None and comparison.budget_bytes is not None:
         said.append(
@@ -270,8 +272,8 @@ def _page(
         f"# {comparison.config['model']} on {Path(comparison.data).name}",
         "",
         *(f"{sentence}\n" for sentence in described(comparison)),
-        f"{_HOW_TRAINED if ran else _NOTHING_TRAINED} Full fine-tuning: {format_bytes(full.counted_bytes)}, "
-        f"{format_gflops(full.train_flops, 0)} GFLOPs a step. "
+        f"{_how_trained(comparison) if ran else _NOTHING_TRAINED} Full fine-tuning: "
+        f"{format_bytes(full.counted_bytes)}, {format_gflops(full.train_flops, 0)} GFLOPs a step. "
         + (f"A step's time is the median of {rounds} rounds (`{STEPS}`). " if rounds else "")
         + (_ACCOUNTINGS if any(line.entry.published_bytes is not None for line in lines) else ""),
         "",
@@ -284,11 +286,14 @@ def _page(
     return "\n".join(text)
 
 
-_HOW_TRAINED = (
-    "Accuracy is top-1 on validation after the last epoch, mean ± standard deviation over the seeds. Memory and FLOPs "
-    "are predicted for one step; beside them stands what the runs held at the size they were trained at, predicted → "
-    "measured."
-)
+def _how_trained(comparison: Comparison) -> str:
+    return (
+        f"Accuracy is {comparison.protocol.accuracy_is}; mean ± standard deviation over the seeds. Memory and FLOPs "
+        "are predicted for one step; beside them stands what the runs held at the size they were trained at, predicted "
+        "→ measured."
+    )
+
+
 _NOTHING_TRAINED = (
     "Nothing was trained here: memory and FLOPs of one step follow from the configuration alone, and accuracy is not "
     "known."
@@ -317,7 +322,7 @@ def _readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.Data
     ruled = comparison.counts != "published" and any(each["published_bytes"] for each in rows)
     made = []
     for each in rows:
-        cells = {"method": each["method"], "accuracy (%)": accuracy_text(each)}
+        cells = {"method": each["method"], comparison.protocol.column(): accuracy_text(each)}
         cells["to full (points)"] = points_text(each["accuracy_minus_full"])
         for kind in kinds:
             size, ratio = ("counted",) * 2 if kind == comparison.counts else (kind, kind)
@@ -353,7 +358,7 @@ def _latex(comparison: Comparison, lines: Sequence[Line], rows: Sequence[dict[st
     ]
     frame["method"] = [line.entry.label for line in lines]
     bold = {
-        "accuracy (%)": best([row["accuracy"] for row in rows], max),
+        comparison.protocol.column(): best([row["accuracy"] for row in rows], max),
         f"{comparison.counts} (MB)": best([row["counted_bytes"] for row in rows]),
         "train GFLOPs a step": best([row["train_flops"] for row in rows]),
         "step (s)": best([row["step_seconds"] for row in rows]),

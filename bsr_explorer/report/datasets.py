@@ -42,7 +42,7 @@ def rows(compared: Sequence[Report]) -> list[dict[str, Any]]:
     """A row a method, unscaled: the largest of its costs, and its accuracy on each data set."""
     made = []
     for each in zip(*(one.rows for one in compared), strict=True):
-        row: dict[str, Any] = {"method": each[0]["method"]}
+        row: dict[str, Any] = {"method": each[0]["method"], "protocol": each[0]["protocol"]}
         for key in ("published_bytes", "saved_bytes", "peak_bytes", "train_flops"):
             row[key] = None if each[0][key] is None else max(on[key] for on in each)
         for one, on in zip(compared, each, strict=True):
@@ -61,7 +61,11 @@ def _latex(compared: Sequence[Report]) -> str:
     """The table for a paper: short names, the best of each column in bold."""
     frame, found = _readable(compared), rows(compared)
     frame["method"] = [line.entry.label for line in compared[0].lines]
-    bold = {f"{name} (%)": best([row[f"{name}_accuracy"] for row in found], max) for name in _names(compared)}
+    column = compared[0].comparison.protocol.column
+    bold = {
+        column(f"{name} (%)"): best([row[f"{name}_accuracy"] for row in found], max)
+        for name in _names(compared)
+    }
     for kind in ("published", "saved", "peak"):
         bold[f"{kind} (MB)"] = best([row[f"{kind}_bytes"] for row in found])
     bold["train GFLOPs a step"] = best([row["train_flops"] for row in found])
@@ -77,11 +81,11 @@ def _said(compared: Sequence[Report]) -> str:
     config, seeds = first.config, first.seeds
     return (
         f"{config['image_size']} px, batch {config['batch_size']}, {config['optimizer']}, {config['precision']}, "
-        f"{config['attention']} attention, {config['device']}; recipe {first.fidelity['recipe']}. Accuracy is top-1 "
-        f"on validation after the last epoch, in percent, mean ± standard deviation over {seeds} "
-        f"seed{'s' if seeds > 1 else ''}. Memory of one step, in MB, is the most that any of the data sets takes "
-        "(they differ by the head alone); in brackets, how much less than full fine-tuning. Published: the BSR "
-        "paper's own accounting, for the methods that it has a rule for."
+        f"{config['attention']} attention, {config['device']}; recipe {first.fidelity['recipe']}. Protocol "
+        f"{first.protocol.name}: {first.protocol.summary}. Accuracy is {first.protocol.accuracy_is}; in percent, "
+        f"mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}. Memory of one step, in MB, is the "
+        "most that any of the data sets takes (they differ by the head alone); in brackets, how much less than full "
+        "fine-tuning. Published: the BSR paper's own accounting, for the methods that it has a rule for."
     )
 
 
@@ -90,7 +94,7 @@ def _readable(compared: Sequence[Report]) -> pd.DataFrame:
     for place, row in enumerate(rows(compared)):
         cells = {"method": row["method"]}
         for name, one in zip(names, compared, strict=True):
-            cells[f"{name} (%)"] = accuracy_text(one.rows[place])
+            cells[one.comparison.protocol.column(f"{name} (%)")] = accuracy_text(one.rows[place])
         for key in ("published", "saved", "peak"):
             size = row[f"{key}_bytes"]
             less = "—" if size is None else f"{format_mb(size)}{_less(compared, f'{key}_bytes', size)}"

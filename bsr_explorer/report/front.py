@@ -312,5 +312,5 @@ def evaluations(record: Record) -> list[tuple[int, float]]:
 
 def validation_images(record: Record) -> int:
     """How many images the accuracy was measured on."""
-    match = re.search(r"validation (\d+)", record.split)
+    match = re.search(rf"\b{record.protocol.judged_on} (\d+)", record.split)
     return int(match.group(1)) if match else 0

@@ -73,8 +73,8 @@ def _page(found: Findings, drawn: dict[str, Path]) -> str:
         f"Full fine-tuning would take {format_bytes(found.full['counted_bytes'])}.",
         "",
         f"Trained at {record.fidelity['image_size']} px for {record.fidelity['epochs']} epochs "
-        f"(recipe `{record.fidelity['recipe']}`), {_seeds(found)}; accuracy is {record.accuracy_is}. "
-        f"Memory and FLOPs are predicted at {config['image_size']} px. {calibrated}",
+        f"(recipe `{record.fidelity['recipe']}`, protocol {record.protocol.name}), {_seeds(found)}; accuracy is "
+        f"{record.accuracy_is}. Memory and FLOPs are predicted at {config['image_size']} px. {calibrated}",
         "",
         "## Front",
         "",

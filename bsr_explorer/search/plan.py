@@ -183,6 +183,7 @@ def settle(
         num_classes=config.num_classes,
         weights=study.weights,
         seed=0,
+        tag=recipe(fidelity.recipe, study.data).tag,
     )
     if study.weights == "auto":
         study = replace(study, weights=used.source)

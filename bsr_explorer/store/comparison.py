@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bsr_explorer.config import Fidelity
+from bsr_explorer.config import PROTOCOLS, Fidelity, Protocol
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import Record, read_records, write_text
 
@@ -83,6 +83,11 @@ class Comparison:
     def trained_at(self) -> int:
         """Side of the training images, pixels."""
         return int(self.fidelity["image_size"] or self.config["image_size"])
+
+    @property
+    def protocol(self) -> Protocol:
+        """How its accuracies come about."""
+        return PROTOCOLS[self.fidelity["protocol"]]
 
     @property
     def settled(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from bsr_explorer.config import HELD_OUT, PROTOCOLS, Protocol
 from bsr_explorer.errors import UserError
 from bsr_explorer.files import whole
 
@@ -27,8 +28,9 @@ class Record:
         split: sizes of the training, validation and test sets.
         classes, left_out: the images of each class in each of these, and the files that are in none; see ``Contents``.
         weights: where the pretrained weights came from.
-        accuracy: top-1 on validation in [0, 1] after the last epoch that was trained.
-        history: accuracies on validation, and ``history_epochs``: after how many epochs each.
+        accuracy: top-1 in [0, 1], of what the protocol says: on validation after the last epoch that was trained.
+        history: accuracies on the part of the data that the protocol judges by, and ``history_epochs``: after how many
+            epochs each.
         measured: what the run held at the image size that it trained at, beside what was predicted for it;
             ``fault`` says so where its peak was more than 2% above its prediction.
         provenance: versions, machine, commit, time.
@@ -48,7 +50,7 @@ class Record:
     predicted: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] | None = None
     accuracy: float | None = None
-    accuracy_is: str = "top-1 on validation, after the last epoch"
+    accuracy_is: str = HELD_OUT.accuracy_is
     test_accuracy: float | None = None
     history: list[float] = field(default_factory=list)
     history_epochs: list[int] = field(default_factory=list)
@@ -65,6 +67,11 @@ class Record:
     def method(self) -> str:
         """The method's expression."""
         return str(self.config["method"])
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the accuracy came about; records of before there were several have the usual one."""
+        return PROTOCOLS[self.fidelity.get("protocol", HELD_OUT.name)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

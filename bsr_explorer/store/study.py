@@ -7,7 +7,7 @@
                 micro_batches, set_to_none, device, lr; method, which is tried first
     [budget]    bytes ("2GB"), counts (peak, saved or published)
     [data]      name, weights
-    [fidelity]  image_size, train_size, val_size, epochs, recipe, views, skip (image files that are left out)
+    [fidelity]  image_size, train_size, val_size, epochs, recipe, views, skip (image files that are left out), protocol
     [search]    sampler, objectives, rungs, replicas
     [space]     start, max_blocks, drop_at, keep, fuse, batch_sizes, lr
 """
@@ -24,7 +24,7 @@ from typing import Any
 
 import tomli_w
 
-from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_method
 from bsr_explorer.store.records import write_text
@@ -151,6 +151,11 @@ class Study:
 
     def __post_init__(self) -> None:
         parse_bytes(self.budget)
+        if self.fidelity.protocol != HELD_OUT.name:
+            raise UserError(
+                f"--protocol: a search by {self.fidelity.protocol!r} would choose by the test set; choose "
+                f"{HELD_OUT.name}, and take the other in compare or train"
+            )
         if self.counts not in COUNTS:
             raise unknown("--budget-counts", self.counts, COUNTS)
         if isinstance(self.trials, bool) or not isinstance(self.trials, int) or self.trials < 1:
@@ -335,6 +340,7 @@ TABLES: dict[str, dict[str, Kind]] = {
         "recipe": TEXT,
         "views": WHOLE,
         "skip": list_of(TEXT),
+        "protocol": TEXT,
     },
     "search": {
         "sampler": TEXT,

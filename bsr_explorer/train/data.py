@@ -185,11 +185,12 @@ class Splits:
 
     Attributes:
         train: what is trained on, with the augmentation that was asked for.
-        validation: what a search compares by.
+        validation: what a search compares by; the test set, where no images are held out for it.
         test: what is reported; no search may see it.
         classes: the name of each label, 0, 1, ….
         mean_std: of the 3 channels, by which pixel values in 0 to 1 were normalised.
         interpolation: name of the filter that resized the images.
+        squash: whether images that are not cropped at random became square whatever their shape.
         description: names the parts, their sizes and where they come from, in one line.
         left_out: files of the data set that are in no part; see ``Contents``.
     """
@@ -200,6 +201,7 @@ class Splits:
     classes: tuple[str, ...]
     mean_std: MeanStd
     interpolation: str
+    squash: bool
     description: str
     left_out: Mapping[str, int]
 
@@ -212,6 +214,8 @@ class Splits:
     def contents(self) -> Contents:
         """The images of each class in each part, and what was left out."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        if self.validation is self.test:
+            del parts["validation"]
         counts = {
             part: np.bincount(split.labels, minlength=self.num_classes).tolist()
             for part, split in parts.items()
@@ -233,8 +237,10 @@ def load_splits(
     val_size: int | None = None,
     split_seed: int = 0,
     interpolation: str = "bicubic",
+    squash: bool = False,
     views: int | None = None,
     skip: Collection[str] = (),
+    hold_out: bool = True,
 ) -> Splits:
     """Load a data set, and download it where that is needed and possible.
 
@@ -245,8 +251,7 @@ def load_splits(
 
     Args:
         data: a name in ``DATASETS`` or the path of an image folder.
-        image_size: side S of the square images, pixels. The shorter side is resized to it, and the
-            centre is cropped.
+        image_size: side S of the square images, pixels.
         data_dir: where the files of the named data sets are, or go.
         mean: of each of the 3 channels, for pixel values in 0 to 1.
         std: likewise.
@@ -257,8 +262,11 @@ def load_splits(
         val_size: images to validate on; None for all.
         split_seed: of the parts that a data set does not come with, and of the subsets.
         interpolation: name of a resampling filter: ``bicubic``, ``bilinear``, ``nearest``, …
+        squash: whether both sides are resized to the image size; if not, the shorter one is, and the centre cropped.
         views: augmented views of each training image, which epochs take in turn; None: a new one each time.
         skip: image files to leave out, by their path below the folder of the data.
+        hold_out: whether images are held out of training for validation. If not, all of the training part is trained
+            on, and ``validation`` is all of the test set (what a data set comes with for validation is left alone).
 
     Raises:
         UserError: the data set is not to be had or cannot be split, or a size is out of range.
@@ -266,13 +274,16 @@ def load_splits(
     if augment not in get_args(Augment):
         raise unknown("--augment", augment, get_args(Augment))
     given = sources.load(data, data_dir, skip)
-    whole = _split(given, val_size, split_seed)
+    whole = _split(given, val_size, split_seed, hold_out)
+    if not hold_out:
+        _check_whole(given, whole, train_size, val_size)
     train = _subset(whole[0], train_size, given, "--train-size", split_seed)
     validation = _subset(whole[1], val_size, given, "--val-size", split_seed)
     test = whole[2]
 
     filter_ = InterpolationMode(interpolation)
-    still = v2.Compose([v2.Resize(image_size, filter_), v2.CenterCrop(image_size)])
+    side = [image_size, image_size] if squash else image_size
+    still = v2.Compose([v2.Resize(side, filter_), v2.CenterCrop(image_size)])
     crop = v2.RandomResizedCrop(image_size, crop_scale, interpolation=filter_)
     normalise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
     budget = KEPT_BYTES
@@ -291,19 +302,21 @@ def load_splits(
             crop=cropped,
             views=views,
             seed=split_seed,
-            keep_as=(image_size, interpolation) if kept else None,
-            transform=f"{interpolation} mean={tuple(mean)} std={tuple(std)} flip={flip} "
+            keep_as=(image_size, interpolation, squash) if kept else None,
+            transform=f"{interpolation}{' squashed' if squash else ''} mean={tuple(mean)} std={tuple(std)} flip={flip} "
             f"crop={tuple(crop_scale) if cropped else None}",
         )
 
+    tested = items(test)
     return Splits(
         train=items(train, cropped=augment in ("crop", "crop_flip"), flip=augment in ("flip", "crop_flip")),
-        validation=items(validation),
-        test=items(test),
+        validation=items(validation) if hold_out else tested,
+        test=tested,
         classes=given.classes,
         mean_std=(_three(mean), _three(std)),
         interpolation=interpolation,
-        description=_describe(given, whole, (train, validation, test), split_seed),
+        squash=squash,
+        description=_describe(given, whole, (train, validation, test), split_seed, hold_out),
         left_out=given.left_out,
     )
 
@@ -395,8 +408,9 @@ def _remembered(key: Hashable, make: Callable[[], NDArray[np.uint8]]) -> NDArray
     return made
 
 
-def _split(given: Given, val_size: int | None, seed: int) -> tuple[_Part, _Part, _Part]:
-    """Train, validation and test in full: as given, or cut from train."""
+def _split(given: Given, val_size: int | None, seed: int, hold_out: bool) -> tuple[_Part, _Part, _Part]:
+    """Train, validation and test in full: as given, or cut from train. Without images that are held out, validation is
+    the test set."""
     pool, classes = given.train, len(given.classes)
     rest = np.arange(len(pool.labels))
     if given.test is None:
@@ -405,7 +419,9 @@ def _split(given: Given, val_size: int | None, seed: int) -> tuple[_Part, _Part,
         test = _Part(pool, held_out)
     else:
         test = _Part(given.test, np.arange(len(given.test.labels)))
-    if given.validation is None:
+    if not hold_out:
+        validation = test
+    elif given.validation is None:
         size = max(classes, len(pool.labels) * given.percent // 100, val_size or 0)
         held_out, rest = _cut(pool, rest, size, seed)
         validation = _Part(pool, held_out)
@@ -417,6 +433,19 @@ def _split(given: Given, val_size: int | None, seed: int) -> tuple[_Part, _Part,
             "with none to train on; choose fewer"
         )
     return _Part(pool, rest), validation, test
+
+
+def _check_whole(given: Given, whole: Sequence[_Part], train_size: int | None, val_size: int | None) -> None:
+    """Refuse a part of the images where none are held out: it would be neither protocol."""
+    for flag, size, part, name in (
+        ("--train-size", train_size, whole[0], "training"),
+        ("--val-size", val_size, whole[1], "test"),
+    ):
+        if size not in (None, len(part)):
+            raise UserError(
+                f"{flag}: {size} is not allowed with --protocol authors, which takes all {len(part)} {name} images of "
+                f"{given.name}; leave it out, or choose --protocol held-out"
+            )
 
 
 def _cut(
@@ -438,13 +467,17 @@ def _subset(part: _Part, size: int | None, given: Given, flag: str, seed: int) -
     return _Part(part.pool, _cut(part.pool, part.indices, size, seed)[0])
 
 
-def _describe(given: Given, whole: Sequence[_Part], used: Sequence[_Part], seed: int) -> str:
-    names = ("train", "validation", "test")
+def _describe(given: Given, whole: Sequence[_Part], used: Sequence[_Part], seed: int, hold_out: bool) -> str:
+    parts = list(zip(("train", "validation", "test"), used, whole, strict=True))
+    pools = {"validation": given.validation, "test": given.test}
+    if not hold_out:
+        del parts[1], pools["validation"]
     sizes = " / ".join(
         f"{name} {len(part)}" + (f" of {len(all_of_it)}" if len(part) < len(all_of_it) else "")
-        for name, part, all_of_it in zip(names, used, whole, strict=True)
+        for name, part, all_of_it in parts
     )
-    cut = [name for name, pool in (("validation", given.validation), ("test", given.test)) if pool is None]
+    cut = [name for name, pool in pools.items() if pool is None]
     origin = ("split as given", f"{''.join(cut)} cut from train, stratified", "stratified")[len(cut)]
-    random = cut or any(len(part) < len(all_of_it) for part, all_of_it in zip(used, whole, strict=True))
-    return f"{given.name}: {sizes}, {origin}" + (f", split seed {seed}" if random else "")
+    random = cut or any(len(part) < len(all_of_it) for _, part, all_of_it in parts)
+    held = "" if hold_out else ", none held out for validation"
+    return f"{given.name}: {sizes}, {origin}{held}" + (f", split seed {seed}" if random else "")

@@ -71,7 +71,7 @@ def fit(
     recipe: Recipe,
     epochs: int,
     progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
-    every_epoch: bool = False,
+    every: int | None = None,
     rungs: Mapping[int, float] | None = None,
     checkpoint: Checkpoint | None = None,
     evaluated: Callable[[int, float, float], None] = lambda epoch, loss, accuracy: None,
@@ -84,7 +84,8 @@ def fit(
         recipe: schedule of the learning rate, and length.
         epochs: passes over ``train``; ``recipe.steps``, if given, ends training earlier.
         progress: called after every step with steps done, steps in all and the loss.
-        every_epoch: evaluate after each epoch, and not at the end alone.
+        every: steps after which to evaluate, when the epoch that they end in is over (1: after each epoch); None: at
+            the end alone.
         rungs: the least accuracy in [0, 1] with which training goes on after so many epochs; they are evaluated
             whatever the value. What trains to the end is not stopped there.
         checkpoint: kept after each epoch but the last, and within it as often as it says. If there is one, training
@@ -115,9 +116,11 @@ def fit(
             keep(order)
 
     while outcome.steps < total and not (outcome.diverged or outcome.stopped):
+        before = outcome.steps - len(outcome.running)
         _epoch(step, train, recipe, peak_rates, total, outcome, progress, between)
         over, finished = outcome.steps == total, len(outcome.losses)
-        if outcome.diverged is None and (every_epoch or over or finished in rungs):
+        due = every is not None and outcome.steps // every > before // every
+        if outcome.diverged is None and (due or over or finished in rungs):
             accuracy = evaluate(step.model, validation, step.precision)
             if math.isnan(accuracy):
                 outcome.diverged = f"the outputs were not finite after step {outcome.steps} of {total}"
@@ -255,14 +258,22 @@ def evaluate(model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32
 
 
 def rate_factor(step: int, total: int, recipe: Recipe) -> float:
-    """Learning rate over its peak at a 0-based step: linear warm-up, then a cosine to zero."""
+    """Learning rate over its peak at a 0-based step: linear warm-up from zero, then a cosine down to the least rate.
+
+    What a step counts as in that, the recipe says. In ours neither the first nor the last has a rate of zero.
+    """
     warmup = recipe.warmup_steps
     if warmup is None:
         warmup = round(recipe.warmup_fraction * total)
     warmup = min(warmup, total - 1)
+    if recipe.counted_from is None:
+        step, warmup, total = step + 1, warmup + 1, total + 1
+    else:
+        step += recipe.counted_from
     if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        return step / warmup
+    falling = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    return recipe.least_rate + (1 - recipe.least_rate) * falling
 
 
 def make_optimizer(

@@ -223,7 +223,12 @@ class Prefix:
         self._parts: list[Prefixed] = []
 
     def part(
-        self, split: ImageSplit, images: int, batches: bool, whole: Callable[[], bool] = lambda: False
+        self,
+        split: ImageSplit,
+        images: int,
+        batches: bool,
+        whole: Callable[[], bool] = lambda: False,
+        batch: int | None = None,
     ) -> Prefixed:
         """A part of the data for the model.
 
@@ -231,8 +236,10 @@ class Prefix:
             images: that pass at once.
             batches: whether they always pass in this order, and so many of them (the last ones may be fewer).
             whole: asked before each batch, whether it shall go the whole way.
+            batch: images of a batch; one of fewer goes the whole way, for kernels may differ by size. None: any number
+                goes the short one.
         """
-        self._parts.append(Prefixed(self, split, images, batches, whole))
+        self._parts.append(Prefixed(self, split, images, batches, whole, batch))
         return self._parts[-1]
 
     def of(self, split: ImageSplit, images: int, batches: bool) -> Kept | None:
@@ -376,9 +383,15 @@ class Prefixed(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(
-        self, prefix: Prefix, split: ImageSplit, images: int, batches: bool, whole: Callable[[], bool]
+        self,
+        prefix: Prefix,
+        split: ImageSplit,
+        images: int,
+        batches: bool,
+        whole: Callable[[], bool],
+        batch: int | None,
     ) -> None:
-        self._prefix, self._split, self._whole = prefix, split, whole
+        self._prefix, self._split, self._whole, self._batch = prefix, split, whole, batch
         self._images, self._batches = images, batches
         self._made: tuple[int, Kept | None] | None = None
         self._begins, self._since = True, OFTEN
@@ -392,10 +405,11 @@ class Prefixed(Dataset[tuple[Tensor, int]]):
 
     def __getitems__(self, items: list[int]) -> list[tuple[Tensor, int]]:
         """The items of one batch."""
+        sound = self._split.views is not None and self._prefix.sound()
+        if self._batch not in (None, len(items)):
+            return self._split.__getitems__(items)
         begins, self._begins = self._begins or (self._batches and items[0] == 0), False
-        kept = None
-        if self._split.views is not None and self._prefix.sound():
-            kept = self._kept()
+        kept = self._kept() if sound else None
         if kept is None:
             return self._split.__getitems__(items)
         rows = kept.rows[items]

@@ -24,7 +24,7 @@ from bsr_explorer.methods import Bsr
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.report import comparison as one
 from bsr_explorer.report import datasets
-from bsr_explorer.report.comparison import Line, Report
+from bsr_explorer.report.comparison import Report
 from bsr_explorer.report.figures import ablation
 from bsr_explorer.store.comparison import Comparison, read_comparison
 from bsr_explorer.store.comparison_file import ComparisonFile
@@ -67,7 +67,7 @@ def write(asked: ComparisonFile, out: Path) -> list[Path]:
         return datasets.write([_found(each, folder / each.data) for each in planned], folder)
     keep(stored(planned[0], folder) or planned[0], folder)
     made = one.report(folder)
-    written = [*made.files, *_ablation(asked, made.lines, folder / "figures")]
+    written = [*made.files, *_ablation(asked, made, folder / "figures")]
     for path in written:
         if path.suffix == ".svg":  # PDF says the same, in fewer bytes
             path.unlink()
@@ -80,8 +80,9 @@ def _found(planned: Comparison, folder: Path) -> Report:
     return one.predicted(planned) if before is None else one.report(folder)
 
 
-def _ablation(asked: ComparisonFile, lines: Sequence[Line], folder: Path) -> list[Path]:
+def _ablation(asked: ComparisonFile, made: Report, folder: Path) -> list[Path]:
     """The figure of a comparison of keep rates, or of trained blocks."""
+    lines, protocol = made.lines, made.comparison.protocol
     bsr = {method: line for method, line in zip(asked.methods, lines, strict=True) if isinstance(method, Bsr)}
     full = next((line for line in lines if line.entry.method == "full"), None)
     if full is None or not asked.name.startswith("ablation"):
@@ -95,9 +96,9 @@ def _ablation(asked: ComparisonFile, lines: Sequence[Line], folder: Path) -> lis
             }
             for label, fuse in (("dropped tokens fused into one", True), ("dropped", False))
         }
-        return ablation.keep_rates(series, full, folder)
+        return ablation.keep_rates(series, full, folder, protocol)
     chosen = {method.blocks: line for method, line in bsr.items()}
-    return ablation.trained_blocks(chosen, full, geometry_of(asked.config).depth, folder)
+    return ablation.trained_blocks(chosen, full, geometry_of(asked.config).depth, folder, protocol)
 
 
 def page(found: Sequence[Claim], written: dict[Path, list[Path]], out: Path) -> str:

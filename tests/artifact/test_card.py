@@ -88,6 +88,40 @@ def test_the_card_says_what_the_record_says(once: Made) -> None:
     assert "flatters it" in text
 
 
+def test_the_card_marks_the_authors_protocol(once: Made) -> None:
+    folder, record = once
+    history = [0.5, 0.75, 0.25]
+    authors = replace(
+        record,
+        fidelity={**record.fidelity, "protocol": "authors", "epochs": 3},
+        split="digits: train 1437 / test 360, stratified",
+        accuracy=0.75,
+        test_accuracy=0.25,
+        history=history,
+        history_epochs=[1, 2, 3],
+    )
+    text = model_card(TOY, authors, trained.read_about(folder), [], None, "")
+    assert "Protocol authors: for reproduction alone" in text
+    mark = "best on test, authors' protocol; after epoch 2, of 3 evaluations"
+    assert f"| test (360 images) | 75.0% | {mark} |" in text
+    assert "| test (360 images) | 25.0% | after epoch 3 of 3, the last: these weights |" in text
+    assert "On test after each epoch, %: 1: 50.0, 2: 75.0, 3: 25.0." in text
+    assert "| protocol | authors |" in text
+    assert "validation" not in text.split("## Memory")[0]
+
+
+def test_squashed_images_are_squashed_in_the_snippet(once: Made) -> None:
+    folder, record = once
+    about = trained.read_about(folder)
+    assert "v2.Resize(32, " in model_card(TOY, record, about, [], None, "")
+    squashed = replace(about, squash=True)
+    assert "v2.Resize([32, 32], " in model_card(TOY, record, squashed, [], None, "")
+    assert trained.About.from_metadata(squashed.to_metadata()) == squashed
+    old = about.to_metadata()
+    del old["squash"]
+    assert trained.About.from_metadata(old) == about
+
+
 def test_the_card_says_what_the_model_is_not(once: Made) -> None:
     folder, _ = once
     limits = (folder / card.FILE).read_text().split("## What it is not")[1]

@@ -143,6 +143,21 @@ def test_a_dry_run_trains_and_writes_nothing(quick: Cli, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("no_training")
+def test_the_authors_protocol_is_taken_and_marked(quick: Cli, tmp_path: Path) -> None:
+    done = quick("compare", "--protocol", "authors", "--dry-run", "--out", tmp_path / "new")
+    assert done.code == 0, done.err
+    said = " ".join(done.out.split())
+    assert "Protocol authors: for reproduction alone" in said
+    assert "best on test" in said
+
+
+def test_a_protocol_that_there_is_not_is_refused(quick: Cli) -> None:
+    done = quick("compare", "--protocol", "author")
+    assert done.code == 2
+    assert "--protocol: unknown value 'author' (did you mean 'authors'?)" in done.err
+
+
+@pytest.mark.usefixtures("no_training")
 def test_a_dry_run_in_json_says_the_same(quick: Cli, tmp_path: Path) -> None:
     done = quick(*FLAGS, "--budget", "1400KB", "--dry-run", "--json")
     assert (done.code, list(tmp_path.iterdir())) == (0, [])

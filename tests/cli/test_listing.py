@@ -10,6 +10,7 @@ import pytest
 from bsr_explorer.methods import METHODS, parse_method
 from bsr_explorer.models.names import ALIASES
 from bsr_explorer.train.datasets import DATASETS
+from bsr_explorer.train.recipes import RECIPES
 
 Cli = Callable[..., Any]
 
@@ -41,9 +42,36 @@ def test_datasets_are_listed_with_where_they_are(cli: Cli) -> None:
     assert "download" in lines["cifar10"]  # the data folder is empty
 
 
+def test_recipes_are_listed_with_their_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = cli("list", "recipes")
+    assert (done.code, done.err) == (0, "")
+    lines = {line[:16].strip(): line[16:].split() for line in done.out.splitlines()}
+    assert lines[""] is not None
+    said = " ".join(done.out.split())
+    for words in (
+        "orig_in21k",
+        "fb_in1k",
+        "std 2e-05",
+        "zeros",
+        "bilinear",
+        "crop_flip (0.08, 1.0)",
+        "20,000 steps",
+    ):
+        assert words in said
+    assert all(name in said for name in RECIPES)
+
+
+def test_protocols_are_listed_with_what_their_accuracy_is(cli: Cli) -> None:
+    done = cli("list", "protocols")
+    assert (done.code, done.err) == (0, "")
+    said = " ".join(done.out.split())
+    assert "held-out" in said and "after the last epoch" in said
+    assert "for reproduction alone" in said and "the best of all" in said
+
+
 @pytest.mark.parametrize(("what", "hint"), [("model", "models"), ("dataset", "datasets")])
 def test_other_kinds_are_refused(cli: Cli, what: str, hint: str) -> None:
     done = cli("list", what)
     assert (done.code, done.out) == (2, "")
-    choices = "choose from models, methods, datasets"
+    choices = "choose from models, methods, datasets, recipes, protocols"
     assert done.err == f"error: list: unknown value {what!r} (did you mean {hint!r}?); {choices}\n"

@@ -152,6 +152,17 @@ def test_a_dry_run_trains_and_writes_nothing(quick: Cli, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("no_training")
+def test_a_search_by_the_authors_protocol_is_refused(quick: Cli, tmp_path: Path) -> None:
+    done = quick("search", "--protocol", "authors", "--out", tmp_path / "new")
+    assert done.code == 2
+    assert done.err == (
+        "error: --protocol: a search by 'authors' would choose by the test set; choose held-out, and take the other in "
+        "compare or train\n"
+    )
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("no_training")
 def test_a_dry_run_in_json_says_the_same(quick: Cli, tmp_path: Path, make_study: MakeStudy) -> None:
     done = quick(*FLAGS, "--dry-run", "--json")
     assert (done.code, list(tmp_path.iterdir())) == (0, [])

@@ -89,6 +89,27 @@ def test_flags_stand_instead_of_the_file(cli: Cli, file: Path) -> None:
     assert not Path("runs").exists()
 
 
+def test_the_authors_protocol_is_said_with_each_number(cli: Cli, file: Path) -> None:
+    flags = ("--protocol", "authors", "--epochs", "2", "--out", "here")
+    refused = cli("train", file, *flags)
+    assert refused.code == 2
+    assert (
+        "--train-size: 20 is not allowed with --protocol authors, which takes all 1437 training"
+        in refused.err
+    )
+    whole = Experiment("all", TOY.config, weights="random", fidelity=Fidelity(image_size=32))
+    file.write_text(tomli_w.dumps(whole.to_toml()))
+    done = cli("train", file, *flags)
+    assert done.code == 0, done.err
+    (record,) = read_records(Path("here")).values()
+    assert "protocol authors: for reproduction alone" in done.out
+    assert record.accuracy == max(record.history)
+    assert f"accuracy {100 * max(record.history):.1f}% ({record.accuracy_is})" in done.out
+    assert f"{100 * record.history[-1]:.1f}% on test after the last epoch" in done.out
+    assert "% on test, peak" in done.err and "% on validation" not in done.err
+    assert "best on test, authors' protocol" in Path("here/model_card.md").read_text()
+
+
 def test_what_was_trained_is_not_trained_again(cli: Cli, file: Path) -> None:
     first = cli("train", file, "--epochs", "1", "--json")
     path = Path("runs/small/records/0000.json")
@@ -252,7 +273,7 @@ def test_the_bar_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Progress(disable=True) as progress:
-        watcher = Run(progress, "one")
+        watcher = Run(progress, "one", "validation")
         watcher.step(11, 31, 2.5)  # on from a checkpoint: its first ten were not timed
         assert progress.tasks[0].fields["left"] == "loss 2.500"
         now[0] += 20
@@ -264,7 +285,7 @@ def test_the_bar_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_a_step_holds_is_shown_beside_its_prediction_and_after_each_epoch() -> None:
     text = io.StringIO()
     with Progress(console=Console(file=text, width=200), disable=True) as progress:
-        watcher = Run(progress, "one")
+        watcher = Run(progress, "one", "validation")
         watcher.epoch(1, 3, 1.25, 0.5)
         watcher.peak(1_500_000, 1_400_000)
         assert progress.tasks[0].description == "one, peak 1.5 MB, predicted 1.4 MB"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.models import offline, weights
-from bsr_explorer.models.weights import WeightsUsed, check_weights, create_model
+from bsr_explorer.models.weights import WeightsUsed, check_weights, create_model, tagged
 
 TINY = "test_vit"  # timm's own toy: width 64, 6 blocks, patch 16
 REPOSITORY = "timm/test_vit.r160_in1k"
@@ -274,6 +274,57 @@ def test_a_cached_model_needs_no_network(no_network: Path, word: str) -> None:
     assert used == WeightsUsed("hub", REPOSITORY)
     assert _same(loaded, state, {name for name in state if not name.startswith("head.")})
     assert _same(loaded, fresh.state_dict(), {"head.weight", "head.bias"})
+
+
+def test_a_tag_names_the_weights_where_the_hub_has_them() -> None:
+    assert tagged("vit_base_patch16_224", "orig_in21k") == "vit_base_patch16_224.orig_in21k"
+    assert (
+        tagged("deit_small_patch16_224", "orig_in21k") == "deit_small_patch16_224"
+    )  # which has none of these
+    assert tagged("vit_base_patch16_224.augreg_in21k", "orig_in21k") == "vit_base_patch16_224.augreg_in21k"
+    assert tagged("vit_base_patch16_224", None) == "vit_base_patch16_224"
+
+
+@pytest.mark.parametrize("word", ["hub", "auto"])
+def test_the_hubs_weights_of_a_tag_are_loaded_and_named(
+    no_network: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    asked: list[str] = []
+
+    def noting(name: str) -> Any:
+        asked.append(name)
+        raise weights._NoHubWeights("no network")
+
+    monkeypatch.setattr(weights, "_hub_file", noting)
+    with pytest.raises(UserError):
+        create_model("vit_large_patch16_224", image_size=224, num_classes=3, weights=word, tag="orig_in21k")
+    assert asked == ["vit_large_patch16_224.orig_in21k"]
+
+
+def test_a_head_may_start_from_zeros() -> None:
+    model, _ = _make(weights="random", head_std=0.0, seed=3)
+    plain, _ = _make(weights="random", seed=3)
+    assert not model.head.weight.any() and not model.head.bias.any()
+    own = plain.state_dict()
+    assert _same(model.state_dict(), own, {name for name in own if not name.startswith("head.")})
+
+
+def test_a_head_may_start_from_a_deviation() -> None:
+    before = torch.get_rng_state()
+    models = [_make(weights="random", num_classes=1000, head_std=2e-5, seed=seed)[0] for seed in (3, 3, 4)]
+    assert torch.equal(torch.get_rng_state(), before)
+    one, same, other = (model.head.weight.detach() for model in models)
+    assert float(one.std()) == pytest.approx(2e-5, rel=0.02)
+    assert float(one.mean()) == pytest.approx(0.0, abs=5e-7)
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert not models[0].head.bias.any()
+
+
+def test_a_files_head_stands_over_the_start(tmp_path: Path) -> None:
+    state = _checkpoint(num_classes=3, image_size=32)
+    save_file(state, tmp_path / "w.safetensors")
+    model, _ = _make(weights=str(tmp_path / "w.safetensors"), head_std=0.0)
+    assert torch.equal(model.head.weight, state["head.weight"])
 
 
 def test_cached_positions_are_resampled(no_network: Path) -> None:

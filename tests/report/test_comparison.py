@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bsr_explorer.config import Fidelity
+from bsr_explorer.config import AUTHORS, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.report import style
 from bsr_explorer.report.comparison import Report, lines_of, predicted, report, row
@@ -382,3 +382,40 @@ def test_records_of_other_methods_are_left_out(
 def test_json_of_the_file_is_plain(compared_folder: Path) -> None:
     stored = json.loads((compared_folder / "comparison.json").read_text())
     assert [entry["method"] for entry in stored["entries"]] == ["full", "linear", "last(k=1)"]
+
+
+# --- the authors' protocol ------------------------------------------------------------------------------
+
+MARK = AUTHORS.mark
+
+
+@pytest.fixture
+def by_authors(compared_folder: Path) -> Report:
+    """The report of a comparison by the authors' protocol."""
+    path = compared_folder / "comparison.json"
+    values = json.loads(path.read_text())
+    values["fidelity"]["protocol"] = "authors"
+    path.write_text(json.dumps(values))
+    return report(compared_folder)
+
+
+def test_the_authors_protocol_is_marked_wherever_its_numbers_stand(by_authors: Report) -> None:
+    page, table, tex, *_ = by_authors.files
+    assert MARK == "best on test, authors' protocol"
+    assert f"| accuracy (%), {MARK} |" in " ".join(page.read_text().split())
+    assert "Protocol authors: for reproduction alone" in page.read_text()
+    assert "Accuracy is top-1 on test, the best of all evaluations (protocol authors)" in page.read_text()
+    assert {row["protocol"] for row in rows(table)} == {"authors"}
+    assert MARK in tex.read_text() and "Protocol authors: for reproduction alone" in tex.read_text()
+    assert "validation" not in page.read_text()
+    for name in ("comparison", "bars"):
+        (drawn,) = [path for path in by_authors.files if path.name == f"{name}.svg"]
+        assert "authors" in drawn.read_text()
+
+
+def test_the_usual_protocol_is_named_and_marks_nothing(written: tuple[Path, Report]) -> None:
+    page, table, *_ = written[1].files
+    assert "| accuracy (%) |" in " ".join(page.read_text().split())
+    assert "Protocol held-out: images held out of training judge it" in page.read_text()
+    assert "Accuracy is top-1 on validation, after the last epoch" in page.read_text()
+    assert {row["protocol"] for row in rows(table)} == {"held-out"}

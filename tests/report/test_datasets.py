@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bsr_explorer.config import Config
+from bsr_explorer.config import AUTHORS, Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.report.comparison import predicted, report
 from bsr_explorer.report.datasets import write
@@ -53,6 +53,14 @@ def test_a_dash_stands_where_there_is_no_rule(make_comparison: MakeComparison, t
         False,
         True,
     ]
+
+
+def test_the_authors_protocol_is_marked(make_comparison: MakeComparison, tmp_path: Path) -> None:
+    made = predicted(make_comparison(fidelity=Fidelity(protocol="authors")))
+    for path in write([made, replace(made)], tmp_path):
+        assert "authors" in path.read_text()
+    assert f"digits (%), {AUTHORS.mark}" in (tmp_path / "table.md").read_text()
+    assert AUTHORS.mark in (tmp_path / "table.tex").read_text()
 
 
 def test_a_folder_that_cannot_be_written_is_refused(make_comparison: MakeComparison, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torchvision import transforms
 
 from bsr_explorer import interrupt
 from bsr_explorer.errors import UserError
@@ -190,6 +191,56 @@ def test_a_photograph_is_cropped_at_the_centre(tmp_path: Path) -> None:
     pixels = (image * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]) * 255
     # Red is the column in the original.
     torch.testing.assert_close(pixels[0, 0], torch.arange(10.0, 30.0))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_squashed_photograph_is_all_of_it(tmp_path: Path, interpolation: str) -> None:
+    make_folder(tmp_path, {"a": 4, "b": 4}, width=40, height=20)
+    options = {"image_size": 24, "interpolation": interpolation, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    squashed, cropped = (load(str(tmp_path), squash=squash, **options).test for squash in (True, False))
+    filter_ = transforms.InterpolationMode(interpolation)
+    whole = transforms.Compose([transforms.Resize((24, 24), filter_), transforms.PILToTensor()])
+    theirs = {tuple(whole(Image.open(path)).flatten().tolist()) for path in tmp_path.rglob("*.png")}
+    ours, others = (
+        {tuple((255 * image).round().int().flatten().tolist()) for image, _ in part}
+        for part in (squashed, cropped)
+    )
+    assert ours <= theirs
+    assert not others & theirs
+    assert squashed.identity() != cropped.identity()
+
+
+# --- protocols ------------------------------------------------------------------------------------------
+
+
+def test_without_images_held_out_all_are_trained_on_and_the_test_set_judges() -> None:
+    usual, whole = load("digits"), load("digits", hold_out=False)
+    assert sizes(whole) == (1797 - 360, 360, 360)
+    assert identities(whole.train) == identities(usual.train) | identities(usual.validation)
+    assert whole.validation is whole.test and identities(whole.test) == identities(usual.test)
+    assert set(whole.contents.classes) == {"train", "test"}
+    assert whole.description == (
+        "digits: train 1437 / test 360, test cut from train, stratified, none held out for validation, split seed 0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            {"train_size": 1000},
+            "--train-size: 1000 is not allowed with --protocol authors, which takes all 1437 train",
+        ),
+        (
+            {"val_size": 100},
+            "--val-size: 100 is not allowed with --protocol authors, which takes all 360 test images",
+        ),
+    ],
+)
+def test_a_part_of_the_images_is_no_protocol(options: dict[str, int], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        load("digits", hold_out=False, **options)
+    assert sizes(load("digits", hold_out=False, train_size=1437, val_size=360)) == (1437, 360, 360)
 
 
 def test_kept_images_equal_those_transformed_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,42 @@ def test_the_rate_warms_up_in_equal_steps_and_falls_as_a_cosine() -> None:
     assert rates[-1] < 0.03
 
 
+def test_the_rates_of_paper_vit_b_are_the_authors() -> None:
+    """``LambdaLR`` is stepped before the optimiser is, in ``train.py``; the rule is that of ``util/scheduler.py``."""
+    rules, total, warmup = RECIPES["paper-vit-b"], 2000, 500
+
+    def theirs(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        return max(0.0, 0.5 * (1 + math.cos(math.pi * 0.5 * 2 * (step - warmup) / (total - warmup))))
+
+    optimizer = torch.optim.SGD(Line().parameters(), lr=rules.lr)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, theirs)
+    for step in range(total):
+        optimizer.step()
+        scheduler.step()
+        assert rules.lr * rate_factor(step, total, rules) == pytest.approx(
+            scheduler.get_last_lr()[0], abs=1e-18
+        )
+    assert rate_factor(0, total, rules) == 1 / 500
+    assert rate_factor(499, total, rules) == 1.0
+    assert rate_factor(1999, total, rules) == 0.0
+
+
+def test_the_rates_of_paper_deit_s_are_the_authors() -> None:
+    """``adjust_learning_rate`` of MAE, which ``engine_finetune.py`` calls with the epochs that are done."""
+    rules, steps = RECIPES["paper-deit-s"], 390
+    rate, total = rules.lr_for_batch(128), 50 * steps
+    for step in range(total):
+        epoch = step / steps
+        theirs = rate * epoch / 5
+        if epoch >= 5:
+            theirs = 1e-6 + (rate - 1e-6) * 0.5 * (1 + math.cos(math.pi * (epoch - 5) / 45))
+        assert rate * rate_factor(step, total, rules) == pytest.approx(theirs, rel=1e-9, abs=1e-18)
+    assert rate_factor(0, total, rules) == 0.0
+    assert rate * rate_factor(total - 1, total, rules) == pytest.approx(1e-6, rel=1e-2)
+
+
 def test_warm_up_is_a_share_of_all_steps_where_its_steps_are_not_said() -> None:
     recipe = replace(PLAIN, warmup_steps=None, warmup_fraction=0.25)
     rates = [rate_factor(step, 20, recipe) for step in range(20)]
@@ -324,7 +360,7 @@ def test_a_loss_that_is_not_finite_ends_training() -> None:
 
 
 def test_a_trial_below_a_rung_stops_there() -> None:
-    accuracy = train(Line(), batches(), epochs=4, every_epoch=True).accuracy
+    accuracy = train(Line(), batches(), epochs=4, every=1).accuracy
     outcome = train(Line(), batches(), epochs=4, rungs={1: -math.inf, 2: accuracy[1] + 0.001, 3: 0.0})
     assert (outcome.accuracy, outcome.evaluated) == (accuracy[:2], [1, 2])
     assert (outcome.steps, len(outcome.losses)) == (10, 2)
@@ -335,7 +371,7 @@ def test_a_trial_below_a_rung_stops_there() -> None:
 
 
 def test_a_trial_that_is_as_good_as_a_rung_goes_on() -> None:
-    plain = train(Line(), batches(), epochs=3, every_epoch=True)
+    plain = train(Line(), batches(), epochs=3, every=1)
     outcome = train(Line(), batches(), epochs=3, rungs={1: plain.accuracy[0], 2: plain.accuracy[1]})
     assert outcome.stopped is None
     assert (outcome.accuracy, outcome.evaluated) == (plain.accuracy, [1, 2, 3])
@@ -366,12 +402,19 @@ def test_outputs_that_are_not_finite_at_a_rung_are_divergence() -> None:
 # --- evaluation -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("every_epoch", "count"), [(True, 3), (False, 1)])
-def test_validation_is_evaluated_after_each_epoch_or_at_the_end(every_epoch: bool, count: int) -> None:
+@pytest.mark.parametrize(("every", "count"), [(1, 3), (None, 1)])
+def test_validation_is_evaluated_after_each_epoch_or_at_the_end(every: int | None, count: int) -> None:
     model = Line()
-    outcome = train(model, batches(), epochs=3, validation=batches(21), every_epoch=every_epoch)
+    outcome = train(model, batches(), epochs=3, validation=batches(21), every=every)
     assert len(outcome.accuracy) == count
     assert outcome.accuracy[-1] == evaluate(model, batches(21))
+
+
+def test_validation_is_evaluated_when_an_epoch_is_over_in_which_enough_steps_are_done() -> None:
+    outcome = train(
+        Line(), batches(), epochs=5, every=7
+    )  # 5 steps an epoch: the 7th, 14th and 21st end in these
+    assert outcome.evaluated == [2, 3, 5]
 
 
 def test_accuracy_is_the_share_of_right_answers() -> None:
@@ -432,7 +475,7 @@ def shuffled(dataset: Noted) -> DataLoader[Any]:
 def test_what_was_trained_on_is_not_loaded_again(tmp_path: Path) -> None:
     whole, model, dies, again = Noted(), Line(), Line(), Line()
     torch.manual_seed(0)
-    expected = train(model, shuffled(whole), epochs=2, every_epoch=True)
+    expected = train(model, shuffled(whole), epochs=2, every=1)
 
     class Killed(Exception):
         pass
@@ -444,10 +487,10 @@ def test_what_was_trained_on_is_not_loaded_again(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "x.ckpt", "this", every=0.0)
     torch.manual_seed(0)
     with pytest.raises(Killed):
-        train(dies, shuffled(Noted()), epochs=2, every_epoch=True, checkpoint=checkpoint, progress=dying)
+        train(dies, shuffled(Noted()), epochs=2, every=1, checkpoint=checkpoint, progress=dying)
     torch.manual_seed(99)
     rest = Noted()
-    outcome = train(again, shuffled(rest), epochs=2, every_epoch=True, checkpoint=checkpoint)
+    outcome = train(again, shuffled(rest), epochs=2, every=1, checkpoint=checkpoint)
     assert rest.loaded == whole.loaded[4 * 8 :]
     assert torch.equal(again.head.weight, model.head.weight)
     assert (outcome.losses, outcome.accuracy, outcome.images) == (expected.losses, expected.accuracy, 40)

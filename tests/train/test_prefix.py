@@ -455,6 +455,24 @@ def test_a_cache_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("batch", [4, 16], ids=["many", "the second is not full"])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_last_images_that_are_no_full_batch_go_the_whole_way(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, batch: int, micro_batches: int
+) -> None:
+    monkeypatch.setitem(RECIPES, "short", replace(RECIPES["short"], partial_batch=True))
+    config = replace(TOY, method="last(k=1)", batch_size=batch, micro_batches=micro_batches)
+    whole = tune(config)
+    assert whole.images_trained == 3 * 22
+    passes = watched(monkeypatch)
+    filling, filled = (tune(config, cache) for _ in range(2))
+    assert told(filling) == told(filled) == told(whole)
+    assert blocks(filling) == blocks(filled) == 3
+    # Until a steady step of a full batch was measured, and the last batch of each of 3 epochs.
+    assert passes.count("images") == 2 * 5 * micro_batches
+
+
+@pytest.mark.usefixtures("toy")
 def test_new_views_every_epoch_leave_only_validation_to_be_kept(
     cache: Cache, augmented: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bsr_explorer.config import HELD_OUT, Protocol
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import plain_ticks
 from bsr_explorer.report.figures.bars import Value, bars, percent, say_not_run
@@ -14,26 +15,31 @@ from bsr_explorer.units import in_mb
 if TYPE_CHECKING:
     from bsr_explorer.report.comparison import Line
 
-PANELS: dict[str, Value] = {
-    "peak memory (MB)": lambda line: in_mb(line.entry.peak_bytes),
-    "training GFLOPs a step": lambda line: line.entry.train_flops / 1e9,
-    "validation accuracy (%)": percent,
-}
-"""Each panel: its axis, and what it shows of a method."""
-
 LOOKS = (("-", "o", None), ("--", "s", "none"))
 """Stroke, marker and its face, of each series: those that lie over others are hollow."""
 
 
-def keep_rates(series: Mapping[str, Mapping[float, Line]], full: Line, folder: Path) -> list[Path]:
+def _panels(protocol: Protocol) -> dict[str, Value]:
+    """Each panel: its axis, and what it shows of a method."""
+    return {
+        "peak memory (MB)": lambda line: in_mb(line.entry.peak_bytes),
+        "training GFLOPs a step": lambda line: line.entry.train_flops / 1e9,
+        protocol.axis: percent,
+    }
+
+
+def keep_rates(
+    series: Mapping[str, Mapping[float, Line]], full: Line, folder: Path, protocol: Protocol = HELD_OUT
+) -> list[Path]:
     """Memory, compute and accuracy against the keep rate, and full fine-tuning as a line across.
 
     Args:
         series: by label, and by keep rate.
+        protocol: how accuracies came about.
     """
-    colour = style.look("bsr")[0]
-    with style.figure(7.0, 2.3, ncols=len(PANELS)) as (fig, axes):
-        for panel, (label, value) in zip(axes, PANELS.items(), strict=True):
+    colour, panels = style.look("bsr")[0], _panels(protocol)
+    with style.figure(7.0, 2.3, ncols=len(panels)) as (fig, axes):
+        for panel, (label, value) in zip(axes, panels.items(), strict=True):
             panel.set_xlabel("keep rate")
             panel.set_ylabel(label)
             seen = 0
@@ -61,7 +67,11 @@ def keep_rates(series: Mapping[str, Mapping[float, Line]], full: Line, folder: P
 
 
 def trained_blocks(
-    chosen: Mapping[tuple[int, ...], Line], full: Line, depth: int, folder: Path
+    chosen: Mapping[tuple[int, ...], Line],
+    full: Line,
+    depth: int,
+    folder: Path,
+    protocol: Protocol = HELD_OUT,
 ) -> list[Path]:
     """Which blocks train, a row a choice, and what that costs and comes to.
 
@@ -70,14 +80,15 @@ def trained_blocks(
     Args:
         chosen: by 0-based indices of the blocks.
         depth: blocks of the model.
+        protocol: how accuracies came about.
     """
-    lines = list(chosen.values())
-    ratios = {"width_ratios": [1.5, *[1] * len(PANELS)]}
+    lines, panels = list(chosen.values()), _panels(protocol)
+    ratios = {"width_ratios": [1.5, *[1] * len(panels)]}
     with style.figure(
-        7.2, 0.8 + 0.21 * len(lines), ncols=1 + len(PANELS), sharey=True, gridspec_kw=ratios
+        7.2, 0.8 + 0.21 * len(lines), ncols=1 + len(panels), sharey=True, gridspec_kw=ratios
     ) as (fig, axes):
         _squares(axes[0], list(chosen), depth)
-        for panel, (label, value) in zip(axes[1:], PANELS.items(), strict=True):
+        for panel, (label, value) in zip(axes[1:], panels.items(), strict=True):
             costs = value is not percent
             bars(panel, lines, value, 0 if costs else 1, value(full) if costs else None)
             panel.set_xlabel(label)

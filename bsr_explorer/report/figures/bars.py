@@ -36,7 +36,7 @@ def draw(comparison: Comparison, lines: Sequence[Line], folder: Path) -> list[Pa
             full.train_flops / 1e9,
         ),
         ("time of a step (s)", lambda line: line.step_seconds, 2, None),
-        (f"validation accuracy (%){seeds}", percent, 1, None),
+        (f"{comparison.protocol.axis}{seeds}", percent, 1, None),
     ]
     called = names(lines)
     row = 0.11 + 0.1 * max(1 + name.count("\n") for name in called)

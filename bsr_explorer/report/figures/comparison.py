@@ -46,7 +46,7 @@ def draw(comparison: Comparison, lines: Sequence[Line], folder: Path) -> list[Pa
             axes.annotate(f"budget {comparison.budget}", (budget, 1.0), **above)
         axes.set_xlabel(MEMORY_AXIS[comparison.counts])
         seeds = f", {comparison.seeds} seeds" if comparison.seeds > 1 else ""
-        axes.set_ylabel(f"validation accuracy (%){seeds}")
+        axes.set_ylabel(f"{comparison.protocol.axis}{seeds}")
         axes.grid(alpha=0.25, lw=0.5)
         place(fig, axes, sorted(labels, key=lambda label: (label.x, label.y)), taken)
         return style.save(fig, folder, "comparison")

@@ -88,7 +88,7 @@ def _trained(record: Record) -> str:
     size = fidelity.get("image_size") or record.config["image_size"]
     return (
         f"{record.images_trained:,} images at {size} px in {record.seconds:,.0f} s, recipe {fidelity.get('recipe')}, "
-        f"seed {record.seed}"
+        f"protocol {record.protocol.name}, seed {record.seed}"
     )
 
 
