@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
 from bsr_explorer.comparison import plan_file, tasks
+from bsr_explorer.methods import Bsr
 from bsr_explorer.run import epochs_of
 from bsr_explorer.store.comparison import Comparison, read_comparison
 from bsr_explorer.store.comparison_file import ComparisonFile
@@ -61,6 +64,32 @@ def test_a_file_plans_and_its_head_is_true(file: Path) -> None:
     assert petaflops == f"{work / 1e15:,.0f}"
     assert hours == f"{work / (float(speed) * 1e12) / 3600:,.0f}"
     assert f"It needs {peak / 1e9:.1f} GB (predicted)" in head
+
+
+def test_a_head_says_whether_the_authors_have_code_for_it(file: Path) -> None:
+    asked = ComparisonFile.from_toml(file)
+    head = " ".join(line.lstrip("# ") for line in file.read_text().splitlines() if line.startswith("#"))
+    theirs = [data in recipe(asked.fidelity.recipe, data).data for data in asked.data]
+    assert ("it is not theirs" in head) == (not all(theirs))
+    assert ("They have it for" in head) == all(theirs)
+    assert asked.fidelity.protocol == "held-out"
+
+
+def test_the_ablations_head_warns_of_blocks_picked_by_substring() -> None:
+    """The authors' code trains each parameter that has one of the numbers, or ``head``, in its name."""
+    asked = ComparisonFile.from_toml(next(path for path in FILES if path.stem == "ablation_blocks"))
+    with torch.device("meta"):
+        names = [name for name, _ in timm.create_model(asked.config.model).named_parameters()]
+    more: dict[tuple[int, ...], int] = {}
+    for blocks in (method.blocks for method in asked.methods if isinstance(method, Bsr)):
+        picked = [name for name in names if any(part in name for part in ("head", *map(str, blocks)))]
+        others = [name.split(".")[1] for name in picked if name.startswith("blocks.")]
+        more[blocks] = sum(int(block) not in blocks for block in others)
+    some = {blocks: count for blocks, count in more.items() if len(blocks) < 12}
+    assert len(some) == 12 and sum(count > 0 for count in some.values()) == 6
+    text = (ROOT / "studies/paper/ablation_blocks.toml").read_text()
+    said = dict(re.findall(r"(\([\d, ]+\)) (\d+)(?: more)?(?:,|\.| and)", text.replace("\n# ", " ")))
+    assert said == {str(blocks): str(count) for blocks, count in some.items() if count}
 
 
 def test_what_is_committed_is_what_the_file_says(file: Path) -> None:
