@@ -242,10 +242,10 @@ def settle(
     Raises:
         UserError: weights or data that are not there, or damaged images.
     """
-    config = _config(comparison, comparison.full)
     from bsr_explorer import damage  # what cannot be is refused without torch
     from bsr_explorer.run import Job, epochs_of
 
+    config = _config(comparison, comparison.full)
     fidelity = Fidelity(**comparison.fidelity)
     fidelity = replace(fidelity, image_size=fidelity.image_size or image_size)
     rules = recipe(fidelity.recipe, comparison.data)

@@ -221,7 +221,7 @@ def search(
             micro_batches=micro_batches,
             device=resolved(device),
         )
-        fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views, protocol)
+        fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views, protocol=protocol)
         study = _study(name, config, budget, budget_counts, data, weights, fidelity, seed, trials, limit)
         if len(sizes) > 1:
             study = replace(study, space=replace(study.space, batch_sizes=sizes))

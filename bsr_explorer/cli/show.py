@@ -90,9 +90,9 @@ def _say(trial: int, record: Record, replicas: dict[int, float | None]) -> None:
             if number != trial
         ),
         "trained": f"{fidelity.get('epochs') or 'the recipe’s'} epochs at "
-        f"{fidelity.get('image_size') or config['image_size']} px, recipe {fidelity.get('recipe')}, protocol "
-        f"{record.protocol.name}; "
+        f"{fidelity.get('image_size') or config['image_size']} px, recipe {fidelity.get('recipe')}; "
         f"{record.images_trained:,} images in {format_seconds(record.seconds)}",
+        "protocol": f"{record.protocol.name}: {record.protocol.summary}",
         "data": record.split or record.data,
         "classes": contents.of_classes(),
         "left out": contents.of_left_out(),

@@ -307,11 +307,12 @@ def load_splits(
             f"crop={tuple(crop_scale) if cropped else None}",
         )
 
-    tested = items(test)
+    trained = items(train, cropped=augment in ("crop", "crop_flip"), flip=augment in ("flip", "crop_flip"))
+    judging = items(validation)
     return Splits(
-        train=items(train, cropped=augment in ("crop", "crop_flip"), flip=augment in ("flip", "crop_flip")),
-        validation=items(validation) if hold_out else tested,
-        test=tested,
+        train=trained,
+        validation=judging,
+        test=items(test) if hold_out else judging,
         classes=given.classes,
         mean_std=(_three(mean), _three(std)),
         interpolation=interpolation,

@@ -179,6 +179,7 @@ def test_a_short_comparison_is_what_is_done_if_nothing_is_said(quick: Cli) -> No
         "recipe": "short",
         "views": None,
         "skip": None,
+        "protocol": "held-out",
     }
     assert (answer["seeds"], answer["folder"]) == (3, "compare-deit_t-digits")
     assert [entry["label"] for entry in answer["entries"]] == [
@@ -257,7 +258,7 @@ def test_costs_alone_need_neither_data_nor_weights(
         pytest.fail("costs need neither data nor weights")
 
     monkeypatch.setattr("bsr_explorer.cli.compare.check_data", touched)
-    monkeypatch.setattr("bsr_explorer.comparison.create_model", touched)
+    monkeypatch.setattr("bsr_explorer.run.create_model", touched)
     done = cli("compare", file('"cifar100"'), "--costs-only", "--out", "here")
     assert done.code == 0, done.err
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
