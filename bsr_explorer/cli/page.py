@@ -39,6 +39,17 @@ def write_report(
     return replace(made, files=[first, written, *others])
 
 
+def is_written(folder: Path) -> bool:
+    """Whether a study has its report: the page, which is written last, is no older than any record. Otherwise Ctrl-C
+    came before the report, or in its midst."""
+    from bsr_explorer.report.page import page
+
+    if not (folder / page.NAME).exists():
+        return False
+    written = (folder / page.NAME).stat().st_mtime_ns
+    return all(record.stat().st_mtime_ns <= written for record in folder.glob("records/*.json"))
+
+
 def layout_of(folder: Path, space: Space | None = None) -> Layout | str:
     """All that a study may choose among; or why that cannot be said."""
     from bsr_explorer.report.page.layout import Beside, Layout

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, resolved, table
-from bsr_explorer.cli.page import write_report
+from bsr_explorer.cli.page import is_written, write_report
 from bsr_explorer.cli.progress import loading, mean_expected, watching
 from bsr_explorer.cli.report import show_found, show_front
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
@@ -433,13 +433,17 @@ def _run(study: Study, folder: Path, how: How) -> None:
 
 
 def _show_finished(before: Finished, study: Study, folder: Path, as_json: bool) -> None:
-    """Say that a study has nothing left to train, what it came to, and what goes on. Nothing is trained or written."""
+    """Say that a study has nothing left to train, what it came to, and what goes on. Nothing is trained, and nothing
+    written but a report that is missing."""
     from bsr_explorer.report.findings import Findings
 
-    found = Findings.read(folder)
+    missing = not is_written(folder)
     if as_json:
-        ended = "exhausted" if before.exhausted else "trials"
-        print(json.dumps(_summary(study, found, [], folder, ended, before)))
+        ended, files = (
+            "exhausted" if before.exhausted else "trials",
+            write_report(folder).files if missing else [],
+        )
+        print(json.dumps(_summary(study, Findings.read(folder), files, folder, ended, before)))
         return
     more = (
         "with a larger --budget and another --out; all that fits this one was tried"
@@ -454,7 +458,10 @@ def _show_finished(before: Finished, study: Study, folder: Path, as_json: bool) 
         markup=False,
         soft_wrap=True,
     )
-    show_found(found, folder)
+    if missing:
+        show_front(write_report(folder), folder)
+    else:
+        show_found(Findings.read(folder), folder)
 
 
 def train(searching: Search, clock: Clock, timeout: float | None, new: bool = True) -> Ended:

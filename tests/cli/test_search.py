@@ -303,6 +303,7 @@ def everything(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.usefixtures("nothing_loaded")
 def test_a_finished_search_says_so_and_what_goes_on(quick: Cli, study_folder: Path) -> None:
+    (study_folder / "report.html").touch()
     before = everything(study_folder)
     done = quick(*FLAGS, "--out", study_folder, "--trials", "7")
     assert (done.code, done.err) == (0, "")
@@ -317,6 +318,7 @@ def test_a_finished_search_says_so_and_what_goes_on(quick: Cli, study_folder: Pa
 
 @pytest.mark.usefixtures("nothing_loaded")
 def test_a_finished_search_says_so_in_json(quick: Cli, study_folder: Path) -> None:
+    (study_folder / "report.html").touch()
     done = quick(*FLAGS, "--out", study_folder, "--trials", "5", "--json")
     assert (done.code, done.out.count("\n")) == (0, 1)
     answer = json.loads(done.out)
@@ -324,6 +326,26 @@ def test_a_finished_search_says_so_in_json(quick: Cli, study_folder: Path) -> No
     times = [record.provenance["time"] for record in read_records(study_folder).values()]
     assert answer["finished_before"]["time"] == max(times)
     assert answer["recommended"]["trial"] in [entry["trial"] for entry in answer["front"]]
+
+
+def test_a_report_that_ctrl_c_broke_off_is_written(
+    quick: Cli, study_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (study_folder / "report.html").touch()  # of fewer trials
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    command = (*FLAGS, "--out", study_folder, "--trials", "8")
+    with monkeypatch.context() as patch:
+        patch.setattr("bsr_explorer.cli.search.write_report", stop)
+        assert quick(*command).code == 130
+    assert not (study_folder / "report.html").read_text()
+    done = quick(*command)
+    assert done.out.startswith("toy-study is finished: 8 trials, ")
+    assert f"  {study_folder}/report.{{md,html}}\n" in done.out
+    assert (study_folder / "report.html").read_text()
+    assert "Written:" not in quick(*command).out
 
 
 def test_more_fresh_seeds_go_on(quick: Cli, study_folder: Path) -> None:
