@@ -5,6 +5,7 @@ Each run leaves its record, written whole; the same comparison trains only what 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record, read_records, write_record
+from bsr_explorer.store.study import FILE as STUDY
 from bsr_explorer.train.datasets import count_classes
 from bsr_explorer.train.recipes import recipe
 from bsr_explorer.units import format_bytes, parse_bytes
@@ -200,6 +202,11 @@ def stored(comparison: Comparison, folder: Path) -> Comparison | None:
     """
     before = read_comparison(folder)
     if before is None:
+        if (folder / STUDY).exists():
+            raise UserError(
+                f"--out: {folder} is the folder of a study, not of a comparison; give another --out, or use "
+                f"`bsr-explore report {shlex.quote(str(folder))}` for what the study found"
+            )
         if read_records(folder):
             raise UserError(
                 f"--out: {folder} holds records and no {FILE}, so not of a comparison; give another --out"

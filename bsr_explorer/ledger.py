@@ -28,6 +28,16 @@ Kind = Literal[
 HELD: tuple[Kind, ...] = ("parameter", "gradient", "optimizer", "input", "saved")
 """Kinds of memory that a step holds. ``transient`` lives within one operation and counts in the peak only."""
 
+NAMES: dict[str, str] = {
+    "parameter": "parameters",
+    "gradient": "gradients",
+    "optimizer": "optimiser state",
+    "saved": "saved activations",
+    "input": "input",
+    "transient": "transients",
+}
+"""What each kind of memory is called, wherever it is shown."""
+
 COMPUTE: tuple[Kind, ...] = ("forward", "backward", "recompute")
 """Kinds of row that carry FLOPs instead of bytes; ``recompute`` is forward work done again in backward."""
 

@@ -22,7 +22,7 @@ from bsr_explorer.models.weights import check_weights
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.run import Job, Progress, Watch
 from bsr_explorer.store.experiment import Experiment
-from bsr_explorer.store.folder import alone, check_writable
+from bsr_explorer.store.folder import TRAINING, alone, check_writable
 from bsr_explorer.store.records import Record, read_records, write_record, write_text
 from bsr_explorer.train.contents import Contents
 from bsr_explorer.train.datasets import check_data
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from bsr_explorer.train.data import Splits
 
-FILE, LOCK, CHECKPOINT = "train.toml", "train.lock", "checkpoint.pt"
+LOCK, CHECKPOINT = "train.lock", "checkpoint.pt"
 """What a training's folder holds beside its record and what is left of it."""
 
 CHECKPOINT_SECONDS = 300.0
@@ -105,11 +105,11 @@ def ended(training: Training) -> Record | None:
         UserError: the folder holds another training, with the differences, or something else.
     """
     folder = training.folder
-    if not (folder / FILE).exists():
+    if not (folder / TRAINING).exists():
         if (folder / "records").exists():
-            raise UserError(f"--out: {folder} holds records and no {FILE}; give another --out")
+            raise UserError(f"--out: {folder} holds records and no {TRAINING}; give another --out")
         return None
-    differences = Experiment.from_toml(folder / FILE).differences(training.experiment)
+    differences = Experiment.from_toml(folder / TRAINING).differences(training.experiment)
     if differences:
         raise UserError(
             f"--out: {folder} holds another training ({'; '.join(differences)}); give the same settings to go "
@@ -122,7 +122,7 @@ def ended(training: Training) -> Record | None:
 
 def as_begun(training: Training) -> Training:
     """The training without the images that the training in its folder does without."""
-    file, experiment = training.folder / FILE, training.experiment
+    file, experiment = training.folder / TRAINING, training.experiment
     if experiment.fidelity.skip is not None or not file.exists():
         return training
     fidelity = replace(experiment.fidelity, skip=Experiment.from_toml(file).fidelity.skip)
@@ -182,16 +182,18 @@ def train(training: Training, progress: Progress, watch: Watch) -> tuple[Record,
     """Train, or go on, or find that it was done; then write what is missing of what is left.
 
     Returns:
-        The record, and the files that are there: of a training that did not come to its end, the record alone.
+        The record, and the files that are there: of a training that did not come to its end, what was to be trained,
+        and the record.
 
     Raises:
         UserError: bad input, another training in the folder or at work there.
         OSError: the disk is full, or the like; what is needed to go on is still there.
     """
     folder = training.folder
+    files = [folder / TRAINING, folder / "records" / "0000.json"]
     record = ended(training)
     if record is not None and _complete(training, record):
-        return record, [folder / "records" / "0000.json", *_left(training, record)]
+        return record, files + _left(training, record)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder, LOCK, "training"):
         record = ended(training)
@@ -202,7 +204,6 @@ def train(training: Training, progress: Progress, watch: Watch) -> tuple[Record,
             record = _tested(training, record)
         if record.status in ("finished", "diverged"):  # what failed may go on when its cause is gone
             training.checkpoint.unlink(missing_ok=True)
-        files = [folder / "records" / "0000.json"]
         if record.status == "finished":
             files += _left(training, record)
     return record, files
@@ -211,7 +212,7 @@ def train(training: Training, progress: Progress, watch: Watch) -> tuple[Record,
 def _trained(training: Training, progress: Progress, watch: Watch) -> Record:
     experiment, folder = training.experiment, training.folder
     trained.check(experiment.fidelity.at(experiment.config))
-    write_text(folder / FILE, _toml(training))
+    write_text(folder / TRAINING, _toml(training))
     for old in (trained.FILE, onnx.FILE, card.FILE):  # of a record that was removed
         (folder / old).unlink(missing_ok=True)
     keeping = _Keeping(watch)

@@ -114,6 +114,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def some(count: int | None, noun: str, otherwise: str = "all") -> str:
+    """The same, or where nothing says how many, ``all images``."""
+    return plural(count, noun) if count else f"{otherwise} {noun}s"
+
+
 def in_gmacs(flops: int) -> float:
     """FLOPs in billions of multiply-adds."""
     return flops / FLOPS_PER_MAC / 1e9

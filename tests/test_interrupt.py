@@ -173,7 +173,7 @@ def test_while_modules_are_loaded(module: str) -> None:
     assert (process.returncode, said, error) == (interrupt.CODE, "", f"{STOPPED}\n")
 
 
-@pytest.mark.parametrize("command", [("report",), ("export", "--trial", "0", "--out", "best.toml")])
+@pytest.mark.parametrize("command", [("report",), ("export", "--select", "trial 0", "--out", "best.toml")])
 def test_while_a_file_is_written(
     command: tuple[str, ...],
     cli: Callable[..., object],

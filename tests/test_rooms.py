@@ -36,7 +36,7 @@ ROOMS: dict[str, str] = {
     "timing": "config run train",
     "comparison": "errors interrupt units config methods models prediction train store run timing damage",
     "search": "errors interrupt units config methods models cost prediction train store run damage",
-    "report": "errors files units config cost prediction store",
+    "report": "errors files units config ledger cost prediction store",
     "reproduction": "errors run store report",
 }
 """What each room may import of the others; ``cli`` may import anything, and nothing imports it."""

@@ -24,9 +24,10 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.run import Nobody, fine_tune
 from bsr_explorer.store.experiment import Experiment
+from bsr_explorer.store.folder import TRAINING
 from bsr_explorer.store.records import Record, read_records
 from bsr_explorer.train.recipes import RECIPES
-from bsr_explorer.training import CHECKPOINT, FILE, LOCK, Training, check, ended, train, try_out
+from bsr_explorer.training import CHECKPOINT, LOCK, Training, check, ended, train, try_out
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -53,7 +54,7 @@ def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-DONE = {FILE, LOCK, trained.FILE, card.FILE, "records/0000.json"}
+DONE = {TRAINING, LOCK, trained.FILE, card.FILE, "records/0000.json"}
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +84,10 @@ def test_a_training_leaves_weights_a_card_and_a_record(tmp_path: Path) -> None:
         expected.history,
     )
     assert names(tmp_path / "x") == DONE
-    assert [file.name for file in files] == ["0000.json", trained.FILE, card.FILE]
+    assert [file.name for file in files] == [TRAINING, "0000.json", trained.FILE, card.FILE]
     assert read_records(tmp_path / "x")[0] == record
-    assert Experiment.from_toml(tmp_path / "x" / FILE) == TOY
-    assert (tmp_path / "x" / FILE).read_text().startswith("# Trial 1 of nothing.\n")
+    assert Experiment.from_toml(tmp_path / "x" / TRAINING) == TOY
+    assert (tmp_path / "x" / TRAINING).read_text().startswith("# Trial 1 of nothing.\n")
     about = trained.read_about(tmp_path / "x")
     assert about.config == TOY.fidelity.at(TOY.config)
     assert about.classes == tuple("0123456789")
@@ -109,7 +110,7 @@ def test_what_ended_is_found_and_nothing_is_written(once: Path, monkeypatch: pyt
     before = {path: path.stat().st_mtime_ns for path in once.rglob("*")}
     record, files = go(training(once))
     assert record == read_records(once)[0]
-    assert [file.name for file in files] == ["0000.json", trained.FILE, card.FILE]
+    assert [file.name for file in files] == [TRAINING, "0000.json", trained.FILE, card.FILE]
     assert {path: path.stat().st_mtime_ns for path in once.rglob("*")} == before
 
 
@@ -117,8 +118,8 @@ def test_a_training_that_diverges_leaves_its_record_alone(tmp_path: Path) -> Non
     config = replace(TOY.config, lr=1e30, method="full")
     record, files = go(training(tmp_path / "x", experiment=replace(TOY, config=config)))
     assert record.status == "diverged"
-    assert names(tmp_path / "x") == {FILE, LOCK, "records/0000.json"}
-    assert [file.name for file in files] == ["0000.json"]
+    assert names(tmp_path / "x") == {TRAINING, LOCK, "records/0000.json"}
+    assert [file.name for file in files] == [TRAINING, "0000.json"]
     assert ended(training(tmp_path / "x", experiment=replace(TOY, config=config))) is None
 
 
@@ -163,7 +164,7 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_with_the_same_file(cli: Cli, o
         text=True,
     )
     assert died.returncode == -signal.SIGKILL, died.stderr
-    assert names(Path("killed")) == {FILE, LOCK, CHECKPOINT}
+    assert names(Path("killed")) == {TRAINING, LOCK, CHECKPOINT}
     outcome = torch.load(Path("killed") / CHECKPOINT)["state"]["outcome"]
     assert (outcome["steps"], len(outcome["running"])) == (7, 2)
     done = cli(*command)
@@ -186,7 +187,7 @@ def test_a_full_disk_at_the_end_costs_no_more_than_a_kill(
         go(asked)
     assert error.value.filename == str(tmp_path / "x" / trained.FILE)
     assert "the last checkpoint is kept: the same command goes on from it" in str(error.value)
-    assert names(tmp_path / "x") == {FILE, LOCK, CHECKPOINT}
+    assert names(tmp_path / "x") == {TRAINING, LOCK, CHECKPOINT}
     steps: list[int] = []
     go(asked, lambda done, total, loss: steps.append(done))
     assert steps == [15]
@@ -201,8 +202,8 @@ def test_what_failed_goes_on_where_it_was(once: Path, tmp_path: Path) -> None:
 
     asked = training(tmp_path / "x", checkpoint_every=0.0)
     record, files = go(asked, broken)
-    assert (record.status, [file.name for file in files]) == ("failed", ["0000.json"])
-    assert names(tmp_path / "x") == {FILE, LOCK, CHECKPOINT, "records/0000.json"}
+    assert (record.status, [file.name for file in files]) == ("failed", [TRAINING, "0000.json"])
+    assert names(tmp_path / "x") == {TRAINING, LOCK, CHECKPOINT, "records/0000.json"}
     steps: list[int] = []
     go(asked, lambda done, total, loss: steps.append(done))
     assert steps[0] == 9
@@ -254,7 +255,7 @@ def test_onnx_is_written_later_without_training_again(
     folder = Path(shutil.copytree(once, tmp_path / "x"))
     no_training(monkeypatch)
     _, files = go(training(folder, onnx=True))
-    assert [file.name for file in files] == ["0000.json", trained.FILE, onnx.FILE, card.FILE]
+    assert [file.name for file in files] == [TRAINING, "0000.json", trained.FILE, onnx.FILE, card.FILE]
     assert (folder / onnx.FILE).read_bytes() == b"onnx"
     assert "logits differ by at most 2.5e-07 of the largest" in (folder / card.FILE).read_text()
     go(training(folder, onnx=True))

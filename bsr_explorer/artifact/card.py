@@ -13,7 +13,7 @@ from bsr_explorer.prediction import predict
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record
 from bsr_explorer.train.contents import Contents
-from bsr_explorer.units import format_bytes, format_flops
+from bsr_explorer.units import format_bytes, format_flops, format_number, plural
 
 FILE = "model_card.md"
 """Its name in a training's folder."""
@@ -46,7 +46,7 @@ def model_card(
         _cost(record, about),
         _usage(about),
         _onnx(about, apart) if any(file.name == onnx.FILE for file in files) else "",
-        _making(experiment, record, about),
+        _making(experiment, record, about, files),
         _limits(record, about),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -139,12 +139,12 @@ def _cost(record: Record, about: trained.About) -> str:
         rows.append([f"peak memory, {configured} px", format_bytes(peak), "not run", ""])
         rows.append([f"forward, backward and update, {configured} px", format_flops(flops), "", ""])
     text = (
-        f"## Memory and compute\n\nOf one training step of {config.batch_size} images; MB is 10^6 bytes, MiB 2^20, "
-        f"and a multiply-add is 2 FLOPs.\n\n{_table(rows)}"
+        f"## Memory and compute\n\nOf one training step of {plural(config.batch_size, 'image')}; MB is 10^6 bytes, "
+        f"MiB 2^20, and a multiply-add is 2 FLOPs.\n\n{_table(rows)}"
     )
     few = measured.get("batch_size", config.batch_size)
     if few != config.batch_size:
-        text += f"\n\nMeasured and predicted bytes are those of {few} images: there were no more."
+        text += f"\n\nMeasured and predicted bytes are those of {plural(few, 'image')}: there were no more."
     if "fault" in measured:
         text += f"\n\n**{measured['fault']}**"
     return text
@@ -201,7 +201,7 @@ def _onnx(about: trained.About, apart: float | None) -> str:
     )
 
 
-def _making(experiment: Experiment, record: Record, about: trained.About) -> str:
+def _making(experiment: Experiment, record: Record, about: trained.About, files: Sequence[Path]) -> str:
     from bsr_explorer.train.recipes import recipe
 
     config, made = record.config, record.provenance
@@ -209,6 +209,8 @@ def _making(experiment: Experiment, record: Record, about: trained.About) -> str
     name = record.fidelity["recipe"]
     rules = recipe(name, experiment.data)
     licence = licence_of(source, tagged(timm_name(about.config.model), rules.tag))
+    options = " --test" if record.test_accuracy is not None else ""
+    options += " --export onnx" if any(file.name == onnx.FILE for file in files) else ""
     rows = [
         ["", ""],
         ["model", f"`{timm_name(about.config.model)}`"],
@@ -223,10 +225,11 @@ def _making(experiment: Experiment, record: Record, about: trained.About) -> str
         ["learning rate", str(config["lr"]) if config.get("lr") else "the recipe’s"],
         [
             "length",
-            f"{record.fidelity['epochs']} epochs, {record.images_trained:,} images, {record.seconds:,.0f} s",
+            f"{plural(record.fidelity['epochs'], 'epoch')}, {plural(record.images_trained, 'image')}, "
+            f"{format_number(record.seconds)} s",
         ],
         ["seed", str(record.seed)],
-        ["machine", f"{made['device']}: {made['processor']}, {made['threads']} threads"],
+        ["machine", f"{made['device']}: {made['processor']}, {plural(made['threads'], 'thread')}"],
         [
             "versions",
             ", ".join(
@@ -238,7 +241,7 @@ def _making(experiment: Experiment, record: Record, about: trained.About) -> str
     ]
     return (
         f"## How it was made\n\n{_table(rows)}\n\n```bash\n{made['command']}\n```\n\nOr, from this folder alone:\n\n"
-        "```bash\nbsr-explore train train.toml --out again\n```"
+        f"```bash\nbsr-explore train train.toml{options} --out again\n```"
     )
 
 
@@ -268,7 +271,7 @@ def _known_limits(record: Record, about: trained.About) -> Iterator[str]:
 
 def _images(record: Record, part: str) -> str:
     found = re.search(rf"\b{part} (\d+)", record.split)
-    return f"{int(found.group(1)):,} images" if found else "images"
+    return plural(int(found.group(1)), "image") if found else "images"
 
 
 def _percent(accuracy: float | None) -> str:

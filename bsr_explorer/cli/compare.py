@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import err, fail, out, resolved, table
+from bsr_explorer.cli.console import err, fail, out, resolved, say_written, table
 from bsr_explorer.cli.progress import loading, watching_tasks
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
@@ -24,7 +24,15 @@ from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.train.datasets import check_data, count_classes, default_data_dir
 from bsr_explorer.train.recipes import check_optimizer, recipe
-from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number, parse_bytes
+from bsr_explorer.units import (
+    format_bytes,
+    format_gflops,
+    format_mb,
+    format_mib,
+    format_number,
+    parse_bytes,
+    plural,
+)
 
 if TYPE_CHECKING:
     from bsr_explorer.report.comparison import Report
@@ -242,7 +250,7 @@ def _run_file(asked: ComparisonFile, folder: Path, how: How) -> None:
         said = {"name": asked.name, "comparisons": answers, "files": [str(path) for path in files]}
         print(json.dumps(said if several else answers[0]))
     elif files:
-        _show_files("All data sets:", files)
+        say_written(files, "Written for all data sets:")
 
 
 @contextmanager
@@ -289,7 +297,8 @@ def _run(planned: Comparison, folder: Path, how: How, rounds: int, openly: Open)
     if not how.costs_only and not any(row["runs"] for row in written.rows):
         fail(f"no run finished: {written.notes[-1]}; the records are in {folder}", code=1)
     if not how.quiet:
-        show_comparison(written, folder)
+        show_comparison(written)
+        say_written([*written.files, *(folder / name for name in KEPT if (folder / name).exists())])
     return Made(written, folder)
 
 
@@ -300,19 +309,11 @@ def _train(settled: Comparison, folder: Path, how: How, rounds: int) -> None:
         train_all(settled, folder, how.data_dir, rounds, watcher)
 
 
-def show_comparison(made: Report, folder: Path) -> None:
-    """Print the table, what went wrong, and where everything was written."""
+def show_comparison(made: Report) -> None:
+    """Print the table, and what went wrong."""
     _show_table(made.comparison, made.rows)
     for note in made.notes:
         out.print(note, style="yellow", markup=False)
-    _show_files("Written:", [*made.files, *(folder / name for name in KEPT)])
-
-
-def _show_files(title: str, files: Sequence[Path]) -> None:
-    out.print(f"\n{title}")
-    for path in files:
-        if path.exists():
-            out.print(f"  {path}", soft_wrap=True, markup=False)
 
 
 def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
@@ -384,7 +385,7 @@ def _two(row: dict[str, Any], key: str, decimals: int = 0, scale: float = 1) -> 
 def _show_dry_run(made: Made) -> None:
     _show_table(made.report.comparison, made.report.rows)
     out.print(
-        f"\n{made.tasks_left} runs and timings to do; folder {made.folder}\n"
+        f"\n{plural(made.tasks_left or 0, 'task')} to do (runs and timings); folder {made.folder}\n"
         "Nothing was trained or written (--dry-run).",
         markup=False,
     )

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import out, table
+from bsr_explorer.cli.console import out, say_written, table
 from bsr_explorer.report.findings import Findings
 from bsr_explorer.store.folder import check_writable
 from bsr_explorer.store.study import COUNTS
+from bsr_explorer.units import format_bytes, plural
 
 if TYPE_CHECKING:
     from bsr_explorer.report.between import Between
@@ -48,13 +49,18 @@ def compare_studies(
         print(json.dumps(_answer(between, files)))
         return
     _show(between)
-    for path in files:
-        out.print(f"  {path}", soft_wrap=True, markup=False)
+    if files:
+        say_written(files)
 
 
 def _show(between: Between) -> None:
     from bsr_explorer.report.between import readable
 
+    if between.differences:  # first of all, for it decides what the numbers below are worth
+        out.print(between.warning(), style="yellow", markup=False)
+        for difference in between.differences:
+            out.print(f"  {difference}", style="yellow", markup=False, soft_wrap=True)
+        out.print()
     rows = readable(between)
     out.print(table(list(rows[0]), [list(row.values()) for row in rows], left=(3, 4, 6), fold=(6,)))
     out.print(f"\ncounted is {COUNTS[between.counts]}", markup=False)
@@ -63,9 +69,10 @@ def _show(between: Between) -> None:
         ahead = [f"trial {point.number} ({point.said})" for point in between.lacking(place)]
         out.print(f"only {side.name} has: {', '.join(ahead) or 'nothing'}", markup=False, soft_wrap=True)
         if side.beyond:
-            out.print(f"{side.name}: {side.beyond} points of its front need more than that", markup=False)
-    for difference in between.differences:
-        out.print(f"not the same: {difference}", style="yellow", markup=False, soft_wrap=True)
+            out.print(
+                f"{side.name}: {plural(side.beyond, 'point')} of its front beyond {format_bytes(between.reference)}",
+                markup=False,
+            )
 
 
 def _answer(between: Between, files: list[Path]) -> dict[str, Any]:
@@ -81,7 +88,8 @@ def _answer(between: Between, files: list[Path]) -> dict[str, Any]:
             }
             for place, (side, volume) in enumerate(zip(between.sides, between.volumes[:2], strict=True))
         ],
-        "hypervolume_of_both": between.volumes[2],
+        "comparable": between.comparable,
+        "hypervolume_of_both": between.volumes[2] if between.comparable else None,
         "fronts": between.rows(),
         "differences": between.differences,
         "files": [str(path) for path in files],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +47,17 @@ def table(
     for row in rows:
         made.add_row(*map(escape, row))  # a name with brackets is no markup
     return made
+
+
+def say_written(paths: Iterable[Path], title: str = "Written:") -> None:
+    """List files that were written; one in several formats is named once: ``front.{png,pdf,svg}``."""
+    kinds: dict[Path, list[str]] = {}
+    for path in paths:
+        kinds.setdefault(path.with_suffix(""), []).append(path.suffix)
+    out.print(f"\n{title}")
+    for stem, of in kinds.items():
+        ending = f".{{{','.join(kind.removeprefix('.') for kind in of)}}}" if len(of) > 1 else of[0]
+        out.print(f"  {stem}{ending}", soft_wrap=True, markup=False)
 
 
 def parse_seconds(text: str, key: str = "--time-limit") -> float:

@@ -9,21 +9,18 @@ import tomli_w
 import typer
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import out
-from bsr_explorer.cli.select import AtKnee, Reaching, Under, chosen
+from bsr_explorer.cli.console import say_written
+from bsr_explorer.cli.select import WORDS, selected
 from bsr_explorer.errors import UserError, unwritable
 from bsr_explorer.store.experiment import Experiment
+from bsr_explorer.store.folder import read_study
 from bsr_explorer.store.records import write_text
-from bsr_explorer.store.study import FILE, Study
 from bsr_explorer.units import format_bytes
 
 
 def export(
     study: options.StudyFolder,
-    trial: Annotated[int | None, typer.Option(help="Number of the trial, instead of a criterion.")] = None,
-    under: Under = None,
-    at_knee: AtKnee = False,
-    accuracy: Reaching = None,
+    select: Annotated[str, typer.Option(help=f"{WORDS} (see `select`).")] = "recommended",
     file: Annotated[
         Path | None, typer.Option("--out", help="The file to write; printed if left out.")
     ] = None,
@@ -34,21 +31,12 @@ def export(
 
     Examples:
 
-      bsr-explore export reports/examples/deit_s-digits-2GB --trial 2 --out best.toml
+      bsr-explore export reports/examples/deit_s-digits-2GB --select "trial 2" --out best.toml
 
-      bsr-explore export reports/examples/deit_s-digits-2GB --under 600MB
+      bsr-explore export reports/examples/deit_s-digits-2GB --select "under 600MB"
     """
-    from bsr_explorer.report.front import pick, read_trials
-
-    reason = "chosen by hand"
-    if trial is None:
-        choice = chosen(study, under, at_knee, accuracy)
-        trial, record, reason = choice.point.number, choice.point.record, choice.reason
-    elif under is not None or at_knee or accuracy is not None:
-        raise UserError("--trial: names one trial already; leave out --under, --knee and --accuracy")
-    else:
-        record = pick(read_trials(study), trial)
-    settings = Study.from_toml(study / FILE)
+    trial, record, reason = selected(study, select)
+    settings = read_study(study)
     experiment = Experiment.of_record(f"{settings.name}-trial-{trial}", record, settings.weights)
     accuracy_said = record.status if record.accuracy is None else f"{100 * record.accuracy:.1f}%"
     size = format_bytes(int(record.study["counted_bytes"]))
@@ -62,7 +50,7 @@ def export(
         print(text, end="")
         return
     _write(file, text)
-    out.print(f"Written: {file}", soft_wrap=True, markup=False)
+    say_written([file])
 
 
 def _write(file: Path, text: str) -> None:

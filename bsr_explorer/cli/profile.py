@@ -15,7 +15,7 @@ from bsr_explorer.cli.console import err, out, resolved, table
 from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.errors import unknown
-from bsr_explorer.ledger import Ledger
+from bsr_explorer.ledger import NAMES, Ledger
 from bsr_explorer.prediction import counted_bytes, predict, published_tape, tokens_by_block, trained_blocks
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.study import COUNTS
@@ -265,18 +265,10 @@ def _show_peak(config: Config, predicted: Ledger) -> None:
         else f"{peak.phase}, {where}, at {peak.operation}"
     )
     alive = sorted(peak.alive.items(), key=lambda item: -item[1])
-    parts = ", ".join(f"{_KINDS.get(kind, kind)} {format_mb(size)}" for kind, size in alive)
+    parts = ", ".join(f"{NAMES[kind]} {format_mb(size)}" for kind, size in alive)
     out.print(f"the peak is {when}; alive then, in MB: {parts}")
     if config.device != "cpu":
         out.print(f"[yellow]predictions for {config.device} are {COMPARED[config.device]}[/yellow]")
-
-
-_KINDS = {
-    "parameter": "parameters",
-    "gradient": "gradients",
-    "optimizer": "optimiser state",
-    "saved": "saved activations",
-}
 
 
 def _show_blocks(config: Config, predicted: Ledger) -> None:

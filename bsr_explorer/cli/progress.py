@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from bsr_explorer.cli.console import err, format_seconds
 from bsr_explorer.report.front import hypervolume
-from bsr_explorer.units import format_mb
+from bsr_explorer.units import format_mb, plural
 
 if TYPE_CHECKING:
     from bsr_explorer.comparison import Task
@@ -154,7 +154,7 @@ class Progressing(Showing):
     def _show(self) -> None:
         left, study = self._left(), self.searching.study
         spent = time.monotonic() - self.searching.started
-        said = [f"{self.states['worth']} of {study.trials} trials"]
+        said = [f"{self.states['worth']} of {plural(study.trials, 'trial')}"]
         said += [f"{self.states[state]} {state}" for state in ("stopped", "failed") if self.states[state]]
         if self.points:
             accuracies, sizes = zip(*self.points, strict=True)

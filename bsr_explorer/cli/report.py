@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from bsr_explorer.cli.compare import show_comparison
-from bsr_explorer.cli.console import out, table
+from bsr_explorer.cli.console import out, say_written, table
 from bsr_explorer.cli.page import write_report
 from bsr_explorer.report.findings import Findings
 from bsr_explorer.store.comparison import FILE
@@ -19,7 +18,6 @@ from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mi
 
 if TYPE_CHECKING:
     from bsr_explorer.report.front import Point
-    from bsr_explorer.report.report import Report
 
 
 def write(
@@ -60,31 +58,19 @@ def write(
     if (study / FILE).exists():
         from bsr_explorer.report import comparison
 
-        show_comparison(comparison.report(study, venue, folder), folder or study)
+        compared = comparison.report(study, venue, folder)
+        show_comparison(compared)
+        say_written(compared.files)
         return
     Findings.read(study)  # where there is none, that is said before figures are imported
     made = write_report(study, venue, to=folder)
-    if folder is None:
-        show_front(made, study)
-    else:
-        show_found(made.found, study)
-        _show_written(made.files)
-
-
-def show_front(made: Report, folder: Path) -> None:
-    """Print the front, the recommendation, and where everything was written."""
-    show_found(made.found, folder)
-    _show_written([*made.files, folder / "study.toml", folder / "study.db", folder / "records"])
-
-
-def _show_written(paths: Iterable[Path]) -> None:
-    out.print("Written:")
-    for path in grouped(paths):
-        out.print(f"  {path}", soft_wrap=True, markup=False)
+    show_found(made.found, study)
+    say_written(made.files)
 
 
 def show_found(found: Findings, folder: Path) -> None:
-    """Print the front, and the recommendation."""
+    """Print the front, the recommendation, and what comes next."""
+    from bsr_explorer.report.commands import train_command
     from bsr_explorer.report.front import covered_text
 
     rows = [
@@ -113,24 +99,7 @@ def show_found(found: Findings, folder: Path) -> None:
         "a step\n\n"
         f"[bold]Recommended:[/bold] {escape(chosen.point.method)}\n  {chosen.reason}"
     )
-    number = chosen.point.number
-    out.print(
-        f"  to train it further:  bsr-explore export {folder} --trial {number} --out best.toml\n",
-        soft_wrap=True,
-        markup=False,
-    )
-
-
-def grouped(paths: Iterable[Path]) -> list[str]:
-    """The paths that exist; one that is there in several formats is named once: ``front.{png,pdf,svg}``."""
-    kinds: dict[Path, list[str]] = {}
-    for path in paths:
-        if path.exists():
-            kinds.setdefault(path.with_suffix(""), []).append(path.suffix)
-    return [
-        f"{stem}.{{{','.join(kind.removeprefix('.') for kind in of)}}}" if len(of) > 1 else f"{stem}{of[0]}"
-        for stem, of in kinds.items()
-    ]
+    out.print(f"  to train it in full:  {train_command(folder)}", soft_wrap=True, markup=False)
 
 
 def _deviation(point: Point) -> str:

@@ -23,11 +23,12 @@ from bsr_explorer.cli.search import (
     train,
 )
 from bsr_explorer.errors import UserError
-from bsr_explorer.store.folder import check_writable
+from bsr_explorer.store.folder import check_writable, read_study
 from bsr_explorer.store.records import read_records
-from bsr_explorer.store.study import FILE, Study
+from bsr_explorer.store.study import Study
 from bsr_explorer.train.datasets import default_data_dir
 from bsr_explorer.train.recipes import check_optimizer
+from bsr_explorer.units import plural
 
 if TYPE_CHECKING:
     from bsr_explorer.run import Job
@@ -59,9 +60,7 @@ def retry(
     """
     if failed == bool(numbers):
         raise UserError("TRIAL: give the numbers of trials, or --failed for all that failed")
-    if not (folder / FILE).exists():
-        raise UserError(f"STUDY: {folder} is not the folder of a study (it has no {FILE})")
-    study = Study.from_toml(folder / FILE)
+    study = read_study(folder)
     timeout = None if trial_timeout is None else parse_seconds(trial_timeout, "--trial-timeout")
     cached, at_once = cache_bytes(cache), checked_jobs(jobs, cluster)
     check_optimizer(study.config.optimizer)
@@ -76,7 +75,7 @@ def retry(
         return
     for line in refused:
         err.print(f"not trained again: {line}", markup=False)
-    out.print(f"{len(finished)} of {len(asked)} trials that were trained again finished")
+    out.print(f"trained again: {len(finished)} of {plural(len(asked), 'trial')} finished")
     if finished:
         out.print(f"next:  bsr-explore report {folder}", markup=False, soft_wrap=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,19 +13,29 @@ import typer
 from rich.markup import escape
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, resolved, table
+from bsr_explorer.cli.console import (
+    err,
+    fail,
+    format_seconds,
+    out,
+    parse_seconds,
+    resolved,
+    say_written,
+    table,
+)
 from bsr_explorer.cli.page import is_written, write_report
 from bsr_explorer.cli.progress import loading, mean_expected, watching
-from bsr_explorer.cli.report import show_found, show_front
+from bsr_explorer.cli.report import show_found
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.errors import UserError, require, unknown
 from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.store.folder import aside, check_free, check_movable, check_writable, move_aside
+from bsr_explorer.store.provenance import command
 from bsr_explorer.store.study import COUNTS, FILE, LOCK, SAMPLERS, Study
 from bsr_explorer.train.datasets import check_data, count_classes, default_data_dir
 from bsr_explorer.train.recipes import check_optimizer, recipe
-from bsr_explorer.units import format_bytes, format_mb, parse_bytes
+from bsr_explorer.units import format_bytes, format_mb, parse_bytes, plural, some
 
 if TYPE_CHECKING:
     from bsr_explorer.report.findings import Findings
@@ -37,6 +46,9 @@ if TYPE_CHECKING:
     from bsr_explorer.search.workers import Executor
     from bsr_explorer.store.reopened import Finished
     from bsr_explorer.train.contents import Contents
+
+KEPT = ("study.toml", "study.db", "records", "logs")
+"""What a study's folder holds beside its report."""
 
 TIME_LIMIT = 480.0
 """Seconds that a search takes if nothing else is said: with its start and its report, under 10 minutes."""
@@ -406,7 +418,7 @@ def _run(study: Study, folder: Path, how: How) -> None:
     if replaced:
         moved = move_aside(folder, LOCK, "search")
         err.print(f"moved aside: {folder} is now {moved}", markup=False, soft_wrap=True)
-    study = reopened.open_folder(study, folder, shlex.join(["bsr-explore", *sys.argv[1:]]))
+    study = reopened.open_folder(study, folder, command())
     job = replace(job, fidelity=study.fidelity, weights=study.weights)
     searching = Search(study, folder, space, job, workers)
     if not how.as_json:
@@ -421,7 +433,8 @@ def _run(study: Study, folder: Path, how: How) -> None:
     if how.as_json:
         print(json.dumps(_summary(study, made.found, made.files, folder, ended.because)))
         return
-    show_front(made, folder)
+    show_found(made.found, folder)
+    say_written([*made.files, *(folder / name for name in KEPT if (folder / name).exists())])
     why = {
         "time": "The time limit was reached",
         "exhausted": "No other configuration is within the budget",
@@ -429,7 +442,7 @@ def _run(study: Study, folder: Path, how: How) -> None:
     }
     if ended.because in why:
         more = "; the same command trains more" if ended.because == "time" else ""
-        out.print(f"{why[ended.because]} after {ended.finished} of {study.trials} trials{more}.")
+        out.print(f"{why[ended.because]} after {ended.finished} of {plural(study.trials, 'trial')}{more}.")
 
 
 def _show_finished(before: Finished, study: Study, folder: Path, as_json: bool) -> None:
@@ -458,10 +471,10 @@ def _show_finished(before: Finished, study: Study, folder: Path, as_json: bool) 
         markup=False,
         soft_wrap=True,
     )
-    if missing:
-        show_front(write_report(folder), folder)
-    else:
-        show_found(Findings.read(folder), folder)
+    files = write_report(folder).files if missing else []
+    show_found(Findings.read(folder), folder)
+    if files:
+        say_written(files)
 
 
 def train(searching: Search, clock: Clock, timeout: float | None, new: bool = True) -> Ended:
@@ -475,15 +488,15 @@ def _show_plan(study: Study, space: Space, folder: Path, searching: Search, cont
     done = searching.book.counts()["worth"]
     trained, target = study.fidelity.image_size, study.config.image_size
     out.print(
-        f"[bold]{escape(study.name)}[/bold]: {len(space):,} configurations of {study.config.model} at "
+        f"[bold]{escape(study.name)}[/bold]: {plural(len(space), 'configuration')} of {study.config.model} at "
         f"{target} px, batch {study.config.batch_size}, from {format_bytes(low)} to {format_bytes(high)}\n"
         f"budget {study.budget} = {format_bytes(study.budget_bytes)}, counting {COUNTS[study.counts]}: "
         f"{space.fitting:,} fit\n"
-        f"weights: {study.weights}; data: {escape(study.data)}, {study.fidelity.train_size or 'all'} training images, "
-        f"{study.fidelity.epochs or 'the recipe’s'} epochs at {trained} px"
+        f"weights: {study.weights}; data: {escape(study.data)}, {some(study.fidelity.train_size, 'training image')}, "
+        f"{some(study.fidelity.epochs, 'epoch', 'the recipe’s')} at {trained} px"
         + (f" (a proxy: memory is counted at {target} px)" if trained != target else "")
         + f"; protocol {study.fidelity.protocol}"
-        + f"\n{escape(str(contents))}\n{study.trials} trials"
+        + f"\n{escape(str(contents))}\n{plural(study.trials, 'trial')}"
         + (f", {done} of them done" if done else "")
         + f", {_how(study)}; folder {escape(str(folder))}\n"
         + "".join(f"{repair}\n" for repair in searching.book.repairs)
@@ -496,7 +509,7 @@ def _how(study: Study) -> str:
     if study.rungs:
         said.append(f"hopeless ones stopped after epoch {', '.join(map(str, study.rungs))}")
     if study.replicas:
-        said.append(f"the front again on {study.replicas} fresh seed{'s' * (study.replicas > 1)}")
+        said.append(f"the front again on {plural(study.replicas, 'fresh seed')}")
     return "; ".join(said)
 
 
@@ -535,8 +548,8 @@ def _show_dry_run(
         ("counting", COUNTS[study.counts]),
         (
             "trials",
-            f"{study.trials}: {study.fidelity.train_size or 'all'} images, "
-            f"{study.fidelity.epochs} epochs, {trained} px",
+            f"{study.trials}: {some(study.fidelity.train_size, 'image')}, "
+            f"{some(study.fidelity.epochs, 'epoch', 'the recipe’s')}, {trained} px",
         ),
         ("data", str(contents)),
         ("protocol", f"{HELD_OUT.name}: {HELD_OUT.summary}"),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,43 +20,40 @@ from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_bytes, format_flops, format_number, parse_bytes
 
 if TYPE_CHECKING:
-    from bsr_explorer.report.front import Choice
+    from bsr_explorer.report.front import Choice, Point
     from bsr_explorer.store.records import Record
 
-Under = Annotated[
-    str | None, typer.Option(help="The best accuracy within so much memory, with its unit: 1.5GB, 800MiB.")
-]
-AtKnee = Annotated[
-    bool, typer.Option("--knee", help="The knee of the front: beyond it, more memory buys less accuracy.")
-]
-Reaching = Annotated[
-    str | None, typer.Option("--accuracy", help="The least memory with at least this accuracy: 0.85 or 85%.")
+WORDS = 'recommended, knee, "under 1.5GB", "reaching 85%" or "trial 5"'
+"""What names a configuration of a study, on every command line that takes one."""
+
+Which = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[WHICH]...", help=f"{WORDS}; recommended if left out.", show_default=False),
 ]
 
 
-def select(
-    study: options.StudyFolder,
-    under: Under = None,
-    at_knee: AtKnee = False,
-    accuracy: Reaching = None,
-    as_json: options.Json = False,
-) -> None:
-    """Take one configuration of a study's front, and say why.
+def select(study: options.StudyFolder, which: Which = None, as_json: options.Json = False) -> None:
+    """Take one configuration of a study, and say why: the recommended one, the knee of its front, and so on.
 
-    Without a criterion: the least memory whose accuracy cannot be told from the best.
+    Recommended is the least memory whose accuracy cannot be told from the best; beyond the knee, more memory buys less.
+    `train --select` and `export --select` take the same words.
 
     Examples:
 
       bsr-explore select reports/examples/deit_s-digits-2GB
 
-      bsr-explore select reports/examples/deit_s-digits-2GB --under 600MB
+      bsr-explore select reports/examples/deit_s-digits-2GB under 600MB
 
-      bsr-explore select reports/examples/deit_s-digits-2GB --accuracy 0.85 --json
+      bsr-explore select reports/examples/deit_s-digits-2GB reaching 85% --json
     """
-    choice = chosen(study, under, at_knee, accuracy)
-    point, config = choice.point, choice.point.record.config
+    from bsr_explorer.report.commands import train_command
+    from bsr_explorer.report.front import Choice, point_of
+
+    words = " ".join(which or ["recommended"])
+    number, record, reason = selected(study, words, "WHICH")
+    point, config = point_of(study, number, record), record.config
     if as_json:
-        print(json.dumps(_answer(choice)))
+        print(json.dumps(_answer(Choice(point, reason))))
         return
     out.print(
         f"[bold]{escape(point.method)}[/bold]\n"
@@ -64,75 +64,52 @@ def select(
         f"counted is {COUNTS[point.record.study['counts']]}\n"
         f"compute   {format_flops(point.record.predicted['train_flops'])} a step, "
         f"{format_number(point.compute_saving, 2)}x less\n"
-        f"why       {escape(choice.reason)}\n\n"
-        f"trial {point.number}; more of it:  bsr-explore show {escape(str(study))} {point.number}\n"
-        f"as a file to train:  bsr-explore export {escape(str(study))} --trial {point.number} --out best.toml",
+        f"why       {escape(reason)}\n\n"
+        f"trial {point.number}; more of it:  bsr-explore show {escape(shlex.quote(str(study)))} {point.number}\n"
+        f"to train it in full:  {escape(train_command(study, words))}",
         soft_wrap=True,
     )
 
 
-def chosen(study: Path, under: str | None, at_knee: bool, accuracy: str | None) -> Choice:
-    """The point of a study's front by the one criterion that is given, or the recommendation.
+def selected(study: Path, words: str, key: str = "--select") -> tuple[int, Record, str]:
+    """The trial of a study that words name or ask for (see ``WORDS``): its number, its record, and why.
+
+    Args:
+        key: under which it is said what is wrong with the words.
 
     Raises:
-        UserError: several criteria, one that cannot be read, or nothing that satisfies it.
+        UserError: they cannot be read, nothing satisfies them, or there is no such trial.
     """
     from bsr_explorer.report import front
 
-    given = {"--under": under is not None, "--knee": at_knee, "--accuracy": accuracy is not None}
-    if sum(given.values()) > 1:
-        named = " and ".join(flag for flag, there in given.items() if there)
-        raise UserError(
-            f"{named}: give one of --under, --knee and --accuracy, or none for the recommendation"
-        )
-    limit = None if under is None else parse_bytes(under, "--under")
-    least = None if accuracy is None else parse_accuracy(accuracy)
-    ahead = front.study_front(study)
-    if limit is not None:
-        return front.under(ahead, limit)
-    if least is not None:
-        return front.reaching(ahead, least)
-    return front.knee(ahead) if at_knee else front.recommend(ahead)
-
-
-def selected(study: Path, text: str) -> tuple[int, Record, str]:
-    """The trial of a study that ``--select`` names or asks for: its number, its record, and why.
-
-    Raises:
-        UserError: it cannot be read, nothing satisfies it, or there is no such trial.
-    """
-    from bsr_explorer.report.front import pick, read_trials
-
-    word, _, value = text.strip().partition(" ")
+    word, _, value = words.strip().partition(" ")
     value = value.strip()
-    if word == "trial" and value.isdecimal():
-        number = int(value)
-        try:
-            return number, pick(read_trials(study), number), "chosen by hand"
-        except UserError as error:
-            raise UserError(str(error).replace("TRIAL:", "--select: trial", 1)) from None
-    if (word, bool(value)) not in (
-        ("knee", False),
-        ("recommended", False),
-        ("under", True),
-        ("accuracy", True),
-    ):
-        raise UserError(
-            f'--select: cannot read {text!r}; write knee, recommended, "under 1.5GB", "accuracy 0.85" or "trial 5"'
-        )
+    choose: Callable[[Sequence[Point]], Choice]
+    match word, bool(value):
+        case "trial", True if value.isdecimal():
+            try:
+                return int(value), front.pick(front.read_trials(study), int(value)), "chosen by hand"
+            except UserError as error:
+                raise UserError(str(error).replace("TRIAL:", f"{key}: trial", 1)) from None
+        case "recommended", False:
+            choose = front.recommend
+        case "knee", False:
+            choose = front.knee
+        case "under", True:
+            choose = partial(front.under, limit=parse_bytes(value, key))
+        case "reaching", True:
+            choose = partial(front.reaching, accuracy=parse_accuracy(value, key))
+        case _:
+            raise UserError(f"{key}: cannot read {words!r}; write {WORDS}")
+    ahead = front.study_front(study)
     try:
-        choice = chosen(
-            study,
-            under=value if word == "under" else None,
-            at_knee=word == "knee",
-            accuracy=value if word == "accuracy" else None,
-        )
+        choice = choose(ahead)
     except UserError as error:
-        raise UserError(re.sub(r"^--(under|accuracy):", "--select:", str(error))) from None
+        raise UserError(f"{key}: {error}") from None
     return choice.point.number, choice.point.record, choice.reason
 
 
-def parse_accuracy(text: str) -> float:
+def parse_accuracy(text: str, key: str = "--select") -> float:
     """The accuracy in [0, 1] of ``0.85`` or ``85%``.
 
     Raises:
@@ -141,7 +118,7 @@ def parse_accuracy(text: str) -> float:
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
     value = float(match.group(1)) / (100 if match.group(2) else 1) if match else -1.0
     if not 0 <= value <= 1:
-        raise UserError(f"--accuracy: cannot read {text!r}; write a part of 1 such as 0.85, or 85%")
+        raise UserError(f"{key}: cannot read the accuracy {text!r}; write a part of 1 such as 0.85, or 85%")
     return value
 
 

@@ -12,7 +12,7 @@ from bsr_explorer.cli import options
 from bsr_explorer.cli.console import format_seconds, out, table
 from bsr_explorer.store.records import Record
 from bsr_explorer.train.contents import Contents
-from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number
+from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number, plural, some
 
 TAIL = 2000
 """Characters of a trial's log that are shown."""
@@ -89,9 +89,9 @@ def _say(trial: int, record: Record, replicas: dict[int, float | None]) -> None:
             for number, accuracy in replicas.items()
             if number != trial
         ),
-        "trained": f"{fidelity.get('epochs') or 'the recipe’s'} epochs at "
+        "trained": f"{some(fidelity.get('epochs'), 'epoch', 'the recipe’s')} at "
         f"{fidelity.get('image_size') or config['image_size']} px, recipe {fidelity.get('recipe')}; "
-        f"{record.images_trained:,} images in {format_seconds(record.seconds)}",
+        f"{plural(record.images_trained, 'image')} in {format_seconds(record.seconds)}",
         "protocol": f"{record.protocol.name}: {record.protocol.summary}",
         "data": record.split or record.data,
         "classes": contents.of_classes(),

@@ -13,12 +13,11 @@ from rich.markup import escape
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.config import PROTOCOLS
-from bsr_explorer.errors import UserError
 from bsr_explorer.store.database import fresh_seeds, look, replica_of, told
-from bsr_explorer.store.folder import at_work
+from bsr_explorer.store.folder import at_work, read_study
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import COUNTS, FILE, LOCK, Study
-from bsr_explorer.units import format_bytes, format_mb, format_mib
+from bsr_explorer.units import format_bytes, format_mb, format_mib, plural
 
 if TYPE_CHECKING:
     from bsr_explorer.report.front import Point
@@ -75,12 +74,11 @@ def read_status(folder: Path) -> Status:
     Raises:
         UserError: there is no study.
     """
+    from bsr_explorer.report.commands import train_command
     from bsr_explorer.report.front import covered, front, points
     from bsr_explorer.store.records import read_records
 
-    if not (folder / FILE).exists():
-        raise UserError(f"STUDY: {folder} is not the folder of a study (it has no {FILE})")
-    study, records = Study.from_toml(folder / FILE), read_records(folder)
+    study, records = read_study(folder), read_records(folder)
     trials = look(folder) or told(records, len(study.objectives))
     own = [trial for trial in trials if not replica_of(trial)]
     states = {word: sum(trial.state.name == name for trial in own) for name, word in WORDS.items()}
@@ -97,7 +95,7 @@ def read_status(folder: Path) -> Status:
     elif any(record.status == "failed" for record in failed.values()):
         following = f"bsr-explore retry {name} --failed"
     else:
-        following = f"bsr-explore select {name}"
+        following = train_command(folder)
     seeds = sum(trial.state.name == "COMPLETE" and replica_of(trial) > 0 for trial in trials)
     return Status(
         study, busy, states, seeds, front(known), covered(known, study.budget_bytes), failed, following
@@ -110,11 +108,11 @@ def _show(found: Status) -> None:
     study = found.study
     said = ", ".join(f"{count} {word}" for word, count in found.states.items() if count) or "none begun"
     left = " (left by a search that was stopped)" if found.states["running"] and not found.at_work else ""
-    seeds = f"; {found.seeds} runs on fresh seeds" if found.seeds else ""
+    seeds = f"; {plural(found.seeds, 'run')} on fresh seeds" if found.seeds else ""
     out.print(
         f"[bold]{escape(study.name)}[/bold]: {study.config.model}, {escape(study.data)}, budget {study.budget} = "
         f"{format_bytes(study.budget_bytes)}, counting {COUNTS[study.counts]}\n"
-        f"{study.trials} trials wanted: {said}{left}{seeds}"
+        f"{plural(study.trials, 'trial')} wanted: {said}{left}{seeds}"
         + ("; a search is at work" if found.at_work else "")
         + f"\nprotocol {study.fidelity.protocol}: accuracy is {PROTOCOLS[study.fidelity.protocol].accuracy_is}",
         soft_wrap=True,

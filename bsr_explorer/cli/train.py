@@ -16,22 +16,29 @@ from rich.progress import Progress
 
 from bsr_explorer.artifact.onnx import check_exporter
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import err, fail, format_seconds, out, parse_seconds, resolved, table
+from bsr_explorer.cli.console import (
+    err,
+    fail,
+    format_seconds,
+    out,
+    parse_seconds,
+    resolved,
+    say_written,
+    table,
+)
 from bsr_explorer.cli.progress import Showing, loading, showing
-from bsr_explorer.cli.select import selected
+from bsr_explorer.cli.select import WORDS, selected
 from bsr_explorer.config import PROTOCOLS, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.prediction import predict
 from bsr_explorer.store.experiment import Experiment
-from bsr_explorer.store.folder import check_writable
+from bsr_explorer.store.folder import check_writable, read_study
 from bsr_explorer.store.records import Record
-from bsr_explorer.store.study import FILE as STUDY
-from bsr_explorer.store.study import Study
 from bsr_explorer.train.datasets import check_data, default_data_dir
 from bsr_explorer.train.recipes import RECIPES, check_optimizer
 from bsr_explorer.train.recipes import recipe as rules_of
-from bsr_explorer.units import format_bytes, format_mb
+from bsr_explorer.units import format_bytes, format_mb, plural, some
 
 if TYPE_CHECKING:
     from bsr_explorer.train.contents import Contents
@@ -50,9 +57,7 @@ def train(
     ],
     select: Annotated[
         str | None,
-        typer.Option(
-            help='Of a study: recommended (if left out), knee, "under 1.5GB", "accuracy 0.85" or "trial 5".'
-        ),
+        typer.Option(help=f"Of a study: {WORDS}; recommended if left out (see `select`)."),
     ] = None,
     as_searched: Annotated[
         bool,
@@ -152,7 +157,8 @@ def train(
     )
     training.check(asked)
     asked = training.as_begun(asked)
-    if training.ended(asked) is not None:
+    already = training.ended(asked) is not None
+    if already:
         err.print(f"it was trained already; its record is in {asked.folder}", markup=False)
     else:
         with loading("loading weights and data…") as told:
@@ -166,7 +172,7 @@ def train(
     if record.accuracy is None:
         fail(f"{record.status}: {record.reason}; the record is in {asked.folder}", code=1)
     if not as_json:
-        _show(record, files)
+        _show(record, files, "In its folder:" if already else "Written:")
 
 
 def _of_file(file: Path, select: str | None, as_searched: bool) -> tuple[Experiment, str, str]:
@@ -179,10 +185,7 @@ def _of_file(file: Path, select: str | None, as_searched: bool) -> tuple[Experim
 
 def _of_study(study: Path, select: str | None, as_searched: bool) -> tuple[Experiment, str, str]:
     """The experiment of a configuration of a study, where it comes from, and how else it is trained."""
-    if not (study / STUDY).exists():
-        hint = f"; give {study / 'train.toml'}" if (study / "train.toml").exists() else ""
-        raise UserError(f"STUDY: {study} is not the folder of a study (it has no {STUDY}){hint}")
-    settings = Study.from_toml(study / STUDY)
+    settings = read_study(study)
     number, record, reason = selected(study, select or "recommended")
     experiment = Experiment.of_record(f"{settings.name}-trial-{number}", record, settings.weights)
     origin = f"Trial {number} of the study {study}. Taken because: {reason}."
@@ -190,7 +193,7 @@ def _of_study(study: Path, select: str | None, as_searched: bool) -> tuple[Exper
         return experiment, origin, ""
     brief = experiment.fidelity
     note = (
-        f"Not as in the search (--as-searched), where it saw {brief.train_size or 'all'} images at "
+        f"Not as in the search (--as-searched), where it saw {some(brief.train_size, 'image')} at "
         f"{brief.image_size or experiment.config.image_size} px; epochs: {brief.epochs}, recipe: {brief.recipe}."
     )
     return experiment.in_full(), origin, note
@@ -208,11 +211,11 @@ def _announce(asked: Training, note: str, contents: Contents) -> None:
     rules, protocol = rules_of(fidelity.recipe, experiment.data), PROTOCOLS[fidelity.protocol]
     steps = rules.steps if fidelity.epochs is None else None
     on = " (goes on from its checkpoint)" if asked.checkpoint.exists() else ""
-    length = f"{steps:,} steps" if steps else f"{fidelity.epochs or rules.epochs} epochs"
+    length = plural(steps, "step") if steps else plural(fidelity.epochs or rules.epochs, "epoch")
     out.print(
         f"{origin}[bold]{escape(str(config.method))}[/bold]\n{escape(config.model)}, batch {config.batch_size}, "
         f"{config.optimizer}, {config.precision}, {config.device}; weights {escape(experiment.weights)}, seed "
-        f"{experiment.seed}\n{escape(experiment.data)}, {fidelity.train_size or 'all'} training images, "
+        f"{experiment.seed}\n{escape(experiment.data)}, {some(fidelity.train_size, 'training image')}, "
         f"{length} at {actual.image_size} px, recipe {fidelity.recipe} ({escape(rules.source)})\n"
         f"{escape(str(contents))}\n"
         f"protocol {protocol.name}: {protocol.summary}\n"
@@ -274,12 +277,12 @@ def watching_run(what: str, judged_on: str) -> Iterator[Run]:
         yield watcher
 
 
-def _show(record: Record, files: list[Path]) -> None:
+def _show(record: Record, files: list[Path], title: str) -> None:
     after = " after the last epoch" if record.protocol.best else ""
     test = "" if record.test_accuracy is None else f", {100 * record.test_accuracy:.1f}% on test{after}"
     out.print(
-        f"accuracy {100 * (record.accuracy or 0):.1f}% ({record.accuracy_is}){test}; {record.images_trained:,} images "
-        f"in {format_seconds(record.seconds)}; weights: {record.weights}",
+        f"accuracy {100 * (record.accuracy or 0):.1f}% ({record.accuracy_is}){test}; "
+        f"{plural(record.images_trained, 'image')} in {format_seconds(record.seconds)}; weights: {record.weights}",
         soft_wrap=True,
         markup=False,
     )
@@ -299,5 +302,4 @@ def _show(record: Record, files: list[Path]) -> None:
         out.print(table(columns, rows))
     if "fault" in measured:
         out.print(str(measured["fault"]), style="red", markup=False)
-    for file in files:
-        out.print(f"Written: {file}", soft_wrap=True, markup=False)
+    say_written(files, title)

@@ -16,10 +16,14 @@ from bsr_explorer.report.front import Point, covered, front
 from bsr_explorer.report.tables import markdown
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.study import COUNTS
-from bsr_explorer.units import format_bytes, format_mb, format_mib
+from bsr_explorer.units import format_bytes, format_mb, format_mib, format_number
 
 SAME = ("image_size", "train_size", "val_size", "epochs", "recipe", "views")
 """What of the fidelity makes accuracies comparable."""
+
+
+CHOSEN = ("method", "lr", "batch_size")
+"""What of a configuration a search chooses."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Between:
 
     Attributes:
         reference: bytes up to which hypervolumes are measured: the smaller budget, within which both have searched.
-        differences: what was not the same, so that accuracies are to be compared with care; a line each.
+        differences: what was not the same, a line each.
     """
 
     sides: tuple[Side, Side]
@@ -80,6 +84,11 @@ class Between:
         """Key of ``COUNTS``."""
         return str(self.sides[0].found.study["counts"])
 
+    @property
+    def comparable(self) -> bool:
+        """Whether accuracies were come by alike: all was the same, but for the budgets."""
+        return all(line.startswith("budget: ") for line in self.differences)
+
     @cached_property
     def volumes(self) -> tuple[float, float, float]:
         """Hypervolume of each front, and of both together."""
@@ -88,19 +97,24 @@ class Between:
         return first, second, both
 
     def lacking(self, side: int) -> list[Point]:
-        """Points of one front to which the other has nothing equal or better: no more memory and no less accuracy."""
-        other = self.sides[1 - side].front
-        return [
-            point
-            for point in self.sides[side].front
-            if not any(mine.bytes <= point.bytes and mine.accuracy >= point.accuracy for mine in other)
-        ]
+        """Points of one front that the other study lacks: it did not train that configuration, and (where accuracies
+        can be compared) has nothing as good, with no more memory and no less accuracy."""
+        other = self.sides[1 - side]
+        trained = {_configuration(point) for point in other.found.points}
+
+        def reached(point: Point) -> bool:
+            return self.comparable and any(
+                theirs.bytes <= point.bytes and theirs.accuracy >= point.accuracy for theirs in other.front
+            )
+
+        own = self.sides[side].front
+        return [point for point in own if _configuration(point) not in trained and not reached(point)]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every point of both fronts, least memory first, unscaled; ``ahead``: the other study has nothing like it."""
+        """Every point of both fronts, least memory first, unscaled; ``only_there``: see ``lacking``."""
         made = []
         for place, side in enumerate(self.sides):
-            ahead = self.lacking(place)
+            only = self.lacking(place)
             made += [
                 {
                     "study": side.name,
@@ -110,22 +124,33 @@ class Between:
                     "accuracy_std": point.deviation,
                     "seeds": point.seeds,
                     "counted_bytes": point.bytes,
-                    "ahead": point in ahead,
+                    "only_there": point in only,
                 }
                 for point in side.front
             ]
         return sorted(made, key=lambda row: (row["counted_bytes"], -row["accuracy"], row["study"]))
 
     def verdict(self) -> str:
-        """Which study found more, in a sentence."""
-        first, second, both = self.volumes
-        better, worse = (0, 1) if first >= second else (1, 0)
-        if first == second:
-            lead = "both fronts cover the same"
+        """Which study found more, in a sentence; no winner where the two were not trained alike."""
+        first, second, both = (format_number(volume, 4) for volume in self.volumes)
+        mine, theirs = (side.name for side in self.sides)
+        if not self.comparable:
+            lead = f"{first} of {mine}, {second} of {theirs}; no winner, for they were not trained alike"
+        elif self.volumes[0] == self.volumes[1]:
+            lead = f"both fronts cover the same; both together {both}"
+        elif self.volumes[0] > self.volumes[1]:
+            lead = f"{mine} covers more: {first} against {second} of {theirs}; both together {both}"
         else:
-            names, volumes = [side.name for side in self.sides], self.volumes
-            lead = f"{names[better]} covers more: {volumes[better]:.4f} against {volumes[worse]:.4f} of {names[worse]}"
-        return f"{lead}; both together {both:.4f}, up to {format_bytes(self.reference)}"
+            lead = f"{theirs} covers more: {second} against {first} of {mine}; both together {both}"
+        return f"{lead}; up to {format_bytes(self.reference)}"
+
+    def warning(self) -> str:
+        """What stands before the lines of ``differences``."""
+        return (
+            "Not the same in both:"
+            if self.comparable
+            else "Not the same in both, so that accuracies cannot be compared and no winner is named:"
+        )
 
 
 def _side(name: str, found: Findings, reference: int) -> Side:
@@ -137,14 +162,18 @@ def _side(name: str, found: Findings, reference: int) -> Side:
     return Side(name, found, within, len(found.front) - len(within))
 
 
+def _configuration(point: Point) -> tuple[Any, ...]:
+    """What a search chooses: by that, a point is the same in two studies."""
+    return tuple(point.record.config.get(key) for key in CHOSEN)
+
+
 def _differences(first: Findings, second: Findings) -> list[str]:
     """What decides accuracies or memory, and is not the same."""
 
     def settings(found: Findings) -> dict[str, Any]:
         record = found.points[0].record
-        free = ("method", "lr", "batch_size")
         return {
-            **{key: value for key, value in record.config.items() if key not in free},
+            **{key: value for key, value in record.config.items() if key not in CHOSEN},
             "data": record.data,
             "weights": record.weights.split(": seed ")[0],  # random ones are of each trial's own seed
             **{f"fidelity.{key}": record.fidelity.get(key) for key in SAME},
@@ -184,7 +213,7 @@ def readable(between: Between) -> list[dict[str, str]]:
             "MB": format_mb(row["counted_bytes"]),
             "MiB": format_mib(row["counted_bytes"]),
             "study": row["study"],
-            "only there": "yes" if row["ahead"] else "",
+            "only there": "yes" if row["only_there"] else "",
             "trial": str(row["trial"]),
             "method": row["method"],
         }
@@ -197,16 +226,16 @@ def _page(between: Between) -> str:
     lines = [
         f"# {names[0]} and {names[1]}",
         "",
-        f"Counted is {COUNTS[between.counts]}; {between.verdict()}.",
-        "",
     ]
     if between.differences:
-        lines += ["Not the same in both, so compare accuracies with care:", ""]
-        lines += [*(f"- {difference}" for difference in between.differences), ""]
+        lines += [between.warning(), "", *(f"- {difference}" for difference in between.differences), ""]
     lines += [
+        f"Counted is {COUNTS[between.counts]}. Hypervolume: {between.verdict()}.",
+        "",
         markdown(pd.DataFrame(readable(between)), as_text=True),
         "",
-        "*Only there*: the other study has nothing with as much accuracy for as little memory.",
+        "*Only there*: the other study did not train it"
+        + (", and has nothing with as much accuracy for as little memory." if between.comparable else "."),
         "",
         "![both fronts](figures/two_fronts.png)",
         "",

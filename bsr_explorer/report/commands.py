@@ -17,16 +17,23 @@ def commands_for(folder: Path, trial: int, record: Record) -> dict[str, str]:
     Args:
         folder: of its study or comparison, as it is to be typed.
     """
-    where = [str(folder), str(trial)]
-    in_full = shlex.join(["bsr-explore", "train", where[0], "--select", f"trial {trial}"])
+    name, words = str(folder), f"trial {trial}"
+    export = ["bsr-explore", "export", name, "--select", words, "--out", f"trial-{trial}.toml"]
+    of_study = {"train it in full": train_command(folder, words), "have it as a file": shlex.join(export)}
     return {
         "its cost": shlex.join(profile_words(record.config)),
-        **({"train it in full": in_full} if record.study else {}),  # of a comparison, nothing is selected
-        "train it again": shlex.join(["bsr-explore", "reproduce", *where]),
-        "take it further": shlex.join(
-            ["bsr-explore", "export", where[0], "--trial", where[1], "--out", f"trial-{trial}.toml"]
-        ),
+        "train it again": shlex.join(["bsr-explore", "reproduce", name, str(trial)]),
+        **(of_study if record.study else {}),  # of a comparison, nothing is selected
     }
+
+
+def train_command(folder: Path, words: str = "recommended") -> str:
+    """What comes next wherever a configuration was chosen: its training in full.
+
+    Args:
+        words: that name it; see ``select``.
+    """
+    return shlex.join(["bsr-explore", "train", str(folder), "--select", words])
 
 
 def profile_words(config: dict[str, Any]) -> list[str]:

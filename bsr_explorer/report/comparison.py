@@ -28,7 +28,7 @@ from bsr_explorer.store.comparison import (
 )
 from bsr_explorer.store.records import Record, write_text
 from bsr_explorer.store.study import COUNTS
-from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number
+from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number, plural, some
 
 
 @dataclass(frozen=True)
@@ -240,10 +240,10 @@ def described(comparison: Comparison) -> list[str]:
     said = [
         f"{config['model']}, {own} px, batch {config['batch_size']}, {config['optimizer']}, {config['precision']}, "
         f"{config['attention']} attention, {config['device']}; weights: {comparison.weights}.",
-        f"{_images(fidelity['train_size'], 'Trained', 'To be trained')} of {comparison.data} at {trained} px{proxy}; "
-        f"{fidelity['epochs'] or 'the recipe’s'} epochs, recipe {fidelity['recipe']}, "
-        f"{fidelity['val_size'] or 'all'} {comparison.protocol.judged_on} images, "
-        f"{comparison.seeds} seed{'s' if comparison.seeds > 1 else ''}.",
+        f"{'To be trained' if fidelity['train_size'] is None else 'Trained'} on "
+        f"{some(fidelity['train_size'], 'image')} of {comparison.data} at {trained} px{proxy}; "
+        f"{some(fidelity['epochs'], 'epoch', 'the recipe’s')}, recipe {fidelity['recipe']}, "
+        f"{some(fidelity['val_size'], f'{comparison.protocol.judged_on} image')}, {plural(comparison.seeds, 'seed')}.",
         f"Protocol {comparison.protocol.name}: {comparison.protocol.summary}.",
     ]
     if comparison.budget is not None and comparison.budget_bytes is not None:
@@ -252,10 +252,6 @@ def described(comparison: Comparison) -> list[str]:
             f"{COUNTS[comparison.counts]}; what does not fit is not trained."
         )
     return said
-
-
-def _images(count: int | None, decided: str, open_: str) -> str:
-    return f"{open_} on all images" if count is None else f"{decided} on {count} images"
 
 
 def _page(
@@ -274,7 +270,7 @@ def _page(
         *(f"{sentence}\n" for sentence in described(comparison)),
         f"{_how_trained(comparison) if ran else _NOTHING_TRAINED} Full fine-tuning: "
         f"{format_bytes(full.counted_bytes)}, {format_gflops(full.train_flops, 0)} GFLOPs a step. "
-        + (f"A step's time is the median of {rounds} rounds (`{STEPS}`). " if rounds else "")
+        + (f"A step's time is the median of {plural(rounds, 'round')} (`{STEPS}`). " if rounds else "")
         + (_ACCOUNTINGS if any(line.entry.published_bytes is not None for line in lines) else ""),
         "",
         markdown(_readable(rows, comparison), as_text=True),

@@ -12,7 +12,7 @@ from bsr_explorer.errors import UserError, unwritable
 from bsr_explorer.report.comparison import Report, accuracy_text, best
 from bsr_explorer.report.tables import latex, markdown
 from bsr_explorer.store.records import write_text
-from bsr_explorer.units import format_gflops, format_mb, format_number
+from bsr_explorer.units import format_gflops, format_mb, format_number, plural
 
 
 def write(compared: Sequence[Report], folder: Path) -> list[Path]:
@@ -83,7 +83,7 @@ def _said(compared: Sequence[Report]) -> str:
         f"{config['image_size']} px, batch {config['batch_size']}, {config['optimizer']}, {config['precision']}, "
         f"{config['attention']} attention, {config['device']}; recipe {first.fidelity['recipe']}. Protocol "
         f"{first.protocol.name}: {first.protocol.summary}. Accuracy is {first.protocol.accuracy_is}; in percent, "
-        f"mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}. Memory of one step, in MB, is the "
+        f"mean ± standard deviation over {plural(seeds, 'seed')}. Memory of one step, in MB, is the "
         "most that any of the data sets takes (they differ by the head alone); in brackets, how much less than full "
         "fine-tuning. Published: the BSR paper's own accounting, for the methods that it has a rule for."
     )

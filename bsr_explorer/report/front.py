@@ -11,8 +11,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.store.folder import no_study
 from bsr_explorer.store.records import Record, read_records
-from bsr_explorer.units import format_bytes, format_mb, format_number
+from bsr_explorer.units import format_bytes, format_mb, format_number, plural
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def read_runs(folder: Path) -> dict[int, Record]:
         UserError: no records there, or a file that is none.
     """
     if not (folder / "records").is_dir():
-        raise UserError(f"STUDY: {folder} is not the folder of a study (it has no records/)")
+        raise no_study(folder, f"{folder} is not the folder of a study (it has no records/)")
     return read_records(folder)
 
 
@@ -92,9 +93,8 @@ def read_trials(folder: Path) -> dict[int, Record]:
     records = read_runs(folder)
     for number, record in records.items():
         if not record.study:
-            raise UserError(
-                f"STUDY: {folder}/records/{number:04d}.json is not of a search; move it away to go on"
-            )
+            stray = f"{folder}/records/{number:04d}.json is not of a search; move it away to go on"
+            raise no_study(folder, stray)
     return records
 
 
@@ -218,7 +218,7 @@ def recommend(ahead: Sequence[Point]) -> Choice:
     return Choice(
         chosen,
         f"{chosen.said} is within one standard error (±{100 * error:.1f} points on "
-        f"{validation_images(best.record)} validation images{seeds}) of the best, {best.said}, and takes "
+        f"{plural(validation_images(best.record), 'validation image')}{seeds}) of the best, {best.said}, and takes "
         f"{100 * share:.0f}% less memory ({format_mb(chosen.bytes, 0)} against {format_mb(best.bytes, 0)} MB)",
     )
 
@@ -257,7 +257,7 @@ def under(ahead: Sequence[Point], limit: int) -> Choice:
     if not within:
         least = ahead[0]
         raise UserError(
-            f"--under: nothing that was trained takes at most {format_bytes(limit)}; the nearest is trial "
+            f"nothing that was trained takes at most {format_bytes(limit)}; the nearest is trial "
             f"{least.number}, {least.method}, with {format_bytes(least.bytes)} and {least.said}"
         )
     chosen = within[-1]
@@ -280,7 +280,7 @@ def reaching(ahead: Sequence[Point], accuracy: float) -> Choice:
     chosen = next((point for point in ahead if point.accuracy >= accuracy), None)
     if chosen is None:
         raise UserError(
-            f"--accuracy: nothing that was trained reaches {100 * accuracy:.1f}%; the nearest is trial "
+            f"nothing that was trained reaches {100 * accuracy:.1f}%; the nearest is trial "
             f"{best.number}, {best.method}, with {best.said} and {format_bytes(best.bytes)}"
         )
     beyond = (
@@ -289,6 +289,21 @@ def reaching(ahead: Sequence[Point], accuracy: float) -> Choice:
         else f"the best, {best.said}, takes {format_bytes(best.bytes)}"
     )
     return Choice(chosen, f"the least memory that reaches {100 * accuracy:.1f}%; {beyond}")
+
+
+def point_of(folder: Path, number: int, record: Record) -> Point:
+    """The point of a trial's configuration.
+
+    Raises:
+        UserError: it was not trained to its end.
+    """
+    for point in points(read_trials(folder)):
+        if point.record.key == record.key:
+            return point
+    raise UserError(
+        f"TRIAL: {number} has no accuracy, for it is {record.status}; `bsr-explore show` says why, and "
+        "`bsr-explore train --select` trains it all the same"
+    )
 
 
 def study_front(folder: Path) -> list[Point]:

@@ -12,7 +12,7 @@ from bsr_explorer.report.figures import FIGURES
 from bsr_explorer.report.findings import Findings
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.study import COUNTS
-from bsr_explorer.units import format_bytes, format_number
+from bsr_explorer.units import format_bytes, format_number, plural
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _page(found: Findings, drawn: dict[str, Path]) -> str:
         f"Budget {study['budget']} = {format_bytes(found.budget)}, counting {COUNTS[study['counts']]}. "
         f"Full fine-tuning would take {format_bytes(found.full['counted_bytes'])}.",
         "",
-        f"Trained at {record.fidelity['image_size']} px for {record.fidelity['epochs']} epochs "
+        f"Trained at {record.fidelity['image_size']} px for {plural(record.fidelity['epochs'], 'epoch')} "
         f"(recipe `{record.fidelity['recipe']}`, protocol {record.protocol.name}), {_seeds(found)}; accuracy is "
         f"{record.accuracy_is}. Memory and FLOPs are predicted at {config['image_size']} px. {calibrated}",
         "",
@@ -125,7 +125,10 @@ def calibration_said(measured: list[dict[str, Any]]) -> str:
     if not measured:
         return ""
     exact = sum(m["saved_bytes"] == m["predicted_saved_bytes"] for m in measured)
-    said = f"Saved bytes, predicted and measured at the trained size, are equal in {exact} of {len(measured)} trials"
+    said = (
+        "Saved bytes, predicted and measured at the trained size, are equal in "
+        f"{exact} of {plural(len(measured), 'trial')}"
+    )
     ratios = [m["peak_bytes"] / m["predicted_peak_bytes"] for m in measured if "peak_bytes" in m]
     if not ratios:
         return f"{said}."

@@ -15,6 +15,7 @@ import matplotlib as mpl
 
 from bsr_explorer.errors import unknown
 from bsr_explorer.files import whole
+from bsr_explorer.ledger import NAMES
 
 mpl.use("Agg")
 
@@ -52,13 +53,16 @@ SPARE = tuple(product(("#332288", "#117733", "#999933", "#AA4499", "#44AA99"), (
 """Looks of methods that have no line of their own above: Tol's colours, and markers that are left."""
 
 KIND: dict[str, tuple[str, str]] = {
-    "parameter": (SKY, "parameters"),
-    "gradient": (ORANGE, "gradients"),
-    "optimizer": (YELLOW, "optimiser state"),
-    "saved": (BLUE, "saved activations"),
-    "input": (PURPLE, "input"),
+    "parameter": (SKY, NAMES["parameter"]),
+    "gradient": (ORANGE, NAMES["gradient"]),
+    "optimizer": (YELLOW, NAMES["optimizer"]),
+    "saved": (BLUE, NAMES["saved"]),
+    "input": (PURPLE, NAMES["input"]),
 }
-"""Colour and label of each kind of memory, in the order that they are stacked."""
+"""Colour and label of each kind of memory that a step holds, in the order that they are stacked."""
+
+ALIVE: dict[str, tuple[str, str]] = {**KIND, "transient": (GREY, NAMES["transient"])}
+"""The same of all that is alive at a moment of a step."""
 
 
 def family(method: str) -> str:

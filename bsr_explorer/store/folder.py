@@ -1,9 +1,10 @@
-"""The folder that a command writes into: whether it can be, and by one process at a time."""
+"""The folder that a command is given: what it holds, whether it can be written, and by one process at a time."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,39 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bsr_explorer.errors import UserError, unwritable
+from bsr_explorer.store.comparison import FILE as COMPARISON
+from bsr_explorer.store.study import FILE as STUDY
+from bsr_explorer.store.study import Study
+
+TRAINING = "train.toml"
+"""What the folder of a training has beside its record."""
+
+
+def read_study(folder: Path) -> Study:
+    """The study of a folder, as it was set up.
+
+    Raises:
+        UserError: it is none of a study's; it says of what it is.
+    """
+    if not (folder / STUDY).exists():
+        raise no_study(folder, f"{folder} is not the folder of a study (it has no {STUDY})")
+    return Study.from_toml(folder / STUDY)
+
+
+def no_study(folder: Path, otherwise: str) -> UserError:
+    """What to say of a folder that is not a study's: by what it is instead, where that is known."""
+    name = shlex.quote(str(folder))
+    if (folder / COMPARISON).exists():
+        return UserError(
+            f"STUDY: {folder} is the folder of a comparison, not of a study; use `bsr-explore report {name}` for all "
+            f"of it, or `bsr-explore show {name} RUN` for one of its runs"
+        )
+    if (folder / TRAINING).exists():
+        return UserError(
+            f"STUDY: {folder} is the folder of a training, not of a study; use `bsr-explore train "
+            f"{shlex.quote(str(folder / TRAINING))}` to train it again, or give the study's own folder"
+        )
+    return UserError(f"STUDY: {otherwise}")
 
 
 def check_writable(folder: Path, flag: str = "--out", instead: str = "choose another --out") -> None:

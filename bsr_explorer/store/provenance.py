@@ -31,8 +31,19 @@ def provenance(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads() if (torch := sys.modules.get("torch")) else None,
         "commit": _commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
     }
+
+
+def command() -> str:
+    """The whole command that this process was started by, to be typed again."""
+    program, *words = sys.argv
+    path = Path(program)
+    if path.name == "__main__.py":
+        start = ["python", "-m", path.parent.name]
+    else:
+        start = ["python", program] if path.suffix == ".py" else [path.name]
+    return shlex.join([*start, *words])
 
 
 def _processor(device: str) -> str:

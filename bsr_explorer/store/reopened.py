@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from bsr_explorer.errors import UserError, unwritable
+from bsr_explorer.store.comparison import FILE as COMPARISON
 from bsr_explorer.store.database import DATABASE, due, fresh_seeds, look, told
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.records import read_records
 from bsr_explorer.store.study import FILE, LOCK, Study
+from bsr_explorer.units import plural
 
 
 def open_folder(study: Study, folder: Path, command: str) -> Study:
@@ -47,6 +50,11 @@ def stored_study(study: Study, folder: Path) -> Study | None:
     Raises:
         UserError: it is another study, with the differences.
     """
+    if (folder / COMPARISON).exists() and not (folder / FILE).exists():
+        raise UserError(
+            f"--out: {folder} is the folder of a comparison, not of a study; give another --out, or use "
+            f"`bsr-explore report {shlex.quote(str(folder))}` for what was compared"
+        )
     trained = any(folder.glob("records/*.json")) or any(folder.glob("checkpoints/*.pt"))
     if not trained or not (folder / FILE).exists():
         return None
@@ -109,8 +117,8 @@ class Finished:
 
     def said(self) -> str:
         """In words: how much, when, by what and where."""
-        seeds = f" and {self.seeds} run{'s' * (self.seeds > 1)} on fresh seeds" if self.seeds else ""
-        parts = [f"{self.trials} trial{'s' * (self.trials > 1)}{seeds}"]
+        seeds = f" and {plural(self.seeds, 'run')} on fresh seeds" if self.seeds else ""
+        parts = [f"{plural(self.trials, 'trial')}{seeds}"]
         if self.time:
             parts.append(
                 f"the last at {datetime.fromisoformat(self.time).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
@@ -165,4 +173,4 @@ def _machine(made: dict[str, Any]) -> str:
     """The machine of a run, as far as records tell machines apart."""
     cpus = made.get("cpus")
     processor = made.get("processor") or made.get("platform") or ""
-    return f"{processor} ({cpus} CPU{'s' * (cpus > 1)})" if processor and cpus else processor
+    return f"{processor} ({plural(cpus, 'CPU')})" if processor and cpus else processor

@@ -85,6 +85,8 @@ def test_the_card_says_what_the_record_says(once: Made) -> None:
     assert "| seed | 5 |" in text
     assert f"torch {torch.__version__.split('+')[0]}" in text
     assert f"```bash\n{record.provenance['command']}\n```" in text
+    assert "bsr-explore train train.toml --test --out again" in text
+    assert "| machine | cpu: " in text and ", 1 threads |" not in text
     assert "flatters it" in text
 
 

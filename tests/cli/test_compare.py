@@ -19,6 +19,7 @@ from bsr_explorer.report import comparison as report
 from bsr_explorer.run import run
 from bsr_explorer.store.comparison import read_comparison
 from bsr_explorer.store.records import Record, read_records
+from tests.cli.test_search import expanded
 from tests.pictures import Pictures
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -71,7 +72,7 @@ def test_a_comparison_shows_its_table_and_names_its_files(cli: Cli) -> None:
         assert f"{float(row['peak_full_over_this']):.2f}x less" in lines[first + 1]
         assert f"{float(row['train_flops_over_full']):.2f}x" in lines[first + 1]
         assert "→" in lines[first]
-    written = [Path(line) for line in lines[lines.index("Written:") + 1 :]]
+    written = [path for line in lines[lines.index("Written:") + 1 :] for path in expanded(line)]
     assert {path.name for path in written} == {
         *("comparison.md", "comparison.csv", "comparison.tex"),
         *(
@@ -138,7 +139,7 @@ def test_a_dry_run_trains_and_writes_nothing(quick: Cli, tmp_path: Path) -> None
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     assert any(line.startswith("full does not fit ") for line in lines)
     assert any(line.startswith("linear not run here ") for line in lines)
-    assert f"7 runs and timings to do; folder {NAME}" in lines
+    assert f"7 tasks to do (runs and timings); folder {NAME}" in lines
     assert "Nothing was trained or written (--dry-run)." in lines
 
 
@@ -303,7 +304,10 @@ def test_several_data_sets_have_a_folder_each_and_a_table_in_common(
     assert answer["files"] == tables
     assert set(rows(Path("compare-of-a-file/cifar100"))) == set(rows(Path("compare-of-a-file/digits")))
     done = quick("compare", path, "--costs-only")
-    assert done.out.splitlines()[-3:] == [f"  {table}" for table in tables]
+    assert done.out.splitlines()[-2:] == [
+        "Written for all data sets:",
+        "  compare-of-a-file/table.{md,csv,tex}",
+    ]
 
 
 @pytest.mark.usefixtures("no_training")

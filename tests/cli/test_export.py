@@ -25,8 +25,8 @@ Cli = Callable[..., Any]
 def exported(cli: Cli, study_folder: Path, tmp_path: Path) -> Path:
     """Trial 3 as a file."""
     path = tmp_path / "best.toml"
-    done = cli("export", study_folder, "--trial", 3, "--out", path)
-    assert (done.code, done.err, done.out) == (0, "", f"Written: {path}\n")
+    done = cli("export", study_folder, "--select", "trial 3", "--out", path)
+    assert (done.code, done.err, done.out) == (0, "", f"\nWritten:\n  {path}\n")
     return path
 
 
@@ -40,14 +40,14 @@ def test_the_file_is_of_the_trial(exported: Path, study_folder: Path) -> None:
 
 
 def test_without_a_file_it_is_printed(cli: Cli, exported: Path, study_folder: Path) -> None:
-    done = cli("export", study_folder, "--trial", 3)
+    done = cli("export", study_folder, "--select", "trial 3")
     assert (done.code, done.err) == (0, "")
     assert done.out == exported.read_text().replace(str(exported), "FILE")
 
 
 def test_a_criterion_stands_for_a_trial(cli: Cli, study_folder: Path) -> None:
     choice = knee(study_front(study_folder))
-    done = cli("export", study_folder, "--knee")
+    done = cli("export", study_folder, "--select", "knee")
     assert done.code == 0
     assert done.out.startswith(f"# Trial {choice.point.number} of {study_folder}: ")
     assert f"\n# Taken because: {choice.reason}.\n" in done.out
@@ -91,5 +91,5 @@ def test_a_configuration_alone_is_enough_for_profile(cli: Cli, tmp_path: Path) -
 
 def test_the_same_may_be_written_again(cli: Cli, exported: Path, study_folder: Path) -> None:
     before = exported.read_text()
-    assert cli("export", study_folder, "--trial", 3, "--out", exported).code == 0
+    assert cli("export", study_folder, "--select", "trial 3", "--out", exported).code == 0
     assert exported.read_text() == before

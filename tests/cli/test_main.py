@@ -316,7 +316,8 @@ def test_a_report_of_a_model_that_is_not_known_here_leaves_out_what_follows_from
 
 
 @pytest.mark.parametrize(
-    "arguments", [("show", "0"), ("select",), ("select", "--knee"), ("export",), ("export", "--trial", "0")]
+    "arguments",
+    [("show", "0"), ("select",), ("select", "knee"), ("export",), ("export", "--select", "trial 0")],
 )
 def test_looking_at_a_study_needs_no_torch(arguments: tuple[str, ...], study_folder: Path) -> None:
     assert imported_by(arguments[0], study_folder, *arguments[1:]) == set()

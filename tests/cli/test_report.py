@@ -41,8 +41,7 @@ def test_the_front_is_shown_and_every_file_is_named(cli: Cli, study_folder: Path
         assert any(line.startswith(start) for line in lines)
     chosen = recommend(ahead).point
     assert f"Recommended: {chosen.method}" in lines
-    export = f"bsr-explore export {study_folder} --trial {chosen.number} --out best.toml"
-    assert f"to train it further: {export}" in lines
+    assert f"to train it in full: bsr-explore train {study_folder} --select recommended" in lines
     volume = hypervolume([p.bytes for p in ahead], [p.accuracy for p in ahead], 1_400_000)
     assert f"hypervolume {volume:.4f}: the area under the front up to the budget, of 1" in lines
     named = [line.removeprefix(f"{study_folder}/") for line in lines[lines.index("Written:") + 1 :]]
@@ -58,7 +57,6 @@ def test_the_front_is_shown_and_every_file_is_named(cli: Cli, study_folder: Path
     assert set(named) == {
         *("report.{md,html}", "front.{csv,tex}", "trials.csv"),
         *(f"figures/{figure}.{{png,pdf,svg}}" for figure in (*figures, "calibration")),
-        *("study.{toml,db}", "records"),
     }
 
 

@@ -48,7 +48,7 @@ def test_what_failed_is_trained_again(cli: Cli, failed: Path, which: tuple[str, 
     before = read_records(failed)
     done = cli("retry", failed, *which, "--jobs", "0")
     assert done.code == 0, done.err
-    assert "1 of 1 trials that were trained again finished" in done.out
+    assert "trained again: 1 of 1 trial finished" in done.out
     assert f"next:  bsr-explore report {failed}" in done.out
     assert "not trained again: trial 1: out of memory" in " ".join(done.err.split())
     records = read_records(failed)

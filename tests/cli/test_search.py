@@ -145,7 +145,7 @@ def test_a_dry_run_trains_and_writes_nothing(quick: Cli, tmp_path: Path) -> None
     assert (done.code, list(tmp_path.iterdir())) == (0, [])
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     assert {"configurations 851", "budget 1400KB = 1.4 MB (1.3 MiB)"} <= set(lines)
-    assert "trials 12: 20 images, 1 epochs, 32 px" in lines
+    assert "trials 12: 20 images, 1 epoch, 32 px" in lines
     assert "does not fit" in next(line for line in done.out.splitlines() if line.startswith("full"))
     assert "fits" in next(line for line in done.out.splitlines() if line.startswith("linear"))
     assert "Nothing was trained or written" in done.out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from bsr_explorer.cli.select import parse_accuracy, selected
 from bsr_explorer.errors import UserError
 from bsr_explorer.report.front import Choice, knee, reaching, recommend, study_front, under
-from bsr_explorer.store.records import read_records
+from bsr_explorer.store.records import read_records, write_record
 
 Cli = Callable[..., Any]
 
@@ -33,7 +34,7 @@ def test_without_a_criterion_the_recommendation_is_taken(cli: Cli, study_folder:
     assert lines[1] == "toy, 48 px, batch 4, adamw, fp32, fused attention, cpu"
     assert f"accuracy  {expected.point.said}" in lines
     assert f"why       {expected.reason}" in lines
-    assert f"bsr-explore export {study_folder} --trial {expected.point.number} --out best.toml" in lines[-1]
+    assert lines[-1] == f"to train it in full:  bsr-explore train {study_folder} --select recommended"
     assert answer(cli, study_folder)["reason"] == expected.reason
 
 
@@ -46,9 +47,9 @@ def test_each_criterion_has_its_choice(cli: Cli, study_folder: Path, place: int)
         return (said["trial"], said["reason"]) == (choice.point.number, choice.reason)
 
     limit = point.bytes + 1
-    assert same(answer(cli, study_folder, "--under", f"{limit}B"), under(ahead, limit))
-    assert same(answer(cli, study_folder, "--accuracy", f"{point.accuracy}"), reaching(ahead, point.accuracy))
-    assert same(answer(cli, study_folder, "--knee"), knee(ahead))
+    assert same(answer(cli, study_folder, "under", f"{limit}B"), under(ahead, limit))
+    assert same(answer(cli, study_folder, "reaching", f"{point.accuracy}"), reaching(ahead, point.accuracy))
+    assert same(answer(cli, study_folder, "knee"), knee(ahead))
 
 
 def test_json_says_what_was_chosen(cli: Cli, study_folder: Path) -> None:
@@ -68,7 +69,9 @@ def test_an_accuracy_is_a_part_or_percent(text: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", ["85", "101%", "-0.1", "nan", "", "%", "0.8.5", "high"])
 def test_what_is_no_accuracy_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"--accuracy: cannot read .* write a part of 1 such as 0\.85"):
+    with pytest.raises(
+        UserError, match=r"--select: cannot read the accuracy .* write a part of 1 such as 0\.85"
+    ):
         parse_accuracy(text)
 
 
@@ -80,8 +83,27 @@ def test_one_text_says_each_criterion(study_folder: Path) -> None:
         (" knee ", knee(ahead)),
         (f"under {limit}B", under(ahead, limit)),
         (f"under  {limit} B", under(ahead, limit)),
-        (f"accuracy {accuracy}", reaching(ahead, accuracy)),
+        (f"reaching {accuracy}", reaching(ahead, accuracy)),
     ):
         number = choice.point.number
         assert selected(study_folder, text) == (number, records[number], choice.reason)
     assert selected(study_folder, "trial 4") == (4, records[4], "chosen by hand")
+
+
+def test_the_next_step_is_a_training_by_the_same_words(cli: Cli, study_folder: Path) -> None:
+    limit = study_front(study_folder)[-1].bytes
+    said = cli("select", study_folder, "under", f"{limit}B").out.splitlines()
+    assert said[-1] == f"to train it in full:  bsr-explore train {study_folder} --select 'under {limit}B'"
+    assert (
+        selected(study_folder, f"under {limit}B")[0] == answer(cli, study_folder, f"under {limit}B")["trial"]
+    )
+
+
+def test_a_trial_can_be_named(cli: Cli, study_folder: Path) -> None:
+    assert answer(cli, study_folder, "trial", "4")["trial"] == 4
+    done = cli("select", study_folder, "trial", "99")
+    assert (done.code, done.err) == (2, "error: WHICH: trial 99 has no record; choose from 0–6\n")
+    record = read_records(study_folder)[4]
+    write_record(study_folder, 4, replace(record, status="failed", accuracy=None, reason="a wrong turn"))
+    done = cli("select", study_folder, "trial", "4")
+    assert done.err.startswith("error: TRIAL: 4 has no accuracy, for it is failed; ")

@@ -42,7 +42,7 @@ def test_a_trial_is_shown_whole(cli: Cli, study_folder: Path) -> None:
         f"seed {record.seed} ",
         f"made by bsr_explorer {record.provenance['bsr_explorer']}, torch {record.provenance['torch']}",
         f"key {record.key} ",
-        "trained 1 epochs at 32 px, recipe short; 20 images in ",
+        "trained 1 epoch at 32 px, recipe short; 20 images in ",
         f"counting peak: {format_mb(record.study['counted_bytes'])} MB",
     ):
         assert words in text, words
@@ -147,6 +147,6 @@ def test_the_command_of_its_cost_says_all_that_is_not_usual(cli: Cli, study_fold
 def test_the_other_commands_run(cli: Cli, study_folder: Path, tmp_path: Path) -> None:
     record = read_records(study_folder)[1]
     commands = commands_for(study_folder, 1, record)
-    assert cli(*shlex.split(commands["take it further"])[1:]).code == 0
+    assert cli(*shlex.split(commands["have it as a file"])[1:]).code == 0
     assert Experiment.from_toml(tmp_path / "trial-1.toml").config == Config.from_dict(record.config)
     assert cli(*shlex.split(commands["train it again"])[1:]).code == 0

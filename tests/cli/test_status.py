@@ -46,7 +46,7 @@ def test_a_finished_study(cli: Cli, study_folder: Path) -> None:
         )
     area = hypervolume([p.bytes for p in known], [p.accuracy for p in known], 1_400_000)
     assert any(line.startswith(f"hypervolume {area:.4f}: ") for line in said)
-    assert said[-1] == f"next: bsr-explore select {study_folder}"
+    assert said[-1] == f"next: bsr-explore train {study_folder} --select recommended"
     assert "Not finished" not in said
     assert content(study_folder) == before
 
@@ -66,7 +66,7 @@ def test_it_is_all_in_the_json(cli: Cli, study_folder: Path, make_study: MakeStu
     ahead = front(points(read_records(study_folder)))
     assert [(e["trial"], e["accuracy"]) for e in answer["front"]] == [(p.number, p.accuracy) for p in ahead]
     assert answer["failed"] == []
-    assert answer["next"] == f"bsr-explore select {study_folder}"
+    assert answer["next"] == f"bsr-explore train {study_folder} --select recommended"
 
 
 def test_what_failed_is_told_with_its_reason(cli: Cli, study_folder: Path, open_search: OpenSearch) -> None:
@@ -126,7 +126,7 @@ def test_fresh_seeds_that_are_missing_are_next(
     assert said[1].startswith("7 trials wanted: 7 finished; ")
     assert seeds <= int(said[1].split("; ")[1].split()[0])
     assert any("(2 seeds)" in line for line in said)
-    assert said[-1].startswith("next: bsr-explore select ")
+    assert said[-1].startswith("next: bsr-explore train ")
 
 
 def test_a_study_that_has_not_begun(cli: Cli, make_study: MakeStudy, tmp_path: Path) -> None:
@@ -162,4 +162,4 @@ def test_the_next_command_can_be_pasted(cli: Cli, study_folder: Path, name: str)
 
     folder = study_folder.rename(study_folder.with_name(name))
     following = json.loads(cli("status", folder, "--json").out)["next"]
-    assert shlex.split(following) == ["bsr-explore", "select", str(folder)]
+    assert shlex.split(following) == ["bsr-explore", "train", str(folder), "--select", "recommended"]

@@ -21,9 +21,11 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.report.front import knee, recommend, study_front
 from bsr_explorer.run import fine_tune
 from bsr_explorer.store.experiment import Experiment
+from bsr_explorer.store.folder import TRAINING
 from bsr_explorer.store.records import Record, read_records
 from bsr_explorer.train.contents import Contents
-from bsr_explorer.training import CHECKPOINT, FILE, Training
+from bsr_explorer.training import CHECKPOINT, Training
+from bsr_explorer.units import format_mb
 from tests.pictures import Pictures
 from tests.pressing import DROPPED, press
 
@@ -64,15 +66,13 @@ def test_it_is_trained_as_the_file_says(cli: Cli, file: Path, expected: Record) 
         expected.fidelity,
         5,
     )
-    assert Experiment.from_toml(folder / FILE) == TOY
+    assert Experiment.from_toml(folder / TRAINING) == TOY
     assert not (folder / CHECKPOINT).exists()
     assert record.accuracy is not None
     assert f"accuracy {100 * record.accuracy:.1f}% (top-1 on validation" in done.out
     assert record.measured is not None
     peak = next(line.split() for line in done.out.splitlines() if line.startswith("peak "))
-    assert peak[1:3] == [
-        f"{record.measured[key] / 1e6:,.1f}" for key in ("predicted_peak_bytes", "peak_bytes")
-    ]
+    assert peak[1:3] == [format_mb(record.measured[key]) for key in ("predicted_peak_bytes", "peak_bytes")]
     assert "predicted peak: " in done.out
     assert "at 48 px; " in done.out
 
@@ -123,7 +123,8 @@ def test_what_was_trained_is_not_trained_again(cli: Cli, file: Path) -> None:
 def test_json_names_the_files(cli: Cli, file: Path) -> None:
     said = json.loads(cli("train", file, "--epochs", "1", "--json").out)
     assert said["files"] == [
-        f"runs/small/{name}" for name in ("records/0000.json", "model.safetensors", "model_card.md")
+        f"runs/small/{name}"
+        for name in ("train.toml", "records/0000.json", "model.safetensors", "model_card.md")
     ]
 
 
@@ -173,7 +174,7 @@ def test_ctrl_c_that_python_drops_before_the_training_ends_it(
 def test_ctrl_c_that_python_drops_at_the_end_is_said(
     cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bsr_explorer.cli.train._show", lambda record, files: DROPPED[0]())
+    monkeypatch.setattr("bsr_explorer.cli.train._show", lambda record, files, title: DROPPED[0]())
     done = cli("train", file, "--epochs", "1")
     assert (done.code, done.err.splitlines()[-1]) == (130, STOPPED)
     assert read_records(Path("runs/small"))[0].status == "finished"
@@ -242,9 +243,14 @@ def test_what_is_trained_otherwise_than_in_the_study_is_said(cli: Cli, study_fol
     )
     assert "recipe standard (ours: a full training; crops, but no flips" in done.out
     assert "epoch 1 of 1: loss " in done.err
-    for file in ("records/0000.json", "model.safetensors", "model_card.md"):
-        assert f"Written: runs/toy-study-trial-3/{file}" in done.out
-        assert (Path("runs/toy-study-trial-3") / file).exists()
+    folder = Path("runs/toy-study-trial-3")
+    written = done.out[done.out.index("Written:\n") :].split()[1:]
+    assert written == [
+        str(folder / name)
+        for name in ("train.toml", "records/0000.json", "model.safetensors", "model_card.md")
+    ]
+    there = {str(path) for path in folder.rglob("*") if path.is_file()}
+    assert there == {*written, str(folder / "train.lock")}
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------
@@ -316,7 +322,7 @@ def test_damaged_images_are_named_or_left_out(cli: Cli, pictures: Pictures, tmp_
     folder = Path("runs/small")
     (record,) = read_records(folder).values()
     assert (record.fidelity["skip"], record.left_out) == (list(pictures.bad), {"damaged": 3})
-    assert Experiment.from_toml(folder / FILE).fidelity.skip == pictures.bad
+    assert Experiment.from_toml(folder / TRAINING).fidelity.skip == pictures.bad
     card = (folder / "model_card.md").read_text()
     assert (
         "| class | train | validation | test |\n|---|---|---|---|\n| a | 15 | 2 | 2 |\n| b | 15 | 1 | 2 |"

@@ -51,11 +51,14 @@ def test_what_only_one_has_is_what_the_other_does_not_reach(halves: tuple[Path, 
         other = between.sides[1 - place].front
         for point in side.front:
             reached = any(p.bytes <= point.bytes and p.accuracy >= point.accuracy for p in other)
-            assert (point in between.lacking(place)) == (not reached)
+            both = point.method in {p.method for p in between.sides[1 - place].found.points}
+            assert (point in between.lacking(place)) == (not reached and not both)
     assert between.lacking(0) or between.lacking(1)
     for place, side in enumerate(between.sides):
         rows = [row for row in between.rows() if row["study"] == side.name]
-        assert [row["trial"] for row in rows if row["ahead"]] == [p.number for p in between.lacking(place)]
+        assert [row["trial"] for row in rows if row["only_there"]] == [
+            p.number for p in between.lacking(place)
+        ]
 
 
 def test_the_smaller_budget_is_the_reference(halves: tuple[Path, Path]) -> None:
@@ -74,10 +77,31 @@ def test_the_smaller_budget_is_the_reference(halves: tuple[Path, Path]) -> None:
     assert any(line.startswith("budget: ") for line in between.differences)
 
 
-def test_what_makes_accuracies_incomparable_is_said(halves: tuple[Path, Path]) -> None:
+def test_what_makes_accuracies_incomparable_is_said(halves: tuple[Path, Path], tmp_path: Path) -> None:
     for number, record in read_records(halves[1]).items():
         write_record(halves[1], number, replace(record, fidelity={**record.fidelity, "epochs": 9}))
-    assert Between.read(halves).differences == ["fidelity.epochs: 1 → 9"]
+    between = Between.read(halves)
+    assert between.differences == ["fidelity.epochs: 1 → 9"]
+    first, second, _ = between.volumes
+    assert between.verdict().startswith(
+        f"{first:.4f} of even, {second:.4f} of odd; no winner, for they were not "
+    )
+    write(between, tmp_path)
+    page = (tmp_path / "studies.md").read_text()
+    assert page.index("no winner is named") < page.index("fidelity.epochs: 1 → 9") < page.index("Hypervolume")
+    assert "covers more" not in page
+
+
+def test_what_both_have_is_not_only_in_one(finished_once: Path, tmp_path: Path) -> None:
+    """Another seed gives the same methods other accuracies; none of them is only there."""
+    other = Path(shutil.copytree(finished_once, tmp_path / "other"))
+    for number, record in read_records(other).items():
+        write_record(other, number, replace(record, accuracy=(record.accuracy or 0) + 0.3))
+    between = Between.read((finished_once, other))
+    assert between.comparable
+    assert between.lacking(0) == between.lacking(1) == []
+    assert not any(row["only_there"] for row in between.rows())
+    assert between.verdict().startswith(f"{other} covers more: ")
 
 
 def test_budgets_that_count_differently_are_refused(halves: tuple[Path, Path]) -> None:

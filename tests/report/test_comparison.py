@@ -160,7 +160,7 @@ def test_the_page_says_how_it_was_made(written: tuple[Path, Report]) -> None:
     page = (folder / "comparison.md").read_text()
     assert page.startswith("# toy on digits\n")
     assert "Trained on 20 images of digits at 32 px, a proxy: memory, FLOPs and step times are those" in page
-    assert "1 epochs, recipe short, 20 validation images, 2 seeds." in page
+    assert "1 epoch, recipe short, 20 validation images, 2 seeds." in page
     assert "Budget" not in page and "largest batch" not in page and "Notes" not in page
     (linear,) = [line for line in page.splitlines() if line.startswith("| `linear`")]
     cells = [cell.strip() for cell in linear.split("|")]

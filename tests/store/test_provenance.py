@@ -33,6 +33,22 @@ def test_versions_and_machine_are_said() -> None:
     assert json.loads(json.dumps(said)) == said
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ["/env/bin/bsr-explore", "train", "a study", "--select", "knee"],
+            "bsr-explore train 'a study' --select knee",
+        ),
+        (["/lib/bsr_explorer/__main__.py", "search", "--json"], "python -m bsr_explorer search --json"),
+        (["benchmarks/learning.py", "--out", "x"], "python benchmarks/learning.py --out x"),
+    ],
+)
+def test_the_command_is_whole(monkeypatch: pytest.MonkeyPatch, given: list[str], said: str) -> None:
+    monkeypatch.setattr(sys, "argv", given)
+    assert provenance("cpu")["command"] == said
+
+
 def test_how_many_threads_add_up_is_said() -> None:
     import torch
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import plain_ticks
 from bsr_explorer.report.findings import Findings
-from bsr_explorer.units import in_mb
+from bsr_explorer.units import in_mb, plural
 
 _KINDS_SHOWN = ((style.BLUE, "o"), (style.ORANGE, "^"))
 
@@ -32,7 +32,7 @@ def draw(found: Findings, folder: Path) -> list[Path]:
         axes.plot(ends, ends, color="0.6", lw=1, zorder=1)
         for (kind, of_kind), (colour, marker) in zip(pairs.items(), _KINDS_SHOWN, strict=True):
             if of_kind:
-                label = f"{kind} memory ({len(of_kind)} trials)"
+                label = f"{kind} memory ({plural(len(of_kind), 'trial')})"
                 places = zip(*of_kind, strict=True)
                 axes.scatter(*places, c=colour, marker=marker, s=20, label=label, zorder=3)
         if faults:

@@ -15,9 +15,6 @@ from bsr_explorer.report.figures.axes import SMALL, plain_ticks
 from bsr_explorer.report.findings import Findings
 from bsr_explorer.units import format_number, in_mb
 
-KINDS = {**style.KIND, "transient": (style.GREY, "transient")}
-"""What is alive, from the bottom of the stack."""
-
 PHASES = {"standing": "before it", "forward": "forward", "backward": "backward", "optimizer": "optimiser"}
 
 
@@ -50,7 +47,7 @@ def _stack(axes: Any, course: Sequence[Level]) -> None:
     """Stacked levels, each an operation wide."""
     edges = range(len(course) + 1)
     base = [0.0] * len(course)
-    for kind, (colour, label) in KINDS.items():
+    for kind, (colour, label) in style.ALIVE.items():
         top = [low + in_mb(level.alive.get(kind, 0)) for low, level in zip(base, course, strict=True)]
         axes.stairs(top, edges, baseline=base, fill=True, color=colour, lw=0, label=label)
         base = top

@@ -16,7 +16,7 @@ from bsr_explorer.report.findings import Findings
 from bsr_explorer.report.front import Point, replica, validation_images
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import COUNTS
-from bsr_explorer.units import BYTE_UNITS
+from bsr_explorer.units import BYTE_UNITS, format_number, plural
 
 METHOD, BATCH = "<method>", "<batch>"
 """What stands for the method and the batch size in the command that says a configuration's cost."""
@@ -30,7 +30,6 @@ def page_data(found: Findings, folder: Path) -> dict[str, Any]:
     """
     study, config = found.study, found.points[0].record.config
     families = sorted({style.family(point.method) for point in found.points}, key=style.order)
-    kinds = {**style.KIND, "transient": (style.GREY, "work space within an operation")}
     return {
         "budget": found.budget,
         "written": study["budget"],
@@ -41,7 +40,9 @@ def page_data(found: Findings, folder: Path) -> dict[str, Any]:
         "full": _costs({**config, "method": "full"}, found.full, found.full["counted_bytes"]),
         "trials": [_trial(found, point, folder) for point in found.points],
         "families": [{"name": name, **_look(name)} for name in families],
-        "kinds": [{"key": key, "colour": colour, "name": name} for key, (colour, name) in kinds.items()],
+        "kinds": [
+            {"key": key, "colour": colour, "name": name} for key, (colour, name) in style.ALIVE.items()
+        ],
         "measured": [
             {
                 "trial": number,
@@ -87,8 +88,8 @@ def _trained(record: Record) -> str:
     fidelity = record.fidelity
     size = fidelity.get("image_size") or record.config["image_size"]
     return (
-        f"{record.images_trained:,} images at {size} px in {record.seconds:,.0f} s, recipe {fidelity.get('recipe')}, "
-        f"protocol {record.protocol.name}, seed {record.seed}"
+        f"{plural(record.images_trained, 'image')} at {size} px in {format_number(record.seconds)} s, "
+        f"recipe {fidelity.get('recipe')}, protocol {record.protocol.name}, seed {record.seed}"
     )
 
 

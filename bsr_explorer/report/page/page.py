@@ -23,7 +23,7 @@ from bsr_explorer.report.page.layout import Layout
 from bsr_explorer.report.report import calibration_said
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.study import COUNTS, FILE
-from bsr_explorer.units import format_bytes, format_mb, format_mib, format_number
+from bsr_explorer.units import format_bytes, format_mb, format_mib, format_number, plural
 
 NAME = "report.html"
 
@@ -71,6 +71,7 @@ def html(found: Findings, folder: Path, layout: Layout | str) -> str:
             counts=COUNTS[found.study["counts"]],
             without_grid=layout if isinstance(layout, str) else None,
             measured=measurements(found),
+            plural=plural,
             calibrated=calibration_said(list(measurements(found).values())),
             stopped={n: r for n, r in found.records.items() if r.status == "stopped"},
             failed={n: r for n, r in found.records.items() if r.status not in ("finished", "stopped")},

@@ -48,7 +48,7 @@ def test_a_trial_without_a_whole_batch_has_no_peak_to_show(
     assert record.measured is not None
     little = {key: value for key, value in record.measured.items() if "peak" not in key}
     draw(Findings({0: replace(record, measured=little)}), tmp_path)
-    assert [text.get_text() for text in drawn[0][1].get_legend().get_texts()] == ["saved memory (1 trials)"]
+    assert [text.get_text() for text in drawn[0][1].get_legend().get_texts()] == ["saved memory (1 trial)"]
 
 
 def test_nothing_measured_is_no_figure(found: Findings, tmp_path: Path) -> None:

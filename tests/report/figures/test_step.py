@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bsr_explorer.report.figures.step import KINDS, draw
+from bsr_explorer.report import style
+from bsr_explorer.report.figures.step import draw
 from bsr_explorer.report.findings import Findings
 from bsr_explorer.units import format_mb
 
@@ -21,7 +22,7 @@ def test_the_stack_is_as_high_as_the_predicted_peak(
     chosen = found.recommendation.point.record.predicted
     for axes, predicted in zip(grid[:, 0], (found.full, chosen), strict=True):
         stacks = [patch.get_data() for patch in axes.patches]
-        assert len(stacks) == len(KINDS)
+        assert len(stacks) == len(style.ALIVE)
         assert max(stacks[-1].values) == pytest.approx(predicted["peak_bytes"] / 1e6)
         for below, above in pairwise(stacks):
             assert list(above.baseline) == list(below.values)

@@ -202,7 +202,7 @@ def test_a_click_opens_a_configuration(look: Open, troubled: Path, written: Path
         f"Saved activations\n{format_bytes(point.record.predicted['saved_bytes'])}",
         f"bsr-explore reproduce {troubled} {point.number}",
         f"bsr-explore train {troubled} --select 'trial {point.number}'",
-        f"bsr-explore export {troubled} --trial {point.number} --out trial-{point.number}.toml",
+        f"bsr-explore export {troubled} --select 'trial {point.number}' --out trial-{point.number}.toml",
     ):
         assert words in shown, words
     rows = page.locator("#details .blocks tbody tr")
