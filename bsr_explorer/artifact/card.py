@@ -73,7 +73,11 @@ def _accuracy(record: Record, origin: str) -> str:
         best = record.history_epochs[record.history.index(max(record.history))]
         count = len(record.history)
         rows.append(
-            [test, _percent(record.accuracy), f"{protocol.mark}; after epoch {best}, of {count} evaluations"]
+            [
+                test,
+                _percent(record.accuracy),
+                f"{protocol.mark}; after epoch {best}, of {plural(count, 'evaluation')}",
+            ]
         )
         rows.append([test, _percent(record.test_accuracy), f"{last}: these weights"])
     else:
