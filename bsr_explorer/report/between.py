@@ -200,7 +200,7 @@ def write(between: Between, folder: Path) -> list[Path]:
         drawn = two_fronts.draw(between, folder / "figures")
         write_text(page, _page(between))
     except OSError as error:
-        raise UserError(f"--out: {unwritable(error, folder)}") from None
+        raise UserError(f"--out: {unwritable(error, error.filename or folder)}") from None
     return [page, table, *drawn]
 
 

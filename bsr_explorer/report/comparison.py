@@ -126,7 +126,7 @@ def report(folder: Path, venue: str | None = None, to: Path | None = None) -> Re
             drawn = [path for draw in _figures(lines) for path in draw(comparison, lines, to / "figures")]
         write_text(page, _page(comparison, lines, rows, notes, drawn))
     except OSError as error:
-        raise UserError(f"--out: {unwritable(error, to)}") from None
+        raise UserError(f"--out: {unwritable(error, error.filename or to)}") from None
     return Report(comparison, lines, rows, notes, [page, table, tex, *drawn])
 
 

@@ -34,7 +34,7 @@ def write(compared: Sequence[Report], folder: Path) -> list[Path]:
         write_text(page, _page(compared))
         write_text(tex, _latex(compared))
     except OSError as error:
-        raise UserError(f"--out: {unwritable(error, folder)}") from None
+        raise UserError(f"--out: {unwritable(error, error.filename or folder)}") from None
     return [page, plain, tex]
 
 

@@ -40,7 +40,7 @@ def report(folder: Path, venue: str | None = None, to: Path | None = None) -> Re
         with style.made_for(page):
             return Report(found, _write(to or folder, found))
     except OSError as error:
-        raise UserError(f"--out: {unwritable(error, to or folder)}") from None
+        raise UserError(f"--out: {unwritable(error, error.filename or to or folder)}") from None
 
 
 def _write(folder: Path, found: Findings) -> list[Path]:

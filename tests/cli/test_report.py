@@ -173,7 +173,9 @@ def test_a_study_that_cannot_be_written_is_reported_elsewhere(
     assert everything(study_folder) == before
     made = set(everything(tmp_path / "out"))
     assert {Path("report.md"), Path("report.html"), Path("front.csv"), Path("figures/front.png")} <= made
-    assert f"bsr-explore export {study_folder} --trial" in done.out  # what goes on, goes on from the study
+    assert (
+        f"bsr-explore train {study_folder} --select recommended" in done.out
+    )  # what goes on, goes on from the study
     named = " ".join(done.out.split("Written:")[1].split())
     assert named == " ".join(
         f"{tmp_path / 'out'}/{name}"

@@ -140,7 +140,7 @@ def test_records_without_a_database_are_trials_too(cli: Cli, study_folder: Path)
     (study_folder / DATABASE).unlink()  # as in a clone, where git keeps none
     said = lines(cli("status", study_folder))
     assert said[1] == "7 trials wanted: 7 finished"
-    assert said[-1] == f"next: bsr-explore select {study_folder}"
+    assert said[-1] == f"next: bsr-explore train {study_folder} --select recommended"
 
 
 def test_no_study_is_refused(cli: Cli, tmp_path: Path) -> None:
