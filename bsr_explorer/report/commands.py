@@ -19,7 +19,7 @@ def commands_for(folder: Path, trial: int, record: Record) -> dict[str, str]:
     """
     name, words = str(folder), f"trial {trial}"
     export = ["bsr-explore", "export", name, "--select", words, "--out", f"trial-{trial}.toml"]
-    of_study = {"train it in full": train_command(folder, words), "have it as a file": shlex.join(export)}
+    of_study = {"train it in full": train_command(folder, words), "as a file": shlex.join(export)}
     return {
         "its cost": shlex.join(profile_words(record.config)),
         "train it again": shlex.join(["bsr-explore", "reproduce", name, str(trial)]),

@@ -147,6 +147,6 @@ def test_the_command_of_its_cost_says_all_that_is_not_usual(cli: Cli, study_fold
 def test_the_other_commands_run(cli: Cli, study_folder: Path, tmp_path: Path) -> None:
     record = read_records(study_folder)[1]
     commands = commands_for(study_folder, 1, record)
-    assert cli(*shlex.split(commands["have it as a file"])[1:]).code == 0
+    assert cli(*shlex.split(commands["as a file"])[1:]).code == 0
     assert Experiment.from_toml(tmp_path / "trial-1.toml").config == Config.from_dict(record.config)
     assert cli(*shlex.split(commands["train it again"])[1:]).code == 0
