@@ -14,6 +14,7 @@ from bsr_explorer.cli.train import Run
 from bsr_explorer.run import fine_tune
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import read_records, write_record
+from bsr_explorer.units import format_mb
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -30,7 +31,7 @@ def test_a_trial_comes_to_the_same(cli: Cli, study_folder: Path) -> None:
     accuracy = f"{100 * record.accuracy:.4f}%"
     assert f"accuracy after epoch 1 {accuracy} {accuracy}" in lines
     assert record.measured is not None
-    peak = f"{record.measured['peak_bytes']:,} bytes = {record.measured['peak_bytes'] / 1e6:,.1f} MB"
+    peak = f"{record.measured['peak_bytes']:,} bytes = {format_mb(record.measured['peak_bytes'])} MB"
     assert f"peak, measured {peak} {peak}" in lines
     assert "it came to the same: identical, where no difference was allowed (the same versions" in done.out
     assert {path: path.read_bytes() for path in study_folder.rglob("*") if path.is_file()} == before

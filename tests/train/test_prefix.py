@@ -122,7 +122,7 @@ def test_what_would_not_fit_moves_nothing(tmp_path: Path, caplog: pytest.LogCapt
     large = np.zeros((20, 500), np.int32)
     assert cache.get("b", large.shape, np.int32, never) is None
     assert kept(cache) == {"a"}
-    assert "takes 0.0 MB (0.0 MiB), and the most is 0.0 MB (0.0 MiB)" in caplog.text
+    assert "takes 0.040 MB (0.038 MiB), and the most is 0.0010 MB (0.00095 MiB)" in caplog.text
 
 
 def test_a_disk_that_is_full_is_left_alone(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
