@@ -452,7 +452,7 @@ def test_nothing_is_kept_beside_one_at_work(make_comparison: MakeComparison, tmp
 def test_records_of_something_else_are_refused(
     compared_folder: Path, study_folder: Path, make_comparison: MakeComparison
 ) -> None:
-    with pytest.raises(UserError, match="holds records and no comparison"):
+    with pytest.raises(UserError, match="is the folder of a study, not of a comparison"):
         stored(make_comparison(), study_folder)
     record = read_records(compared_folder)[0]
     write_record(compared_folder, 9, replace(record, data="fashion_mnist"))

@@ -67,6 +67,9 @@ def test_the_two_commands_stand_there() -> None:
     assert BLOCKS[1] == ['pip install -e ".[test]"', "pytest"]
 
 
+TAKES_LONG = {"train", "fashion_mnist"}
+"""Words of commands that train for long even where they are made small."""
+
 RUN_HERE = dict.fromkeys(
     tuple(command for command in block if not command.startswith(RUN_ELSEWHERE)) for block in BLOCKS
 )
@@ -75,7 +78,9 @@ RUN_HERE = dict.fromkeys(
 @pytest.mark.parametrize(
     "commands",
     [
-        pytest.param(commands, marks=pytest.mark.thorough if "train" in shlex.split(commands[0]) else ())
+        pytest.param(
+            commands, marks=pytest.mark.thorough if TAKES_LONG & set(shlex.split(commands[0])) else ()
+        )
         for commands in RUN_HERE
         if commands
     ],

@@ -217,7 +217,7 @@ def train(
         loader(splits.validation, 200, shuffle=False, seed=0, drop_last=False),
         recipe,
         epochs,
-        every_epoch=every_epoch,
+        every=1 if every_epoch else None,
     )
 
 

@@ -18,6 +18,7 @@ from bsr_explorer.methods import Bsr, parse_method
 from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.search.space import MOST_SUBSETS, Candidate, Space, default_space
 from bsr_explorer.store.study import COUNTS, SpaceSpec, Study
+from bsr_explorer.units import format_bytes
 
 MakeStudy = Callable[..., Study]
 
@@ -315,7 +316,7 @@ def test_a_budget_that_nothing_fits_is_refused_with_what_is_needed(
         Space(make_study(counts=counts, budget=f"{needed - 1}B")).check_budget()
     text = str(error.value)
     assert text.startswith(f"--budget: {needed - 1}B is less than the smallest configuration needs")
-    assert f"{needed / 1e6:,.1f} MB ({needed / 2**20:,.1f} MiB) at batch 4 counting {counts}" in text
+    assert f"{format_bytes(needed)} at batch 4 counting {counts}" in text
     enough = Space(make_study(counts=counts, budget=f"{needed}B"))
     enough.check_budget()
     assert enough.fitting >= 1
