@@ -54,12 +54,11 @@ def main() -> None:
         bar = progress.add_task("", total=len(jobs))
         for number, (seed, method) in enumerate(jobs):
             progress.update(bar, description=f"seed {seed}, {method}", completed=number)
-            if (seed, method) not in {
-                (record.seed, record.method) for record in read_records(options.out).values()
-            }:
+            kept = read_records(options.out)
+            if (seed, method) not in {(record.seed, record.method) for record in kept.values()}:
                 config = Config(model=options.model, image_size=options.image_size, method=method)
                 record = fine_tune(config, options.data, fidelity, options.weights, seed)
-                write_record(options.out, number, record)
+                write_record(options.out, max(kept, default=-1) + 1, record)
     rows = table(list(read_records(options.out).values()))
     page = markdown(rows, next(iter(read_records(options.out).values())))
     write_text(options.out / "table.md", page)
