@@ -19,6 +19,7 @@ from bsr_explorer.report import comparison as report
 from bsr_explorer.run import run
 from bsr_explorer.store.comparison import read_comparison
 from bsr_explorer.store.records import Record, read_records
+from bsr_explorer.units import format_number
 from tests.cli.test_search import expanded
 from tests.pictures import Pictures
 
@@ -68,7 +69,7 @@ def test_a_comparison_shows_its_table_and_names_its_files(cli: Cli) -> None:
         first = lines.index(next(line for line in lines if line.startswith(method)))
         assert f"{method} {accuracy} ± {deviation}" in lines[first]
         assert f" {int(row['largest_batch']):,} " in f"{lines[first]} "
-        assert f"{float(row['step_seconds']):.3f}" in lines[first]
+        assert format_number(float(row["step_seconds"]), 3) in lines[first]
         assert f"{float(row['peak_full_over_this']):.2f}x less" in lines[first + 1]
         assert f"{float(row['train_flops_over_full']):.2f}x" in lines[first + 1]
         assert "→" in lines[first]
