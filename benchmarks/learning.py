@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from itertools import count
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -58,7 +59,7 @@ def main() -> None:
             if (seed, method) not in {(record.seed, record.method) for record in kept.values()}:
                 config = Config(model=options.model, image_size=options.image_size, method=method)
                 record = fine_tune(config, options.data, fidelity, options.weights, seed)
-                write_record(options.out, max(kept, default=-1) + 1, record)
+                write_record(options.out, next(free for free in count() if free not in kept), record)
     rows = table(list(read_records(options.out).values()))
     page = markdown(rows, next(iter(read_records(options.out).values())))
     write_text(options.out / "table.md", page)
