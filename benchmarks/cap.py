@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bsr_explorer import Config, build, predict
-from bsr_explorer.run import device_of, make_step
+from bsr_explorer.finetune.build import device_of, make_step
 from bsr_explorer.train.recipes import Recipe
 
 CASES: tuple[dict[str, Any], ...] = (

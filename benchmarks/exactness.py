@@ -24,14 +24,15 @@ from rich.progress import track
 from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 
-from bsr_explorer.cost.peak import Setup, step_ledger
+from bsr_explorer.cost.peak import step_ledger
+from bsr_explorer.cost.setup import Setup
 from bsr_explorer.measurement.step import measure_step
 from bsr_explorer.methods import BackRazor, BitFit, Bsr, Checkpoint, Full, Last, Linear, Mesa, Method, Offload
-from bsr_explorer.methods.surgery import use_attention_path
-from bsr_explorer.models.geometry import read_geometry
+from bsr_explorer.models.attention_path import use_attention_path
 from bsr_explorer.models.lowering import PRECISIONS, lower
-from bsr_explorer.models.vit import step_tape
-from bsr_explorer.train.loop import make_optimizer
+from bsr_explorer.models.vit.reading import read_geometry
+from bsr_explorer.models.vit.step import step_tape
+from bsr_explorer.train.optimizer import make_optimizer
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, image_dtype, in_precision
 

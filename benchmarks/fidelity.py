@@ -24,13 +24,13 @@ from rich.progress import track
 from torch import nn
 
 from bsr_explorer import Config, Fidelity, build
+from bsr_explorer.data.loader import loader
+from bsr_explorer.finetune.job import Job, load_data
 from bsr_explorer.measurement.saved import saved_storages
 from bsr_explorer.methods import METHODS, Bsr, Method
 from bsr_explorer.methods.base import Composed
 from bsr_explorer.methods.storing import Storing
 from bsr_explorer.prediction import predict
-from bsr_explorer.run import Job, load_data
-from bsr_explorer.train.data import loader
 
 SETTINGS = (
     "backrazor(ratio=0, values='fp32', gelu='dense')",

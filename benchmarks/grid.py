@@ -23,10 +23,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import torch
 
 from bsr_explorer import Config, predict
+from bsr_explorer.cost import entries
 from bsr_explorer.cost import grid as grids
-from bsr_explorer.models.geometry import geometry
+from bsr_explorer.finetune.measure import measure
+from bsr_explorer.models.vit.reading import geometry
 from bsr_explorer.prediction import tape_of
-from bsr_explorer.run import measure
 
 KEEP = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 
@@ -47,14 +48,14 @@ def main() -> None:
     masks = grids.all_masks(shape.depth)
     schedules = list(
         dict.fromkeys(
-            grids.schedule(dict(zip((3, 6, 9), keep, strict=True)), fuse)
+            entries.schedule(dict(zip((3, 6, 9), keep, strict=True)), fuse)
             for keep in itertools.product(KEEP, repeat=3)
             for fuse in (False, True)
         )
     )
 
     def lay_out() -> grids.Grid:
-        for cached in (grids._block_entry, grids._stem, grids._tail):
+        for cached in (entries._block_entry, entries._stem, entries._tail):
             cached.cache_clear()  # the table is built anew each time: nothing is free
         return grids.grid(shape, masks, schedules, [32])
 

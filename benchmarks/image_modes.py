@@ -22,7 +22,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
 
-from bsr_explorer.train.images import to_rgb
+from bsr_explorer.data.reading import to_rgb
 
 TRAIN, TEST, DARKEST = 700, 300, 40
 

@@ -18,8 +18,9 @@ from statistics import median
 from typing import Any
 
 from bsr_explorer import Config, Fidelity, Record
+from bsr_explorer.finetune.build import pick_device
+from bsr_explorer.finetune.job import Job
 from bsr_explorer.prediction import geometry_of
-from bsr_explorer.run import Job, pick_device
 from bsr_explorer.search.workers import Done, Processes, Task, cores
 
 METHODS = ("linear", "last(k=1)", "last(k=3)", "bsr", "full")

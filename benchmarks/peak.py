@@ -39,10 +39,11 @@ from rich.table import Table
 
 from bsr_explorer import Config, predict
 from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.build import build, device_of, make_step
+from bsr_explorer.finetune.measure import measure
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.prediction import counted_bytes
 from bsr_explorer.report import style
-from bsr_explorer.run import build, device_of, make_step, measure
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import image_dtype, in_precision

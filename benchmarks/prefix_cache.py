@@ -29,11 +29,11 @@ from safetensors.torch import save_file
 
 from bsr_explorer import Config, Fidelity, Record, fine_tune, predict
 from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.build import build, pick_device
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import create_model
-from bsr_explorer.run import build, pick_device
+from bsr_explorer.prefix.cache import Cache
 from bsr_explorer.store.records import write_text
-from bsr_explorer.train.prefix import Cache
 
 RATES = (1e-4, 2e-4, 4e-4, 8e-4)
 """Learning rates of the trials, in turn; each trial has a seed of its own too."""

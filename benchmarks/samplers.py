@@ -49,7 +49,8 @@ from rich.progress import Progress
 from rich.table import Table as RichTable
 
 from bsr_explorer.config import Config
-from bsr_explorer.cost.grid import all_masks, grid, schedule
+from bsr_explorer.cost.entries import schedule
+from bsr_explorer.cost.grid import all_masks, grid
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, parse_method
 from bsr_explorer.methods.base import Composed, Method

@@ -17,11 +17,12 @@ from math import inf
 from statistics import median
 
 from bsr_explorer import Config
+from bsr_explorer.finetune.build import pick_device
+from bsr_explorer.finetune.measure import measure
+from bsr_explorer.finetune.step_times import Stepper, in_turn
 from bsr_explorer.methods import parse_methods
 from bsr_explorer.models.lowering import PRECISIONS
 from bsr_explorer.prediction import counted_bytes
-from bsr_explorer.run import measure, pick_device
-from bsr_explorer.timing import Stepper, in_turn
 
 METHODS = (
     "bsr, bsr(blocks=(3, 7, 11), keep={}, fuse=True), last(k=3), linear, checkpoint, bsr+checkpoint, offload, "

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 from bsr_explorer.version import __version__
 
 if TYPE_CHECKING:
-    from bsr_explorer.artifact.trained import load
     from bsr_explorer.config import Config, Fidelity
     from bsr_explorer.errors import UserError
+    from bsr_explorer.finetune.build import build
+    from bsr_explorer.finetune.measure import measure
+    from bsr_explorer.finetune.run import fine_tune
     from bsr_explorer.ledger import Ledger
     from bsr_explorer.methods import METHODS, Method, parse_method
     from bsr_explorer.prediction import predict
-    from bsr_explorer.run import build, fine_tune, measure
     from bsr_explorer.store.records import Record
+    from bsr_explorer.trained.weights import load
 
 _FROM = {
     "METHODS": "methods",
@@ -29,10 +31,10 @@ _FROM = {
     "Method": "methods",
     "Record": "store.records",
     "UserError": "errors",
-    "build": "run",
-    "fine_tune": "run",
-    "load": "artifact.trained",
-    "measure": "run",
+    "build": "finetune.build",
+    "fine_tune": "finetune.run",
+    "load": "trained.weights",
+    "measure": "finetune.measure",
     "parse_method": "methods",
     "predict": "prediction",
 }

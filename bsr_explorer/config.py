@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bsr_explorer.cost.optimizers import IMPLEMENTATIONS, OPTIMIZERS
-from bsr_explorer.cost.peak import Setup
+from bsr_explorer.cost.setup import Setup
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Method, parse_method
 from bsr_explorer.models.lowering import ATTENTION, PRECISIONS

@@ -11,11 +11,11 @@ from pathlib import Path
 import PIL
 
 from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.data.reading import RULES, unreadable
+from bsr_explorer.data.splits import Splits
 from bsr_explorer.errors import UserError
-from bsr_explorer.run import Job, load_data
-from bsr_explorer.train.data import Splits
-from bsr_explorer.train.images import RULES, unreadable
-from bsr_explorer.train.prefix import default_folder
+from bsr_explorer.finetune.job import Job, load_data
+from bsr_explorer.prefix.cache import default_folder
 
 Told = Callable[[int, int], None]
 """Called with (images decoded, images in all)."""

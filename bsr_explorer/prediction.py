@@ -8,9 +8,10 @@ from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.cost.peak import Level, course, step_ledger, timeline
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.models.geometry import Geometry, geometry
 from bsr_explorer.models.lowering import lower
-from bsr_explorer.models.vit import step_tape
+from bsr_explorer.models.vit.geometry import Geometry
+from bsr_explorer.models.vit.reading import geometry
+from bsr_explorer.models.vit.step import step_tape
 from bsr_explorer.tape import Tape
 
 

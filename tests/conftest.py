@@ -91,7 +91,7 @@ def open_search() -> OpenSearch:
     """Opens, or reopens, the search of a study in a folder."""
 
     def open_it(study: Study, folder: Path, workers: Any = None) -> Search:
-        from bsr_explorer.run import Job
+        from bsr_explorer.finetune.job import Job
 
         study = open_folder(study, folder, "bsr-explore search")
         job = Job(data=study.data, fidelity=study.fidelity, weights=study.weights)
@@ -164,7 +164,7 @@ def make_comparison(toy: str) -> MakeComparison:
     """A comparison of the toy model, trained in no time at 32 of 48 pixels, with nothing left open."""
 
     def make(methods: str = "full, linear, last(k=1)", budget: str | None = None, **changed: Any) -> Any:
-        from bsr_explorer import comparison
+        from bsr_explorer.compare.plan import plan
         from bsr_explorer.methods import parse_methods
 
         settings: dict[str, Any] = {
@@ -175,7 +175,7 @@ def make_comparison(toy: str) -> MakeComparison:
             "seeds": 2,
             "counts": "peak",
         }
-        return comparison.plan(methods=parse_methods(methods), budget=budget, **{**settings, **changed})
+        return plan(methods=parse_methods(methods), budget=budget, **{**settings, **changed})
 
     return make
 
@@ -183,8 +183,8 @@ def make_comparison(toy: str) -> MakeComparison:
 @pytest.fixture(scope="session")
 def compared_once(make_comparison: MakeComparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished comparison of 3 methods with 2 seeds. Not to be changed; see ``compared_folder``."""
-    from bsr_explorer.comparison import compare
-    from bsr_explorer.train.datasets import default_data_dir
+    from bsr_explorer.compare.run import compare
+    from bsr_explorer.data.places import default_data_dir
 
     folder = tmp_path_factory.mktemp("compared") / "toy-comparison"
     watch = Still()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bsr_explorer.config import CHOICES, Config, Fidelity
-from bsr_explorer.cost.peak import Setup
+from bsr_explorer.cost.setup import Setup
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Last
 

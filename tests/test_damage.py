@@ -11,9 +11,9 @@ import pytest
 from bsr_explorer import damage
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.damage import planned
+from bsr_explorer.data.splits import Splits
 from bsr_explorer.errors import UserError
-from bsr_explorer.run import Job, load_data
-from bsr_explorer.train.data import Splits
+from bsr_explorer.finetune.job import Job, load_data
 from tests.pictures import Pictures
 
 pytestmark = pytest.mark.usefixtures("toy")

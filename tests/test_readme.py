@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from bsr_explorer import cli
-from bsr_explorer.artifact import trained
 from bsr_explorer.config import Config
-from bsr_explorer.run import build
+from bsr_explorer.finetune.build import build
 from bsr_explorer.store.records import read_records
+from bsr_explorer.trained import weights as trained
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -20,24 +20,24 @@ ROOMS: dict[str, str] = {
     "units": "errors",
     "ledger": "",
     "tape": "units",
+    "operations": "units tape",
     "models": "errors tape",
     "storages": "units tape",
     "methods": "errors tape models storages",
-    "cost": "units ledger tape models",
+    "cost": "units ledger tape operations models",
     "config": "errors methods models cost",
     "prediction": "config cost ledger models tape",
     "measurement": "units ledger",
     "train": "errors interrupt files units models",
+    "data": "errors interrupt train",
+    "prefix": "files interrupt units config prediction train data",
     "store": "errors files units version methods models config",
-    "run": "errors interrupt units config prediction models methods measurement ledger train store",
-    "damage": "errors config train run",
-    "artifact": "errors files units version config methods models prediction train store run",
-    "training": "errors interrupt files models prediction train store run artifact damage",
-    "timing": "config run train",
-    "comparison": "errors interrupt units config methods models prediction train store run timing damage",
-    "search": "errors interrupt units config methods models cost prediction train store run damage",
+    "finetune": "errors interrupt units config prediction models methods measurement ledger train data prefix store report",
+    "damage": "errors config prefix data finetune",
+    "trained": "errors interrupt files units version config methods models prediction train data store finetune damage",
+    "compare": "errors interrupt units config methods models prediction train data store finetune damage",
+    "search": "errors interrupt units config methods models cost prediction train data store finetune damage",
     "report": "errors files units config ledger cost prediction store",
-    "reproduction": "errors run store report",
 }
 """What each room may import of the others; ``cli`` may import anything, and nothing imports it."""
 
@@ -48,6 +48,7 @@ LIGHT = (
     "units",
     "ledger",
     "tape",
+    "operations",
     "storages",
     "config",
     "methods",
@@ -59,12 +60,16 @@ LIGHT = (
 """Rooms that must not load torch when they are imported (methods load it when they are applied)."""
 
 HEAVY_FILES = {
-    "methods/surgery.py",
-    "methods/tokens.py",
+    "methods/applied/checkpoint.py",
+    "methods/applied/drop.py",
+    "methods/applied/offload.py",
+    "methods/applied/tokens.py",
+    "storages/attention.py",
     "storages/functions.py",
     "storages/keeper.py",
     "storages/layers.py",
     "storages/packing.py",
+    "storages/store.py",
 }
 """Files of light rooms that are themselves only imported when a method is applied."""
 

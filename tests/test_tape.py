@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsr_explorer.models.geometry import Geometry
-from bsr_explorer.models.vit import drop_tokens, step_tape
+from bsr_explorer.models.vit.geometry import Geometry
+from bsr_explorer.models.vit.step import drop_tokens, step_tape
 from bsr_explorer.tape import DENSE, Op, Parameter, Tape, Tensor, kept_tokens
 
 DEIT = Geometry(

@@ -7,36 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import err, fail, out, resolved, say_written, table
+from bsr_explorer.cli.comparison_shown import Made, show_comparison, show_dry_run
+from bsr_explorer.cli.console import err, fail, resolved, say_written
 from bsr_explorer.cli.progress import loading, watching_tasks
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
+from bsr_explorer.data.places import check_data, count_classes, default_data_dir
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_methods
 from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.study import COUNTS
-from bsr_explorer.train.datasets import check_data, count_classes, default_data_dir
 from bsr_explorer.train.recipes import check_optimizer, recipe
-from bsr_explorer.units import (
-    format_bytes,
-    format_gflops,
-    format_mb,
-    format_mib,
-    format_number,
-    parse_bytes,
-    plural,
-)
+from bsr_explorer.units import parse_bytes
 
 if TYPE_CHECKING:
-    from bsr_explorer.report.comparison import Report
-    from bsr_explorer.store.comparison import Comparison
+    from bsr_explorer.store.comparison_folder import Comparison
 
 KEPT = ("comparison.json", "step_seconds.json", "records")
 """What a comparison's folder holds beside what is written of it."""
@@ -153,7 +144,8 @@ def compare(
     )
     fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, protocol=protocol)
     geometry = options.checked_geometry(config, fidelity)
-    from bsr_explorer.comparison import IMAGES, plan
+    from bsr_explorer.compare.folder import IMAGES
+    from bsr_explorer.compare.plan import plan
     from bsr_explorer.search.space import proxy_sizes
 
     with _own_flags():
@@ -209,30 +201,9 @@ class Open:
     images: int | None
 
 
-@dataclass(frozen=True)
-class Made:
-    """What came of a comparison.
-
-    Attributes:
-        tasks_left: runs and timings to do, where it was only planned.
-    """
-
-    report: Report
-    folder: Path
-    tasks_left: int | None = None
-
-    def summary(self) -> dict[str, Any]:
-        """Plain values."""
-        made = self.report
-        said = {**made.comparison.to_dict(), "methods": made.rows, "folder": str(self.folder)}
-        if self.tasks_left is not None:
-            return {**said, "tasks_left": self.tasks_left}
-        return {**said, "notes": made.notes, "files": [str(path) for path in made.files]}
-
-
 def _run_file(asked: ComparisonFile, folder: Path, how: How) -> None:
     """One comparison for each data set of a file; several have folders of their own, and a table in common."""
-    from bsr_explorer.comparison import plan_file
+    from bsr_explorer.compare.plan import plan_file
     from bsr_explorer.report import datasets
 
     for data in asked.data:
@@ -264,33 +235,34 @@ def _own_flags() -> Iterator[None]:
 
 def _run(planned: Comparison, folder: Path, how: How, rounds: int, openly: Open) -> Made:
     """Do what is asked of one comparison, and show it (unless all is said in one JSON object at the end)."""
-    from bsr_explorer import comparison as comparing
+    from bsr_explorer.compare import folder as folders
+    from bsr_explorer.compare.task import tasks
     from bsr_explorer.store.folder import check_writable
 
     check_writable(folder)
-    before = comparing.stored(planned, folder)
+    before = folders.stored(planned, folder)
     settled = before or planned
     from bsr_explorer.report.comparison import predicted, report
 
     if not how.costs_only:
-        from bsr_explorer.run import device_of
+        from bsr_explorer.finetune.build import device_of
 
         device_of(Config.from_dict(planned.config))
-        if before is None or not before.settled or comparing.tasks(before, folder, rounds):
+        if before is None or not before.settled or tasks(before, folder, rounds):
             with loading("loading weights and data…") as told:  # what is wrong with them is found here
-                settled = comparing.settle(
+                settled = folders.settle(
                     settled, how.data_dir, openly.image_size, openly.images, skip_bad=how.skip_bad, told=told
                 )
             if not how.quiet:
-                err.print(str(comparing.contents(settled, how.data_dir)), markup=False)
+                err.print(str(folders.contents(settled, how.data_dir)), markup=False)
     if how.dry_run:
-        left = 0 if how.costs_only else len(comparing.tasks(settled, folder, rounds))
+        left = 0 if how.costs_only else len(tasks(settled, folder, rounds))
         planned_only = Made(predicted(settled), folder, left)
         if not how.quiet:
-            _show_dry_run(planned_only)
+            show_dry_run(planned_only)
         return planned_only
     if how.costs_only:
-        comparing.keep(settled, folder)
+        folders.keep(settled, folder)
     else:
         _train(settled, folder, how, rounds)
     written = report(folder)
@@ -303,89 +275,7 @@ def _run(planned: Comparison, folder: Path, how: How, rounds: int, openly: Open)
 
 
 def _train(settled: Comparison, folder: Path, how: How, rounds: int) -> None:
-    from bsr_explorer.comparison import compare as train_all
+    from bsr_explorer.compare.run import compare as train_all
 
     with watching_tasks() as watcher:
         train_all(settled, folder, how.data_dir, rounds, watcher)
-
-
-def show_comparison(made: Report) -> None:
-    """Print the table, and what went wrong."""
-    _show_table(made.comparison, made.rows)
-    for note in made.notes:
-        out.print(note, style="yellow", markup=False)
-
-
-def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
-    """A method takes two lines: what it comes to, and below that its ratios to full fine-tuning."""
-    from bsr_explorer.report.comparison import accuracy_text, described, points_text
-
-    out.print(escape("\n".join(described(comparison))) + "\n")
-    others = [kind for kind in ("peak", "saved") if kind != comparison.counts]
-    budget = comparison.budget is not None
-    published = comparison.counts != "published" and any(row["published_bytes"] for row in rows)
-    columns = [
-        "method",
-        comparison.protocol.column("accuracy %"),
-        f"{comparison.counts} MB",
-        "MiB",
-        *(f"{kind} MB" for kind in others),
-    ]
-    columns += [
-        *(["published MB"] if published else []),
-        "GFLOPs a step",
-        "step s",
-        *(["largest batch"] if budget else []),
-    ]
-    trained = any(row["trained_saved_bytes_measured"] is not None for row in rows)
-    columns += [f"MB at {comparison.trained_at} px,\npredicted → measured"] if trained else []
-    cells = []
-    for entry, row in zip(comparison.entries, rows, strict=True):
-        to_full = points_text(row["accuracy_minus_full"])
-        cells.append(
-            [
-                entry.label,
-                f"{accuracy_text(row)}\n{to_full and f'{to_full} points'}",
-                _memory(row, "counted"),
-                format_mib(row["counted_bytes"]),
-                *(_memory(row, kind) for kind in others),
-                *([_memory(row, "published") if row["published_bytes"] else "—"] if published else []),
-                _two(row, "train_flops", 1, 1e-9),
-                _two(row, "step_seconds", 3),
-                *([_two(row, "largest_batch")] if budget else []),
-                *([_measured(row)] if trained else []),
-            ]
-        )
-    out.print(table(columns, cells, left=(0,), fold=(0,)))
-    full = comparison.full
-    out.print(
-        f"\nbelow each: its ratio to full fine-tuning ({format_bytes(full.counted_bytes)} counting "
-        f"{comparison.counts}, {format_gflops(full.train_flops, 0)} GFLOPs a step)"
-    )
-
-
-def _measured(row: dict[str, Any]) -> str:
-    from bsr_explorer.report.comparison import measured_text
-
-    return "\n".join(f"{kind} {text}" for kind in ("peak", "saved") if (text := measured_text(row, kind)))
-
-
-def _memory(row: dict[str, Any], kind: str) -> str:
-    ratio = row[f"{kind}_full_over_this"]
-    less = "" if ratio is None else f"{format_number(ratio, 2)}x less"
-    return f"{format_mb(row[f'{kind}_bytes'])}\n{less}"
-
-
-def _two(row: dict[str, Any], key: str, decimals: int = 0, scale: float = 1) -> str:
-    value, ratio = row[key], row[f"{key}_over_full"]
-    said = "" if value is None else format_number(value * scale, decimals)
-    return f"{said}\n{'' if ratio is None else f'{format_number(ratio, 2)}x'}"
-
-
-def _show_dry_run(made: Made) -> None:
-    _show_table(made.report.comparison, made.report.rows)
-    out.print(
-        f"\n{plural(made.tasks_left or 0, 'task')} to do (runs and timings); folder {made.folder}\n"
-        "Nothing was trained or written (--dry-run).",
-        markup=False,
-    )

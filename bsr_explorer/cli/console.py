@@ -95,7 +95,7 @@ def resolved(device: str) -> str:
         raise UserError(f"--device: unknown device {device!r}; choose auto, {' or '.join(CHOICES['device'])}")
     if "torch" not in sys.modules and not driver_answers():
         return "cpu"
-    from bsr_explorer.run import pick_device
+    from bsr_explorer.finetune.build import pick_device
 
     return pick_device(device)
 

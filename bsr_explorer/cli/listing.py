@@ -9,10 +9,10 @@ import typer
 
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.config import PROTOCOLS
+from bsr_explorer.data.places import default_data_dir, list_datasets
 from bsr_explorer.errors import unknown
 from bsr_explorer.methods import METHODS
 from bsr_explorer.models.names import ALIASES
-from bsr_explorer.train.datasets import default_data_dir, list_datasets
 from bsr_explorer.train.recipes import RECIPES, Recipe
 
 

@@ -147,7 +147,7 @@ def _published(config: Config) -> dict[str, Any]:
 
 
 def _measured(config: Config, accounting: str) -> dict[str, Any]:
-    from bsr_explorer.run import measure_in_full, second_opinion
+    from bsr_explorer.finetune.measure import measure_in_full, second_opinion
 
     with err.status("running real steps…"):
         measurement = measure_in_full(config)

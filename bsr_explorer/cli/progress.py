@@ -15,7 +15,7 @@ from bsr_explorer.report.front import hypervolume
 from bsr_explorer.units import format_mb, plural
 
 if TYPE_CHECKING:
-    from bsr_explorer.comparison import Task
+    from bsr_explorer.compare.task import Task
     from bsr_explorer.search.plan import Clock
     from bsr_explorer.search.search import Search
     from bsr_explorer.search.space import Candidate, Space

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from bsr_explorer.cli.compare import show_comparison
+from bsr_explorer.cli.comparison_shown import show_comparison
 from bsr_explorer.cli.console import out, say_written, table
 from bsr_explorer.cli.page import write_report
 from bsr_explorer.report.findings import Findings
-from bsr_explorer.store.comparison import FILE
+from bsr_explorer.store.comparison_folder import FILE
 from bsr_explorer.store.folder import check_writable
 from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number
 

@@ -11,14 +11,14 @@ from rich.markup import escape
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, fail, format_seconds, out, table
 from bsr_explorer.cli.train import watching_run
+from bsr_explorer.data.places import check_data, default_data_dir
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import Record
-from bsr_explorer.train.datasets import check_data, default_data_dir
 from bsr_explorer.train.recipes import check_optimizer
 from bsr_explorer.units import format_mb
 
 if TYPE_CHECKING:
-    from bsr_explorer.reproduction import Reproduction
+    from bsr_explorer.finetune.again import Reproduction
 
 
 def reproduce(
@@ -44,7 +44,7 @@ def reproduce(
 
       bsr-explore reproduce reports/examples/deit_s-digits-2GB 2 --tolerance 0.01 --json
     """
-    from bsr_explorer import reproduction
+    from bsr_explorer.finetune import again as reproduction
     from bsr_explorer.report.front import pick, read_runs
 
     reproduction.check_tolerance(tolerance)
@@ -53,7 +53,8 @@ def reproduce(
     check_data(record.data, where)
     check_optimizer(record.config["optimizer"])
     experiment, job = reproduction.plan(record, where)
-    from bsr_explorer.run import device_of, try_out
+    from bsr_explorer.finetune.build import device_of
+    from bsr_explorer.finetune.job import try_out
 
     try:
         device_of(experiment.config)
@@ -74,7 +75,7 @@ def reproduce(
 
 
 def _answer(trial: int, made: Reproduction) -> dict[str, Any]:
-    from bsr_explorer.reproduction import changed
+    from bsr_explorer.finetune.again import changed
 
     return {
         "trial": trial,

@@ -22,16 +22,16 @@ from bsr_explorer.cli.search import (
     make_workers,
     train,
 )
+from bsr_explorer.data.places import default_data_dir
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.folder import check_writable, read_study
 from bsr_explorer.store.records import read_records
 from bsr_explorer.store.study import Study
-from bsr_explorer.train.datasets import default_data_dir
 from bsr_explorer.train.recipes import check_optimizer
 from bsr_explorer.units import plural
 
 if TYPE_CHECKING:
-    from bsr_explorer.run import Job
+    from bsr_explorer.finetune.job import Job
     from bsr_explorer.search.workers import Executor
 
 

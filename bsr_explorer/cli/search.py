@@ -27,25 +27,25 @@ from bsr_explorer.cli.page import is_written, write_report
 from bsr_explorer.cli.progress import loading, mean_expected, watching
 from bsr_explorer.cli.report import show_found
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
+from bsr_explorer.data.places import check_data, count_classes, default_data_dir
 from bsr_explorer.errors import UserError, require, unknown
 from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.store.folder import aside, check_free, check_movable, check_writable, move_aside
 from bsr_explorer.store.provenance import command
 from bsr_explorer.store.study import COUNTS, FILE, LOCK, SAMPLERS, Study
-from bsr_explorer.train.datasets import check_data, count_classes, default_data_dir
 from bsr_explorer.train.recipes import check_optimizer, recipe
 from bsr_explorer.units import format_bytes, format_mb, parse_bytes, plural, some
 
 if TYPE_CHECKING:
+    from bsr_explorer.data.contents import Contents
+    from bsr_explorer.finetune.job import Job
     from bsr_explorer.report.findings import Findings
-    from bsr_explorer.run import Job
     from bsr_explorer.search.plan import Clock
     from bsr_explorer.search.search import Ended, Search
     from bsr_explorer.search.space import Space
     from bsr_explorer.search.workers import Executor
     from bsr_explorer.store.reopened import Finished
-    from bsr_explorer.train.contents import Contents
 
 KEPT = ("study.toml", "study.db", "records", "logs")
 """What a study's folder holds beside its report."""
@@ -305,8 +305,8 @@ def checked_jobs(jobs: int | None, cluster: str | None) -> int | None:
 
 def make_job(study: Study, data_dir: Path, cache: int | None) -> Job:
     """What the trials of a study need beside their configurations, with at most so many bytes of cached prefixes."""
-    from bsr_explorer.run import Job
-    from bsr_explorer.train.prefix import Cache
+    from bsr_explorer.finetune.job import Job
+    from bsr_explorer.prefix.cache import Cache
 
     kept = None if cache is None else Cache(most_bytes=cache)
     return Job(study.data, study.fidelity, study.weights, data_dir=data_dir, cache=kept)
@@ -398,7 +398,7 @@ def _run(study: Study, folder: Path, how: How) -> None:
     check_free(folder, LOCK, "search")
     if replaced:
         check_movable(folder)
-    from bsr_explorer.run import load_data
+    from bsr_explorer.finetune.job import load_data
     from bsr_explorer.search import plan
     from bsr_explorer.search.search import Search
     from bsr_explorer.store.records import read_records
@@ -411,7 +411,7 @@ def _run(study: Study, folder: Path, how: How) -> None:
     clock = plan.Clock(study.fidelity, speed)
     contents = load_data(study.config, replace(job, fidelity=study.fidelity, weights=study.weights)).contents
     if how.dry_run:
-        _show_dry_run(study, space, clock, workers, folder, contents, how.as_json)
+        show_dry_run(study, space, clock, workers, folder, contents, how.as_json)
         if replaced and not how.as_json:
             out.print(f"(--fresh would move what is there to {aside(folder)}.)", markup=False, soft_wrap=True)
         return
@@ -513,7 +513,7 @@ def _how(study: Study) -> str:
     return "; ".join(said)
 
 
-def _show_dry_run(
+def show_dry_run(
     study: Study,
     space: Space,
     clock: Clock,

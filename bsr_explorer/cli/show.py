@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import format_seconds, out, table
+from bsr_explorer.data.contents import Contents
 from bsr_explorer.store.records import Record
-from bsr_explorer.train.contents import Contents
 from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number, plural, some
 
 TAIL = 2000

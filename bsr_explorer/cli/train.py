@@ -14,7 +14,6 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
-from bsr_explorer.artifact.onnx import check_exporter
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import (
     err,
@@ -29,20 +28,21 @@ from bsr_explorer.cli.console import (
 from bsr_explorer.cli.progress import Showing, loading, showing
 from bsr_explorer.cli.select import WORDS, selected
 from bsr_explorer.config import PROTOCOLS, Fidelity
+from bsr_explorer.data.places import check_data, default_data_dir
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.prediction import predict
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.folder import check_writable, read_study
 from bsr_explorer.store.records import Record
-from bsr_explorer.train.datasets import check_data, default_data_dir
 from bsr_explorer.train.recipes import RECIPES, check_optimizer
 from bsr_explorer.train.recipes import recipe as rules_of
+from bsr_explorer.trained.onnx import check_exporter
 from bsr_explorer.units import format_bytes, format_mb, plural, some
 
 if TYPE_CHECKING:
-    from bsr_explorer.train.contents import Contents
-    from bsr_explorer.training import Training
+    from bsr_explorer.data.contents import Contents
+    from bsr_explorer.trained.training import Training
 
 EXPORTS = ("onnx",)
 """What ``--export`` takes."""
@@ -144,7 +144,7 @@ def train(
     if export == "onnx":
         check_exporter()
     options.checked_geometry(experiment.config, experiment.fidelity)
-    from bsr_explorer import training
+    from bsr_explorer.trained import training
 
     asked = training.Training(
         experiment,
@@ -226,7 +226,7 @@ def _announce(asked: Training, note: str, contents: Contents) -> None:
 
 
 def _run(asked: Training) -> tuple[Record, list[Path]]:
-    from bsr_explorer import training
+    from bsr_explorer.trained import training
 
     protocol = PROTOCOLS[asked.experiment.fidelity.protocol]
     with watching_run(asked.experiment.name, protocol.judged_on) as watcher:

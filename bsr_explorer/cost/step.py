@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bsr_explorer.cost.optimizers import OPTIMIZERS
-from bsr_explorer.cost.rules import Context, Kept, rule_of
 from bsr_explorer.ledger import Row
+from bsr_explorer.operations.rules import Context, Kept, rule_of
 from bsr_explorer.tape import DENSE, EVERYTHING, Storage, Tape
 
 

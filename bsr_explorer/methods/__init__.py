@@ -13,7 +13,7 @@ from bsr_explorer.methods.last import Last
 from bsr_explorer.methods.linear import Linear
 from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.offload import Offload
-from bsr_explorer.models.geometry import Geometry
+from bsr_explorer.models.vit.geometry import Geometry
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.base import Method, Subset, block_of, checked_blocks, is_final_norm, is_head, quiet
-from bsr_explorer.models.vit import drop_tokens
+from bsr_explorer.models.vit.step import drop_tokens
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
@@ -96,12 +96,12 @@ class Bsr(Subset):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Freeze, then let the chosen blocks drop tokens."""
-        from bsr_explorer.methods import surgery
+        from bsr_explorer.methods.applied import drop
 
         self._check_class_token(bool(model.has_class_token), len(model.blocks))  # type: ignore[arg-type]
         super().apply(model)
         for block, keep in self.dropping.items():
-            surgery.drop_tokens_in(model, block, keep, self.fuse, self.fuse and self.faithful)
+            drop.drop_tokens_in(model, block, keep, self.fuse, self.fuse and self.faithful)
         return model
 
     @property

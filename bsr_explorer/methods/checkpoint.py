@@ -38,8 +38,8 @@ class Checkpoint(OfBlocks):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Each chosen block's forward pass goes through torch's checkpoint."""
-        from bsr_explorer.methods import surgery
+        from bsr_explorer.methods.applied.checkpoint import checkpoint_block
 
         for block in self.chosen(len(model.blocks)):  # type: ignore[arg-type]
-            surgery.checkpoint_block(model, block)
+            checkpoint_block(model, block)
         return model

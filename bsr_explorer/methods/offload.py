@@ -75,10 +75,10 @@ class Offload(OfBlocks):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Each chosen block's forward pass runs under hooks on what it saves."""
-        from bsr_explorer.methods import surgery
+        from bsr_explorer.methods.applied.offload import offload_block
 
         for block in self.chosen(len(model.blocks)):  # type: ignore[arg-type]
-            surgery.offload_block(model, block)
+            offload_block(model, block)
         return model
 
 

@@ -110,11 +110,11 @@ class Storing(Method):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Let the operations of every block run through functions that pack what they keep."""
-        from bsr_explorer.methods import surgery
+        from bsr_explorer.storages.store import store_kept
 
         trained = [name for name, p in model.named_parameters() if p.requires_grad]
         self._check_something_is_kept(not all(is_head(name) or is_final_norm(name) for name in trained))
-        surgery.store_kept(model, self.stores, self.explicit_softmax)
+        store_kept(model, self.stores, self.explicit_softmax)
         return model
 
     def _check_something_is_kept(self, kept: bool) -> None:

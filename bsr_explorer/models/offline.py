@@ -24,7 +24,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.models.geometry import Geometry, read_geometry
+from bsr_explorer.models.vit.geometry import Geometry
+from bsr_explorer.models.vit.reading import read_geometry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

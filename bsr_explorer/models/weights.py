@@ -6,38 +6,22 @@ keeps. Only the classification head is always fresh (unless a file brings one of
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models import hub, offline
-from bsr_explorer.models.geometry import check_model
+from bsr_explorer.models.check import check_model
+from bsr_explorer.models.loading import WeightsUsed, head_prefixes, load_backbone, load_file
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 WORDS = ("auto", "hub", "offline", "random")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 _FILE = f"a checkpoint file ({', '.join(SUFFIXES)})"
 _OFFLINE = f"offline ({offline.INSTALL}; for {', '.join(offline.FITS)})"
-
-
-@dataclass(frozen=True)
-class WeightsUsed:
-    """Where a model's weights came from.
-
-    Attributes:
-        source: the kind.
-        detail: which exactly: the hub's repository, the file and its hash, the package, or the seed.
-    """
-
-    source: Literal["hub", "file", "offline", "random"]
-    detail: str
 
 
 class _NoHubWeights(Exception):
@@ -122,7 +106,7 @@ def create_model(
             return model, _load_hub(model, on_hub, image_size)
         except _NoHubWeights as why:
             raise UserError(f"--weights hub: {why}; choose {_FILE}, {_OFFLINE} or random") from why
-    return model, _load_file(model, timm_name, weights)
+    return model, load_file(model, timm_name, weights)
 
 
 def tagged(timm_name: str, tag: str | None) -> str:
@@ -140,7 +124,7 @@ def _start_head(model: nn.Module, std: float, seed: int) -> None:
 
     random = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
-        if name.startswith(_head_prefixes(model)):
+        if name.startswith(head_prefixes(model)):
             torch.nn.init.zeros_(p)
             if std and p.ndim > 1:
                 torch.nn.init.trunc_normal_(p, std=std, generator=random)
@@ -172,7 +156,7 @@ def _load_offline(model: nn.Module, timm_name: str) -> WeightsUsed:
     obstacle = offline.obstacle(model, timm_name)
     if obstacle is not None:
         raise UserError(f"--weights offline: {obstacle}; choose hub, {_FILE} or random")
-    _load_backbone(model, offline.state_for(model, timm_name))
+    load_backbone(model, offline.state_for(model, timm_name))
     return WeightsUsed("offline", offline.SOURCE)
 
 
@@ -186,7 +170,7 @@ def _load_hub(model: nn.Module, timm_name: str, image_size: int) -> WeightsUsed:
     # custom_load would read the file as the authors' own .npz, which it is not on the hub.
     overlay = {"file": str(path), "custom_load": False}
     pretrained = _build(timm_name, image_size, 0, pretrained=True, pretrained_cfg_overlay=overlay)
-    _load_backbone(model, pretrained.state_dict())
+    load_backbone(model, pretrained.state_dict())
     return WeightsUsed("hub", repository)
 
 
@@ -234,108 +218,3 @@ def _download(repository: str, filenames: list[str], revision: str | None) -> Pa
                 f"({type(error).__name__}); try again, or choose {_FILE}, {_OFFLINE} or random"
             ) from error
     raise _NoHubWeights(f"the model hub has no weights in {repository}")
-
-
-def _load_file(model: nn.Module, timm_name: str, weights: str) -> WeightsUsed:
-    path = Path(weights).expanduser()
-    state = _read_checkpoint(path)
-    try:
-        state = _timm_filter(model, state)
-    except Exception as error:  # the filter takes a file of the model's family for granted
-        raise _not_this_model(path, timm_name, f"timm cannot convert it ({_first_line(error)})") from error
-    with_head = _head_fits(model, state)
-    if not with_head:
-        state = _without_head(model, state)
-    why = _load_if_it_fits(model, state)
-    if why is not None:
-        raise _not_this_model(path, timm_name, why)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return WeightsUsed("file", f"{path} (sha256 {digest}…{', with its head' if with_head else ''})")
-
-
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file, out of the usual wrappers; nothing but tensors is unpickled.
-
-    timm's reader unwraps what training scripts write (``model``, ``state_dict``, ``state_dict_ema``,
-    ``model_ema``) and strips the prefixes of DistributedDataParallel and torch.compile.
-    """
-    import timm
-    import torch
-
-    try:
-        state = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and safetensors each have their own
-        raise UserError(
-            f"--weights: {path} cannot be read as a checkpoint ({_first_line(error)}); save a plain state "
-            "dict of tensors, as torch.save(model.state_dict(), …) or safetensors do"
-        ) from error
-    strange = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
-    if strange or not state:
-        held = f"entries that are not tensors ({_few(strange)})" if strange else "nothing"
-        raise UserError(f"--weights: {path} holds {held}; give a file that holds a model's state dict")
-    return dict(state)
-
-
-def _timm_filter(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Convert a checkpoint as timm does on loading: the authors' names, other grids and patch sizes."""
-    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    return state if convert is None else dict(convert(state, model))
-
-
-def _load_backbone(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict that is known to fit, all but its head."""
-    why = _load_if_it_fits(model, _without_head(model, state))
-    assert why is None, why
-
-
-def _load_if_it_fits(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
-    """Load ``state`` if all of it fits all of ``model``, which may keep its head; else say what does not."""
-    own = model.state_dict()
-    head = _head_prefixes(model)
-    wrong = {
-        "missing": [name for name in own if name not in state and not name.startswith(head)],
-        "unexpected": [name for name in state if name not in own],
-        "of another shape": [name for name in own if name in state and own[name].shape != state[name].shape],
-    }
-    if any(wrong.values()):
-        return "keys " + ", ".join(
-            f"{how}: {len(names)} ({_few(names)})" for how, names in wrong.items() if names
-        )
-    model.load_state_dict(state, strict=False)
-    return None
-
-
-def _head_prefixes(model: nn.Module) -> tuple[str, ...]:
-    """What the names of the head's parameters start with (a distilled model has two heads)."""
-    config: Any = model.pretrained_cfg
-    names = config.get("classifier") or ()
-    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
-
-
-def _head_fits(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    """Whether ``state`` brings the whole head, in the model's shapes."""
-    prefixes = _head_prefixes(model)
-    head = {name: own.shape for name, own in model.state_dict().items() if name.startswith(prefixes)}
-    return bool(head) and all(name in state and state[name].shape == shape for name, shape in head.items())
-
-
-def _without_head(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    prefixes = _head_prefixes(model)
-    return {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
-
-
-def _not_this_model(path: Path, timm_name: str, why: str) -> UserError:
-    return UserError(
-        f"--weights: {path} does not fit {timm_name}: {why}; nothing was loaded: choose a checkpoint of "
-        "this model, or hub, offline or random"
-    )
-
-
-def _few(names: list[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
-
-
-def _first_line(error: Exception) -> str:
-    """An error from elsewhere, in a form that fits into one line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:160]

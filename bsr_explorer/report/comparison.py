@@ -17,7 +17,7 @@ from bsr_explorer.report.figures import accountings, bars
 from bsr_explorer.report.figures import comparison as figure
 from bsr_explorer.report.figures.bars import NOT_RUN
 from bsr_explorer.report.tables import latex, markdown
-from bsr_explorer.store.comparison import (
+from bsr_explorer.store.comparison_folder import (
     STEPS,
     Comparison,
     Entry,

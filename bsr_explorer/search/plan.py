@@ -12,14 +12,15 @@ import torch
 from bsr_explorer import damage
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.damage import Told
+from bsr_explorer.data.splits import Splits
+from bsr_explorer.finetune.build import build, device_of, make_step
+from bsr_explorer.finetune.job import Job
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import predict
-from bsr_explorer.run import Job, build, device_of, make_step
 from bsr_explorer.search.space import Space, proxy_sizes
 from bsr_explorer.search.workers import Executor, Here
 from bsr_explorer.store.study import Study
-from bsr_explorer.train.data import Splits
 from bsr_explorer.train.recipes import recipe
 from bsr_explorer.train.step import image_dtype, in_precision
 

@@ -21,8 +21,8 @@ from typing import Any, Protocol
 from optuna.trial import FrozenTrial, TrialState
 
 from bsr_explorer import interrupt
+from bsr_explorer.finetune.job import Job, load_data
 from bsr_explorer.prediction import counted_bytes, predict
-from bsr_explorer.run import Job, load_data
 from bsr_explorer.search.book import WORTH, Book
 from bsr_explorer.search.proposals import derived_seed, propose
 from bsr_explorer.search.rungs import Seen, bars

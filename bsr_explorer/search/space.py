@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bsr_explorer.config import Config
-from bsr_explorer.cost.grid import Grid, Runs, Schedule, grid, schedule
+from bsr_explorer.cost.entries import Runs, Schedule, schedule
+from bsr_explorer.cost.grid import Grid, grid
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Method, parse_method
-from bsr_explorer.models.geometry import Geometry
+from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.prediction import counted_bytes, geometry_of, predict
 from bsr_explorer.search.choices import Candidate as Candidate
 from bsr_explorer.search.choices import Pool

@@ -26,7 +26,8 @@ import torch
 from bsr_explorer import interrupt
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
-from bsr_explorer.run import Job, attempt
+from bsr_explorer.finetune.attempt import attempt
+from bsr_explorer.finetune.job import Job
 from bsr_explorer.store.records import Record
 
 if TYPE_CHECKING:

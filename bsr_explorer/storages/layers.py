@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bsr_explorer.storages import functions
+from bsr_explorer.storages.attention import KERNELS, ExplicitAttention, FusedAttention
 from bsr_explorer.storages.base import Packing
 from bsr_explorer.storages.keeper import Keeper, Kept, attach, take_attached
 from bsr_explorer.storages.rebuilt import Rebuilt
@@ -156,10 +157,10 @@ def _attention(
         attach(qkv, kept)  # for a token drop, which reads the keys
         if layer.fused_attn:
             how: tuple[Any, ...] = (layer.num_heads, _kernel(layer, qkv), kept)
-            attended = _without_autocast(functions.FusedAttention, qkv, *how)
+            attended = _without_autocast(FusedAttention, qkv, *how)
         else:
             how = (layer.num_heads, layer.scale, _softmax_dtype(qkv), kept, softmax)
-            attended = _without_autocast(functions.ExplicitAttention, qkv, *how)
+            attended = _without_autocast(ExplicitAttention, qkv, *how)
     return layer.proj_drop(layer.proj(attended))  # type: ignore[no-any-return]
 
 
@@ -182,6 +183,6 @@ def _softmax_dtype(qkv: torch.Tensor) -> torch.dtype:
 def _kernel(layer: Any, qkv: torch.Tensor) -> str:
     if not qkv.is_cuda:
         return "cpu"
-    if (chosen := getattr(layer, "kernel", "")) in functions.KERNELS:
+    if (chosen := getattr(layer, "kernel", "")) in KERNELS:
         return str(chosen)
     return "efficient" if qkv.dtype == torch.float32 else "flash"

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bsr_explorer.errors import UserError, unwritable
-from bsr_explorer.store.comparison import FILE as COMPARISON
+from bsr_explorer.store.comparison_folder import FILE as COMPARISON
 from bsr_explorer.store.study import FILE as STUDY
 from bsr_explorer.store.study import Study
 

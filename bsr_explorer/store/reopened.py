@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bsr_explorer.errors import UserError, unwritable
-from bsr_explorer.store.comparison import FILE as COMPARISON
+from bsr_explorer.store.comparison_folder import FILE as COMPARISON
 from bsr_explorer.store.database import DATABASE, due, fresh_seeds, look, told
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.records import read_records

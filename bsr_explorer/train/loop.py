@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,7 +16,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from bsr_explorer import interrupt
 from bsr_explorer.train.checkpoint import Checkpoint
-from bsr_explorer.train.recipes import Recipe, check_optimizer
+from bsr_explorer.train.optimizer import rate_factor, set_rates
+from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, autocast, image_dtype
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -155,7 +155,7 @@ def _epoch(
     order, done = _order(train), len(outcome.running)
     for images, labels in _on(step.device, _without(train, done), image_dtype(step.precision)):
         began = time.perf_counter()
-        _set_rates(step.optimizer, peak_rates, rate_factor(outcome.steps, total, recipe))
+        set_rates(step.optimizer, peak_rates, rate_factor(outcome.steps, total, recipe))
         value = step(images, labels)
         if not math.isfinite(value):
             outcome.diverged = f"the loss was {value} at step {outcome.steps + 1} of {total}"
@@ -255,97 +255,6 @@ def evaluate(model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32
         right += int((logits.argmax(dim=1) == labels).sum())
         total += len(labels)
     return right / total
-
-
-def rate_factor(step: int, total: int, recipe: Recipe) -> float:
-    """Learning rate over its peak at a 0-based step: linear warm-up from zero, then a cosine down to the least rate.
-
-    What a step counts as in that, the recipe says. In ours neither the first nor the last has a rate of zero.
-    """
-    warmup = recipe.warmup_steps
-    if warmup is None:
-        warmup = round(recipe.warmup_fraction * total)
-    warmup = min(warmup, total - 1)
-    if recipe.counted_from is None:
-        step, warmup, total = step + 1, warmup + 1, total + 1
-    else:
-        step += recipe.counted_from
-    if step < warmup:
-        return step / warmup
-    falling = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-    return recipe.least_rate + (1 - recipe.least_rate) * falling
-
-
-def make_optimizer(
-    model: nn.Module,
-    recipe: Recipe,
-    batch_size: int,
-    optimizer: str | None = None,
-    implementation: str = "auto",
-) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the parameters that train.
-
-    Args:
-        optimizer: another of the same family, which takes the recipe's hyperparameters.
-        implementation: one of ``cost.optimizers.IMPLEMENTATIONS``.
-
-    One group a (learning rate, weight decay): layer decay lowers the rate from the head down; vectors
-    (biases, norms, LayerScale) and embeddings are not decayed.
-    """
-    base = recipe.lr_for_batch(batch_size)
-    depth = len(model.blocks)  # type: ignore[arg-type]
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            rate = base * recipe.layer_decay ** (depth + 1 - layer_of(name, depth))
-            rate *= recipe.head_lr_scale if name.startswith("head.") else 1.0
-            decay = recipe.weight_decay if p.ndim > 1 and name not in _EMBEDDINGS else 0.0
-            groups.setdefault((rate, decay), []).append(p)
-    params = [{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
-    name = optimizer or recipe.optimizer
-    how: dict[str, Any] = {
-        "auto": {},
-        "loop": {"foreach": False},
-        "foreach": {"foreach": True},
-        "fused": {"fused": True},
-    }[implementation]
-    if name == "adamw_8bit":
-        return _adamw_8bit(params, base)
-    if name == "adamw":
-        return torch.optim.AdamW(params, lr=base, **how)
-    momentum = recipe.momentum if name == "sgd_momentum" else 0.0
-    return torch.optim.SGD(params, lr=base, momentum=momentum, **how)
-
-
-def _adamw_8bit(params: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
-    """bitsandbytes' AdamW.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # reports a slower kernel
-    check_optimizer("adamw_8bit")
-    from bitsandbytes.optim.adamw import AdamW8bit
-
-    made: torch.optim.Optimizer = AdamW8bit(params, lr=rate)
-    return made
-
-
-_EMBEDDINGS = frozenset({"pos_embed", "cls_token", "reg_token"})
-
-
-def layer_of(name: str, depth: int) -> int:
-    """Of a parameter, for its learning rate: 0 for what timm has below the blocks, 1 to depth for them, depth + 1 for
-    what stands above, and for what a method adds."""
-    if name.startswith("blocks."):
-        return int(name.split(".")[1]) + 1
-    below = name.startswith(("patch_embed", "norm_pre")) or name in _EMBEDDINGS
-    return 0 if below else depth + 1
-
-
-def _set_rates(optimizer: torch.optim.Optimizer, peaks: list[float], factor: float) -> None:
-    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-        group["lr"] = peak * factor
 
 
 def _on(device: torch.device, loader: DataLoader[Batch], dtype: torch.dtype) -> Iterator[Batch]:

@@ -31,13 +31,15 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for `studies`, where this file is run as a script
 
 from bsr_explorer import Config, build
-from bsr_explorer.cost.grid import Schedule, all_masks, grid, schedule
+from bsr_explorer.cost.entries import Schedule, schedule
+from bsr_explorer.cost.grid import all_masks, grid
+from bsr_explorer.data.loader import loader
+from bsr_explorer.data.places import default_data_dir
+from bsr_explorer.data.splits import Splits, load_splits
+from bsr_explorer.finetune.build import make_step
 from bsr_explorer.methods import Bsr, Last, Method, parse_method
 from bsr_explorer.prediction import geometry_of
-from bsr_explorer.run import make_step
 from bsr_explorer.search.space import runs_of
-from bsr_explorer.train.data import Splits, load_splits, loader
-from bsr_explorer.train.datasets import default_data_dir
 from bsr_explorer.train.loop import Outcome, fit
 from bsr_explorer.train.recipes import HALF, RECIPES, Augment, MeanStd, Recipe
 from studies.accuracy_table import small_vit

@@ -204,8 +204,8 @@ def untouched() -> list[Claim]:
 
 def time_pairs(rounds: int) -> dict[str, Any]:
     """Seconds of steps of full fine-tuning and BSR in turn, on this machine's CPU."""
+    from bsr_explorer.finetune.step_times import Stepper, in_turn
     from bsr_explorer.store.provenance import provenance
-    from bsr_explorer.timing import Stepper, in_turn
 
     pairs = []
     for config, batch in ((VIT_B, 4), (DEIT_S, 8)):

@@ -19,15 +19,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for `studies`, where this file is run as a script
 
-from bsr_explorer.comparison import keep, plan_file, stored
+from bsr_explorer.compare.folder import keep, stored
+from bsr_explorer.compare.plan import plan_file
 from bsr_explorer.methods import Bsr
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.report import comparison as one
 from bsr_explorer.report import datasets
 from bsr_explorer.report.comparison import Report
 from bsr_explorer.report.figures import ablation
-from bsr_explorer.store.comparison import Comparison, read_comparison
 from bsr_explorer.store.comparison_file import ComparisonFile
+from bsr_explorer.store.comparison_folder import Comparison, read_comparison
 from bsr_explorer.store.records import write_text
 from studies.paper.claims import CLOSE, COLUMNS, Claim, claims, time_pairs
 

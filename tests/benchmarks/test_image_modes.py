@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import image_modes
-from bsr_explorer.train.images import to_rgb
+from bsr_explorer.data.reading import to_rgb
 
 GREYS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

@@ -14,9 +14,9 @@ import timm
 import tomli_w
 import torch
 
+from bsr_explorer.data import catalogue as datasets
 from bsr_explorer.models import weights as weights_module
 from bsr_explorer.store.study import Study
-from bsr_explorer.train import datasets
 
 pytestmark = pytest.mark.usefixtures("toy")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from bsr_explorer.data.catalogue import DATASETS
 from bsr_explorer.methods import METHODS, parse_method
 from bsr_explorer.models.names import ALIASES
-from bsr_explorer.train.datasets import DATASETS
 from bsr_explorer.train.recipes import RECIPES
 
 Cli = Callable[..., Any]

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from bsr_explorer.cli import progress
-from bsr_explorer.comparison import Task
+from bsr_explorer.compare.task import Task
 
 
 class _Clock:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bsr_explorer.cli.train import Run
-from bsr_explorer.run import fine_tune
+from bsr_explorer.finetune.run import fine_tune
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import read_records, write_record
 from bsr_explorer.units import format_mb

@@ -14,17 +14,17 @@ import tomli_w
 from rich.console import Console
 from rich.progress import Progress
 
-from bsr_explorer import training as training_module
 from bsr_explorer.cli import STOPPED
 from bsr_explorer.cli.train import Run
 from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.data.contents import Contents
+from bsr_explorer.finetune.run import fine_tune
 from bsr_explorer.report.front import knee, recommend, study_front
-from bsr_explorer.run import fine_tune
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.folder import TRAINING
 from bsr_explorer.store.records import Record, read_records
-from bsr_explorer.train.contents import Contents
-from bsr_explorer.training import CHECKPOINT, Training
+from bsr_explorer.trained import training as training_module
+from bsr_explorer.trained.training import CHECKPOINT, Training
 from bsr_explorer.units import format_mb
 from tests.pictures import Pictures
 from tests.pressing import DROPPED, press

@@ -10,17 +10,19 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from bsr_explorer.cost.memory import Memory, Pass
-from bsr_explorer.cost.peak import Setup, step_ledger
+from bsr_explorer.cost.holders import Memory
+from bsr_explorer.cost.passes import Pass
+from bsr_explorer.cost.peak import step_ledger
+from bsr_explorer.cost.setup import Setup
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.measurement.step import measure_step
 from bsr_explorer.methods import Method, parse_method
-from bsr_explorer.methods.surgery import use_attention_path
-from bsr_explorer.models.geometry import read_geometry
+from bsr_explorer.models.attention_path import use_attention_path
 from bsr_explorer.models.lowering import lower
-from bsr_explorer.models.vit import step_tape
+from bsr_explorer.models.vit.reading import read_geometry
+from bsr_explorer.models.vit.step import step_tape
 from bsr_explorer.tape import Tape
-from bsr_explorer.train.loop import make_optimizer
+from bsr_explorer.train.optimizer import make_optimizer
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, image_dtype, in_precision
 

@@ -12,14 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsr_explorer.cost import published
-from bsr_explorer.cost.grid import Grid, Runs, Schedule, all_masks, grid, schedule
+from bsr_explorer.cost.entries import Runs, Schedule, schedule
+from bsr_explorer.cost.grid import Grid, all_masks, grid
 from bsr_explorer.cost.optimizers import IMPLEMENTATIONS, OPTIMIZERS
-from bsr_explorer.cost.peak import Setup, step_ledger
+from bsr_explorer.cost.peak import step_ledger
+from bsr_explorer.cost.setup import Setup
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.methods import Bsr
-from bsr_explorer.models.geometry import Geometry, geometry
 from bsr_explorer.models.lowering import PRECISIONS
-from bsr_explorer.models.vit import step_tape
+from bsr_explorer.models.vit.geometry import Geometry
+from bsr_explorer.models.vit.reading import geometry
+from bsr_explorer.models.vit.step import step_tape
 from bsr_explorer.tape import Tape
 
 MODELS = [("deit_t", 64), ("vit_small_patch14_reg4_dinov2", 56)]

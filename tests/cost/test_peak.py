@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from timm.layers import SwiGLUPacked
 from torch import nn
 
-from bsr_explorer.cost.memory import Memory, Pass
+from bsr_explorer.cost.holders import Memory
+from bsr_explorer.cost.passes import Pass
 from bsr_explorer.cost.peak import (
-    Setup,
     course,
     find_peak,
     levels,
@@ -22,11 +22,12 @@ from bsr_explorer.cost.peak import (
     step_of_the_optimizer,
     timeline,
 )
+from bsr_explorer.cost.setup import Setup
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.methods import Bsr, parse_method
-from bsr_explorer.models.geometry import geometry
 from bsr_explorer.models.lowering import PRECISIONS, lower
-from bsr_explorer.models.vit import step_tape
+from bsr_explorer.models.vit.reading import geometry
+from bsr_explorer.models.vit.step import step_tape
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 
 Both = Callable[..., tuple[Ledger, Ledger]]

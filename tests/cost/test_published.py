@@ -12,8 +12,8 @@ from bsr_explorer.cost.published import (
     total_bytes,
 )
 from bsr_explorer.methods import Bsr
-from bsr_explorer.models.geometry import geometry
-from bsr_explorer.models.vit import block_tape, drop_tokens
+from bsr_explorer.models.vit.reading import geometry
+from bsr_explorer.models.vit.step import block_tape, drop_tokens
 from bsr_explorer.prediction import predict, tape_of
 from bsr_explorer.tape import Parameter, Tape
 

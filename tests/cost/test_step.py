@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from bsr_explorer.config import Config
 from bsr_explorer.cost.step import activation_rows, parameter_rows, saved
 from bsr_explorer.ledger import ledger
-from bsr_explorer.models.geometry import Geometry
-from bsr_explorer.models.vit import block_tape
+from bsr_explorer.models.vit.geometry import Geometry
+from bsr_explorer.models.vit.step import block_tape
 from bsr_explorer.prediction import predict
 from bsr_explorer.tape import AtOnce, Op, Parameter, Storage, Tape, Tensor
 from bsr_explorer.units import WIDTH

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from bsr_explorer.config import Config
+from bsr_explorer.finetune.measure import measure
 from bsr_explorer.measurement.peak import Highest, highest_on_cpu
-from bsr_explorer.run import measure
 
 
 def _highest(call: Callable[[torch.Tensor], object]) -> Highest:

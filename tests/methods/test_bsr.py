@@ -16,12 +16,13 @@ from timm.models.vision_transformer import VisionTransformer
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.build import build
 from bsr_explorer.methods import Bsr, parse_method
-from bsr_explorer.methods.surgery import use_attention_path
-from bsr_explorer.models.geometry import KNOWN, read_geometry
-from bsr_explorer.models.vit import step_tape
+from bsr_explorer.models.attention_path import use_attention_path
+from bsr_explorer.models.vit.geometry import KNOWN
+from bsr_explorer.models.vit.reading import read_geometry
+from bsr_explorer.models.vit.step import step_tape
 from bsr_explorer.prediction import predict
-from bsr_explorer.run import build
 from bsr_explorer.tape import Tape
 
 bsrs = st.builds(

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.build import build
+from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import Bsr, Checkpoint, Full, Last, parse_method
 from bsr_explorer.methods.base import Composed
 from bsr_explorer.prediction import predict, tape_of
-from bsr_explorer.run import build, measure
 
 pytestmark = pytest.mark.usefixtures("toy")
 

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods import parse_method, surgery
+from bsr_explorer.finetune.build import build
+from bsr_explorer.finetune.measure import measure
+from bsr_explorer.methods import parse_method
+from bsr_explorer.methods.applied import offload as surgery
 from bsr_explorer.prediction import predict
-from bsr_explorer.run import build, measure
 
 pytestmark = pytest.mark.usefixtures("toy")
 

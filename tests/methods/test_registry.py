@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from bsr_explorer.config import Config
+from bsr_explorer.finetune.build import build
+from bsr_explorer.finetune.measure import measure, second_opinion
 from bsr_explorer.methods import METHODS, parse_method
-from bsr_explorer.models.geometry import KNOWN
-from bsr_explorer.models.vit import step_tape
+from bsr_explorer.models.vit.geometry import KNOWN
+from bsr_explorer.models.vit.step import step_tape
 from bsr_explorer.prediction import predict, tape_of
-from bsr_explorer.run import build, measure, second_opinion
 
 DEPTH = 12
 every_method = pytest.mark.parametrize("name", METHODS)

@@ -8,10 +8,11 @@ import pytest
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.build import build
+from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import parse_method
 from bsr_explorer.methods.storing import PLACES, Storing
 from bsr_explorer.prediction import predict, tape_of
-from bsr_explorer.run import build, measure
 from bsr_explorer.storages import Packing, Rebuilt
 
 pytestmark = pytest.mark.usefixtures("toy")

@@ -14,14 +14,15 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from bsr_explorer.artifact.trained import check
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.job import Job, _pretrained_mean_std
+from bsr_explorer.finetune.measure import measure
 from bsr_explorer.models import hub
-from bsr_explorer.models.geometry import geometry
+from bsr_explorer.models.vit.reading import geometry
 from bsr_explorer.models.weights import create_model, licence_of
 from bsr_explorer.prediction import predict
-from bsr_explorer.run import Job, _pretrained_mean_std, measure
+from bsr_explorer.trained.weights import check
 
 # --- models that go by their repository -----------------------------------------------------------------
 

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from bsr_explorer.models.geometry import geometry
 from bsr_explorer.models.lowering import PRECISIONS, lower
-from bsr_explorer.models.vit import drop_tokens, step_tape
+from bsr_explorer.models.vit.reading import geometry
+from bsr_explorer.models.vit.step import drop_tokens, step_tape
 from bsr_explorer.tape import Tape
 
 BLOCKS = 12

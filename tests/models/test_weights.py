@@ -20,7 +20,8 @@ from torch import Tensor
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.models import offline, weights
-from bsr_explorer.models.weights import WeightsUsed, check_weights, create_model, tagged
+from bsr_explorer.models.loading import WeightsUsed
+from bsr_explorer.models.weights import check_weights, create_model, tagged
 
 TINY = "test_vit"  # timm's own toy: width 64, 6 blocks, patch 16
 REPOSITORY = "timm/test_vit.r160_in1k"

@@ -20,7 +20,7 @@ from bsr_explorer.config import AUTHORS, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.report import style
 from bsr_explorer.report.comparison import Report, lines_of, predicted, report, row
-from bsr_explorer.store.comparison import STEPS, StepTimes, read_step_times
+from bsr_explorer.store.comparison_folder import STEPS, StepTimes, read_step_times
 from bsr_explorer.store.records import read_records, write_record
 from bsr_explorer.units import format_mb
 

@@ -22,8 +22,8 @@ import torch
 from optuna.storages import RDBStorage
 
 from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.finetune.job import Job
 from bsr_explorer.prediction import geometry_of
-from bsr_explorer.run import Job
 from bsr_explorer.search import book as book_module
 from bsr_explorer.search.book import Book
 from bsr_explorer.search.search import Search

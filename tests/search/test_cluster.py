@@ -14,8 +14,8 @@ import pytest
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.job import Job
 from bsr_explorer.prediction import predict
-from bsr_explorer.run import Job
 from bsr_explorer.search import cluster as module
 from bsr_explorer.search.cluster import Ray
 from bsr_explorer.search.search import Search

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.job import Job
 from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import predict
-from bsr_explorer.run import Job
 from bsr_explorer.search import plan as module
 from bsr_explorer.search.plan import (
     LEAST_IMAGES,

@@ -16,7 +16,8 @@ import torch
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
-from bsr_explorer.run import Job, attempt
+from bsr_explorer.finetune.attempt import attempt
+from bsr_explorer.finetune.job import Job
 from bsr_explorer.search import workers as module
 from bsr_explorer.search.workers import Crashed, Done, Executor, Here, Processes, Task
 

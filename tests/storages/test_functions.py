@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsr_explorer.storages import Narrow, Packing, Quantized, Sparse, functions
+from bsr_explorer.storages import Narrow, Packing, Quantized, Sparse, attention, functions
 from bsr_explorer.storages.keeper import Keeper, take_attached
 
 LOSSLESS = Narrow("fp32")
@@ -56,12 +56,12 @@ def scale(t: dict[str, Tensor], packing: Packing) -> Tensor:
 
 
 def fused(t: dict[str, Tensor], packing: Packing) -> Tensor:
-    return functions.FusedAttention.apply(t["qkv"], HEADS, "cpu", Keeper(packing).keep(t["qkv"]))
+    return attention.FusedAttention.apply(t["qkv"], HEADS, "cpu", Keeper(packing).keep(t["qkv"]))
 
 
 def explicit(t: dict[str, Tensor], packing: Packing) -> Tensor:
     kept = Keeper(packing).keep(t["qkv"]), Keeper(_of_softmax(packing))
-    return functions.ExplicitAttention.apply(t["qkv"], HEADS, SCALE, torch.float32, *kept)
+    return attention.ExplicitAttention.apply(t["qkv"], HEADS, SCALE, torch.float32, *kept)
 
 
 def _of_softmax(packing: Packing) -> Packing:
@@ -238,7 +238,7 @@ def test_outputs_are_computed_again_from_inputs() -> None:
 def test_fused_kernels_of_a_gpu(kernel: str, dtype: torch.dtype) -> None:
     qkv = torch.randn(2, 5, 3 * 3 * 16, device="cuda", dtype=dtype, requires_grad=True)
     kept = Keeper(Narrow("fp32")).cuda().keep(qkv)
-    ours = functions.FusedAttention.apply(qkv, HEADS, kernel, kept)
+    ours = attention.FusedAttention.apply(qkv, HEADS, kernel, kept)
     q, k, v = qkv.view(2, 5, 3, HEADS, 16).permute(2, 0, 3, 1, 4).unbind(0)
     plain: Any = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 5, -1)
     g = torch.randn_like(plain)

@@ -11,12 +11,13 @@ import pytest
 import timm
 import torch
 
-from bsr_explorer.comparison import plan_file, tasks
+from bsr_explorer.compare.plan import plan_file
+from bsr_explorer.compare.task import tasks
+from bsr_explorer.data.catalogue import DATASETS
+from bsr_explorer.finetune.job import epochs_of
 from bsr_explorer.methods import Bsr
-from bsr_explorer.run import epochs_of
-from bsr_explorer.store.comparison import Comparison, read_comparison
 from bsr_explorer.store.comparison_file import ComparisonFile
-from bsr_explorer.train.datasets import DATASETS
+from bsr_explorer.store.comparison_folder import Comparison, read_comparison
 from bsr_explorer.train.recipes import recipe
 from studies.paper import claims, make
 

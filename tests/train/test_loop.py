@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
-from bsr_explorer.run import build
+from bsr_explorer.finetune.build import build
 from bsr_explorer.train.checkpoint import Checkpoint
-from bsr_explorer.train.loop import Outcome, evaluate, fit, make_optimizer, rate_factor
+from bsr_explorer.train.loop import Outcome, evaluate, fit
+from bsr_explorer.train.optimizer import make_optimizer, rate_factor
 from bsr_explorer.train.recipes import RECIPES, Recipe
 from bsr_explorer.train.step import Step, in_precision
 

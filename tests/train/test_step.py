@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bsr_explorer.config import Config
+from bsr_explorer.finetune.build import build
 from bsr_explorer.models.lowering import PRECISIONS
-from bsr_explorer.run import build
 from bsr_explorer.train.step import Step, autocast, image_dtype, in_precision
 
 pytestmark = pytest.mark.usefixtures("toy")

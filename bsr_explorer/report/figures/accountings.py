@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import SMALL, plain_ticks
 from bsr_explorer.report.figures.bars import names, times
-from bsr_explorer.store.comparison import Comparison
+from bsr_explorer.store.comparison_folder import Comparison
 from bsr_explorer.units import format_mb, in_mb
 
 if TYPE_CHECKING:

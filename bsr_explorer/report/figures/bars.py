@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import SMALL, plain_ticks, wrapped
-from bsr_explorer.store.comparison import Comparison
+from bsr_explorer.store.comparison_folder import Comparison
 from bsr_explorer.units import format_number, in_mb
 
 if TYPE_CHECKING:

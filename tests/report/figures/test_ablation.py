@@ -8,7 +8,7 @@ from typing import Any
 
 from bsr_explorer.report.comparison import lines_of
 from bsr_explorer.report.figures import ablation
-from bsr_explorer.store.comparison import StepTimes, read_runs, read_step_times
+from bsr_explorer.store.comparison_folder import StepTimes, read_runs, read_step_times
 
 MakeComparison = Callable[..., Any]
 

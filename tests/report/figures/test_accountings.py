@@ -8,7 +8,7 @@ from typing import Any
 
 from bsr_explorer.report.comparison import lines_of
 from bsr_explorer.report.figures import accountings
-from bsr_explorer.store.comparison import StepTimes
+from bsr_explorer.store.comparison_folder import StepTimes
 from bsr_explorer.units import format_mb
 
 MakeComparison = Callable[..., Any]

@@ -9,7 +9,7 @@ from typing import Any
 from bsr_explorer.report.comparison import lines_of
 from bsr_explorer.report.figures import bars
 from bsr_explorer.report.figures.bars import names
-from bsr_explorer.store.comparison import StepTimes, read_comparison, read_runs, read_step_times
+from bsr_explorer.store.comparison_folder import StepTimes, read_comparison, read_runs, read_step_times
 from bsr_explorer.units import format_mb
 
 MakeComparison = Callable[..., Any]

@@ -1,0 +1,143 @@
+"""A comparison before it is run: its entries with their predictions, and what each run costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+
+from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.data.places import count_classes
+from bsr_explorer.errors import UserError
+from bsr_explorer.methods import Bsr, Full, Method
+from bsr_explorer.methods.base import Composed
+from bsr_explorer.prediction import counted_bytes, geometry_of, largest_batch, predict
+from bsr_explorer.store.comparison_file import ComparisonFile
+from bsr_explorer.store.comparison_folder import Comparison, Entry
+from bsr_explorer.units import format_bytes, parse_bytes
+
+
+def plan(
+    config: Config,
+    methods: Sequence[Method],
+    data: str,
+    weights: str,
+    fidelity: Fidelity,
+    seeds: int,
+    budget: str | None,
+    counts: str,
+) -> Comparison:
+    """A comparison with all that can be said of it before anything runs.
+
+    Args:
+        config: of all methods (its own is of no account).
+        fidelity, weights: what they leave open (None, ``auto``) is settled later.
+        budget: memory with its unit, or None.
+        counts: what the budget counts: key of ``COUNTS``.
+
+    Raises:
+        UserError: a method that does not go with the model, the same experiment twice, or a budget that
+            holds none of the methods.
+    """
+    budget_bytes = None if budget is None else parse_bytes(budget)
+    entries = tuple(_entry(config.with_method(method), budget_bytes, counts) for method in methods)
+    keys = [entry.key for entry in entries]
+    for place, entry in enumerate(entries):
+        if entry.key in keys[:place]:
+            other = entries[keys.index(entry.key)]
+            raise UserError(
+                f"--methods: {entry.method} is the same as {other.method} in this model; name one of them"
+            )
+    if not any(entry.fits for entry in entries):
+        least = min(entries, key=lambda entry: entry.counted_bytes)
+        raise UserError(
+            f"--budget: {budget} holds none of the methods at batch {config.batch_size}; {least.method} needs "
+            f"least, {format_bytes(least.counted_bytes)} counting {counts}"
+        )
+    return Comparison(
+        config={key: value for key, value in config.to_dict().items() if key != "method"},
+        data=data,
+        weights=weights,
+        fidelity=asdict(fidelity),
+        seeds=seeds,
+        budget=budget,
+        budget_bytes=budget_bytes,
+        counts=counts,
+        full=_entry(config.with_method("full"), budget_bytes, counts),
+        entries=entries,
+    )
+
+
+def plan_file(asked: ComparisonFile) -> list[Comparison]:
+    """The comparisons of a file, one for each of its data sets, without a look at data or weights.
+
+    Raises:
+        UserError: as ``plan``, or an image folder that is not there.
+    """
+    return [
+        plan(
+            replace(asked.config, num_classes=count_classes(data)),
+            asked.methods,
+            data,
+            asked.weights,
+            asked.fidelity,
+            asked.seeds,
+            asked.budget,
+            asked.counts,
+        )
+        for data in asked.data
+    ]
+
+
+def _entry(config: Config, budget_bytes: int | None, counts: str) -> Entry:
+    predicted, counted = predict(config), counted_bytes(config, counts)
+    return Entry(
+        method=str(config.method),
+        label=brief(config.how),
+        key=config.key(geometry_of(config).depth),
+        peak_bytes=predicted.peak_bytes,
+        saved_bytes=predicted.saved_bytes,
+        counted_bytes=counted,
+        train_flops=predicted.train_flops,
+        fits=budget_bytes is None or counted <= budget_bytes,
+        largest_batch=None if budget_bytes is None else largest_batch(config, budget_bytes, counts),
+        published_bytes=_published(config),
+    )
+
+
+def _published(config: Config) -> int | None:
+    """By the paper's accounting, which has a rule for blocks that train or do not, and none for how their
+    tensors are stored or which of their parameters train."""
+    ruled = isinstance(config.how.canonical(geometry_of(config).depth), (Full, Bsr))
+    return counted_bytes(config, "published") if ruled else None
+
+
+def brief(method: Method) -> str:
+    """A method's expression; a long one without the arguments that it needs not say."""
+    if isinstance(method, Composed):
+        return "+".join(map(brief, method.parts))
+    if len(str(method)) <= LONG:
+        return str(method)
+    given = {f.name: getattr(method, f.name) for f in fields(method)}
+    for name in list(given):
+        fewer = {other: value for other, value in given.items() if other != name}
+        if type(method)(**fewer) == method:
+            given = fewer
+    said = [f"{name}={value!r}" for name, value in given.items()]
+    return f"{method.name}({', '.join(said)})" if said else method.name
+
+
+LONG = 24
+"""Characters of an expression that a table and a figure have room for."""
+
+
+def config_of(comparison: Comparison, entry: Entry) -> Config:
+    return Config.from_dict({**comparison.config, "method": entry.method})
+
+
+def run_flops(comparison: Comparison, entry: Entry) -> int:
+    fidelity = Fidelity(**comparison.fidelity)
+    config = fidelity.at(config_of(comparison, entry))
+    costs = predict(config)
+    trained = (fidelity.epochs or 0) * (fidelity.train_size or 0)
+    evaluated = fidelity.val_size or 0
+    return (trained * costs.train_flops + evaluated * costs.forward_flops) // config.batch_size

@@ -1,0 +1,247 @@
+"""The costs of a block's entries in the grid: one table for each geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bsr_explorer.cost import published
+from bsr_explorer.cost.holders import Memory
+from bsr_explorer.cost.passes import Pass
+from bsr_explorer.cost.peak import levels, optimizer_peak, standing_rows
+from bsr_explorer.cost.setup import Setup, device_bytes
+from bsr_explorer.cost.step import activation_rows
+from bsr_explorer.models.lowering import lower
+from bsr_explorer.models.vit.geometry import Geometry
+from bsr_explorer.models.vit.step import block_tape, drop_tokens, stem_tape, step_tape, tail_tape
+from bsr_explorer.tape import Tape
+
+Counts = NDArray[np.int64]
+Schedule = tuple[tuple[tuple[int, float], ...], bool]
+"""Keep rates by 0-based block, sorted, and whether the dropped tokens are fused (as the authors of BSR do)."""
+
+SAVED, FORWARD, BACKWARD, PUBLISHED = range(4)
+"""Columns of the table that add up: saved bytes, FLOPs forward and backward, published activation bytes an
+image."""
+
+LEVEL, HIGH, BACK_LEVEL, BACK_HIGH, CACHED, FED = range(4, 10)
+"""Columns that make the peak. By how much the memory is fuller after a part's forward pass than before it,
+and how high it goes on the way; the same of its backward pass; copies of weights that autocast holds until
+the whole forward pass is over; what the part was fed with, if nothing but the first caller holds it."""
+
+_EXACT = 2**53
+"""Below this, sums of whole numbers in double precision are exact."""
+
+
+def schedule(keep: Mapping[int, float], fuse: bool) -> Schedule:
+    """The canonical schedule: keep rates below 1 in order, fusing only where something is dropped."""
+    drops = tuple((block, rate) for block, rate in sorted(keep.items()) if rate < 1)
+    return drops, fuse and bool(drops)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """How every configuration of a grid is run: see ``Config`` for the words."""
+
+    attention: str = "fused"
+    precision: str = "fp32"
+    setup: Setup = field(default_factory=Setup)
+
+    def lowered(self, tape: Tape) -> Tape:
+        """A tape, or a part of one, as it is run."""
+        return lower(tape, self.precision, self.setup.device)
+
+
+def input_bytes_of(geometry: Geometry, batch: int, runs: Runs) -> int:
+    rows = standing_rows(whole_tape(geometry, batch // runs.setup.micro_batches, runs), runs.setup)
+    return sum(rounded_to_blocks(row.bytes, runs) for row in rows if row.kind == "input")
+
+
+def whole_tape(geometry: Geometry, batch: int, runs: Runs) -> Tape:
+    return runs.lowered(step_tape(geometry, batch, runs.attention))
+
+
+def states_of_blocks(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """State of each block, (masks, depth): 2 · (a gradient arrives from below) + (trains)."""
+    below = np.cumsum(masks, axis=1) - masks > 0
+    return (2 * below + masks).astype(np.int64)
+
+
+def costs_by_batch(
+    geometry: Geometry,
+    masks: NDArray[np.bool_],
+    states: NDArray[np.int64],
+    schedules: Sequence[Schedule],
+    batch: int,
+    runs: Runs,
+) -> tuple[Counts, Counts]:
+    """For one batch size: the columns that add up, (4, schedules, masks); and how high the forward and the
+    backward pass go above what stands, (2, schedules, masks)."""
+    tables, tails = [], []
+    stem = np.array(_stem(geometry, batch, runs))
+    for drops, fuse in schedules:
+        rates, tokens, table = dict(drops), geometry.tokens, []
+        for block in range(geometry.depth):
+            entry, tokens = _block_entry(geometry, batch, tokens, rates.get(block, 1.0), fuse, runs)
+            table.append(entry)
+        tables.append(table)
+        tails.append(_tail(geometry, batch, tokens, runs))
+    blocks = np.array(tables)  # (schedules, depth, states, columns)
+    ends = np.array(tails)  # (schedules, without and with a gradient below, columns)
+    live = masks.any(axis=1).astype(int)
+    weights = blocks[..., :LEVEL].astype(np.float64)
+    assert weights.sum(axis=1).max() < _EXACT
+    one_hot = (states[..., None] == np.arange(4)).reshape(len(masks), 4 * geometry.depth).T.astype(np.float64)
+    added = weights.reshape(len(schedules), -1, LEVEL).transpose(2, 0, 1) @ np.ascontiguousarray(one_hot)
+    outside = (stem[None, None] + ends)[..., :LEVEL].transpose(2, 0, 1)  # (columns, schedules, live)
+    return added.astype(np.int64) + outside[:, :, live], np.concatenate(
+        [
+            _heights(blocks[some : some + _AT_ONCE], ends[some : some + _AT_ONCE], stem, states, live)
+            for some in range(0, len(schedules), _AT_ONCE)
+        ],
+        axis=1,
+    )
+
+
+_AT_ONCE = 16
+"""Schedules whose heights are followed at once, so that they stay in the processor's cache."""
+
+
+def _heights(
+    blocks: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    stem: NDArray[np.int64],
+    states: NDArray[np.int64],
+    live: NDArray[np.int64],
+) -> Counts:
+    """How high the forward and the backward pass go, block by block: (2, schedules, masks)."""
+    columns = np.ascontiguousarray(blocks.transpose(3, 1, 0, 2))  # (columns, depth, schedules, states)
+
+    def of(column: int, block: int) -> NDArray[np.int64]:
+        return np.take(columns[column, block], states[:, block], axis=1)  # (schedules, masks)
+
+    depth = states.shape[1]
+    level = np.full((len(blocks), len(states)), stem[LEVEL])
+    forward = np.full_like(level, stem[HIGH])
+    until_end = np.full_like(level, stem[CACHED])
+    fed = of(FED, 0)  # held by the caller of all blocks until they return
+    cached = bool(blocks[..., CACHED].any())
+    for block in range(depth):
+        np.maximum(forward, level + of(HIGH, block), out=forward)
+        level += of(LEVEL, block)
+        if block == 0:
+            level += fed
+        if cached:
+            until_end += of(CACHED, block)
+    level -= fed
+    np.maximum(forward, level + ends[:, live, HIGH], out=forward)
+    level += ends[:, live, LEVEL] - until_end - ends[:, live, CACHED]
+    backward = level + ends[:, live, BACK_HIGH]
+    level += ends[:, live, BACK_LEVEL]
+    for block in reversed(range(depth)):
+        np.maximum(backward, level + of(BACK_HIGH, block), out=backward)
+        level += of(BACK_LEVEL, block)
+    return np.stack([forward, backward])
+
+
+@lru_cache(maxsize=4096)
+def _block_entry(
+    geometry: Geometry, batch: int, tokens: int, keep: float, fuse: bool, runs: Runs
+) -> tuple[tuple[tuple[int, ...], ...], int]:
+    """The table's four rows for a block of so many tokens, and the tokens that leave it."""
+    tape = block_tape(geometry, batch, tokens, runs.attention)
+    if keep < 1:
+        tape = drop_tokens(tape, 0, keep, fuse, faithful=fuse)
+    frozen = tape.train_only(lambda p: False)
+    rows = []
+    for live in (False, True):
+        for trains in (False, True):
+            activations = published.block_activation_bytes(tape, 0, trains, live)
+            part = runs.lowered(tape if trains else frozen)
+            rows.append((*_sums(part, live), activations, *_profile(part, live, "blocks", runs)))
+    return tuple(rows), tape.tensors[tape.ops[-1].writes].shape[1]
+
+
+@lru_cache(maxsize=1024)
+def _stem(geometry: Geometry, batch: int, runs: Runs) -> tuple[int, ...]:
+    """Columns of what stands before the blocks, and does not train."""
+    tape = runs.lowered(stem_tape(geometry, batch).train_only(lambda p: False))
+    return (*_sums(tape, False), 0, *_profile(tape, False, "", runs))
+
+
+@lru_cache(maxsize=4096)
+def _tail(geometry: Geometry, batch: int, tokens: int, runs: Runs) -> tuple[tuple[int, ...], ...]:
+    """Columns of what stands after the blocks, without and with a gradient that goes on below it."""
+    tape = tail_tape(geometry, batch, tokens)
+    activations = published.tail_activation_bytes(tape)
+    part = runs.lowered(tape)
+    return tuple((*_sums(part, live), activations, *_profile(part, live, "", runs)) for live in (False, True))
+
+
+def _sums(tape: Tape, live: bool) -> tuple[int, int, int]:
+    """Saved bytes, FLOPs forward, FLOPs backward of a part of a step."""
+    rows = list(activation_rows(tape, live))
+    return (
+        sum(row.bytes for row in rows),
+        sum(row.flops for row in rows if row.kind == "forward"),
+        sum(row.flops for row in rows if row.kind != "forward"),
+    )
+
+
+def _profile(tape: Tape, live: bool, fed_at: str, runs: Runs) -> tuple[int, ...]:
+    """The columns from ``LEVEL`` on of a part of a step."""
+    memory = Memory(runs.setup.granularity)
+    run = Pass(tape, memory, live, fed_at, runs.setup.gradients_stand)
+    fed = [tensor for tensor in tape.inputs if tensor.role == "activation"]
+    for tensor in tape.inputs:
+        memory.found(tensor.name, tensor.bytes)
+    run.forward(to_the_end=False)
+    level, high = levels(memory.events)
+    let_go = sum(memory.size(tensor.name) for tensor in fed if not memory.holders(tensor.name))
+    cached = sum(memory.size(name) for name in run.until_end if memory.holders(name) == 1)
+    memory.drop(*run.until_end)
+    memory.events.clear()
+    back = (0, 0)
+    if run.needs[tape.ops[-1].writes]:
+        if tape.ops[-1].kind == "cross_entropy":
+            run.begin_backward()
+        else:
+            run.feed_gradient()
+        run.backward()
+        back = levels(memory.events)
+    return level, high, *back, cached, let_go
+
+
+def standing_bytes(
+    geometry: Geometry, whole: Tape, masks: NDArray[np.bool_], runs: Runs
+) -> tuple[Counts, Counts, Counts, Counts]:
+    """By mask: bytes of parameters and optimiser state; of gradients; of published parameters; and what the
+    optimiser's step allocates at most."""
+    tail = set(tail_tape(geometry, 1, 1).parameters)
+
+    def sizes(blocks: int) -> tuple[int, int, int, int]:
+        trained = set(range(blocks))
+        tape = whole.train_only(lambda p: p.name in tail or p.block in trained)
+        rows = [row for row in standing_rows(tape, runs.setup) if row.kind != "input"]
+        rounded = {
+            kind: sum(rounded_to_blocks(r.bytes, runs) for r in rows if r.kind == kind) for kind in _STANDING
+        }
+        stepping = optimizer_peak([p for p in tape.parameters.values() if p.trains], runs.setup)
+        held = rounded["parameter"] + rounded["optimizer"] + device_bytes(runs.setup)
+        return held, rounded["gradient"], published.parameter_bytes(tape), stepping
+
+    by_count = np.array([sizes(blocks) for blocks in range(geometry.depth + 1)])  # blocks are all alike
+    held, gradients, paper, stepping = by_count[masks.sum(axis=1)].T
+    return held, gradients, paper, stepping
+
+
+_STANDING = ("parameter", "gradient", "optimizer")
+
+
+def rounded_to_blocks(size: int, runs: Runs) -> int:
+    granularity = runs.setup.granularity
+    return -(-size // granularity) * granularity

@@ -1,0 +1,54 @@
+"""When the Python frames of a model let go of each tensor."""
+
+from __future__ import annotations
+
+from bsr_explorer.tape import Op, Tape
+
+
+class Frames:
+    """When the Python frames of a model let go of each tensor: after which operation of the tape."""
+
+    def __init__(self, tape: Tape, fed_at: str) -> None:
+        self._last = {}
+        for index, op in enumerate(tape):
+            for path in _paths(op.name):
+                self._last[path] = index
+            if op.name != "loss":  # which the model does not call
+                self._last[""] = index
+        made_at = {tensor.name: fed_at for tensor in tape.inputs if tensor.role == "activation"}
+        self.ends: dict[str, int] = {}
+        for index, op in enumerate(tape):
+            for name in (*op.reads, *(p for p in op.params.values() if p not in tape.parameters)):
+                if name in made_at:
+                    storage = tape.tensors[name].storage
+                    end = self._end(made_at[name], index, op, name)
+                    self.ends[storage] = max(self.ends.get(storage, 0), end)
+            made_at[op.writes] = op.name
+        for op in tape:
+            if op.attrs.get("cached"):  # autocast holds its copies of trained weights until it is left
+                self.ends[op.writes] = len(tape.ops)
+
+    def _end(self, made_at: str, index: int, op: Op, name: str) -> int:
+        """The outermost call that the tensor is given to holds it until it returns; a frame that uses its
+        own local variable gives the name away at once, unless the variable stays."""
+        shared, reader = _paths(made_at), _paths(op.name)
+        depth = sum(1 for a, b in zip(shared, reader, strict=False) if a == b)
+        if depth < len(reader):
+            return self._last[reader[depth]]
+        stays = _STAYING.get(op.kind) == op.reads.index(name) if name in op.reads else False
+        return self._last[op.name] if stays else index
+
+    def end_of(self, path: str) -> int:
+        """The last operation within a module."""
+        return self._last[path]
+
+
+_STAYING = {"attention": 0, "gate_half": 1, "mean_tokens": 0, "select_token": 0}
+"""Kinds whose caller keeps a local variable of the tensor at this place until it returns. (That of pooling
+is the model.)"""
+
+
+def _paths(name: str) -> list[str]:
+    """A module path and those around it, outermost first: ``blocks``, ``blocks.3``, ``blocks.3.attn``."""
+    parts = name.split(".") if name else []
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]

@@ -1,0 +1,76 @@
+"""Tensors by name, with their sizes and the number of their holders."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+
+class Moment(NamedTuple):
+    """When: ``phase`` is ``standing``, ``forward``, ``backward`` or ``optimizer``; ``block`` is 0-based."""
+
+    phase: str
+    block: int | None
+    operation: str
+
+
+class Event(NamedTuple):
+    """Something was allocated (``change`` > 0) or freed (< 0), in bytes."""
+
+    change: int
+    name: str
+    moment: Moment
+
+
+class Memory:
+    """Tensors by name, each with its size and the number of its holders.
+
+    Attributes:
+        events: everything that was allocated and freed, in order.
+        kinds: the ledger's kind of each name; ``transient`` where nothing is said.
+    """
+
+    def __init__(self, granularity: int = 1) -> None:
+        """``granularity``: the allocator rounds sizes up to a multiple of so many bytes."""
+        self.events: list[Event] = []
+        self.kinds: dict[str, str] = {}
+        self.moment = Moment("standing", None, "")
+        self._granularity = granularity
+        self._sizes: dict[str, int] = {}
+        self._holders: Counter[str] = Counter()
+
+    def take(self, name: str, size: int, kind: str = "transient") -> None:
+        """Allocate; the caller holds it."""
+        self.found(name, size, kind)
+        self.events.append(Event(self._sizes[name], name, self.moment))
+
+    def found(self, name: str, size: int, kind: str = "transient") -> None:
+        """It was allocated before the record begins; the caller holds it."""
+        assert not self._holders[name], f"{name} is already there"
+        self._sizes[name] = -(-size // self._granularity) * self._granularity
+        self._holders[name] = 1
+        if kind != "transient":
+            self.kinds[name] = kind
+
+    def hold(self, name: str, kind: str | None = None) -> None:
+        """One more holder."""
+        assert self._holders[name], f"{name} is gone"
+        self._holders[name] += 1
+        if kind is not None:
+            self.kinds[name] = kind
+
+    def drop(self, *names: str) -> None:
+        """One holder less of each; freed with the last."""
+        for name in names:
+            assert self._holders[name], f"{name} is gone"
+            self._holders[name] -= 1
+            if not self._holders[name]:
+                self.events.append(Event(-self._sizes[name], name, self.moment))
+
+    def size(self, name: str) -> int:
+        """Bytes of a tensor that is, or was, there."""
+        return self._sizes[name]
+
+    def holders(self, name: str) -> int:
+        """How many hold it."""
+        return self._holders[name]

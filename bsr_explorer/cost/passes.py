@@ -1,0 +1,152 @@
+"""Memory over time: who holds which tensor through the forward and the backward pass of a tape.
+
+Three parties hold a tensor. *Frames*: a Python function that was given it, or made it, until it returns or
+gives the name to something else. *Autograd*, which keeps what backward needs until the node that needs it
+has run. *The engine*, which holds gradients on their way. A tensor is freed when nobody holds it. All of
+this is read in Python's calling convention and in torch's autograd engine, and compared with the
+allocator's own record of a real step (``tests/cost/test_peak.py``).
+"""
+
+from __future__ import annotations
+
+from bsr_explorer.cost.frames import Frames
+from bsr_explorer.cost.gradients import Gradients
+from bsr_explorer.cost.holders import Memory, Moment
+from bsr_explorer.cost.recording import Recording
+from bsr_explorer.cost.step import Recomputed, contexts, kept_by_op, recomputed
+from bsr_explorer.cost.unwinding import Unwinding
+from bsr_explorer.operations.rules import rule_of
+from bsr_explorer.tape import DENSE, Tape
+
+
+class Pass:
+    """The forward and the backward pass of a tape, or of a part of one, as events in a memory.
+
+    Args:
+        live_inputs: for a part, whether something trains below it.
+        fed_at: for a part, the module path from which it is fed.
+        gradients_stand: whether the parameters' gradients exist already, so that new ones are added.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        memory: Memory,
+        live_inputs: bool = False,
+        fed_at: str = "",
+        gradients_stand: bool = False,
+    ) -> None:
+        self.tape, self.memory = tape, memory
+        self.contexts = list(contexts(tape, live_inputs))
+        self.needs = tape.needs_grad(live_inputs)
+        self._frames = Frames(tape, fed_at)
+        self._keeps = kept_by_op(tape, self.contexts)
+        self._again = recomputed(tape, self.contexts)
+        self._held: list[list[str]] = [[] for _ in self.contexts]
+        self._gradients = Gradients(tape, memory, gradients_stand)
+        self.until_end: list[str] = []
+
+    # --- forward ----------------------------------------------------------------------------------------
+
+    def forward(self, to_the_end: bool = True) -> None:
+        """Run every operation once.
+
+        Args:
+            to_the_end: whether the model's forward pass ends with this part; if not, what is held until
+                then is left, and named in ``until_end``.
+        """
+        segments = {segment.first: segment for segment in self._again.values()}
+        frames: dict[str, int] = {}
+        for tensor in self.tape.inputs:
+            if tensor.role == "activation" and tensor.name in self._frames.ends:
+                frames[tensor.name] = self._frames.ends[tensor.name]
+        for index, c in enumerate(self.contexts):
+            if index in segments and segments[index].how is DENSE:
+                for name in segments[index].inputs:
+                    self.memory.hold(name, "saved")
+            recorded = c.op.segment not in self._again
+            self._run(index, "forward", recorded, frames)
+        if to_the_end:
+            self._leave(frames, len(self.contexts))
+        self.until_end = [name for name, end in frames.items() if end == len(self.contexts)]
+
+    def _run(
+        self, index: int, phase: str, recorded: bool, frames: dict[str, int], compute: bool = True
+    ) -> None:
+        """One operation: it takes what it makes, autograd holds what it keeps, frames let go after it."""
+        c, memory = self.contexts[index], self.memory
+        memory.moment = Moment(phase, c.op.block, c.op.name)
+        recording = Recording(memory, self._keeps[index], recorded)
+        recording.begin()
+        if compute:
+            rule_of(c.op).run(c, recording)
+        recording.end()
+        self._held[index] += recording.held
+        for name in recording.taken:
+            if name == c.writes.name:
+                frames[name] = self._frames.ends.get(name, len(self.contexts) + 1)
+            else:
+                frames[name] = self._frames.end_of(c.op.name)
+        for name in recording.numbers:  # held by a graph of its own until the segment has run again
+            frames[name] = len(self.contexts) + 1
+        self._leave(frames, index)
+
+    def _leave(self, frames: dict[str, int], index: int) -> None:
+        """Frames let go of what ends with this operation."""
+        for name in [name for name, end in frames.items() if end <= index]:
+            del frames[name]
+            self.memory.drop(name)
+
+    # --- backward ---------------------------------------------------------------------------------------
+
+    def begin_backward(self) -> None:
+        """The loss's own gradient arrives."""
+        loss = self.contexts[-1]
+        self.memory.moment = Moment("backward", None, "loss")
+        self.memory.take("gradient of the loss", loss.writes.bytes)
+        self.memory.hold("gradient of the loss")  # by the caller of backward, until it returns
+        self._gradients.arrived[loss.writes.name] = "gradient of the loss"
+
+    def feed_gradient(self) -> None:
+        """For a part: the gradient of what it writes last has arrived from above."""
+        last = self.contexts[-1].writes
+        self.memory.found("gradient from above", last.bytes)
+        self._gradients.arrived[last.name] = "gradient from above"
+
+    def backward(self) -> None:
+        """Unwind what autograd recorded, the last operation first."""
+        for index in reversed(range(len(self.contexts))):
+            c = self.contexts[index]
+            if not self.needs[c.writes.name]:
+                continue
+            segment = self._again.get(c.op.segment)
+            if segment is not None and index == segment.indices[-1]:
+                self._recompute(segment)
+            self._unwind(index)
+            if segment is not None and index == segment.last_unwound and segment.how is DENSE:
+                self.memory.drop(*segment.inputs)
+
+    def end_backward(self) -> None:
+        """The caller of backward lets go of the loss and of its gradient."""
+        self.memory.drop(self.contexts[-1].writes.name, "gradient of the loss")
+
+    def _recompute(self, segment: Recomputed) -> None:
+        """Run a segment again, this time recorded, until all that it keeps is there."""
+        frames: dict[str, int] = {}
+        if segment.how is not DENSE:
+            self.memory.moment = Moment("backward", segment.block, segment.name)
+            for name in segment.inputs:
+                self.memory.take(name, self.tape.tensors[name].bytes, "saved")
+                frames[name] = len(self.contexts)
+        for index in segment.indices:
+            compute = segment.computes_last or index != segment.indices[-1]
+            self._run(index, "backward", True, frames, compute)
+        self._leave(frames, len(self.contexts) + 1)
+
+    def _unwind(self, index: int) -> None:
+        c = self.contexts[index]
+        self.memory.moment = Moment("backward", c.op.block, c.op.name)
+        unwinding = Unwinding(self._gradients, c, self._held[index], self._keeps[index])
+        rule_of(c.op).unwind(c, unwinding)
+        unwinding.finish()
+        self._held[index] = []

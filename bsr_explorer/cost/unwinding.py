@@ -1,0 +1,136 @@
+"""What a backward operation takes, brings back and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bsr_explorer.cost.gradients import Gradients
+from bsr_explorer.cost.step import Keep
+from bsr_explorer.operations.rules import Context, rule_of
+from bsr_explorer.tape import DENSE, Parameter
+
+
+class Unwinding:
+    """A backward operation."""
+
+    def __init__(self, gradients: Gradients, c: Context, held: list[str], keeps: Iterable[Keep]) -> None:
+        self._gradients, self._memory, self._c = gradients, gradients.memory, c
+        self._incoming = gradients.arrived.pop(c.writes.name)
+        self._arrived: str | None = self._incoming
+        self._held = list(held)
+        self._given: list[tuple[str, str]] = []
+        self._own: set[str] = set()
+        self._unpacked: list[str] = []
+        self._elsewhere = [keep for keep in keeps if keep.how is not DENSE]
+        rule = rule_of(c.op)
+        self._one_node = not rule.several_nodes(c)
+        self._passing = []
+        if rule.unpacks:
+            for keep in self._elsewhere:
+                if keep.passing:
+                    self._passing.append(f"{keep.name} on its way back")
+                    self._memory.take(self._passing[-1], keep.passing)
+        elif self._one_node:
+            self.bring_back(*(keep.name for keep in self._elsewhere))
+        self._added: list[str] = []
+
+    def bring_back(self, *kept: str) -> None:
+        self._let_go_of_unpacked()
+        for keep in self._elsewhere:
+            if keep.name in kept and (keep.how.packs or not self._passing):
+                name = f"{keep.name} unpacked"
+                self._memory.take(name, keep.dense_bytes)
+                self._unpack(keep)
+                self._unpacked.append(name)
+
+    def _unpack(self, keep: Keep) -> None:
+        if keep.unpack_scratch:
+            self._memory.take("unpacking", keep.unpack_scratch)
+            self._memory.drop("unpacking")
+
+    def forget(self, kept: str) -> None:
+        name = f"{kept} unpacked"
+        if name in self._unpacked:
+            self._unpacked.remove(name)
+            self._memory.drop(name)
+
+    def restore_into(self, read: int, kept: str) -> None:
+        self.give(read)
+        for keep in self._elsewhere:
+            if keep.name == kept:
+                self._unpack(keep)
+
+    def take(self, name: str, size: int) -> None:
+        self._memory.take(name, size)
+        self._own.add(name)
+
+    def drop(self, *names: str) -> None:
+        for name in names:
+            if self._memory.holders(name):
+                self._own.discard(name)
+                self._memory.drop(name)
+
+    def give(self, read: int) -> None:
+        tensor = self._c.reads[read].name
+        if any(name == tensor for name, _ in self._given):
+            self._deliver()
+        self._given.append((tensor, self._gradients.new_buffer(tensor)))
+
+    def pass_on(self, read: int) -> None:
+        self._memory.hold(self._incoming)
+        self._given.append((self._c.reads[read].name, self._incoming))
+
+    def give_part(self, part: str) -> None:
+        target = self._c.params[part]
+        if not isinstance(target, Parameter):
+            self._given.append((target.name, self._gradients.new_buffer(target.name)))
+        elif self._gradients.stand:
+            name = f"new gradient of {target.name}"
+            self._memory.take(name, target.bytes)
+            self._added.append(name)
+        else:
+            self._memory.take(f"gradient of {target.name}", target.bytes, "gradient")
+
+    def view_part(self, part: str) -> None:
+        if not self._gradients.stand:
+            self._memory.hold(self._incoming)
+
+    def _let_go_of_unpacked(self) -> None:
+        self._memory.drop(*self._unpacked)
+        self._unpacked = []
+
+    def end_call(self) -> None:
+        self._let_go_of_unpacked()
+        self._memory.drop(*self._passing)
+        self._passing = []
+        if self._c.op.segment and self._one_node:
+            self._memory.drop(*self._held)
+            self._held = []
+
+    def end_node(self, *kept: str) -> None:
+        if self._arrived is not None:
+            self._memory.drop(self._arrived)
+            self._arrived = None
+        self._let_go(*kept)
+
+    def let_go(self, *kept: str) -> None:
+        self._let_go(*kept)
+        self._deliver()
+
+    def _let_go(self, *kept: str) -> None:
+        for name in kept:
+            if name in self._held:
+                self._held.remove(name)
+                self._memory.drop(name)
+
+    def _deliver(self) -> None:
+        for tensor, buffer in self._given:
+            self._gradients.arrive(tensor, buffer)
+        self._given = []
+
+    def finish(self) -> None:
+        """The last node ended."""
+        self.end_call()
+        self.end_node(*self._held)
+        self._memory.drop(*self._added)
+        self._deliver()

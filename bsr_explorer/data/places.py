@@ -1,0 +1,160 @@
+"""Where the files of data sets lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from bsr_explorer.data.catalogue import (
+    DATASETS,
+    DEBIAN_FASHION_MNIST,
+    FASHION_MNIST_FILES,
+    FOLDER,
+    DatasetInfo,
+)
+from bsr_explorer.data.folders import class_folders
+from bsr_explorer.data.reach import answers
+from bsr_explorer.errors import UserError, nearest
+
+Availability = Literal["embedded", "on disk", "download"]
+
+VALIDATION_NAMES = ("val", "validation")
+"""What the validation part of an image folder may be called."""
+
+
+def default_data_dir() -> Path:
+    """``$BSR_EXPLORER_DATA``, or else ``~/.cache/bsr-explorer/data``."""
+    return Path(os.environ.get("BSR_EXPLORER_DATA") or "~/.cache/bsr-explorer/data").expanduser()
+
+
+def availability(info: DatasetInfo, data_dir: Path) -> Availability:
+    """Whether a data set comes with the installation, lies below ``data_dir``, or has to be downloaded."""
+    if not info.torchvision:
+        return "embedded"
+    return "on disk" if is_unpacked(info, data_dir) or has_archives(info, data_dir) else "download"
+
+
+def list_datasets(data_dir: Path) -> list[dict[str, str | int]]:
+    """One row for each name, and one for image folders, to be printed.
+
+    The keys are ``name``, ``classes``, ``train``, ``validation``, ``test`` (numbers of images),
+    ``availability``, ``split`` and ``description``.
+    """
+    rows: list[dict[str, str | int]] = [
+        {
+            "name": info.name,
+            "classes": info.classes,
+            **dict(zip(("train", "validation", "test"), info.sizes, strict=True)),
+            "availability": availability(info, data_dir),
+            "split": info.split,
+            "description": info.description,
+        }
+        for info in DATASETS.values()
+    ]
+    folder: dict[str, str | int] = {
+        "name": "PATH",
+        **dict.fromkeys(("classes", "train", "validation", "test"), "-"),
+        "availability": "on disk",
+        "split": "its own; a part that is missing is 10% of train, stratified",
+        "description": FOLDER,
+    }
+    return [*rows, folder]
+
+
+def check_data(data: str, data_dir: Path) -> None:
+    """Check a value of ``--data`` before any work is done; takes at most ``PROBE_SECONDS``.
+
+    Args:
+        data: a name in ``DATASETS`` or the path of an image folder. A name wins; ``./digits`` is a folder.
+        data_dir: where the files of the named data sets are, or go.
+
+    Raises:
+        UserError: neither a name nor an image folder, or neither on disk nor within reach.
+    """
+    info = DATASETS.get(data)
+    if info is None:
+        folder_parts(data)
+    elif availability(info, data_dir) == "download" and not answers(info.url):
+        files = info.archives or info.unpacked
+        raise UserError(
+            f"--data: {data} is not in {data_dir}, and its host {urlsplit(info.url).hostname} cannot be "
+            f"reached; put {', '.join(files)} there, or choose digits, which is embedded"
+        )
+
+
+def count_classes(data: str) -> int:
+    """Classes of a data set or image folder, without reading an image.
+
+    Raises:
+        UserError: see ``folder_parts``.
+    """
+    info = DATASETS.get(data)
+    return info.classes if info else len(class_folders(folder_parts(data)["train"]))
+
+
+def is_unpacked(info: DatasetInfo, data_dir: Path) -> bool:
+    """Whether the files can be read as they are."""
+    if info.name == "fashion_mnist":
+        return fashion_mnist_folder(data_dir) is not None
+    return _all_exist(data_dir, info.unpacked)
+
+
+def has_archives(info: DatasetInfo, data_dir: Path) -> bool:
+    """Whether everything that a download would fetch is there, so that it only has to be unpacked."""
+    return bool(info.archives) and _all_exist(data_dir, info.archives)
+
+
+def fashion_mnist_folder(data_dir: Path) -> Path | None:
+    """The first folder that has the four files, packed or not: ours, torchvision's or Debian's."""
+    folders = (data_dir / "fashion_mnist", data_dir / "FashionMNIST" / "raw", DEBIAN_FASHION_MNIST)
+    return next((folder for folder in folders if all(idx_file(folder, f) for f in FASHION_MNIST_FILES)), None)
+
+
+def idx_file(folder: Path, name: str) -> Path | None:
+    """The file of this name, gzipped or not, or None."""
+    return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
+
+
+def folder_parts(data: str) -> dict[str, Path]:
+    """The parts of an image folder that exist: ``train`` always, ``validation`` and ``test`` perhaps.
+
+    Raises:
+        UserError: there is no such folder, it has no class folders, or its parts differ in their classes.
+    """
+    root = Path(data).expanduser()
+    if not root.is_dir():
+        close = nearest(data, DATASETS, count=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        is_not = "is a file, not an image folder" if root.exists() else "is neither a data set nor a folder"
+        raise UserError(f"--data: {data!r} {is_not}{hint}; choose from {', '.join(DATASETS)}, or {FOLDER}")
+    # A class may be called "train" too; only the folder of a part has folders of its own.
+    parts = {"train": root / "train"} if class_folders(root / "train") else {"train": root}
+    if parts["train"] != root:
+        validation = next((name for name in VALIDATION_NAMES if (root / name).is_dir()), None)
+        if validation:
+            parts["validation"] = root / validation
+        if (root / "test").is_dir():
+            parts["test"] = root / "test"
+    _check_classes(data, parts)
+    return parts
+
+
+def _check_classes(data: str, parts: dict[str, Path]) -> None:
+    classes = class_folders(parts["train"])
+    if not classes or classes <= {"train", "test", *VALIDATION_NAMES}:
+        raise UserError(f"--data: {data!r} has no folders of classes; --data takes {FOLDER}")
+    if len(classes) < 2:
+        raise UserError(f"--data: {data!r} has one class, {min(classes)!r}; give it at least 2 class folders")
+    for part, folder in parts.items():
+        if different := classes ^ class_folders(folder):
+            names = ", ".join(repr(name) for name in sorted(different)[:3])
+            raise UserError(
+                f"--data: {data!r}: {part} and train differ in their classes ({names}); give both the same "
+                "class folders"
+            )
+
+
+def _all_exist(folder: Path, names: tuple[str, ...]) -> bool:
+    return all((folder / name).exists() for name in names)

@@ -1,0 +1,1 @@
+"""A configuration for real: built, measured, fine-tuned."""

@@ -1,0 +1,86 @@
+"""A model, its device and its training step, as a configuration says."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bsr_explorer.config import CHOICES, Config
+from bsr_explorer.errors import UserError
+from bsr_explorer.models.attention_path import use_attention_path
+from bsr_explorer.models.loading import WeightsUsed
+from bsr_explorer.models.names import timm_name
+from bsr_explorer.models.weights import create_model
+from bsr_explorer.prediction import geometry_of
+from bsr_explorer.train.optimizer import make_optimizer
+from bsr_explorer.train.recipes import Recipe
+from bsr_explorer.train.step import Step
+
+
+def build(config: Config, pretrained: bool = False, weights: str | None = None, seed: int = 0) -> nn.Module:
+    """A model ready to train: method applied, ``requires_grad`` set.
+
+    Args:
+        pretrained: shorthand for ``weights="auto"``; otherwise weights are random.
+        weights: ``auto``, ``hub``, ``offline``, ``random`` or a file.
+        seed: of the random weights (those of the head always are).
+
+    Raises:
+        UserError: model, method and weights do not go together.
+    """
+    return build_with(config, weights or ("auto" if pretrained else "random"), seed)[0]
+
+
+def build_with(
+    config: Config, weights: str, seed: int, rules: Recipe | None = None
+) -> tuple[nn.Module, WeightsUsed]:
+    geometry_of(config)  # refuses what is not understood before anything is built
+    model, used = create_model(
+        timm_name(config.model),
+        image_size=config.image_size,
+        num_classes=config.num_classes,
+        weights=weights,
+        seed=seed,
+        tag=rules.tag if rules else None,
+        head_std=rules.head_std if rules else None,
+    )
+    use_attention_path(model, config.attention)
+    return config.how.apply(model), used
+
+
+def pick_device(device: str) -> str:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        UserError: no such device.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in CHOICES["device"]:
+        raise UserError(f"--device: unknown device {device!r}; choose auto, {' or '.join(CHOICES['device'])}")
+    return device
+
+
+def device_of(config: Config) -> torch.device:
+    """The device that a configuration's steps run on.
+
+    Raises:
+        UserError: it is not here.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device: no CUDA device is available here; choose cpu or auto")
+    return torch.device(config.device)
+
+
+def make_step(model: nn.Module, config: Config, rules: Recipe, kind: type[Step] = Step) -> Step:
+    """The training step of a configuration: its optimiser, precision and micro-batches, a recipe's rates."""
+    optimizer = make_optimizer(model, rules, config.batch_size, config.optimizer, config.implementation)
+    return kind(
+        model,
+        optimizer,
+        precision=config.precision,
+        micro_batches=config.micro_batches,
+        set_to_none=config.set_to_none,
+        clip=rules.clip,
+        label_smoothing=rules.label_smoothing,
+    )

@@ -1,0 +1,158 @@
+"""What a fine-tune needs beside its configuration: data, weights, fidelity, seed, files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bsr_explorer.config import HELD_OUT, Config, Fidelity
+from bsr_explorer.data.loader import loader
+from bsr_explorer.data.places import default_data_dir
+from bsr_explorer.data.splits import Splits, load_splits
+from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.build import device_of
+from bsr_explorer.models.hub import pretrained_cfg
+from bsr_explorer.models.names import timm_name
+from bsr_explorer.models.weights import create_model
+from bsr_explorer.prefix.cache import Cache
+from bsr_explorer.train.checkpoint import Checkpoint
+from bsr_explorer.train.loop import evaluate
+from bsr_explorer.train.recipes import IMAGENET, MeanStd, Recipe, recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a fine-tune needs beside its configuration.
+
+    Attributes:
+        data: name of a dataset or path of an image folder.
+        data_dir: where datasets lie, or are put.
+        weights: ``auto``, ``hub``, ``offline``, ``random`` or a file.
+        every_epoch: whether validation is evaluated after each epoch, and not at the end alone. (The authors' protocol
+            is evaluated as often as the recipe says.)
+        test: whether the test set is evaluated too, once, at the end. A search never does. (The authors' protocol looks
+            at nothing else.)
+        rungs: the least accuracy in [0, 1] with which training goes on after so many epochs, whereupon
+            validation is evaluated whatever the value (``-inf``: only look; ``inf``: go no further).
+        checkpoint: a file that is written after each epoch but the last, and stays. If there is one, of the same
+            configuration, seed, data and fidelity, training goes on from it, as if it had never been interrupted.
+        checkpoint_every: seconds after which it is written within an epoch too.
+        cache: where the outputs of blocks below what trains are kept and found, to be made once; None: nowhere.
+            The accuracy is the same.
+    """
+
+    data: str = "digits"
+    fidelity: Fidelity = field(default_factory=Fidelity)
+    weights: str = "auto"
+    seed: int = 0
+    data_dir: Path | None = None
+    test: bool = False
+    every_epoch: bool = False
+    rungs: Mapping[int, float] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    checkpoint_every: float = math.inf
+    cache: Cache | None = None
+
+
+def load_data(config: Config, job: Job) -> Splits:
+    """The splits that a job trains and validates on.
+
+    Raises:
+        UserError: data that is not there, or that has another number of classes.
+    """
+    rules = recipe(job.fidelity.recipe, job.data, config.optimizer)
+    mean, std = rules.mean_std or _pretrained_mean_std(config, job.weights)
+    splits = load_splits(
+        job.data,
+        image_size=job.fidelity.at(config).image_size,
+        data_dir=job.data_dir or default_data_dir(),
+        mean=mean,
+        std=std,
+        augment=rules.augment,
+        crop_scale=rules.crop_scale,
+        train_size=job.fidelity.train_size,
+        val_size=job.fidelity.val_size,
+        interpolation=rules.interpolation,
+        squash=rules.squash,
+        views=job.fidelity.views,
+        skip=job.fidelity.skip or (),
+        hold_out=job.fidelity.protocol == HELD_OUT.name,
+    )
+    if splits.num_classes != config.num_classes:
+        raise UserError(
+            f"--num-classes: the configuration has {config.num_classes} classes and {job.data} has "
+            f"{splits.num_classes}"
+        )
+    return splits
+
+
+def try_out(config: Config, job: Job) -> Job:
+    """Load weights and data once, before anything is trained or written: what is wrong with them is found here.
+
+    Returns:
+        The job, with the weights that ``auto`` is.
+
+    Raises:
+        UserError: weights or data that are not there, or do not go with the configuration.
+    """
+    rules = recipe(job.fidelity.recipe, job.data)
+    _, used = create_model(
+        timm_name(config.model),
+        image_size=job.fidelity.at(config).image_size,
+        num_classes=config.num_classes,
+        weights=job.weights,
+        seed=job.seed,
+        tag=rules.tag,
+    )
+    job = replace(job, weights=used.source)
+    load_data(config, job)
+    return job
+
+
+def _pretrained_mean_std(config: Config, weights: str) -> MeanStd:
+    """The normalisation that the weights were pretrained with: timm says it of its own, and the offline
+    weights are DINOv2's, which took ImageNet's."""
+    if weights == "offline":
+        return IMAGENET
+    own = pretrained_cfg(timm_name(config.model))
+    return (tuple(own.mean), tuple(own.std)) if own is not None else IMAGENET
+
+
+def accuracy_on_test(model: nn.Module, config: Config, job: Job) -> float:
+    """Top-1 accuracy in [0, 1] on a job's test set, of a model that was trained as the job says.
+
+    Raises:
+        UserError: see ``load_data``.
+    """
+    splits = load_data(config, job)
+    batches = loader(splits.test, config.micro_batch_size, shuffle=False, seed=0, drop_last=False)
+    return evaluate(model.to(device_of(config)), batches, config.precision)
+
+
+def rules_of(config: Config, job: Job) -> Recipe:
+    """The job's recipe, with the configuration's learning rate if it has one."""
+    rules = recipe(job.fidelity.recipe, job.data, config.optimizer)
+    return rules if config.lr is None else replace(rules, lr=config.lr, lr_batch=None)
+
+
+def checkpoint_of(job: Job, about: dict[str, Any], rules: Recipe) -> Checkpoint | None:
+    """Of everything that training follows from; an equal experiment may have been written otherwise."""
+    if job.checkpoint is None:
+        return None
+    of = {key: value for key, value in about.items() if key != "config"}
+    of |= {"recipe": asdict(rules), "torch": torch.__version__}
+    return Checkpoint(job.checkpoint, json.dumps(of, sort_keys=True), job.checkpoint_every)
+
+
+def epochs_of(rules: Recipe, images: int, batch_size: int) -> int:
+    """The recipe's epochs, or as many as its steps take."""
+    if rules.steps is None:
+        return rules.epochs
+    return -(-rules.steps // rules.steps_an_epoch(images, batch_size))

@@ -1,0 +1,196 @@
+"""One configuration fine-tuned into a record."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+import torch
+from torch.utils.data import Dataset
+
+from bsr_explorer.config import PROTOCOLS, Config, Fidelity
+from bsr_explorer.data.loader import loader
+from bsr_explorer.finetune.build import build_with, device_of, make_step
+from bsr_explorer.finetune.job import Job, checkpoint_of, epochs_of, load_data, rules_of
+from bsr_explorer.finetune.watch import NOBODY, Progress, Watch
+from bsr_explorer.finetune.watched import WatchedStep
+from bsr_explorer.models.names import timm_name
+from bsr_explorer.prediction import predict
+from bsr_explorer.prefix.cache import Cache
+from bsr_explorer.prefix.prefix import Changed, Prefix
+from bsr_explorer.prefix.stages import stages_of
+from bsr_explorer.store.provenance import provenance
+from bsr_explorer.store.records import Record
+from bsr_explorer.train.loop import evaluate, fit
+from bsr_explorer.train.step import in_precision
+
+LOG = logging.getLogger(__name__)
+
+
+def fine_tune(
+    config: Config,
+    data: str = "digits",
+    fidelity: Fidelity | None = None,
+    weights: str = "auto",
+    seed: int = 0,
+    data_dir: Path | None = None,
+    test: bool = False,
+    every_epoch: bool = False,
+    rungs: Mapping[int, float] = MappingProxyType({}),
+    checkpoint: Path | None = None,
+    checkpoint_every: float = math.inf,
+    cache: Cache | None = None,
+    progress: Progress = lambda done, total, loss: None,
+) -> Record:
+    """Fine-tune a configuration and say everything about it in a record.
+
+    See ``Job`` for the arguments. Divergence is a result (status ``diverged``), not an error.
+
+    Raises:
+        UserError: bad input, found before training starts.
+    """
+    job = Job(
+        data=data,
+        fidelity=fidelity or Fidelity(),
+        weights=weights,
+        seed=seed,
+        data_dir=data_dir,
+        test=test,
+        every_epoch=every_epoch,
+        rungs=dict(rungs),
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        cache=cache,
+    )
+    return run(config, job, progress)
+
+
+def run(
+    config: Config,
+    job: Job,
+    progress: Progress = lambda done, total, loss: None,
+    watch: Watch = NOBODY,
+) -> Record:
+    """Fine-tune one configuration as the job says: from the start again, where what was kept of blocks turns out to be
+    wrong after steps went by it."""
+    try:
+        return _run(config, job, progress, watch)
+    except Changed as why:
+        LOG.warning("%s; training begins again, and they run in each step", why)
+    # The exception is gone, and with it its frames and what they held.
+    if job.checkpoint is not None:
+        job.checkpoint.unlink(missing_ok=True)
+    return _run(config, replace(job, cache=None), progress, watch)
+
+
+def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
+    actual = job.fidelity.at(config)
+    predicted = predict(config)
+    rules, protocol = rules_of(config, job), PROTOCOLS[job.fidelity.protocol]
+    device = device_of(config)
+    model, used = build_with(actual, job.weights, job.seed, rules)
+    in_precision(model, config.precision).to(device)
+    splits = load_data(config, replace(job, weights=used.source))
+    torch.manual_seed(job.seed)
+    step = cast(WatchedStep, make_step(model, actual, rules, WatchedStep))
+    epochs = job.fidelity.epochs or epochs_of(rules, len(splits.train), config.batch_size)
+    check = partial(loader, batch_size=config.micro_batch_size, shuffle=False, seed=0, drop_last=False)
+    about: dict[str, Any] = {
+        "config": config.to_dict(),
+        "key": config.key(len(model.blocks)),  # type: ignore[arg-type]
+        "fidelity": asdict(replace(job.fidelity, image_size=actual.image_size, epochs=epochs)),
+        "data": job.data,
+        "split": splits.description,
+        "weights": f"{used.source}: {used.detail}",
+        "seed": job.seed,
+    }
+    train: Part = splits.train
+    validation: Part = splits.validation
+    prefix = None
+    if job.cache is not None:
+        prefix = Prefix(
+            model,
+            stages_of(actual),
+            job.cache,
+            config.precision,
+            timm_name(config.model),
+            relied=lambda: step.short,
+        )
+        if prefix.blocks:
+            step.model = prefix.model
+            at_once = -(-min(len(splits.train), config.batch_size) // config.micro_batches)
+            train = prefix.part(
+                splits.train,
+                at_once,
+                batches=False,
+                whole=lambda: not step.peak_bytes,
+                batch=min(len(splits.train), config.batch_size),
+            )
+            validation = prefix.part(splits.validation, config.micro_batch_size, batches=True)
+    told = False
+
+    def stepped(done: int, total: int, loss: float) -> None:
+        nonlocal told
+        if step.peak_bytes and not told:
+            told = True
+            watch.peak(step.peak_bytes, predict(actual).peak_bytes)
+        progress(done, total, loss)
+
+    outcome = fit(
+        step,
+        loader(
+            train,
+            config.batch_size,
+            shuffle=True,
+            seed=job.seed,
+            drop_last=not rules.partial_batch and len(splits.train) >= config.batch_size,
+        ),
+        check(validation),
+        rules,
+        epochs,
+        stepped,
+        every=rules.evaluate_every if protocol.best else 1 if job.every_epoch else None,
+        rungs=job.rungs,
+        checkpoint=checkpoint_of(job, about, rules),
+        evaluated=lambda number, loss, accuracy: watch.epoch(number, epochs, loss, accuracy),
+    )
+    if prefix is not None:
+        prefix.close()
+    test = None
+    if not (outcome.diverged or outcome.stopped):
+        if protocol.judged_on == "test":
+            test = outcome.accuracy[-1]
+        elif job.test:
+            test = evaluate(model, check(splits.test), config.precision)
+    if not (outcome.diverged or outcome.stopped):
+        watch.trained(model, splits)
+    return Record(
+        status="diverged" if outcome.diverged else "stopped" if outcome.stopped else "finished",
+        reason=outcome.diverged or outcome.stopped or "",
+        **about,
+        **asdict(splits.contents),
+        predicted=predicted.summary(),
+        measured=step.account(actual),
+        accuracy=protocol.accuracy(outcome.accuracy) if outcome.accuracy and not outcome.diverged else None,
+        accuracy_is=protocol.accuracy_is,
+        test_accuracy=test,
+        history=outcome.accuracy,
+        history_epochs=outcome.evaluated,
+        losses=outcome.losses,
+        seconds=outcome.seconds,
+        step_seconds=outcome.step_seconds,
+        images_trained=outcome.images,
+        provenance={
+            **provenance(str(device)),
+            "cached_blocks": prefix.blocks if prefix and prefix.used else 0,
+        },
+    )
+
+
+Part = Dataset[tuple[torch.Tensor, int]]

@@ -1,0 +1,1 @@
+"""What methods do to a real model. These files load torch."""

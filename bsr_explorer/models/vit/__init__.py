@@ -1,0 +1,1 @@
+"""Plain vision transformers: their geometry and the tape of their training step."""

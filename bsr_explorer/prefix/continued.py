@@ -1,0 +1,62 @@
+"""A vision transformer that takes images, or what its first blocks have made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What stands below the blocks, or a block, as the tape says it.
+
+    Attributes:
+        does: equal where the same is done to the same with the same weights.
+        shape: of what it makes of an image, (tokens, channels).
+        frozen: whether nothing trains in it, and nothing but its output goes on to what stands above it.
+    """
+
+    does: str
+    shape: tuple[int, ...]
+    frozen: bool
+
+
+class Continued(nn.Module):
+    """A vision transformer that takes images, or what its first blocks have made of them.
+
+    Attributes:
+        model: a timm vision transformer.
+        blocks: how many blocks are behind what is no image.
+    """
+
+    def __init__(self, model: nn.Module, blocks: int) -> None:
+        super().__init__()
+        self.model, self.blocks = model, blocks
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 3, S, S) or tokens (B, N, D) → (B, classes)."""
+        vit = cast(Any, self.model)
+        if x.dim() == 4:
+            return cast(Tensor, vit(x))
+        for block in vit.blocks[self.blocks :]:
+            x = block(x)
+        return cast(Tensor, vit.forward_head(vit.norm(x)))
+
+    def stem(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) → (B, N, D), what stands below the blocks."""
+        vit = cast(Any, self.model)
+        return cast(Tensor, vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images)))))
+
+    def prefix(self, x: Tensor, done: int | None = None) -> Tensor:
+        """Images (B, 3, S, S), or tokens (B, N, D) that some blocks are done with → (B, N, D)."""
+        x = self.stem(x) if done is None else x
+        for block in cast(Any, self.model).blocks[done or 0 : self.blocks]:
+            x = block(x)
+        return x
+
+    def after(self, blocks: int) -> nn.Module:
+        """What comes after so many blocks: the next one, or the norm."""
+        vit = cast(Any, self.model)
+        return cast(nn.Module, [*vit.blocks, vit.norm][blocks])

@@ -1,0 +1,1 @@
+"""What is left of a training: weights, their card, other formats."""

@@ -1,0 +1,78 @@
+"""ONNX files: any number of images, the same logits as torch, and errors that say what to do."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bsr_explorer.config import Config
+from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.build import build
+from bsr_explorer.train.step import in_precision
+from bsr_explorer.trained import onnx
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+
+@pytest.mark.parametrize(
+    ("method", "precision"),
+    [("full", "fp32"), ("bsr(blocks=(1,), keep={1: 0.5, 2: 0.7}, fuse=True)", "bf16")],
+)
+def test_an_export_computes_the_same_for_any_number_of_images(method: str, precision: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = in_precision(build(Config("toy", 48, 7, method=method), seed=1), precision).eval()
+    content = onnx.to_onnx(model, 48)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (given,), (made,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.shape[1:], made.name, made.shape[1:]) == ("images", [3, 48, 48], "logits", [7])
+    for batch in (1, 2, 5):
+        images = torch.randn(batch, 3, 48, 48)
+        (found,) = session.run(None, {"images": images.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(found), model(images), rtol=1e-4, atol=1e-5)
+    apart = onnx.difference(content, model, 48)
+    assert apart is not None
+    assert 0 < apart < 1e-5
+    with pytest.raises(UserError, match="--export onnx: the file would give other logits than torch"):
+        onnx.difference(content, build(Config("toy", 48, 7, method=method), seed=2).eval(), 48)
+
+
+def test_without_onnxruntime_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx, "find_spec", lambda name: None)
+    assert onnx.difference(b"", nn.Identity(), 48) is None
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript"])
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    there = importlib.util.find_spec
+    onnx.check_exporter()
+    monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == missing else there(name))
+    with pytest.raises(UserError) as error:
+        onnx.check_exporter()
+    assert str(error.value) == (
+        f'--export onnx: needs {missing}; install with pip install "bsr-explorer[onnx]"'
+    )
+
+
+def test_a_model_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx, "MOST_BYTES", 1000)
+    with pytest.raises(
+        UserError, match=r"--export onnx: the weights take .* MB .* and an ONNX file holds 2 GiB"
+    ):
+        onnx.to_onnx(build(Config("toy", 48, method="full")), 48)
+
+
+def test_a_model_that_cannot_be_exported_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no such operator\nat line 3")
+
+    monkeypatch.setattr(torch.onnx, "export", broken)
+    with pytest.raises(UserError) as error:
+        onnx.to_onnx(build(Config("toy", 48, method="full")), 48)
+    assert str(error.value) == (
+        "--export onnx: torch cannot export this model (RuntimeError: no such operator); leave it out"
+    )

@@ -1,0 +1,276 @@
+"""Trained weights as a file: what plain timm makes of them, what ``load`` does, and what is refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import bsr_explorer as bx
+from bsr_explorer.config import Config
+from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.build import build, make_step
+from bsr_explorer.finetune.measure import measure
+from bsr_explorer.methods import METHODS, Last, Method
+from bsr_explorer.prediction import predict
+from bsr_explorer.tape import Op, Parameter, Tape
+from bsr_explorer.train.recipes import recipe
+from bsr_explorer.train.step import image_dtype, in_precision
+from bsr_explorer.trained.weights import FILE, About, check, read_about, save
+
+COMPOSED = (
+    "bsr(blocks=(3, 7), keep={})+mesa+checkpoint",
+    "bsr+mesa(faithful=False)+offload",
+    "last(k=2)+backrazor(faithful=False)",
+    "bitfit+checkpoint+offload",
+)
+
+
+def about(config: Config) -> About:
+    return About(config, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bicubic", ("a", "b", "c"))
+
+
+def one_step(config: Config) -> nn.Module:
+    """A model after one step of training, in evaluation mode."""
+    model = in_precision(build(config, seed=1), config.precision)
+    images = torch.randn(2, 3, config.image_size, config.image_size).to(image_dtype(config.precision))
+    make_step(model.train(), config, recipe("short"))(images, torch.tensor([0, 2]))
+    return model.eval()
+
+
+@torch.no_grad()
+def logits(model: nn.Module) -> Tensor:
+    images = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    out: Tensor = model(images.to(next(model.parameters()).dtype))
+    return out.float()
+
+
+@pytest.mark.parametrize("method", [*METHODS, *COMPOSED])
+def test_what_keeps_the_architecture_is_a_plain_timm_model(method: str, tmp_path: Path) -> None:
+    config = Config("deit_t", 48, 3, 2, method=method)
+    trained, path = one_step(config), tmp_path / FILE
+    save(path, trained, about(config))
+    expected = logits(trained)
+    plain = timm.create_model(
+        "deit_tiny_patch16_224", num_classes=3, img_size=48, checkpoint_path=str(path)
+    ).eval()
+    other = timm.create_model("deit_tiny_patch16_224", num_classes=3, img_size=48).eval()
+    other.load_state_dict(load_file(path), strict=True)
+    assert torch.equal(logits(plain), logits(other))
+    loaded = bx.load(path)
+    assert not loaded.training
+    torch.testing.assert_close(logits(loaded), expected, rtol=1e-5, atol=1e-6)
+    if config.how.at_inference is None:
+        torch.testing.assert_close(logits(plain), expected, rtol=1e-5, atol=1e-6)
+    else:
+        assert not torch.allclose(logits(plain), expected, rtol=1e-2, atol=1e-2)
+
+
+SMALL = {"last": "last(k=1)", "bsr": "bsr(blocks=(1,), keep={1: 0.5})"}
+"""What the defaults are in a model of 2 blocks."""
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("attention", ["fused", "math"])
+@pytest.mark.parametrize("other", [None, *METHODS])
+@pytest.mark.parametrize("name", METHODS)
+def test_any_two_methods_are_refused_or_end_as_a_file(
+    name: str, other: str | None, attention: str, tmp_path: Path
+) -> None:
+    method = "+".join(SMALL.get(each, each) for each in (name, other) if each)
+    try:
+        config = Config("toy_2", 48, 3, 2, method=method, attention=attention)
+        predicted = predict(config)
+        check(config)
+    except UserError as refused:
+        assert str(refused).startswith("--method: ")
+        assert other is not None
+        return
+    difference = predicted - measure(config)
+    assert (difference.rows, difference.peak_bytes) == ((), 0)
+    trained = one_step(config)
+    save(tmp_path / FILE, trained, about(config))
+    # An explicit softmax of a method goes with it: its last bits are not those of the fused one.
+    torch.testing.assert_close(logits(bx.load(tmp_path)), logits(trained), rtol=0, atol=1e-6)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Adapted(Last):
+    """The last blocks train, and a layer beside the second one of each MLP."""
+
+    name: ClassVar[str] = "adapted"
+
+    def trains(self, parameter: str, depth: int) -> bool:
+        """What ``Last`` trains, and the adapters."""
+        return ".adapter." in parameter or super().trains(parameter, depth)
+
+    def rewrite(self, tape: Tape) -> Tape:
+        """Add the adapters, and freeze."""
+        for block in tape.blocks:
+            here = f"blocks.{block}.mlp"
+            fc2 = tape.op(f"{here}.fc2", "linear")
+            shapes = {"weight": (32, 32), "bias": (32,)}
+            names = {part: f"{here}.adapter.{part}" for part in shapes}
+            new = {names[part]: Parameter(names[part], shape, block) for part, shape in shapes.items()}
+            adapter = Op(f"{here}.adapter", "linear", block, (fc2.writes,), f"{here}.adapter.out", names)
+            added = Op(here, "add", block, (fc2.writes, adapter.writes), f"{here}.out")
+            tape = replace(tape, parameters={**tape.parameters, **new})
+            tape = tape.insert_after(fc2, adapter).insert_after(adapter, added, instead_of=fc2.writes)
+        return super().rewrite(tape)
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """The same to a model."""
+        for block in cast(Any, model).blocks:
+            block.mlp.adapter = nn.Linear(32, 32)
+            block.mlp.register_forward_hook(lambda mlp, inputs, x: x + mlp.adapter(x))
+        return super().apply(model)
+
+    def canonical(self, depth: int) -> Method:
+        """Itself."""
+        return self
+
+
+class Staying(Adapted):
+    """The same, which says that it stays."""
+
+    name: ClassVar[str] = "staying"
+
+    @property
+    def at_inference(self) -> Method | None:
+        """Itself."""
+        return self
+
+
+@pytest.fixture
+def adapters(toy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for method in (Adapted, Staying):
+        monkeypatch.setitem(METHODS, method.name, method)
+
+
+OTHERS = ["", *(f"+{name}" for name in METHODS if name not in ("full", "linear", "last", "bitfit", "bsr"))]
+"""What can stand beside a method that chooses what trains."""
+
+
+@pytest.mark.usefixtures("adapters")
+@pytest.mark.parametrize("attention", ["fused", "math"])
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_method_that_adds_parameters_composes_and_is_kept_if_it_stays(
+    other: str, attention: str, tmp_path: Path
+) -> None:
+    config = Config("toy_2", 48, 3, 2, method=f"staying(k=1){other}", attention=attention)
+    check(config)
+    assert (predict(config) - measure(config)).rows == ()
+    trained = one_step(config)
+    save(tmp_path / FILE, trained, about(config))
+    assert not about(config).as_timm
+    assert "blocks.0.mlp.adapter.weight" in load_file(tmp_path / FILE)
+    torch.testing.assert_close(logits(bx.load(tmp_path)), logits(trained), rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("adapters")
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_could_not_be_kept_is_refused(other: str) -> None:
+    with pytest.raises(UserError) as error:
+        check(Config("toy_2", 48, 3, 2, method=f"adapted(k=1){other}"))
+    assert (
+        "cannot be saved: blocks.0.mlp.adapter.weight is not in the model that is left (plain timm)"
+        in str(error.value)
+    )
+
+
+def test_the_step_changed_the_weights(tmp_path: Path) -> None:
+    config = Config("deit_t", 48, 3, 2, method="full")
+    assert not torch.allclose(logits(one_step(config)), logits(build(config, seed=1).eval()), atol=1e-4)
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("method", ["full", "bsr(blocks=(1,), keep={1: 0.5})"])
+@pytest.mark.parametrize("precision", ["amp_bf16", "bf16"])
+def test_weights_keep_their_number_format(method: str, precision: str, tmp_path: Path) -> None:
+    config = Config("toy", 48, 3, 2, method=method, precision=precision)
+    trained = one_step(config)
+    save(tmp_path / FILE, trained, about(config))
+    assert {w.dtype for w in load_file(tmp_path / FILE).values()} == {image_dtype(precision)}
+    assert torch.equal(logits(bx.load(tmp_path)), logits(trained))
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_file_says_what_it_is(tmp_path: Path) -> None:
+    config = Config("toy", 48, 3, 2, method="bsr(blocks=(1,), keep={1: 0.5})")
+    save(tmp_path / FILE, build(config), about(config))
+    with safe_open(tmp_path / FILE, "pt") as file:
+        said = file.metadata()
+        assert set(file.keys()) == build(config.with_method("full")).state_dict().keys()
+    assert (said["model"], said["image_size"], said["num_classes"]) == ("toy", "48", "3")
+    assert said["method"] == str(config.method)
+    assert said["loads_with"] == "bsr_explorer.load"
+    assert said["bsr_explorer"] == bx.__version__
+    assert (json.loads(said["mean"]), json.loads(said["classes"])) == ([0.5, 0.4, 0.3], ["a", "b", "c"])
+    assert read_about(tmp_path) == read_about(tmp_path / FILE) == about(config)
+
+
+@pytest.mark.usefixtures("toy")
+def test_what_was_trained_elsewhere_is_loaded_here(tmp_path: Path) -> None:
+    config = Config("toy", 48, 3, 2, method="full", device="cuda", attention="flash")
+    save(tmp_path / FILE, build(replace(config, device="cpu", attention="fused"), seed=1), about(config))
+    expected = build(Config("toy", 48, 3, method="full"), seed=1).eval()
+    assert torch.equal(logits(bx.load(tmp_path)), logits(expected))
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_full_disk_leaves_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    config = Config("toy", 48, 3, 2, method="full")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path / FILE, build(config), about(config))
+    assert list(tmp_path.iterdir()) == []
+
+
+def strange(path: Path, how: str) -> None:
+    """A file that is not one of ours."""
+    if how == "text":
+        path.write_text("hello")
+    elif how == "theirs":
+        save_file({"head.weight": torch.zeros(2, 2)}, path)
+    elif how == "later":
+        values = about(Config("toy")).to_metadata()
+        config = {**json.loads(values["config"]), "rank": 3}
+        save_file(
+            {"x": torch.zeros(1)}, path, {**values, "bsr_explorer": "9.0", "config": json.dumps(config)}
+        )
+    elif how == "less":
+        save_file({"x": torch.zeros(1)}, path, {"bsr_explorer": "9.0"})
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (
+            "none",
+            "there is no model.safetensors; give the folder of a finished `bsr-explore train`, or the file",
+        ),
+        ("text", "cannot be read as a safetensors file"),
+        ("theirs", "not written by `bsr-explore train`; load it with timm instead"),
+        ("later", "written by bsr-explorer 9.0, and not understood by"),
+        ("less", "written by bsr-explorer 9.0, and not understood by"),
+    ],
+)
+def test_what_is_no_trained_model_is_refused(how: str, words: str, tmp_path: Path) -> None:
+    strange(tmp_path / FILE, how)
+    with pytest.raises(UserError) as error:
+        bx.load(tmp_path)
+    assert words in str(error.value)
+    assert str(tmp_path) in str(error.value)
