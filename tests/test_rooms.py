@@ -32,7 +32,9 @@ ROOMS: dict[str, str] = {
     "data": "errors interrupt train",
     "prefix": "files interrupt units config prediction train data",
     "store": "errors files units version methods models config",
-    "finetune": "errors interrupt units config prediction models methods measurement ledger train data prefix store report",
+    "finetune": (
+        "errors interrupt units config prediction models methods measurement ledger train data prefix store report"
+    ),
     "damage": "errors config prefix data finetune",
     "trained": "errors interrupt files units version config methods models prediction train data store finetune damage",
     "compare": "errors interrupt units config methods models prediction train data store finetune damage",

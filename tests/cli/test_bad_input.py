@@ -14,7 +14,7 @@ import timm
 import tomli_w
 import torch
 
-from bsr_explorer.data import catalogue as datasets
+from bsr_explorer.data import places
 from bsr_explorer.models import weights as weights_module
 from bsr_explorer.store.study import Study
 
@@ -37,8 +37,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(weights_module.hub, "answers", lambda: False)
-    monkeypatch.setattr(datasets, "_answers", lambda url: False)
-    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setattr(places, "answers", lambda url: False)
+    monkeypatch.setattr(places, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
