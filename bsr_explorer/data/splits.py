@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torchvision.transforms import InterpolationMode, v2
 
-from bsr_explorer.data import sources
+from bsr_explorer.data import images, sources
 from bsr_explorer.data.contents import Contents
-from bsr_explorer.data.images import KEPT_BYTES, ImageSplit, Part
+from bsr_explorer.data.images import ImageSplit, Part
 from bsr_explorer.data.pool import Given, Pool
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.train.recipes import Augment, MeanStd
@@ -131,7 +131,7 @@ def load_splits(
     still = v2.Compose([v2.Resize(side, filter_), v2.CenterCrop(image_size)])
     crop = v2.RandomResizedCrop(image_size, crop_scale, interpolation=filter_)
     normalise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
-    budget = KEPT_BYTES
+    budget = images.KEPT_BYTES
 
     def items(part: Part, *, cropped: bool = False, flip: bool = False) -> ImageSplit:
         nonlocal budget

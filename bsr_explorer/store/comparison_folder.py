@@ -91,7 +91,7 @@ class Comparison:
 
     @property
     def settled(self) -> bool:
-        """Whether all is decided that its runs need; see ``comparison.settle``."""
+        """Whether all is decided that its runs need; see ``compare.folder.settle``."""
         return all(self.fidelity.get(key) is not None for key in SETTLED)
 
     def completed_by(self, stored: Comparison) -> Comparison:

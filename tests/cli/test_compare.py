@@ -130,7 +130,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*_: Any) -> Record:
         pytest.fail("a dry run trains nothing")
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", train)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", train)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -260,7 +260,7 @@ def test_costs_alone_need_neither_data_nor_weights(
         pytest.fail("costs need neither data nor weights")
 
     monkeypatch.setattr("bsr_explorer.cli.compare.check_data", touched)
-    monkeypatch.setattr("bsr_explorer.finetune.run.create_model", touched)
+    monkeypatch.setattr("bsr_explorer.finetune.job.create_model", touched)
     done = cli("compare", file('"cifar100"'), "--costs-only", "--out", "here")
     assert done.code == 0, done.err
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
@@ -359,7 +359,7 @@ def test_ctrl_c_says_how_to_go_on(quick: Cli, monkeypatch: pytest.MonkeyPatch) -
         return trained[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr("bsr_explorer.finetune.run.run", stopped)
+        patch.setattr("bsr_explorer.finetune.attempt.run", stopped)
         done = quick(*FLAGS, "--out", "here")
     assert done.code == 130
     assert "the same command goes on" in " ".join(done.err.split())
@@ -421,7 +421,7 @@ def test_a_comparison_in_which_everything_fails_says_why(quick: Cli, monkeypatch
     def fail(*_: Any) -> Record:
         raise RuntimeError("not enough\nmemory")
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", fail)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", fail)
     done = quick(*FLAGS, "--out", "here")
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith("error: no run finished: ")
@@ -435,7 +435,7 @@ def test_a_run_that_failed_is_told_beside_the_others(quick: Cli, monkeypatch: py
             raise RuntimeError("out of [bold]memory")
         return run(config, *arguments)
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", sometimes)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", sometimes)
     done = quick(*FLAGS, "--out", "here", "--seeds", "1")
     assert done.code == 0
     assert "linear, seed 0: failed, RuntimeError at test_compare.py" in done.out
@@ -497,7 +497,7 @@ def test_a_comparison_that_trained_nothing_adopts_what_has_changed(
         raise UserError("--data: cannot read b/17.png")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bsr_explorer.finetune.run.run", cannot_be_read)
+        patch.setattr("bsr_explorer.finetune.attempt.run", cannot_be_read)
         assert quick(*flags).code == 2
     before = read_comparison(Path("here"))
     assert before is not None

@@ -136,7 +136,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*_: Any) -> Record:
         pytest.fail("a dry run trains nothing")
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", train)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", train)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -265,7 +265,7 @@ def test_ctrl_c_says_how_to_go_on(quick: Cli, monkeypatch: pytest.MonkeyPatch) -
         return trained[0]
 
     with monkeypatch.context() as patch:
-        patch.setattr("bsr_explorer.finetune.run.run", stopped)
+        patch.setattr("bsr_explorer.finetune.attempt.run", stopped)
         done = quick(*FLAGS, "--trials", "3", "--out", "here")
     assert done.code == 130
     assert "the same command goes on" in " ".join(done.err.split())
@@ -591,7 +591,7 @@ def test_a_search_in_which_everything_fails_says_why(
     def fail(*_: Any) -> Record:
         raise RuntimeError("no such\nkernel")
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", fail)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", fail)
     study = make_study(space=SpaceSpec(("linear",), max_blocks=1, drop_at=()))
     done = quick("search", study_file(study, tmp_path / "a.toml"), "--out", "here", "--jobs", "0")
     assert done.code == 1
@@ -606,7 +606,7 @@ def test_a_search_in_which_everything_fails_ends_early(
     def fail(*_: Any) -> Record:
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", fail)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", fail)
     study = make_study(space=SpaceSpec(("linear",), max_blocks=3, drop_at=()), trials=2)
     quick("search", study_file(study, tmp_path / "a.toml"), "--out", "here", "--jobs", "0")
     assert len(read_records(Path("here"))) < 10
@@ -618,7 +618,7 @@ def test_failed_trials_are_told_beside_the_front(quick: Cli, monkeypatch: pytest
         lost = replace(record, status="diverged", reason="the loss was nan", accuracy=None)
         return lost if str(config.how) == "linear" else record
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", sometimes)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", sometimes)
     done = quick(*FLAGS, "--out", "here", "--trials", "2")
     assert done.code == 0
     assert "trial 0: diverged: the loss was nan" in done.err
@@ -667,7 +667,7 @@ def test_a_search_that_trained_nothing_adopts_what_has_changed(
         raise UserError("--data: cannot read b/17.png")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bsr_explorer.finetune.run.run", cannot_be_read)
+        patch.setattr("bsr_explorer.finetune.attempt.run", cannot_be_read)
         done = quick(*of_pictures(pictures, "--train-size", "32"))
     assert done.code == 2
     assert Study.from_toml(Path("here/study.toml")).fidelity.train_size == 32

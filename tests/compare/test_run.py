@@ -284,7 +284,7 @@ def test_what_does_not_fit_is_never_run(
         seen.append(str(config.method))
         return Stepper(config)
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", noted)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", noted)
     monkeypatch.setattr("bsr_explorer.finetune.step_times.Stepper", timed)
     made = make_comparison("full, linear, checkpoint", budget=BUDGET, seeds=1)
     compare(made, tmp_path / "here", tmp_path, 1, still)
@@ -317,7 +317,7 @@ def test_an_interrupted_comparison_goes_on(
 
     folder = tmp_path / "here"
     with monkeypatch.context() as patch:
-        patch.setattr("bsr_explorer.finetune.run.run", stopped)
+        patch.setattr("bsr_explorer.finetune.attempt.run", stopped)
         with pytest.raises(KeyboardInterrupt):
             compare(make_comparison(), folder, tmp_path, 1, still)
     assert len(read_records(folder)) == 2
@@ -359,7 +359,7 @@ def test_an_error_is_a_record_and_the_others_go_on(
             raise RuntimeError(error)
         return run(config, *arguments)
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", sometimes)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", sometimes)
     made = make_comparison("full, linear", seeds=1)
     compare(made, tmp_path / "here", tmp_path, 0, still)
     failed, finished = read_runs(made, tmp_path / "here").values()

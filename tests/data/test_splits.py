@@ -932,7 +932,7 @@ def test_the_default_data_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_listing_data_sets_does_not_import_torch() -> None:
     code = (
-        "import sys; from pathlib import Path; import bsr_explorer.data.catalogue as d; "
+        "import sys; from pathlib import Path; import bsr_explorer.data.places as d; "
         "d.list_datasets(Path('nowhere')); d.check_data('digits', Path('nowhere')); "
         "sys.exit('torch' in sys.modules)"
     )

@@ -349,7 +349,7 @@ def test_two_searches_in_one_folder_do_no_harm(
             open_search(make_study(), tmp_path)
         return run(*arguments)
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", meanwhile)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", meanwhile)
     search = open_search(make_study(trials=2), tmp_path)
     search.run(Watch())
     check_whole(search, 2)
@@ -418,7 +418,7 @@ def test_a_trial_that_raises_is_recorded_and_the_search_goes_on(
             raise RuntimeError("no such kernel")
         return run(config, job, progress, *watch)
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", sometimes)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", sometimes)
     search, watch = open_search(make_study(), tmp_path), Watch()
     ended = search.run(watch)
     assert (ended.because, ended.finished, ended.failed) == ("trials", 7, 1)
@@ -453,7 +453,7 @@ def test_a_failed_record_has_its_key(
     def fail(config: Config, job: Job, progress: Any, *watch: Any) -> Record:
         raise RuntimeError("no")
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", fail)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", fail)
     space = SpaceSpec(("linear",), max_blocks=0, drop_at=())
     search = open_search(make_study(space=space), tmp_path)
     search.run(Watch())
@@ -477,7 +477,7 @@ def test_errors_in_a_row_end_a_search(
             raise RuntimeError("no such kernel")
         return run(config, job, progress, *watch)
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", sometimes)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", sometimes)
     ended = open_search(make_study(trials=3), tmp_path).run(Watch())
     assert len(begun) == trials
     assert ended.because == ("failures" if failing[trials - 3 : trials] == "fff" else "trials")
@@ -725,7 +725,7 @@ def test_what_fails_is_made_up_for_whatever_the_order(
             raise RuntimeError("no such kernel")
         return run(config, job, progress, *watch)
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", sometimes)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", sometimes)
     found = []
     for seed in range(2):
         search = open_search(make_study(trials=5), tmp_path / str(seed), InAnyOrder(2, seed))
@@ -970,7 +970,7 @@ def test_an_accuracy_that_is_no_number_is_no_result(
         record = run(config, job, progress, *watch)
         return replace(record, accuracy=accuracy) if str(config.how) == "linear" else record
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", wrong)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", wrong)
     search = open_search(make_study(trials=2), tmp_path)
     ended = search.run(Watch())
     assert (ended.finished, ended.failed) == (2, 1)
@@ -988,7 +988,7 @@ def test_running_out_of_memory_is_recorded_against_the_prediction(
             raise MemoryError
         return run(config, job, progress, *watch)
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", sometimes)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", sometimes)
     search = open_search(make_study(), tmp_path)
     search.run(Watch())
     (record,) = [r for r in read_records(tmp_path).values() if r.status == "out_of_memory"]
@@ -1007,7 +1007,7 @@ def fail_some(monkeypatch: pytest.MonkeyPatch, errors: dict[str, Exception]) -> 
             raise errors[str(config.how)]
         return run(config, job, progress, *watch)
 
-    monkeypatch.setattr("bsr_explorer.finetune.run.run", sometimes)
+    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", sometimes)
 
 
 def test_what_failed_can_be_asked_for_again(
