@@ -1,8 +1,9 @@
-"""The house: which room may import which, and which must start without torch. The README draws it."""
+"""The house: which room may import which, and which must start without torch. The site draws it."""
 
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,67 +13,15 @@ import bsr_explorer
 
 PACKAGE = Path(bsr_explorer.__file__).parent
 
-ROOMS: dict[str, str] = {
-    "errors": "",
-    "interrupt": "",
-    "files": "interrupt",
-    "version": "",
-    "units": "errors",
-    "ledger": "",
-    "tape": "units",
-    "operations": "units tape",
-    "models": "errors tape",
-    "storages": "units tape",
-    "methods": "errors tape models storages",
-    "cost": "units ledger tape operations models",
-    "config": "errors methods models cost",
-    "prediction": "config cost ledger models tape",
-    "measurement": "units ledger",
-    "train": "errors interrupt files units models",
-    "data": "errors interrupt train",
-    "prefix": "files interrupt units config prediction train data",
-    "store": "errors files units version methods models config",
-    "finetune": (
-        "errors interrupt units config prediction models methods measurement ledger train data prefix store report"
-    ),
-    "damage": "errors config prefix data finetune",
-    "trained": "errors interrupt files units version config methods models prediction train data store finetune damage",
-    "compare": "errors interrupt units config methods models prediction train data store finetune damage",
-    "search": "errors interrupt units config methods models cost prediction train data store finetune damage",
-    "report": "errors files units config ledger cost prediction store",
-}
+TABLE = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["rooms"]
+
+ROOMS: dict[str, str] = TABLE["may_import"]
 """What each room may import of the others; ``cli`` may import anything, and nothing imports it."""
 
-LIGHT = (
-    "errors",
-    "interrupt",
-    "files",
-    "units",
-    "ledger",
-    "tape",
-    "operations",
-    "storages",
-    "config",
-    "methods",
-    "cost",
-    "prediction",
-    "store",
-    "report",
-)
+LIGHT: list[str] = TABLE["light"]
 """Rooms that must not load torch when they are imported (methods load it when they are applied)."""
 
-HEAVY_FILES = {
-    "methods/applied/checkpoint.py",
-    "methods/applied/drop.py",
-    "methods/applied/offload.py",
-    "methods/applied/tokens.py",
-    "storages/attention.py",
-    "storages/functions.py",
-    "storages/keeper.py",
-    "storages/layers.py",
-    "storages/packing.py",
-    "storages/store.py",
-}
+HEAVY_FILES: list[str] = TABLE["heavy_files"]
 """Files of light rooms that are themselves only imported when a method is applied."""
 
 
@@ -127,13 +76,3 @@ def test_a_light_room_starts_without_torch(room: str) -> None:
 def test_the_report_knows_no_search_library() -> None:
     for path in _files("report"):
         assert not any(module.startswith("optuna") for module in _imports(path, at_start_only=False)), path
-
-
-def test_the_readme_draws_this_house() -> None:
-    readme = (PACKAGE.parent / "README.md").read_text()
-    for room, allowed in ROOMS.items():
-        lines = (line for line in readme.splitlines() if "│" in line)
-        drawn = next((line for line in lines if line.split(maxsplit=1)[0] == room), None)
-        assert drawn is not None, f"README.md does not draw {room}"
-        right = drawn.split("│")[1].split() if "│" in drawn else []
-        assert sorted(right) == sorted(allowed.split()), f"README.md draws {room} as {drawn!r}"
