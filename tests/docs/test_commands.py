@@ -23,11 +23,11 @@ import torch
 import typer.main
 
 from bsr_explorer import cli
-from bsr_explorer.artifact import trained
 from bsr_explorer.cli import app
 from bsr_explorer.config import Config
-from bsr_explorer.run import build
+from bsr_explorer.finetune.build import build
 from bsr_explorer.store.records import read_records
+from bsr_explorer.trained import weights
 from tests.docs.pages import ROOT, Block, blocks, inline, python
 
 FIRST = "bsr-explore search --model deit_s --budget 2GB"
@@ -202,8 +202,8 @@ def test_an_example_in_python_runs(
     for folder in re.findall(r'bx\.load\("(.*?)"\)', code):
         Path(folder).mkdir(parents=True)
         config = Config("deit_t", 48, 10, method="bsr")
-        about = trained.About(config, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", tuple("0123456789"))
-        trained.save(Path(folder) / trained.FILE, build(config), about)
+        about = weights.About(config, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", tuple("0123456789"))
+        weights.save(Path(folder) / weights.FILE, build(config), about)
     names: dict[str, Any] = {}
     exec(code, names)
     if "record" in names:
