@@ -26,7 +26,7 @@ Kind = Literal[
 ]
 
 HELD: tuple[Kind, ...] = ("parameter", "gradient", "optimizer", "input", "saved")
-"""Kinds of memory that a step holds. ``transient`` lives within one operation and counts in the peak only."""
+"""Kinds of memory that are added up. ``transient`` lives within one operation and counts in the peak only."""
 
 NAMES: dict[str, str] = {
     "parameter": "parameters",
@@ -138,7 +138,8 @@ class Ledger:
 
     @property
     def held_bytes(self) -> int:
-        """Parameters, gradients, optimiser state, input and saved tensors: what a budget counts."""
+        """The sum of parameters, gradients, optimiser state, input and saved tensors. They are not all alive at once:
+        a budget counts ``peak_bytes``, if nothing else is asked for."""
         return self.bytes_of(*HELD)
 
     @property

@@ -37,7 +37,7 @@ def compare(
     context: typer.Context,
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[COMPARISON.toml]", help="A comparison's file, instead of the flags below."),
+        typer.Argument(metavar="[COMPARISON.toml]", help="Comparison file, instead of the flags below."),
     ] = None,
     methods: Annotated[
         str, typer.Option(help="Method expressions, separated by commas (see `list methods`).")
@@ -45,9 +45,10 @@ def compare(
     model: options.Model = "deit_s",
     data: options.Data = "digits",
     skip_bad: options.SkipBad = False,
-    seeds: Annotated[int, typer.Option(help="Runs a method, with the seeds 0, 1, …")] = 3,
+    seeds: Annotated[int, typer.Option(help="Runs of each method, with the seeds 0, 1, …")] = 3,
     budget: Annotated[
-        str | None, typer.Option(help="Memory with its unit, such as 2GB; what does not fit is not trained.")
+        str | None,
+        typer.Option(help="Memory with its unit, such as 2GB. Methods that do not fit are not trained."),
     ] = None,
     budget_counts: Annotated[
         str,
@@ -58,7 +59,7 @@ def compare(
     precision: options.Precision = "fp32",
     attention: options.Attention = "fused",
     optimizer: Annotated[
-        str | None, typer.Option(help="The recipe's own if left out, or its 8-bit kin: adamw_8bit.")
+        str | None, typer.Option(help="The recipe's if left out. adamw_8bit may replace adamw.")
     ] = None,
     micro_batches: options.MicroBatches = 1,
     recipe_name: options.RecipeName = "short",
@@ -66,25 +67,27 @@ def compare(
     proxy_size: Annotated[
         int | None,
         typer.Option(
-            help="Image size to train at (memory is counted at --image-size); its half if left out."
+            help="Image size to train at (memory is counted at --image-size). Half of it if left out."
         ),
     ] = None,
     train_size: Annotated[
         int | None,
-        typer.Option(help="Training images a run; 500 at most (all, by another protocol) if left out."),
+        typer.Option(
+            help="Training images of a run. At most 500 if left out (all, with the protocol authors)."
+        ),
     ] = None,
     val_size: Annotated[
-        int | None, typer.Option(help="Validation images a run; 500 at most if left out.")
+        int | None, typer.Option(help="Validation images of a run. At most 500 if left out.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs a run; the recipe's if left out.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of a run. The recipe's if left out.")] = None,
     protocol: options.ProtocolName = HELD_OUT.name,
     rounds: Annotated[
-        int, typer.Option(help="Steps to time of each method, in turn, at --image-size; 0: none.")
+        int, typer.Option(help="Timed steps of each method, in turn, at --image-size. 0: none.")
     ] = 5,
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="The folder; compare-<model>-<data>, or -<name of the file>, if left out."
+            "--out", help="Folder. compare-<model>-<data>, or compare-<name of the file>, if left out."
         ),
     ] = None,
     data_dir: options.DataDir = None,
@@ -92,17 +95,17 @@ def compare(
     costs_only: Annotated[
         bool,
         typer.Option(
-            "--costs-only", help="Memory and compute alone: needs no data and no weights; trains nothing."
+            "--costs-only", help="Memory and FLOPs only. Needs no data and no weights, trains nothing."
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what is predicted; train and write nothing.")
+        bool, typer.Option("--dry-run", help="Print what is predicted. Nothing is trained or written.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare methods: accuracy, memory, FLOPs, time of a step, largest batch, each against full fine-tuning.
 
-    Methods over the budget are never trained. Stop with Ctrl-C; the same command goes on.
+    Methods over the budget are never trained. Stop with Ctrl-C; the same command continues.
 
     Examples:
 

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def compare_studies(
-    first: Annotated[Path, typer.Argument(metavar="A", help="The folder of a study.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="The folder of another.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help="Folder of a study.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Folder of another study.")],
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Write the table, a page and a figure there too.")
+        Path | None, typer.Option("--out", help="Also write the table, a page and a figure into this folder.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Put the fronts of two studies side by side: hypervolumes up to one reference, and what only one of them has.
+    """Compare the fronts of two studies: hypervolumes up to one reference, and what only one of them found.
 
     The reference is the smaller of both budgets, within which both have searched.
 

@@ -21,13 +21,11 @@ from bsr_explorer.units import format_bytes
 def export(
     study: options.StudyFolder,
     select: Annotated[str, typer.Option(help=f"{WORDS} (see `select`).")] = "recommended",
-    file: Annotated[
-        Path | None, typer.Option("--out", help="The file to write; printed if left out.")
-    ] = None,
+    file: Annotated[Path | None, typer.Option("--out", help="File to write. Printed if left out.")] = None,
 ) -> None:
     """Write one configuration of a study as TOML that `profile`, `train` and `search` take.
 
-    Its training is the trial's own: the same data, weights, fidelity and seed. A search with it tries it first.
+    The file keeps the data, weights, fidelity and seed of the trial. A search that is given the file tries it first.
 
     Examples:
 

@@ -19,9 +19,9 @@ from bsr_explorer.train.recipes import RECIPES, Recipe
 def show(
     what: Annotated[str, typer.Argument(help="models, methods, datasets, recipes or protocols")],
 ) -> None:
-    """List what can stand after --model, --method, --data, --recipe or --protocol.
+    """List the possible values of --model, --method, --data, --recipe or --protocol.
 
-    Example:
+    Examples:
 
       bsr-explore list methods
     """

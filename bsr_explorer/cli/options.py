@@ -33,11 +33,11 @@ _PROTOCOLS = "; ".join(f"{name}: {protocol.summary}" for name, protocol in PROTO
 ProtocolName = Annotated[
     str,
     typer.Option(
-        "--protocol", help=f"Which images are trained on, and which accuracy is said. {_PROTOCOLS}."
+        "--protocol", help=f"Which images are trained on, and which accuracy is reported. {_PROTOCOLS}."
     ),
 ]
-ImageSize = Annotated[int, typer.Option(help="Side of the images, in pixels, at which memory is counted.")]
-BatchSize = Annotated[int, typer.Option(help="Images a step.")]
+ImageSize = Annotated[int, typer.Option(help="Side of the images in pixels. Memory is counted at this size.")]
+BatchSize = Annotated[int, typer.Option(help="Images in a training step.")]
 Classes = Annotated[int, typer.Option("--num-classes", help="Outputs of the head.")]
 Precision = Annotated[
     str,
@@ -45,12 +45,13 @@ Precision = Annotated[
 ]
 Optimizer = Annotated[str, typer.Option(help="adamw, adamw_8bit, sgd or sgd_momentum.")]
 Implementation = Annotated[
-    str, typer.Option(help="How torch runs the optimiser: loop, foreach, fused, or auto (its own choice).")
+    str,
+    typer.Option(help="How torch runs the optimiser: loop, foreach, fused, or auto (torch's own choice)."),
 ]
-MicroBatches = Annotated[int, typer.Option(help="Parts in which a step's images pass forward and backward.")]
+MicroBatches = Annotated[int, typer.Option(help="Micro-batches in a step (gradient accumulation).")]
 SetToNone = Annotated[
     bool,
-    typer.Option("--set-to-none/--keep-gradients", help="Give gradients back after a step, or zero them."),
+    typer.Option("--set-to-none/--keep-gradients", help="Free gradients after a step, or set them to zero."),
 ]
 Attention = Annotated[
     str,
@@ -59,20 +60,22 @@ Attention = Annotated[
 Weights = Annotated[
     str, typer.Option(help="auto (hub, else offline), hub, offline, random, or a .safetensors or .pth file.")
 ]
-Seed = Annotated[int, typer.Option(help="Of everything that is random.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Device = Annotated[
-    str, typer.Option(help="Where steps run, which decides what they hold: cpu, cuda or auto.")
+    str, typer.Option(help="Device of the training steps: cpu, cuda or auto. Memory depends on it.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 SkipBad = Annotated[
     bool,
-    typer.Option("--skip-bad", help="Leave damaged images out, which is recorded; else they are an error."),
+    typer.Option(
+        "--skip-bad", help="Leave damaged images out, and record that. Without it they are an error."
+    ),
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Where datasets lie, or are downloaded to.")]
 StudyFolder = Annotated[
-    Path, typer.Argument(metavar="STUDY", help="The folder of a study, such as reports/<study>.")
+    Path, typer.Argument(metavar="STUDY", help="Folder of a study, such as reports/<study>.")
 ]
-Trial = Annotated[int, typer.Argument(metavar="TRIAL", help="Number of the trial, as tables name it.")]
+Trial = Annotated[int, typer.Argument(metavar="TRIAL", help="Number of the trial, as in the tables.")]
 
 
 def given(context: typer.Context, parameter: str) -> bool:

@@ -36,7 +36,7 @@ def profile(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CONFIG.toml]", help="A configuration's file (see `export`), instead of the flags below."
+            metavar="[CONFIG.toml]", help="Configuration file (see `export`), instead of the flags below."
         ),
     ] = None,
     model: options.Model = "deit_s",
@@ -53,7 +53,9 @@ def profile(
     accounting: Annotated[
         str, typer.Option(help="What the total counts: peak, saved or published.")
     ] = "peak",
-    measure: Annotated[bool, typer.Option("--measure", help="Run real steps here, and compare.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also run real steps on this machine, and compare.")
+    ] = False,
     device: options.Device = "cpu",
     as_json: options.Json = False,
 ) -> None:

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 def write(
     study: Annotated[
         Path,
-        typer.Argument(
-            metavar="STUDY", help="The folder of a study or a comparison, such as reports/<study>."
-        ),
+        typer.Argument(metavar="STUDY", help="Folder of a study or a comparison, such as reports/<study>."),
     ],
     venue: Annotated[
         str | None,
@@ -35,13 +33,13 @@ def write(
         ),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Write into this folder; into the study's own if left out.")
+        Path | None, typer.Option("--out", help="Folder to write into. The study's own if left out.")
     ] = None,
 ) -> None:
     """Write a study's front, or a comparison, as tables, figures and pages into its folder, or another.
 
-    Tables are CSV, Markdown and LaTeX, figures PNG, PDF and SVG. Of a study, report.html is a page to look around in,
-    and needs no network.
+    Tables are CSV, Markdown and LaTeX, figures PNG, PDF and SVG. For a study, report.html is a page for exploring. It
+    needs no network.
 
     Examples:
 

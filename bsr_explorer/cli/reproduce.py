@@ -27,14 +27,14 @@ def reproduce(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="The most by which accuracies may differ, in [0, 1]. If left out: none at all for the same "
+            help="Largest allowed difference of the accuracies, in [0, 1]. If left out: none for the same "
             "versions on the same kind of CPU, else one standard error of the validation accuracy."
         ),
     ] = None,
     data_dir: options.DataDir = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train one trial again from its record, and say whether it comes to the same; if not, exit with 1.
+    """Train one trial again from its record, and compare the results. Exit with 1 if they differ.
 
     Configuration, fidelity, data, weights and seed are the record's. Nothing is written.
 

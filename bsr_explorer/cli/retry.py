@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 def retry(
     folder: options.StudyFolder,
     numbers: Annotated[
-        list[int] | None, typer.Argument(metavar="[TRIAL]...", help="Numbers of trials, as tables name them.")
+        list[int] | None, typer.Argument(metavar="[TRIAL]...", help="Numbers of trials, as in the tables.")
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All trials that failed.")] = False,
     jobs: Jobs = None,
@@ -48,9 +48,9 @@ def retry(
     data_dir: options.DataDir = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train again what failed or crashed, as new trials with the same seeds; nothing else is begun.
+    """Train failed and crashed trials again, as new trials with the same seeds. No other trial starts.
 
-    What ran out of memory is trained again only where it can have more than it had.
+    A trial that ran out of memory is trained again only if it can get more memory than it had.
 
     Examples:
 

@@ -56,26 +56,26 @@ TIME_LIMIT = 480.0
 Jobs = Annotated[
     int | None,
     typer.Option(
-        help="Trials at once, each in a process of its own; 0: one after another in this very process.",
+        help="Trials at once, each in its own process. 0: one after another, in this process.",
         show_default="1; on a cluster, as many as it has room for",
     ),
 ]
 Cluster = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS|local", help="Run the trials on a Ray cluster, or on Ray on this machine."),
+    typer.Option(
+        metavar="ADDRESS|local", help="Run the trials on a Ray cluster, or (local) on Ray on this machine."
+    ),
 ]
 Cache = Annotated[
     str,
     typer.Option(
         metavar="SIZE|none",
-        help="Disk for what frozen blocks make of the images, which trials share: 4GB, 500MB, … or none.",
+        help="Disk space for the cached output of frozen blocks, which trials share: 4GB, 500MB, … or none.",
     ),
 ]
 TrialTimeout = Annotated[
     str | None,
-    typer.Option(
-        help="Time after which a trial is ended, such as 1h.", show_default="10 times what is expected"
-    ),
+    typer.Option(help="Time limit of a trial, such as 1h.", show_default="10 times what is expected"),
 ]
 
 
@@ -92,48 +92,54 @@ def search(
     data: options.Data = "digits",
     skip_bad: options.SkipBad = False,
     batch_size: Annotated[
-        str, typer.Option(help="Images a step; several, such as 16,32,64, are a part of the search.")
+        str,
+        typer.Option(help="Images in a training step. Several, such as 16,32,64, become part of the search."),
     ] = "32",
     image_size: options.ImageSize = 224,
     precision: options.Precision = "fp32",
     attention: options.Attention = "fused",
     optimizer: Annotated[
-        str | None, typer.Option(help="The recipe's own if left out, or its 8-bit kin: adamw_8bit.")
+        str | None, typer.Option(help="The recipe's if left out. adamw_8bit may replace adamw.")
     ] = None,
     micro_batches: options.MicroBatches = 1,
     recipe_name: options.RecipeName = "short",
     weights: options.Weights = "auto",
-    trials: Annotated[int, typer.Option(help="Configurations to train in all.")] = 12,
+    trials: Annotated[
+        int, typer.Option(help="Number of configurations to train, those trained before included.")
+    ] = 12,
     time_limit: Annotated[
         str | None,
-        typer.Option(help="Time for this run, such as 10m; no trial starts that would overrun it."),
+        typer.Option(help="Time limit of this run, such as 10m. No trial starts that would exceed it."),
     ] = None,
     proxy_size: Annotated[
         int | None, typer.Option(help="Image size to train at (memory is always counted at --image-size).")
     ] = None,
-    train_size: Annotated[int | None, typer.Option(help="Training images a trial.")] = None,
-    val_size: Annotated[int | None, typer.Option(help="Validation images a trial.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs a trial.")] = None,
+    train_size: Annotated[int | None, typer.Option(help="Training images of a trial.")] = None,
+    val_size: Annotated[int | None, typer.Option(help="Validation images of a trial.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of a trial.")] = None,
     protocol: Annotated[
         str,
         typer.Option(
-            help="held-out alone: a search must not choose by the test set (see `compare`, `train`)."
+            help="Only held-out: a search must not choose by the test set (see `compare`, `train`)."
         ),
     ] = HELD_OUT.name,
     views: Annotated[
         int | None,
         typer.Option(
-            help="Fixed augmented views of an image, taken in turn; new ones every epoch if left out."
+            help="Number of fixed augmented views of an image, used in turn. New views every epoch if left out."
         ),
     ] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(help=f"What proposes configurations: {', '.join(SAMPLERS)}.", show_default="exact"),
+        typer.Option(
+            help=f"Sampler that proposes configurations: {', '.join(SAMPLERS)}.", show_default="exact"
+        ),
     ] = None,
     rungs: Annotated[
         str | None,
         typer.Option(
-            help="Epochs after which hopeless trials stop, such as 1,3; or none.", show_default="none"
+            help="Epochs after which a trial stops if others are better beyond noise, such as 1,3; or none.",
+            show_default="none",
         ),
     ] = None,
     objectives: Annotated[
@@ -144,14 +150,15 @@ def search(
         ),
     ] = None,
     replicas: Annotated[
-        int | None, typer.Option(help="Fresh seeds on which the front is trained again.", show_default="3")
+        int | None,
+        typer.Option(help="Number of fresh seeds on which the front is trained again.", show_default="3"),
     ] = None,
     seed: options.Seed = 0,
     name: Annotated[
-        str | None, typer.Option("--study", help="Name of the study; made of the flags if left out.")
+        str | None, typer.Option("--study", help="Name of the study. Made from the other flags if left out.")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="The study's folder; reports/<study> if left out.")
+        Path | None, typer.Option("--out", help="Folder of the study. reports/<study> if left out.")
     ] = None,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
@@ -161,19 +168,17 @@ def search(
     cache: Cache = "4GB",
     fresh: Annotated[
         bool,
-        typer.Option(
-            "--fresh", help="Start again; a study that is in the folder is moved aside, to <folder>.1, .2, …"
-        ),
+        typer.Option("--fresh", help="Start again. A study in the folder is moved to <folder>.1, .2, …"),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be searched; train and write nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be searched. Nothing is trained or written.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Find the best accuracy that a memory budget can buy.
 
-    Configurations over the budget are never trained. Stop with Ctrl-C; the same command goes on. One that is finished
-    says so: more --trials go on from it, and --fresh starts again.
+    Configurations over the budget are never trained. Stop with Ctrl-C; the same command continues. A finished search
+    says so: more --trials continue it, and --fresh starts again.
 
     Examples:
 

@@ -33,7 +33,7 @@ Which = Annotated[
 
 
 def select(study: options.StudyFolder, which: Which = None, as_json: options.Json = False) -> None:
-    """Take one configuration of a study, and say why: the recommended one, the knee of its front, and so on.
+    """Choose one configuration of a study, and say why: the recommended one, the knee of its front, and so on.
 
     Recommended is the least memory whose accuracy cannot be told from the best; beyond the knee, more memory buys less.
     `train --select` and `export --select` take the same words.

@@ -19,7 +19,7 @@ TAIL = 2000
 
 
 def show(study: options.StudyFolder, trial: options.Trial, as_json: options.Json = False) -> None:
-    """Show one trial: how it ended and why, what it holds and computes, and how to have it again.
+    """Show one trial: how it ended and why, its memory and FLOPs, and the commands to train it again.
 
     Examples:
 

@@ -53,9 +53,9 @@ class Status:
 
 
 def status(folder: options.StudyFolder, as_json: options.Json = False) -> None:
-    """Say how far a study is: trials by state, the front so far, what failed and why, and what comes next.
+    """Show the progress of a study: trials by state, the front so far, failures with their reasons, the next step.
 
-    Nothing is trained or written, and a search may be at work meanwhile.
+    Nothing is trained or written. A search may be running at the same time.
 
     Examples:
 

@@ -52,7 +52,7 @@ def train(
     what: Annotated[
         Path,
         typer.Argument(
-            metavar="STUDY|CONFIG.toml", help="A study's folder, or a configuration's file (see `export`)."
+            metavar="STUDY|CONFIG.toml", help="Folder of a study, or configuration file (see `export`)."
         ),
     ],
     select: Annotated[
@@ -63,39 +63,42 @@ def train(
         bool,
         typer.Option(
             "--as-searched",
-            help="Of a study: as briefly as its trials. If left out: at full size, on all images, the whole recipe.",
+            help="Train as briefly as the trials of the study. Otherwise: full size, all images, the whole recipe.",
         ),
     ] = False,
-    epochs: Annotated[int | None, typer.Option(help="Epochs, instead.")] = None,
-    train_size: Annotated[int | None, typer.Option(help="Training images, instead.")] = None,
-    val_size: Annotated[int | None, typer.Option(help="Validation images, instead.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Override the epochs.")] = None,
+    train_size: Annotated[int | None, typer.Option(help="Override the number of training images.")] = None,
+    val_size: Annotated[int | None, typer.Option(help="Override the number of validation images.")] = None,
     proxy_size: Annotated[
-        int | None, typer.Option(help="Side of the training images in pixels, instead.")
+        int | None, typer.Option(help="Override the side of the training images, in pixels.")
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help=f"How to fine-tune, instead: {', '.join(RECIPES)}.")
-    ] = None,
+    recipe: Annotated[str | None, typer.Option(help=f"Override the recipe: {', '.join(RECIPES)}.")] = None,
     protocol: Annotated[
         str | None,
+        typer.Option(help=f"Override the protocol: {', '.join(PROTOCOLS)} (see `compare`)."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Override the seed of all random numbers.")] = None,
+    weights: Annotated[
+        str | None,
         typer.Option(
-            help=f"Which images are trained on, and which accuracy is said, instead: {', '.join(PROTOCOLS)} "
-            "(see `compare`)."
+            help="Override the weights: auto, hub, offline, random, or a .safetensors or .pth file."
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything that is random, instead.")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="auto, hub, offline, random, or a .safetensors or .pth file, instead.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto, instead.")] = None,
-    folder: Annotated[Path | None, typer.Option("--out", help="The folder; runs/<name> if left out.")] = None,
+    device: Annotated[str | None, typer.Option(help="Override the device: cpu, cuda or auto.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder. runs/<name> if left out.")] = None,
     data_dir: options.DataDir = None,
     skip_bad: options.SkipBad = False,
-    test: Annotated[bool, typer.Option("--test", help="Evaluate on the test set too, at the end.")] = False,
+    test: Annotated[
+        bool, typer.Option("--test", help="Also evaluate on the test set, once, at the end.")
+    ] = False,
     export: Annotated[
-        str | None, typer.Option(help="onnx: write model.onnx too, and compare it with torch.")
+        str | None, typer.Option(help="onnx: also write model.onnx, and compare it with torch.")
     ] = None,
     checkpoint_every: Annotated[
-        str, typer.Option(help="How much work a kill may cost, such as 30s, 5m or 1h.")
+        str,
+        typer.Option(
+            help="Time between checkpoints, such as 30s, 5m or 1h: the most work that a kill can cost."
+        ),
     ] = "5m",
     as_json: options.Json = False,
 ) -> None:
@@ -103,7 +106,7 @@ def train(
 
     Its folder then holds model.safetensors, a model card and a record. The weights load into timm, but if the method
     drops tokens, timm, which drops none, gives other logits: use bsr_explorer.load or --export onnx. Stop with Ctrl-C,
-    or kill it: the same command goes on from the last checkpoint, and ends with the same weights.
+    or kill it: the same command continues from the last checkpoint, and ends with the same weights.
 
     Examples:
 
