@@ -48,6 +48,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table as RichTable
 
+from bsr_explorer import pareto
 from bsr_explorer.config import Config
 from bsr_explorer.cost.entries import schedule
 from bsr_explorer.cost.grid import all_masks, grid
@@ -55,7 +56,6 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, parse_method
 from bsr_explorer.methods.base import Composed, Method
 from bsr_explorer.prediction import geometry_of, predict
-from bsr_explorer.report.front import hypervolume
 from bsr_explorer.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, figure, save
 from bsr_explorer.search.choices import Candidate, Pool
 from bsr_explorer.search.features import Floats, Table, profile
@@ -181,7 +181,7 @@ class Listed:
         return self.volume(self.fitting)
 
     def volume(self, rows: Any) -> float:
-        return hypervolume(self.sizes[rows].tolist(), self.truth[rows].tolist(), self.budget_bytes)
+        return pareto.hypervolume(self.sizes[rows].tolist(), self.truth[rows].tolist(), self.budget_bytes)
 
 
 KEEP = (1.0, 0.7, 0.5)
@@ -462,12 +462,8 @@ def _brief(choices: Listed, seed: int, trainings: int) -> Run:
 
 
 def _front(choices: Listed, reached: dict[int, float]) -> list[int]:
-    ahead, best = [], -1.0
-    for row in sorted(reached, key=lambda row: (choices.sizes[row], -reached[row])):
-        if reached[row] > best:
-            ahead.append(row)
-            best = reached[row]
-    return ahead
+    rows = list(reached)
+    return [rows[place] for place in pareto.front(choices.sizes[rows], [-reached[row] for row in rows])]
 
 
 _SPACES: dict[tuple[str, int | float, int], Listed] = {}

@@ -7,6 +7,7 @@ here, and only to print.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from bsr_explorer.errors import UserError
 
@@ -117,6 +118,17 @@ def plural(count: int, noun: str) -> str:
 def some(count: int | None, noun: str, otherwise: str = "all") -> str:
     """The same, or where nothing says how many, ``all images``."""
     return plural(count, noun) if count else f"{otherwise} {noun}s"
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """``0–6, 9`` of 0, 1, 2, 3, 4, 5, 6 and 9."""
+    ends: list[list[int]] = []
+    for number in sorted(numbers):
+        if ends and ends[-1][1] == number - 1:
+            ends[-1][1] = number
+        else:
+            ends.append([number, number])
+    return ", ".join(f"{low}" if low == high else f"{low}–{high}" for low, high in ends)
 
 
 def in_gmacs(flops: int) -> float:

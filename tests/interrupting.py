@@ -274,7 +274,14 @@ def load() -> None:
     _register()
     app.registered_commands.clear()
     others = ("tests.toy", "sklearn.datasets", "matplotlib.pyplot", "botorch", "pandas")
-    ours = ("training", "comparison", "search.plan", "search.search", "cli.page", "report.comparison")
+    ours = (
+        "training",
+        "comparison",
+        "search.plan",
+        "search.search",
+        "cli.study_report",
+        "report.comparison.write",
+    )
     for name in (*others, *(f"bsr_explorer.{name}" for name in ours)):
         importlib.import_module(name)
     processes = workers.Processes

@@ -217,7 +217,7 @@ def test_everything_but_the_geometry_starts_without_torch() -> None:
         bsr_explorer.cost.passes bsr_explorer.cost.optimizers bsr_explorer.models.lowering
         bsr_explorer.operations.rules bsr_explorer.cost.step bsr_explorer.config bsr_explorer.ledger
         bsr_explorer.methods bsr_explorer.models.vit.geometry bsr_explorer.models.names bsr_explorer.models.vit.step
-        bsr_explorer.prediction bsr_explorer.report.report bsr_explorer.store.provenance
+        bsr_explorer.prediction bsr_explorer.report.study.write bsr_explorer.store.provenance
         bsr_explorer.store.records bsr_explorer.store.study bsr_explorer.tape bsr_explorer.units"""
     code = f"import sys, {', '.join(modules.split())}; assert not {{'torch', 'timm'}} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

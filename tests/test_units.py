@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from bsr_explorer.units import (
     in_mib,
     parse_bytes,
     plural,
+    spans,
 )
 
 
@@ -134,3 +137,15 @@ def test_flops_are_printed_in_billions() -> None:
 
 def test_a_multiply_add_is_two_flops() -> None:
     assert in_gmacs(9_200_000_000) == 4.6
+
+
+@given(st.sets(st.integers(0, 30)))
+def test_spans_say_each_number_once(numbers: set[int]) -> None:
+    said = [part.split("–") for part in spans(numbers).split(", ")] if numbers else []
+    spread = [list(range(int(ends[0]), int(ends[-1]) + 1)) for ends in said]
+    assert sum(spread, []) == sorted(numbers)  # noqa: RUF017  # short lists
+    assert all(mine[-1] + 1 < theirs[0] for mine, theirs in pairwise(spread))
+
+
+def test_spans_are_joined() -> None:
+    assert spans([9, 0, 1, 2]) == "0–2, 9"

@@ -207,7 +207,7 @@ class Open:
 def _run_file(asked: ComparisonFile, folder: Path, how: How) -> None:
     """One comparison for each data set of a file; several have folders of their own, and a table in common."""
     from bsr_explorer.compare.plan import plan_file
-    from bsr_explorer.report import datasets
+    from bsr_explorer.report.comparison import datasets
 
     for data in asked.data:
         recipe(asked.fidelity.recipe, data, asked.config.optimizer)
@@ -245,7 +245,7 @@ def _run(planned: Comparison, folder: Path, how: How, rounds: int, openly: Open)
     check_writable(folder)
     before = folders.stored(planned, folder)
     settled = before or planned
-    from bsr_explorer.report.comparison import predicted, report
+    from bsr_explorer.report.comparison.write import predicted, report
 
     if not how.costs_only:
         from bsr_explorer.finetune.build import device_of

@@ -10,13 +10,13 @@ import typer
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out, say_written, table
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.folder import check_writable
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_bytes, plural
 
 if TYPE_CHECKING:
-    from bsr_explorer.report.between import Between
+    from bsr_explorer.report.between.between import Between
 
 
 def compare_studies(
@@ -41,7 +41,8 @@ def compare_studies(
         check_writable(folder)
     for study in (first, second):
         Findings.read(study)  # where there is none, that is said before figures are imported
-    from bsr_explorer.report.between import Between, write
+    from bsr_explorer.report.between.between import Between
+    from bsr_explorer.report.between.write import write
 
     between = Between.read((first, second))
     files = [] if folder is None else write(between, folder)
@@ -54,7 +55,7 @@ def compare_studies(
 
 
 def _show(between: Between) -> None:
-    from bsr_explorer.report.between import readable
+    from bsr_explorer.report.between.write import readable
 
     if between.differences:  # first of all, for it decides what the numbers below are worth
         out.print(between.warning(), style="yellow", markup=False)

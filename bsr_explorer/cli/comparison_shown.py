@@ -12,7 +12,7 @@ from bsr_explorer.cli.console import out, table
 from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number, plural
 
 if TYPE_CHECKING:
-    from bsr_explorer.report.comparison import Report
+    from bsr_explorer.report.comparison.write import Report
     from bsr_explorer.store.comparison_folder import Comparison
 
 
@@ -46,7 +46,8 @@ def show_comparison(made: Report) -> None:
 
 def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
     """A method takes two lines: what it comes to, and below that its ratios to full fine-tuning."""
-    from bsr_explorer.report.comparison import accuracy_text, described, points_text
+    from bsr_explorer.report.comparison.said import described
+    from bsr_explorer.report.comparison.table import accuracy_text, points_text
 
     out.print(escape("\n".join(described(comparison))) + "\n")
     others = [kind for kind in ("peak", "saved") if kind != comparison.counts]
@@ -93,7 +94,7 @@ def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
 
 
 def _measured(row: dict[str, Any]) -> str:
-    from bsr_explorer.report.comparison import measured_text
+    from bsr_explorer.report.comparison.table import measured_text
 
     return "\n".join(f"{kind} {text}" for kind in ("peak", "saved") if (text := measured_text(row, kind)))
 

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from bsr_explorer import pareto
 from bsr_explorer.cli.console import err, format_seconds
-from bsr_explorer.report.front import hypervolume
 from bsr_explorer.units import format_mb, plural
 
 if TYPE_CHECKING:
@@ -148,8 +149,14 @@ class Progressing(Showing):
         study, states = self.searching.study, self.states
         fresh = sum(trial.replica > 0 for trial in self.running.values())
         trials = study.trials - states["worth"] - (len(self.running) - fresh)
-        seeds = study.replicas * len(steps(self.points)) - states["fresh"] - fresh
+        accuracies, sizes = self._known()
+        ahead = pareto.front(sizes, np.negative(accuracies))
+        seeds = study.replicas * len(ahead) - states["fresh"] - fresh
         return max(0, trials) + max(0, seeds)
+
+    def _known(self) -> tuple[list[float], list[int]]:
+        """Accuracy and bytes of each single run so far."""
+        return [accuracy for accuracy, _ in self.points], [int(size) for _, size in self.points]
 
     def _show(self) -> None:
         left, study = self._left(), self.searching.study
@@ -157,8 +164,8 @@ class Progressing(Showing):
         said = [f"{self.states['worth']} of {plural(study.trials, 'trial')}"]
         said += [f"{self.states[state]} {state}" for state in ("stopped", "failed") if self.states[state]]
         if self.points:
-            accuracies, sizes = zip(*self.points, strict=True)
-            area = hypervolume(map(int, sizes), accuracies, study.budget_bytes)
+            accuracies, sizes = self._known()
+            area = pareto.hypervolume(sizes, accuracies, study.budget_bytes)
             said += [f"of single runs: best {100 * max(accuracies):.1f}%", f"hypervolume {area:.3f}"]
         self.progress.update(
             self.bar,
@@ -219,15 +226,6 @@ class Tasks(Showing):
         left = f"about {format_seconds(spent * (self.total - done) / done)} left" if done else ""
         self.progress.update(self.bar, completed=done / self.total, left=left)
         return left
-
-
-def steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (accuracy, bytes) those that none beats in memory without losing accuracy."""
-    ahead: list[tuple[float, float]] = []
-    for accuracy, size in sorted(points, key=lambda point: (point[1], -point[0])):
-        if not ahead or accuracy > ahead[-1][0]:
-            ahead.append((accuracy, size))
-    return ahead
 
 
 def mean_expected(space: Space, clock: Clock) -> float:

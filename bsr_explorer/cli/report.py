@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from bsr_explorer.cli.comparison_shown import show_comparison
 from bsr_explorer.cli.console import out, say_written, table
-from bsr_explorer.cli.page import write_report
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.cli.study_report import write_report
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.comparison_folder import FILE
 from bsr_explorer.store.folder import check_writable
 from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number
@@ -54,9 +54,9 @@ def write(
     elif study.is_dir():
         check_writable(study, "STUDY", "write the report elsewhere with --out FOLDER")
     if (study / FILE).exists():
-        from bsr_explorer.report import comparison
+        from bsr_explorer.report.comparison.write import report
 
-        compared = comparison.report(study, venue, folder)
+        compared = report(study, venue, folder)
         show_comparison(compared)
         say_written(compared.files)
         return

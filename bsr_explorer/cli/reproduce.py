@@ -45,7 +45,7 @@ def reproduce(
       bsr-explore reproduce reports/examples/deit_s-digits-2GB 2 --tolerance 0.01 --json
     """
     from bsr_explorer.finetune import again as reproduction
-    from bsr_explorer.report.front import pick, read_runs
+    from bsr_explorer.store.trials import pick, read_runs
 
     reproduction.check_tolerance(tolerance)
     record = pick(read_runs(study), trial)
@@ -100,7 +100,7 @@ def _show(trial: int, made: Reproduction) -> None:
 
 def _column(record: Record) -> dict[str, str]:
     """What there is to compare of a run, by name."""
-    from bsr_explorer.report.front import evaluations
+    from bsr_explorer.store.trials import evaluations
 
     made: dict[str, str] = {"status": record.status}
     for epoch, accuracy in evaluations(record):

@@ -23,9 +23,9 @@ from bsr_explorer.cli.console import (
     say_written,
     table,
 )
-from bsr_explorer.cli.page import is_written, write_report
 from bsr_explorer.cli.progress import loading, mean_expected, watching
 from bsr_explorer.cli.report import show_found
+from bsr_explorer.cli.study_report import is_written, write_report
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.data.places import check_data, count_classes, default_data_dir
 from bsr_explorer.errors import UserError, require, unknown
@@ -40,7 +40,7 @@ from bsr_explorer.units import format_bytes, format_mb, parse_bytes, plural, som
 if TYPE_CHECKING:
     from bsr_explorer.data.contents import Contents
     from bsr_explorer.finetune.job import Job
-    from bsr_explorer.report.findings import Findings
+    from bsr_explorer.report.study.findings import Findings
     from bsr_explorer.search.plan import Clock
     from bsr_explorer.search.search import Ended, Search
     from bsr_explorer.search.space import Space
@@ -453,7 +453,7 @@ def _run(study: Study, folder: Path, how: How) -> None:
 def _show_finished(before: Finished, study: Study, folder: Path, as_json: bool) -> None:
     """Say that a study has nothing left to train, what it came to, and what goes on. Nothing is trained, and nothing
     written but a report that is missing."""
-    from bsr_explorer.report.findings import Findings
+    from bsr_explorer.report.study.findings import Findings
 
     missing = not is_written(folder)
     if as_json:

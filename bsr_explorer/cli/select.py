@@ -20,7 +20,8 @@ from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_bytes, format_flops, format_number, parse_bytes
 
 if TYPE_CHECKING:
-    from bsr_explorer.report.front import Choice, Point
+    from bsr_explorer.report.choice import Choice
+    from bsr_explorer.report.front import Point
     from bsr_explorer.store.records import Record
 
 WORDS = 'recommended, knee, "under 1.5GB", "reaching 85%" or "trial 5"'
@@ -46,8 +47,9 @@ def select(study: options.StudyFolder, which: Which = None, as_json: options.Jso
 
       bsr-explore select reports/examples/deit_s-digits-2GB reaching 85% --json
     """
+    from bsr_explorer.report.choice import Choice
     from bsr_explorer.report.commands import train_command
-    from bsr_explorer.report.front import Choice, point_of
+    from bsr_explorer.report.front import point_of
 
     words = " ".join(which or ["recommended"])
     number, record, reason = selected(study, words, "WHICH")
@@ -80,7 +82,9 @@ def selected(study: Path, words: str, key: str = "--select") -> tuple[int, Recor
     Raises:
         UserError: they cannot be read, nothing satisfies them, or there is no such trial.
     """
-    from bsr_explorer.report import front
+    from bsr_explorer.report.choice import knee, reaching, recommend, under
+    from bsr_explorer.report.front import study_front
+    from bsr_explorer.store.trials import pick, read_trials
 
     word, _, value = words.strip().partition(" ")
     value = value.strip()
@@ -88,20 +92,20 @@ def selected(study: Path, words: str, key: str = "--select") -> tuple[int, Recor
     match word, bool(value):
         case "trial", True if value.isdecimal():
             try:
-                return int(value), front.pick(front.read_trials(study), int(value)), "chosen by hand"
+                return int(value), pick(read_trials(study), int(value)), "chosen by hand"
             except UserError as error:
                 raise UserError(str(error).replace("TRIAL:", f"{key}: trial", 1)) from None
         case "recommended", False:
-            choose = front.recommend
+            choose = recommend
         case "knee", False:
-            choose = front.knee
+            choose = knee
         case "under", True:
-            choose = partial(front.under, limit=parse_bytes(value, key))
+            choose = partial(under, limit=parse_bytes(value, key))
         case "reaching", True:
-            choose = partial(front.reaching, accuracy=parse_accuracy(value, key))
+            choose = partial(reaching, accuracy=parse_accuracy(value, key))
         case _:
             raise UserError(f"{key}: cannot read {words!r}; write {WORDS}")
-    ahead = front.study_front(study)
+    ahead = study_front(study)
     try:
         choice = choose(ahead)
     except UserError as error:

@@ -28,7 +28,7 @@ def show(study: options.StudyFolder, trial: options.Trial, as_json: options.Json
       bsr-explore show reports/examples/deit_s-digits-2GB 5 --json
     """
     from bsr_explorer.report.commands import commands_for
-    from bsr_explorer.report.front import pick, read_runs, replica
+    from bsr_explorer.store.trials import pick, read_runs, replica
 
     records = read_runs(study)
     record = pick(records, trial)
@@ -121,7 +121,7 @@ def _accuracy(record: Record) -> str:
 
 def _history(record: Record) -> str:
     """Accuracies on the way, where there was more than the last one."""
-    from bsr_explorer.report.front import evaluations
+    from bsr_explorer.store.trials import evaluations
 
     seen = evaluations(record)
     said = ", ".join(f"{100 * accuracy:.1f}% after epoch {epoch}" for epoch, accuracy in seen)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bsr_explorer import pareto
 from bsr_explorer.cost.entries import (
     BACKWARD,
     FORWARD,
@@ -79,12 +80,10 @@ class Grid:
             Indices (batch size, schedule, mask), of those within the budget, if one is given.
         """
         size, flops = self.bytes(counts).ravel(), self.train_flops.ravel()
-        candidates = np.arange(size.size) if budget is None else np.flatnonzero(size <= budget)
-        order = candidates[np.lexsort((flops[candidates], size[candidates]))]
-        best = np.minimum.accumulate(flops[order]) if len(order) else flops[:0]
-        ahead = np.r_[True, best[1:] < best[:-1]] if len(order) else np.zeros(0, bool)
-        shape = self.saved_bytes.shape
-        return [tuple(int(i) for i in np.unravel_index(i, shape)) for i in order[ahead]]  # type: ignore[misc]
+        within = np.arange(size.size) if budget is None else np.flatnonzero(size <= budget)
+        ahead = within[pareto.front(size[within], flops[within])]
+        batches, schedules, masks = np.unravel_index(ahead, self.saved_bytes.shape)
+        return list(zip(batches.tolist(), schedules.tolist(), masks.tolist(), strict=True))
 
 
 def grid(

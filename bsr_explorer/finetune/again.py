@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.report.front import validation_images
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record
+from bsr_explorer.store.trials import validation_images
 
 if TYPE_CHECKING:
     from bsr_explorer.finetune.job import Job

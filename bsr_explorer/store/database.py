@@ -6,8 +6,12 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from bsr_explorer import pareto
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import Record
+from bsr_explorer.store.trials import replica
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, TrialState
@@ -55,7 +59,7 @@ def told(records: Mapping[int, Record], objectives: int) -> list[FrozenTrial]:
                 datetime_complete=None,
                 params={},
                 distributions={},
-                user_attrs={"key": record.key, "replica": int(record.study.get("replica", 0))},
+                user_attrs={"key": record.key, "replica": replica(record)},
                 system_attrs={},
                 intermediate_values={},
             )
@@ -93,17 +97,12 @@ def replica_of(trial: FrozenTrial) -> int:
 
 def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Finished trials that no other beats at no cost more, by memory, fresh seeds apart; of equals the first."""
-    ahead: list[FrozenTrial] = []
     finished = [trial for trial in trials if trial.state.name == "COMPLETE" and not replica_of(trial)]
-    for trial in sorted(finished, key=lambda t: (t.values[1:], -t.values[0], t.number)):
-        if not any(_beats(other.values, trial.values) for other in ahead):
-            ahead.append(trial)
-    return ahead
-
-
-def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether an accuracy is as high as another, and all costs as low."""
-    return one[0] >= other[0] and all(mine <= theirs for mine, theirs in zip(one[1:], other[1:], strict=True))
+    if not finished:
+        return []
+    finished.sort(key=lambda trial: trial.number)
+    accuracy, *costs = np.array([trial.values for trial in finished]).T
+    return [finished[place] for place in pareto.front(*costs, -accuracy)]
 
 
 def fresh_seeds(trials: Sequence[FrozenTrial], replicas: int) -> list[tuple[FrozenTrial, int]]:

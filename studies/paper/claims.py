@@ -17,7 +17,7 @@ from bsr_explorer import Config, predict
 from bsr_explorer.cost import published
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.prediction import counted_bytes, published_tape
-from bsr_explorer.report.figures.bars import NOT_RUN
+from bsr_explorer.report.comparison.line import NOT_RUN
 from bsr_explorer.units import in_gmacs, in_mib
 
 VIT_B = Config("vit_b", 224, batch_size=32, optimizer="sgd_momentum", attention="math", method="full")

@@ -23,9 +23,8 @@ from bsr_explorer.compare.folder import keep, stored
 from bsr_explorer.compare.plan import plan_file
 from bsr_explorer.methods import Bsr
 from bsr_explorer.prediction import geometry_of
-from bsr_explorer.report import comparison as one
-from bsr_explorer.report import datasets
-from bsr_explorer.report.comparison import Report
+from bsr_explorer.report.comparison import datasets
+from bsr_explorer.report.comparison.write import Report, predicted, report
 from bsr_explorer.report.figures import ablation
 from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.comparison_folder import Comparison, read_comparison
@@ -67,7 +66,7 @@ def write(asked: ComparisonFile, out: Path) -> list[Path]:
     if len(planned) > 1:
         return datasets.write([_found(each, folder / each.data) for each in planned], folder)
     keep(stored(planned[0], folder) or planned[0], folder)
-    made = one.report(folder)
+    made = report(folder)
     written = [*made.files, *_ablation(asked, made, folder / "figures")]
     for path in written:
         if path.suffix == ".svg":  # PDF says the same, in fewer bytes
@@ -78,7 +77,7 @@ def write(asked: ComparisonFile, out: Path) -> list[Path]:
 def _found(planned: Comparison, folder: Path) -> Report:
     """What is known of one data set of several: what was trained in its folder, if anything was."""
     before = read_comparison(folder)
-    return one.predicted(planned) if before is None else one.report(folder)
+    return predicted(planned) if before is None else report(folder)
 
 
 def _ablation(asked: ComparisonFile, made: Report, folder: Path) -> list[Path]:

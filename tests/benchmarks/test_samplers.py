@@ -13,7 +13,7 @@ import pytest
 from benchmarks import samplers
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
-from bsr_explorer.report.front import hypervolume
+from bsr_explorer.pareto import hypervolume
 
 METHODS = (
     *(f"last(k={k})" for k in range(1, 9)),

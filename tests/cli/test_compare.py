@@ -16,7 +16,7 @@ import pytest
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.run import run
-from bsr_explorer.report import comparison as report
+from bsr_explorer.report.comparison import write as report
 from bsr_explorer.store.comparison_folder import read_comparison
 from bsr_explorer.store.records import Record, read_records
 from bsr_explorer.units import format_number

@@ -11,7 +11,8 @@ import pytest
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.prediction import predict
-from bsr_explorer.report.front import knee, study_front
+from bsr_explorer.report.choice import knee
+from bsr_explorer.report.front import study_front
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import read_records
 from bsr_explorer.store.study import FILE, Study

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from bsr_explorer.pareto import hypervolume
 from bsr_explorer.report import style
+from bsr_explorer.report.choice import recommend
 from bsr_explorer.report.figures import FIGURES
-from bsr_explorer.report.findings import Findings
-from bsr_explorer.report.front import front, hypervolume, points, recommend
+from bsr_explorer.report.front import front, points
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.records import read_records, write_record
 from bsr_explorer.units import format_mb, format_mib
 
@@ -28,7 +30,7 @@ Cli = Callable[..., Any]
 def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """All figures take seconds, where it does not matter which are drawn."""
     title = "accuracy against memory"
-    monkeypatch.setattr("bsr_explorer.report.report.FIGURES", {title: FIGURES[title]})
+    monkeypatch.setattr("bsr_explorer.report.study.write.FIGURES", {title: FIGURES[title]})
 
 
 def test_the_front_is_shown_and_every_file_is_named(cli: Cli, study_folder: Path) -> None:
@@ -91,7 +93,7 @@ def test_there_is_one_hypervolume(cli: Cli, study_folder: Path, monkeypatch: pyt
             )
             return FIGURES["hypervolume against cost"](found, folder)
 
-    monkeypatch.setattr("bsr_explorer.report.report.FIGURES", {"hypervolume against cost": watched})
+    monkeypatch.setattr("bsr_explorer.report.study.write.FIGURES", {"hypervolume against cost": watched})
     single = points(read_records(study_folder))
     best = front(single)[-1]
     for number, accuracy in ((7, 0.10), (8, 0.12)):

@@ -41,7 +41,7 @@ NAME = "toy-digits-1400KB"
 @pytest.fixture
 def quick(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """The command line without figures, which take longer to draw than the searches of this file."""
-    monkeypatch.setattr("bsr_explorer.report.report.FIGURES", {})
+    monkeypatch.setattr("bsr_explorer.report.study.write.FIGURES", {})
     return cli
 
 

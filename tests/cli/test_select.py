@@ -12,7 +12,8 @@ import pytest
 
 from bsr_explorer.cli.select import parse_accuracy, selected
 from bsr_explorer.errors import UserError
-from bsr_explorer.report.front import Choice, knee, reaching, recommend, study_front, under
+from bsr_explorer.report.choice import Choice, knee, reaching, recommend, under
+from bsr_explorer.report.front import study_front
 from bsr_explorer.store.records import read_records, write_record
 
 Cli = Callable[..., Any]

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from bsr_explorer.report.front import front, hypervolume, points
+from bsr_explorer.pareto import hypervolume
+from bsr_explorer.report.front import front, points
 from bsr_explorer.search.search import Search
 from bsr_explorer.store.database import DATABASE
 from bsr_explorer.store.folder import alone

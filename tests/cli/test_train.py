@@ -19,7 +19,8 @@ from bsr_explorer.cli.train import Run
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.data.contents import Contents
 from bsr_explorer.finetune.run import fine_tune
-from bsr_explorer.report.front import knee, recommend, study_front
+from bsr_explorer.report.choice import knee, recommend
+from bsr_explorer.report.front import study_front
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.folder import TRAINING
 from bsr_explorer.store.records import Record, read_records

@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bsr_explorer.report.front import hypervolume
+from bsr_explorer.pareto import hypervolume
 from bsr_explorer.search.exact import PAIRS, START, ExactCostSampler, _outcomes
 from bsr_explorer.search.proposals import SAMPLERS, derived_seed, propose
 from bsr_explorer.search.space import Candidate, Space

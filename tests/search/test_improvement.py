@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from bsr_explorer.report.front import hypervolume
+from bsr_explorer.pareto import hypervolume
 from bsr_explorer.search.improvement import expected_improvement
 
 costs = st.integers(1, 20)

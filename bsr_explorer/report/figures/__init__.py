@@ -19,7 +19,7 @@ from bsr_explorer.report.figures import (
     saving,
     step,
 )
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 
 FIGURES: dict[str, Callable[[Findings, Path], list[Path]]] = {
     "accuracy against memory": front.draw,

@@ -13,7 +13,7 @@ from bsr_explorer.report.figures.bars import Value, bars, percent, say_not_run
 from bsr_explorer.units import in_mb
 
 if TYPE_CHECKING:
-    from bsr_explorer.report.comparison import Line
+    from bsr_explorer.report.comparison.line import Line
 
 LOOKS = (("-", "o", None), ("--", "s", "none"))
 """Stroke, marker and its face, of each series: those that lie over others are hollow."""

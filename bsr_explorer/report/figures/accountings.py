@@ -13,7 +13,7 @@ from bsr_explorer.store.comparison_folder import Comparison
 from bsr_explorer.units import format_mb, in_mb
 
 if TYPE_CHECKING:
-    from bsr_explorer.report.comparison import Line
+    from bsr_explorer.report.comparison.line import Line
 
 SHOWN: dict[str, tuple[str, str]] = {
     "published_bytes": ("published accounting (always 32 bits)", style.ORANGE),

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, NullFormatter
 
 from bsr_explorer.report import style
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.units import format_round, in_mb
 
 MEMORY_AXIS: dict[str, str] = {

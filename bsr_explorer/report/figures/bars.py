@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bsr_explorer.report import style
+from bsr_explorer.report.comparison.line import NOT_RUN
 from bsr_explorer.report.figures.axes import SMALL, plain_ticks, wrapped
 from bsr_explorer.store.comparison_folder import Comparison
 from bsr_explorer.units import format_number, in_mb
 
 if TYPE_CHECKING:
-    from bsr_explorer.report.comparison import Line
-
-NOT_RUN = "not run here"
-"""What stands in the place of a result that there is none of."""
+    from bsr_explorer.report.comparison.line import Line
 
 Value = Callable[["Line"], float | None]
 

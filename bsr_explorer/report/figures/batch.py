@@ -9,8 +9,8 @@ from bsr_explorer.config import Config
 from bsr_explorer.prediction import counted_bytes
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import MEMORY_AXIS, budget_line, plain_ticks
-from bsr_explorer.report.findings import Findings
 from bsr_explorer.report.front import Point
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.units import in_mb
 
 SIZES = tuple(2**power for power in range(10))

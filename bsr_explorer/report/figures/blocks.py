@@ -9,7 +9,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.prediction import tokens_by_block, trained_blocks
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import SMALL
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.units import format_mb
 
 

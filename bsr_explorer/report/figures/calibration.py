@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import plain_ticks
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.units import in_mb, plural
 
 _KINDS_SHOWN = ((style.BLUE, "o"), (style.ORANGE, "^"))

@@ -13,7 +13,7 @@ from bsr_explorer.store.comparison_folder import Comparison
 from bsr_explorer.units import in_mb
 
 if TYPE_CHECKING:
-    from bsr_explorer.report.comparison import Line
+    from bsr_explorer.report.comparison.line import Line
 
 
 def draw(comparison: Comparison, lines: Sequence[Line], folder: Path) -> list[Path]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import SMALL, plain_ticks
-from bsr_explorer.report.findings import Findings
-from bsr_explorer.report.front import covered, replica
+from bsr_explorer.report.front import covered
+from bsr_explorer.report.study.findings import Findings
+from bsr_explorer.store.trials import replica
 from bsr_explorer.units import format_number
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import SMALL
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.units import format_mb, in_mb
 
 

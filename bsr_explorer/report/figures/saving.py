@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bsr_explorer.report import style
-from bsr_explorer.report.findings import Findings
 from bsr_explorer.report.front import Point
+from bsr_explorer.report.study.findings import Findings
 
 
 def draw(found: Findings, folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from bsr_explorer.cost.peak import Level
 from bsr_explorer.prediction import over_time
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import SMALL, plain_ticks
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.units import format_number, in_mb
 
 PHASES = {"standing": "before it", "forward": "forward", "backward": "backward", "optimizer": "optimiser"}

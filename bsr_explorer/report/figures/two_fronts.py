@@ -10,7 +10,7 @@ from bsr_explorer.report.figures.axes import MEMORY_AXIS, plain_ticks
 from bsr_explorer.units import in_mb
 
 if TYPE_CHECKING:
-    from bsr_explorer.report.between import Between
+    from bsr_explorer.report.between.between import Between
 
 LINES = ("-", "--")
 

@@ -12,10 +12,11 @@ from bsr_explorer.prediction import tokens_by_block, trained_blocks
 from bsr_explorer.report import style
 from bsr_explorer.report.commands import commands_for, profile_words
 from bsr_explorer.report.figures.axes import MEMORY_AXIS
-from bsr_explorer.report.findings import Findings
-from bsr_explorer.report.front import Point, replica, validation_images
+from bsr_explorer.report.front import Point
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import COUNTS
+from bsr_explorer.store.trials import replica, validation_images
 from bsr_explorer.units import BYTE_UNITS, format_number, plural
 
 METHOD, BATCH = "<method>", "<batch>"

@@ -16,14 +16,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bsr_explorer.report.findings import Findings
-from bsr_explorer.report.front import covered_text, spans
+from bsr_explorer.report.front import covered_text
 from bsr_explorer.report.page.data import measurements, page_data
 from bsr_explorer.report.page.layout import Layout
-from bsr_explorer.report.report import calibration_said
+from bsr_explorer.report.study.findings import Findings
+from bsr_explorer.report.study.write import calibration_said
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.study import COUNTS, FILE
-from bsr_explorer.units import format_bytes, format_mb, format_mib, format_number, plural
+from bsr_explorer.units import format_bytes, format_mb, format_mib, format_number, plural, spans
 
 NAME = "report.html"
 

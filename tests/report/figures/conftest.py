@@ -12,7 +12,7 @@ import pytest
 from matplotlib.ticker import FixedLocator
 
 from bsr_explorer.report import style
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.records import Record, read_records
 
 
@@ -83,3 +83,13 @@ def check_readable(figure: Any) -> None:
 def offsets(axes: Any) -> set[tuple[float, float]]:
     """Where an axes' markers are."""
     return {(float(x), float(y)) for drawn in axes.collections for x, y in drawn.get_offsets()}
+
+
+def marks(axes: Any) -> set[tuple[float, float]]:
+    """Where an axes' lines have markers."""
+    return {
+        (float(x), float(y))
+        for line in axes.lines
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+        if line.get_marker() not in ("None", None, "_")
+    }

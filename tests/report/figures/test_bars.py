@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bsr_explorer.report.comparison import lines_of
+from bsr_explorer.report.comparison.line import lines_of
 from bsr_explorer.report.figures import bars
 from bsr_explorer.report.figures.bars import names
 from bsr_explorer.store.comparison_folder import StepTimes, read_comparison, read_runs, read_step_times

@@ -11,7 +11,7 @@ import pytest
 from bsr_explorer.prediction import counted_bytes
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.batch import SIZES, draw
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 
 
 def test_each_marker_is_the_predicted_memory_of_its_batch(

@@ -10,7 +10,7 @@ import pytest
 from bsr_explorer.config import Config
 from bsr_explorer.prediction import tokens_by_block, trained_blocks
 from bsr_explorer.report.figures.blocks import draw
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 
 
 def test_a_row_a_configuration_and_a_dot_where_it_trains(

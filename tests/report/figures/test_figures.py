@@ -9,7 +9,7 @@ import pytest
 
 from bsr_explorer.report import style
 from bsr_explorer.report.figures import FIGURES
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 from tests.report.figures.conftest import check_readable
 
 

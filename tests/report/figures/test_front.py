@@ -9,7 +9,7 @@ import pytest
 
 from bsr_explorer.report.figures.axes import MEMORY_AXIS
 from bsr_explorer.report.figures.front import draw
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.study import COUNTS
 from tests.report.figures.conftest import offsets
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bsr_explorer.report.figures.hypervolume import draw
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 from tests.report.figures.conftest import offsets
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.memory_by_block import draw
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 
 
 def test_each_block_has_its_memory(found: Findings, drawn: list[Any], tmp_path: Path) -> None:

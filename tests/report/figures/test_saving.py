@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bsr_explorer.report.figures.saving import draw
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 from tests.report.figures.conftest import offsets
 
 

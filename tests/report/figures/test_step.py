@@ -10,7 +10,7 @@ import pytest
 
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.step import draw
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.units import format_mb
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bsr_explorer.report.between import Between
+from bsr_explorer.report.between.between import Between
 from bsr_explorer.report.figures.two_fronts import draw
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from bsr_explorer.cli.page import layout_of
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.cli.study_report import layout_of
 from bsr_explorer.report.page import page as pages
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.records import read_records, write_record
 
 CHROMIUM = (

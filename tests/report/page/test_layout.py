@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bsr_explorer.cli.page import layout_of
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.cli.study_report import layout_of
 from bsr_explorer.report.page import page as pages
 from bsr_explorer.report.page.layout import Beside, Layout
+from bsr_explorer.report.study.findings import Findings
 
 MASKS = np.array([[False, False], [True, False], [False, True], [True, True]])
 SCHEDULES = ((), False), (((1, 0.5),), True), (((0, 0.7), (1, 0.5)), False)

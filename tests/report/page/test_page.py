@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bsr_explorer.cli.page import layout_of
-from bsr_explorer.report.findings import Findings
-from bsr_explorer.report.front import Point, front, recommend
+from bsr_explorer.cli.study_report import layout_of
+from bsr_explorer.report.choice import recommend
+from bsr_explorer.report.front import Point, front
 from bsr_explorer.report.page import page as pages
 from bsr_explorer.report.page.layout import Layout
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.records import read_records, write_record
 from bsr_explorer.store.study import FILE, Study

@@ -11,7 +11,7 @@ from bsr_explorer.store.study import FILE, Study
 
 if TYPE_CHECKING:
     from bsr_explorer.report.page.layout import Layout
-    from bsr_explorer.report.report import Report
+    from bsr_explorer.report.study.write import Report
     from bsr_explorer.search.space import Space
 
 
@@ -28,7 +28,7 @@ def write_report(
         UserError: as ``report.report``, or the page cannot be written.
     """
     from bsr_explorer.report.page import page
-    from bsr_explorer.report.report import report
+    from bsr_explorer.report.study.write import report
 
     made = report(folder, venue, to)
     try:

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from bsr_explorer.errors import UserError, unwritable
-from bsr_explorer.report.comparison import Report, accuracy_text, best
-from bsr_explorer.report.tables import latex, markdown
+from bsr_explorer.report.comparison.table import accuracy_text, best
+from bsr_explorer.report.comparison.write import Report
+from bsr_explorer.report.markup import latex, markdown
 from bsr_explorer.store.records import write_text
 from bsr_explorer.units import format_gflops, format_mb, format_number, plural
 

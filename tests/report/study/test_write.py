@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.pareto import hypervolume
+from bsr_explorer.report.choice import recommend
 from bsr_explorer.report.figures import FIGURES
-from bsr_explorer.report.front import front, hypervolume, points, recommend
-from bsr_explorer.report.report import Report, report
+from bsr_explorer.report.front import front, points
+from bsr_explorer.report.study.write import Report, report
 from bsr_explorer.store.records import read_records, write_record
 from bsr_explorer.store.study import COUNTS, Study
 
@@ -51,7 +53,7 @@ def few_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """All figures take seconds; where a test does not say otherwise, those that depend on measurements are enough."""
     if "all_figures" not in request.fixturenames:
         few = {title: FIGURES[title] for title in ("accuracy against memory", "predicted against measured")}
-        monkeypatch.setattr("bsr_explorer.report.report.FIGURES", few)
+        monkeypatch.setattr("bsr_explorer.report.study.write.FIGURES", few)
 
 
 @pytest.fixture
@@ -244,7 +246,7 @@ def test_a_folder_that_cannot_be_written_is_refused(study_folder: Path) -> None:
 
 def test_neither_torch_nor_optuna_is_imported() -> None:
     code = (
-        "import bsr_explorer.report.report, sys; "
+        "import bsr_explorer.report.study.write, sys; "
         "assert 'matplotlib' in sys.modules; "
         "assert not {'torch', 'optuna', 'timm'} & set(sys.modules)"
     )

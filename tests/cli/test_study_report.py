@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bsr_explorer.cli.page import layout_of, write_report
+from bsr_explorer.cli.study_report import layout_of, write_report
 from bsr_explorer.errors import UserError
 from bsr_explorer.report.page.layout import Layout
 from bsr_explorer.search.space import Space
@@ -22,7 +22,7 @@ Cli = Callable[..., Any]
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which take seconds to draw."""
-    monkeypatch.setattr("bsr_explorer.report.report.FIGURES", {})
+    monkeypatch.setattr("bsr_explorer.report.study.write.FIGURES", {})
 
 
 def test_report_writes_the_page_and_names_it(cli: Cli, study_folder: Path) -> None:

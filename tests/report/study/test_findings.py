@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.report.findings import Findings
-from bsr_explorer.report.front import front, hypervolume, points, recommend
+from bsr_explorer.pareto import hypervolume
+from bsr_explorer.report.choice import recommend
+from bsr_explorer.report.front import front, points
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.records import read_records
 
 

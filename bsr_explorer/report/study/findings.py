@@ -10,8 +10,10 @@ from typing import Any
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import geometry_of
-from bsr_explorer.report.front import Choice, Point, covered, front, points, read_trials, recommend
+from bsr_explorer.report.choice import Choice, recommend
+from bsr_explorer.report.front import Point, covered, front, points
 from bsr_explorer.store.records import Record
+from bsr_explorer.store.trials import read_trials
 
 
 @dataclass(frozen=True)

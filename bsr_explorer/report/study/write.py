@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bsr_explorer.errors import UserError, unwritable
-from bsr_explorer.report import style, tables
+from bsr_explorer.report import style
 from bsr_explorer.report.figures import FIGURES
-from bsr_explorer.report.findings import Findings
+from bsr_explorer.report.study import tables
+from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_bytes, format_number, plural

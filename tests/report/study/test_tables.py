@@ -11,15 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bsr_explorer.report.findings import Findings
 from bsr_explorer.report.front import front, points
-from bsr_explorer.report.tables import (
+from bsr_explorer.report.study.findings import Findings
+from bsr_explorer.report.study.tables import (
     front_frame,
     front_latex,
     front_markdown,
     front_text,
-    latex,
-    markdown,
     trials_frame,
     write,
 )
@@ -130,27 +128,6 @@ def test_the_front_says_how_sure_it_is(finished_once: Path) -> None:
     assert "±" not in front_markdown(ahead)
 
 
-def test_markdown_shows_methods_as_code(finished_once: Path) -> None:
-    ahead = front(points(read_records(finished_once)))
-    frame = front_frame(ahead)
-    text = markdown(frame)
-    assert len(text.splitlines()) == 2 + len(ahead)
-    assert all(f"`{point.method}`" in text for point in ahead)
-    assert list(frame["method"]) == [point.method for point in ahead]  # as it was
-
-
-def test_cells_of_text_stay_as_they_are() -> None:
-    frame = pd.DataFrame(
-        [{"method": "full", "memory (MB)": "90.0"}, {"method": "bsr", "memory (MB)": "1,247.4"}]
-    )
-    lines = markdown(frame, as_text=True).splitlines()
-    assert [line.split("|")[2].strip() for line in lines[2:]] == ["90.0", "1,247.4"]
-    assert lines[1].replace("-", "") == "|:|:|"
-
-
-# --- LaTeX ----------------------------------------------------------------------------------------------
-
-
 def cells(text: str) -> list[list[str]]:
     """The rows between the rules of a LaTeX table."""
     body = text.split("\\midrule\n")[1].split("\\bottomrule")[0]
@@ -189,15 +166,6 @@ def test_a_caption_says_how_many_seeds(finished_once: Path) -> None:
     text = front_latex(Findings(records))
     assert "mean $\\pm$ standard deviation over 2 seeds" in text
     assert "\\textbf{81.50 $\\pm$ 0.71}" in text
-
-
-def test_what_latex_would_read_as_commands_is_escaped() -> None:
-    frame = pd.DataFrame([{"a_b": "50% & {x} #1 $2", "c": "~^\\"}])
-    text = latex(frame, "all_of 100%", {})
-    assert "a\\_b" in text
-    assert "50\\% \\& \\{x\\} \\#1 \\$2" in text
-    assert "\\textasciitilde{}\\textasciicircum{}\\textbackslash{}" in text
-    assert "\\caption{all\\_of 100\\%}" in text
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")

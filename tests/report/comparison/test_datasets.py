@@ -12,8 +12,8 @@ import pytest
 
 from bsr_explorer.config import AUTHORS, Config, Fidelity
 from bsr_explorer.errors import UserError
-from bsr_explorer.report.comparison import predicted, report
-from bsr_explorer.report.datasets import write
+from bsr_explorer.report.comparison.datasets import write
+from bsr_explorer.report.comparison.write import predicted, report
 from bsr_explorer.units import format_mb
 
 MakeComparison = Callable[..., Any]

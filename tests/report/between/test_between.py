@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,26 +9,10 @@ from pathlib import Path
 import pytest
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.report.between import Between, write
-from bsr_explorer.report.front import hypervolume
+from bsr_explorer.pareto import hypervolume
+from bsr_explorer.report.between.between import Between
+from bsr_explorer.report.between.write import write
 from bsr_explorer.store.records import read_records, write_record
-
-
-@pytest.fixture
-def halves(finished_once: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """Two studies: the odd trials of one, and the even ones. More memory gives more accuracy."""
-    sizes = sorted(record.study["counted_bytes"] for record in read_records(finished_once).values())
-    made = []
-    for rest, name in enumerate(("even", "odd")):
-        folder = Path(shutil.copytree(finished_once, tmp_path / name))
-        for number, record in read_records(folder).items():
-            (folder / "records" / f"{number:04d}.json").unlink()
-            if number % 2 == rest:
-                accuracy = 0.1 + 0.1 * sizes.index(record.study["counted_bytes"])
-                study = {**record.study, "name": name}
-                write_record(folder, number, replace(record, accuracy=accuracy, study=study))
-        made.append(folder)
-    return made[0], made[1]
 
 
 def test_a_study_is_equal_to_itself(finished_once: Path) -> None:
@@ -109,18 +91,3 @@ def test_budgets_that_count_differently_are_refused(halves: tuple[Path, Path]) -
         write_record(halves[1], number, replace(record, study={**record.study, "counts": "saved"}))
     with pytest.raises(UserError, match=r"counts peak memory and .* counts saved"):
         Between.read(halves)
-
-
-def test_files_say_the_same(halves: tuple[Path, Path], tmp_path: Path) -> None:
-    between = Between.read(halves)
-    paths = write(between, tmp_path / "both")
-    assert [path.name for path in paths] == [
-        *("studies.md", "studies.csv", "two_fronts.png", "two_fronts.pdf", "two_fronts.svg")
-    ]
-    with paths[1].open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [int(row["trial"]) for row in rows] == [row["trial"] for row in between.rows()]
-    page = paths[0].read_text()
-    assert page.startswith("# even and odd\n")
-    assert between.verdict() in page
-    assert json.dumps(between.rows())  # plain values

@@ -1,0 +1,1 @@
+"""Two studies beside one another."""

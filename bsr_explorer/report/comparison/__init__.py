@@ -1,0 +1,1 @@
+"""Methods beside one another: what is written of a comparison."""

@@ -1,0 +1,52 @@
+"""What is compared, and what went wrong, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bsr_explorer.report.comparison.line import Line
+from bsr_explorer.store.comparison_folder import Comparison
+from bsr_explorer.store.study import COUNTS
+from bsr_explorer.units import format_bytes, plural, some
+
+
+def described(comparison: Comparison) -> list[str]:
+    """What is compared, how it is trained, and what the budget is, a sentence each."""
+    config, fidelity = comparison.config, comparison.fidelity
+    trained, own = comparison.trained_at, config["image_size"]
+    proxy = f", a proxy: memory, FLOPs and step times are those of {own} px" if trained != own else ""
+    said = [
+        f"{config['model']}, {own} px, batch {config['batch_size']}, {config['optimizer']}, {config['precision']}, "
+        f"{config['attention']} attention, {config['device']}; weights: {comparison.weights}.",
+        f"{'To be trained' if fidelity['train_size'] is None else 'Trained'} on "
+        f"{some(fidelity['train_size'], 'image')} of {comparison.data} at {trained} px{proxy}; "
+        f"{some(fidelity['epochs'], 'epoch', 'the recipe’s')}, recipe {fidelity['recipe']}, "
+        f"{some(fidelity['val_size'], f'{comparison.protocol.judged_on} image')}, {plural(comparison.seeds, 'seed')}.",
+        f"Protocol {comparison.protocol.name}: {comparison.protocol.summary}.",
+    ]
+    if comparison.budget is not None and comparison.budget_bytes is not None:
+        said.append(
+            f"Budget {comparison.budget} = {format_bytes(comparison.budget_bytes)}, counting "
+            f"{COUNTS[comparison.counts]}; what does not fit is not trained."
+        )
+    return said
+
+
+def notes_of(lines: Sequence[Line]) -> list[str]:
+    """What went wrong, a line each."""
+    notes = []
+    for line in lines:
+        label = line.entry.label
+        notes += [
+            f"{label}, seed {run.seed}: {run.status}, {run.reason}"
+            for run in line.runs
+            if run.status != "finished"
+        ]
+        notes += [
+            f"{label}, seed {run.seed}: {run.measured['fault']}"
+            for run in line.runs
+            if run.measured and "fault" in run.measured
+        ]
+        if line.untimed:
+            notes.append(f"{label}: steps were not timed, {line.untimed}")
+    return notes

@@ -1,0 +1,129 @@
+"""A comparison's table: a row a method, unscaled, and as text to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from bsr_explorer.report.comparison.line import Line
+from bsr_explorer.store.comparison_folder import Comparison
+from bsr_explorer.units import format_gflops, format_mb, format_mib, format_number
+
+
+def row(line: Line, lines: Sequence[Line], comparison: Comparison) -> dict[str, Any]:
+    """All that is known of a method, unscaled: bytes, FLOPs, seconds, accuracies in [0, 1].
+
+    ``…_full_over_this`` are how many times less than full fine-tuning; ``…_over_full`` are parts of it.
+    What full fine-tuning has not been trained or timed for is None.
+    """
+    entry, full = line.entry, comparison.full
+    reference = next((other for other in lines if other.entry.key == full.key), None)
+    peak, saved = line.measured("peak"), line.measured("saved")
+    best = reference.accuracy if reference else None
+    return {
+        "method": entry.method,
+        "protocol": comparison.protocol.name,
+        "status": line.status,
+        "runs": len(line.accuracies),
+        "accuracy": line.accuracy,
+        "accuracy_std": line.deviation,
+        "accuracy_minus_full": _difference(line.accuracy, best),
+        "accuracy_over_full": _ratio(line.accuracy, best),
+        "counted_bytes": entry.counted_bytes,
+        "counted_full_over_this": _ratio(full.counted_bytes, entry.counted_bytes),
+        "peak_bytes": entry.peak_bytes,
+        "peak_full_over_this": _ratio(full.peak_bytes, entry.peak_bytes),
+        "saved_bytes": entry.saved_bytes,
+        "saved_full_over_this": _ratio(full.saved_bytes, entry.saved_bytes),
+        "published_bytes": entry.published_bytes,
+        "published_full_over_this": _ratio(full.published_bytes, entry.published_bytes),
+        "train_flops": entry.train_flops,
+        "train_flops_over_full": _ratio(entry.train_flops, full.train_flops),
+        "step_seconds": line.step_seconds,
+        "step_seconds_over_full": _in_rounds(line, reference),
+        "largest_batch": entry.largest_batch,
+        "largest_batch_over_full": _ratio(entry.largest_batch, full.largest_batch),
+        "trained_peak_bytes_predicted": peak[0] if peak else None,
+        "trained_peak_bytes_measured": peak[1] if peak else None,
+        "trained_saved_bytes_predicted": saved[0] if saved else None,
+        "trained_saved_bytes_measured": saved[1] if saved else None,
+    }
+
+
+def _ratio(value: float | None, to: float | None) -> float | None:
+    return value / to if value is not None and to else None
+
+
+def _difference(value: float | None, to: float | None) -> float | None:
+    return None if value is None or to is None else value - to
+
+
+def _in_rounds(line: Line, reference: Line | None) -> float | None:
+    """The median of the rounds' ratios, which a machine's drift leaves alone."""
+    if reference is None or not (line.seconds and reference.seconds):
+        return None
+    return median(mine / full for mine, full in zip(line.seconds, reference.seconds, strict=True))
+
+
+def readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.DataFrame:
+    """The table scaled for reading; columns of which nothing is known are left out."""
+    kinds = dict.fromkeys([comparison.counts, "peak", "saved"])
+    trained = f"at {comparison.trained_at} px"
+    ruled = comparison.counts != "published" and any(each["published_bytes"] for each in rows)
+    made = []
+    for each in rows:
+        cells = {"method": each["method"], comparison.protocol.column(): accuracy_text(each)}
+        cells["to full (points)"] = points_text(each["accuracy_minus_full"])
+        for kind in kinds:
+            size, ratio = ("counted",) * 2 if kind == comparison.counts else (kind, kind)
+            cells[f"{kind} (MB)"] = f"{format_mb(each[f'{size}_bytes'])}"
+            cells[f"{kind} (MiB)"] = f"{format_mib(each[f'{size}_bytes'])}"
+            cells[f"{kind}, to full"] = _text(each[f"{ratio}_full_over_this"], 2, "x less")
+        if ruled:
+            size = each["published_bytes"]
+            cells["published (MB)"] = "—" if size is None else format_mb(size)
+            cells["published (MiB)"] = "—" if size is None else format_mib(size)
+            cells["published, to full"] = _text(each["published_full_over_this"], 2, "x less") or "—"
+        cells["train GFLOPs a step"] = format_gflops(each["train_flops"])
+        cells["FLOPs, to full"] = _text(each["train_flops_over_full"], 2, "x")
+        cells["step (s)"] = _text(each["step_seconds"], 3)
+        cells["time, to full"] = _text(each["step_seconds_over_full"], 2, "x")
+        cells["largest batch"] = _text(each["largest_batch"])
+        cells["batch, to full"] = _text(each["largest_batch_over_full"], 2, "x")
+        for kind in ("peak", "saved"):
+            cells[f"{kind} {trained} (MB)"] = measured_text(each, kind)
+        made.append(cells)
+    frame = pd.DataFrame(made)
+    return frame.loc[:, (frame != "").any()]
+
+
+def best(values: Sequence[float | None], pick: Callable[[list[float]], float] = min) -> list[bool]:
+    """Which of the values is the best of those that are known."""
+    known = [value for value in values if value is not None]
+    return [value is not None and value == pick(known) for value in values]
+
+
+def accuracy_text(each: dict[str, Any]) -> str:
+    """``85.0 ± 0.2`` (percent), or why there is none."""
+    if each["accuracy"] is None:
+        return str(each["status"])
+    spread = "" if each["accuracy_std"] is None else f" ± {100 * each['accuracy_std']:.1f}"
+    return f"{100 * each['accuracy']:.1f}{spread}"
+
+
+def measured_text(each: dict[str, Any], kind: str) -> str:
+    """``240.1 → 240.2``, megabytes predicted and measured at the size trained, or nothing."""
+    sizes = [each[f"trained_{kind}_bytes_{how}"] for how in ("predicted", "measured")]
+    return "" if None in sizes else " → ".join(format_mb(size) for size in sizes)
+
+
+def points_text(difference: float | None) -> str:
+    """``+1.5``, percentage points between two accuracies in [0, 1], or nothing."""
+    return "" if difference is None else f"{100 * difference:+.1f}"
+
+
+def _text(value: float | None, decimals: int = 0, unit: str = "") -> str:
+    return "" if value is None else format_number(value, decimals) + unit

@@ -1,0 +1,1 @@
+"""What a study came to, and what is written of it."""
