@@ -40,6 +40,7 @@ def page_data(found: Findings, folder: Path) -> dict[str, Any]:
         "recommended": found.recommendation.point.number,
         "full": _costs({**config, "method": "full"}, found.full, found.full["counted_bytes"]),
         "trials": [_trial(found, point, folder) for point in found.points],
+        "front": [point.number for point in found.front],
         "families": [{"name": name, **_look(name)} for name in families],
         "kinds": [
             {"key": key, "colour": colour, "name": name} for key, (colour, name) in style.ALIVE.items()

@@ -1,7 +1,8 @@
 """``report.html``: a study's front to look at, a budget to move, configurations to compare, in one file.
 
-The page is our own SVG and script. Plotly's would take nearly all of 5 MB by itself, and its points cannot be reached
-with a keyboard. Nothing is ever loaded: the page forbids its browser to (its content security policy).
+The page is our own SVG and script, with scales and round numbers by d3-scale. Plotly would take nearly all of 5 MB by
+itself, and its points cannot be reached with a keyboard. Nothing is ever loaded: the page forbids its browser to (its
+content security policy).
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ NAME = "report.html"
 
 _HERE = Path(__file__).parent
 
+SCRIPTS = (
+    *("d3-scale.min", "data", "elements", "text", "axes", "memory", "front", "configuration", "budget"),
+    *("grid", "fits", "compare", "calibration", "start"),
+)
+"""Files of the page's script, in the order that they are joined in: what a file computes at once stands before it."""
+
 
 def write(found: Findings, folder: Path, layout: Layout | str, to: Path | None = None) -> Path:
     """Write the page of a study; returns its path.
@@ -49,7 +56,7 @@ def write(found: Findings, folder: Path, layout: Layout | str, to: Path | None =
 def html(found: Findings, folder: Path, layout: Layout | str) -> str:
     """The page. See ``write``."""
     grid = None if isinstance(layout, str) else layout.to_dict()
-    css, script = ((_HERE / name).read_text() for name in ("page.css", "page.js"))
+    css, code = (_HERE / "page.css").read_text(), script()
     return (
         Environment(
             loader=FileSystemLoader(_HERE),
@@ -62,8 +69,8 @@ def html(found: Findings, folder: Path, layout: Layout | str) -> str:
         .get_template("page.html.jinja")
         .render(
             css=Markup(css),
-            script=Markup(script),
-            policy=f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(script)}'",
+            script=Markup(code),
+            policy=f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(code)}'",
             data=embedded({**page_data(found, folder), "grid": grid}),
             found=found,
             record=found.points[0].record,
@@ -84,6 +91,12 @@ def html(found: Findings, folder: Path, layout: Layout | str) -> str:
             format_number=format_number,
         )
     )
+
+
+def script() -> str:
+    """The page's script: its files as one, with nothing global."""
+    files = [(_HERE / "script" / f"{name}.js").read_text() for name in SCRIPTS]
+    return "\n".join(['(() => {\n"use strict";', *files, "})();\n"])
 
 
 def embedded(values: Any) -> Markup:

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,18 @@ def test_nothing_in_it_points_elsewhere(written: Path) -> None:
         r"(?:url\(|@import|https?://)",
         text.replace("http://www.w3.org/2000/svg", "").replace("http://example.org", ""),
     )
+
+
+def test_every_file_of_the_script_is_in_it(written: Path) -> None:
+    """And of d3-scale its licence, which goes with each copy."""
+    text, files = written.read_text(), sorted((Path(pages.__file__).parent / "script").iterdir())
+    assert [file.stem for file in files] == sorted(pages.SCRIPTS)
+    assert all(file.read_text() in text for file in files)
+    assert "Copyright 2010-2026 Mike Bostock" in text
+
+
+def test_the_front_is_the_studys(troubled: Path, written: Path) -> None:
+    assert embedded(written.read_text())["front"] == [p.number for p in Findings.read(troubled).front]
 
 
 def test_without_its_file_a_study_says_why_there_is_no_grid(troubled: Path, tmp_path: Path) -> None:
@@ -433,6 +446,34 @@ def test_memory_can_be_on_a_straight_axis(look: Open, troubled: Path, written: P
     assert across() == pytest.approx((logs[1] - logs[0]) / (logs[2] - logs[0]), abs=1e-3)
     page.check("input[value=linear]")
     assert across() == pytest.approx((middle.bytes - low.bytes) / (high.bytes - low.bytes), abs=1e-3)
+
+
+@pytest.mark.parametrize("axis", ["log", "linear"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_numbers_stand_where_their_axis_says(
+    look: Open, troubled: Path, written: Path, axis: str, width: int
+) -> None:
+    """By two points, whose bytes are known; and no number runs into the next."""
+    page = look(written, width).page
+    page.check(f"input[value={axis}]", force=True)  # the button's own dot is hidden behind its word
+    bend = np.log if axis == "log" else np.asarray
+    points = sorted(Findings.read(troubled).points, key=lambda p: p.bytes)
+    ends = [
+        float(re.findall(r"[\d.]+", page.get_attribute(f"#trial-{p.number}", "transform"))[0])
+        for p in (points[0], points[-1])
+    ]
+    numbers = page.eval_on_selector_all(
+        "#plot svg > g text[text-anchor=middle]",
+        "all => all.filter((one) => /^[\\d.,]+$/.test(one.textContent)).map((one) => "
+        "[one.textContent, Number(one.getAttribute('x')), one.getBoundingClientRect().left, "
+        "one.getBoundingClientRect().right])",
+    )
+    assert len(numbers) >= 3
+    low, high = (bend(p.bytes / 1e6) for p in (points[0], points[-1]))
+    for text, place, _, _ in numbers:
+        share = (bend(float(text.replace(",", ""))) - low) / (high - low)
+        assert place == pytest.approx(ends[0] + share * (ends[1] - ends[0]), abs=0.1), text
+    assert all(mine[3] < theirs[2] for mine, theirs in pairwise(numbers))
 
 
 def test_two_are_compared(look: Open, troubled: Path, written: Path) -> None:
