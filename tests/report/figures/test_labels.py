@@ -17,6 +17,13 @@ CROWDED = [
     *(Label(0.50, 0.50, "the same place"), Label(0.97, 0.5, "at the right end"), Label(0.0, 0.0, "a corner")),
 ]
 
+PAIRS = [
+    *(Label(182.98, 72.47, "bsr+mesa(faithful=False)", 0.8), Label(185.95, 72.73, "bsr+mesa", 0.5)),
+    *(Label(240.19, 73.40, "bsr(faithful=False)", 0.5), Label(242.57, 73.67, "bsr", 0.8)),
+    *(Label(266.72, 77.27, "last(k=3)", 1.4), Label(120.79, 64.47, "linear", 1.7)),
+]
+"""Pairs of points that are nearly one: most places of a label are nearer to the other point."""
+
 
 def boxes(texts: list[Any]) -> list[Any]:
     return [Text.get_window_extent(text) for text in texts]
@@ -39,6 +46,14 @@ def test_labels_cover_nothing(labels: list[Label]) -> None:
             assert axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
             assert not any(box.contains(*axes.transData.transform((p.x, p.y))) for p in labels)
             assert Bbox.intersection(box, line.get_window_extent()) is None
+
+
+def test_of_points_that_are_nearly_one_all_labels_can_be_read() -> None:
+    with style.figure(5.2, 3.4) as (fig, axes):
+        axes.set(xscale="log", xlim=(80, 3600), ylim=(32, 89))
+        texts = place(fig, axes, PAIRS)
+        fig.draw_without_rendering()
+        assert all(Bbox.intersection(*pair) is None for pair in combinations(boxes(texts), 2))
 
 
 def test_a_label_alone_is_right_beside_its_point() -> None:
