@@ -275,8 +275,8 @@ def load() -> None:
     app.registered_commands.clear()
     others = ("tests.toy", "sklearn.datasets", "matplotlib.pyplot", "botorch", "pandas")
     ours = (
-        "training",
-        "comparison",
+        "trained.training",
+        "compare.run",
         "search.plan",
         "search.search",
         "cli.study_report",

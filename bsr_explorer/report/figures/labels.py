@@ -1,7 +1,7 @@
 """Labels beside the points of a figure, placed so that they cover neither points nor one another.
 
-A place is chosen among a few dozen. adjustText, which moves labels apart in steps, leaves some of them upon their own
-point's mark or error bar, and sends others far along lines that cross.
+A place is chosen among a few dozen. adjustText, which moves labels apart in steps, leaves some upon their own point's
+mark or error bar, and sends others far along lines that cross.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def _mark(axes: Any, label: Label) -> Any:
 
 
 def _cost(box: Any, own: Any, others: Sequence[Any], boxes: Sequence[Any], inside: Any) -> float:
-    """Ten times the area of a label that lies over something else or outside of the axes; and its whole area, if another
-    point is nearer to it than its own: a label that can be taken for another's is bad, one that hides words is worse."""
+    """Ten times the area of a label that lies over something else or outside of the axes, and its whole area if another
+    point is nearer to it than its own: a label may be taken for another's sooner than it may hide words."""
     from matplotlib.transforms import Bbox
 
     def common(other: Any) -> float:
