@@ -21,11 +21,11 @@ def write_report(
     """Write a study's tables, figures and pages.
 
     Args:
-        venue, to: see ``report.report``.
+        venue, to: see ``report.study.write.report``.
         space: of the study, where it is laid out already.
 
     Raises:
-        UserError: as ``report.report``, or the page cannot be written.
+        UserError: as ``report.study.write.report``, or the page cannot be written.
     """
     from bsr_explorer.report.page import page
     from bsr_explorer.report.study.write import report
