@@ -21,7 +21,9 @@ from bsr_explorer import Config, Fidelity, Record
 from bsr_explorer.finetune.build import pick_device
 from bsr_explorer.finetune.job import Job
 from bsr_explorer.prediction import geometry_of
-from bsr_explorer.search.workers import Done, Processes, Task, cores
+from bsr_explorer.search.executors.base import Done, Task
+from bsr_explorer.search.executors.machine import cores
+from bsr_explorer.search.executors.processes import Processes
 
 METHODS = ("linear", "last(k=1)", "last(k=3)", "bsr", "full")
 """The trials, in turn."""

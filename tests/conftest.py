@@ -22,7 +22,7 @@ import pytest
 from hypothesis import settings
 
 from bsr_explorer.config import Config, Fidelity
-from bsr_explorer.search.search import Search
+from bsr_explorer.search.coordinator import Search
 from bsr_explorer.search.space import Candidate, Space, default_space
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.reopened import open_folder

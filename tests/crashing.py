@@ -8,9 +8,9 @@ import signal
 import time
 from typing import Any
 
-from bsr_explorer.search import cluster, workers
+from bsr_explorer.search.executors import processes, ray
 
-attempt = workers.attempt
+attempt = processes.attempt
 
 
 def bad(config: Any, key: str, job: Any, progress: Any) -> Any:
@@ -32,4 +32,4 @@ def bad(config: Any, key: str, job: Any, progress: Any) -> Any:
     return attempt(config, key, job, progress)
 
 
-workers.attempt = cluster.attempt = bad
+processes.attempt = ray.attempt = bad

@@ -278,7 +278,7 @@ def load() -> None:
         "trained.training",
         "compare.run",
         "search.plan",
-        "search.search",
+        "search.coordinator",
         "cli.study_report",
         "report.comparison.write",
     )

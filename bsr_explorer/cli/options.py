@@ -77,6 +77,31 @@ StudyFolder = Annotated[
 ]
 Trial = Annotated[int, typer.Argument(metavar="TRIAL", help="Number of the trial, as in the tables.")]
 
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        help="Trials at once, each in its own process. 0: one after another, in this process.",
+        show_default="1; on a cluster, as many as it has room for",
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|local", help="Run the trials on a Ray cluster, or (local) on Ray on this machine."
+    ),
+]
+Cache = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE|none",
+        help="Disk space for the cached output of frozen blocks, which trials share: 4GB, 500MB, … or none.",
+    ),
+]
+TrialTimeout = Annotated[
+    str | None,
+    typer.Option(help="Time limit of a trial, such as 1h.", show_default="10 times what is expected"),
+]
+
 
 def given(context: typer.Context, parameter: str) -> bool:
     """Whether a parameter was typed, and is not its default."""

@@ -10,18 +10,7 @@ import typer
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, out, parse_seconds
-from bsr_explorer.cli.search import (
-    TIME_LIMIT,
-    Cache,
-    Cluster,
-    Jobs,
-    TrialTimeout,
-    cache_bytes,
-    checked_jobs,
-    make_job,
-    make_workers,
-    train,
-)
+from bsr_explorer.cli.trials import TIME_LIMIT, cache_bytes, checked_jobs, make_job, make_workers, train
 from bsr_explorer.data.places import default_data_dir
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.folder import check_writable, read_study
@@ -32,7 +21,7 @@ from bsr_explorer.units import plural
 
 if TYPE_CHECKING:
     from bsr_explorer.finetune.job import Job
-    from bsr_explorer.search.workers import Executor
+    from bsr_explorer.search.executors.base import Executor
 
 
 def retry(
@@ -41,10 +30,10 @@ def retry(
         list[int] | None, typer.Argument(metavar="[TRIAL]...", help="Numbers of trials, as in the tables.")
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All trials that failed.")] = False,
-    jobs: Jobs = None,
-    cluster: Cluster = None,
-    trial_timeout: TrialTimeout = None,
-    cache: Cache = "4GB",
+    jobs: options.Jobs = None,
+    cluster: options.Cluster = None,
+    trial_timeout: options.TrialTimeout = None,
+    cache: options.Cache = "4GB",
     data_dir: options.DataDir = None,
     as_json: options.Json = False,
 ) -> None:
@@ -90,7 +79,7 @@ def _retry(
 ) -> tuple[list[int], list[str]]:
     """Train; returns what was asked for, and why others were not."""
     from bsr_explorer.search import plan
-    from bsr_explorer.search.search import Search
+    from bsr_explorer.search.coordinator import Search
     from bsr_explorer.search.space import Space
 
     space = Space(study)

@@ -5,37 +5,25 @@ Only one process at a time writes in it; see ``store.folder.alone``.
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.distributions import distribution_to_json
-from optuna.exceptions import StorageInternalError
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
+from bsr_explorer.search.opening import check_space, open_database, writing
 from bsr_explorer.search.proposals import derived_seed
 from bsr_explorer.search.space import Candidate, Space
-from bsr_explorer.store.database import DATABASE, due, outcome, replica_of, said
+from bsr_explorer.store.database import DATABASE, due, outcome, replica_of
 from bsr_explorer.store.records import Record, read_records, write_record
-from bsr_explorer.store.reopened import refuse
 from bsr_explorer.store.study import Study
 from bsr_explorer.units import format_bytes
 
 WORTH = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of trials that were trained as far as they were worth."""
-
-DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
-"""Of ``study.OBJECTIVES``."""
 
 INTERRUPTED = "interrupted before it finished"
 """Reason of trials that earlier versions failed when they were killed, to train them again as others."""
@@ -58,74 +46,14 @@ class Book:
 
     def __init__(self, study: Study, folder: Path, space: Space) -> None:
         self.study, self.folder, self.space = study, folder, space
-        self.optuna = self._open()
+        self.optuna = open_database(study, folder)
         with self.writing():
-            self._check_space()
+            check_space(self.optuna, study, folder, space.distributions)
             self.repair()
 
-    def _open(self) -> optuna.Study:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        path = self.folder / DATABASE
-        try:
-            # Others may read the database meanwhile, for which it waits.
-            storage = optuna.storages.RDBStorage(
-                f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}
-            )
-            names = optuna.get_all_study_names(storage)
-            if names and self.study.name not in names:
-                raise UserError(
-                    f"--out: {path} holds the study {names[0]!r}; give --study {names[0]!r}, or another --out"
-                )
-            return optuna.create_study(
-                storage=storage,
-                study_name=self.study.name,
-                directions=DIRECTIONS[: len(self.study.objectives)],
-                load_if_exists=True,
-            )
-        except (SQLAlchemyError, StorageInternalError) as error:
-            raise UserError(
-                f"--out: {path} cannot be used as a database ({said(error)}); give another --out"
-            ) from None
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """A database that cannot be written is an error as of any file, with what the database says."""
-        try:
-            yield
-        except (SQLAlchemyError, StorageInternalError) as error:
-            raise OSError(errno.EIO, said(error), str(self.folder / DATABASE)) from None
-
-    def _check_space(self) -> None:
-        """Refuse a database of another study, or of a space that is laid out otherwise.
-
-        The hash tells equal spaces at a glance; what stands beside it tells the difference.
-        """
-        parameters = {name: distribution_to_json(d) for name, d in self.space.distributions.items()}
-        whole = json.dumps([self.study.settings(), parameters], sort_keys=True)
-        mine = hashlib.sha256(whole.encode()).hexdigest()[:16]
-        theirs = self.optuna.user_attrs
-        if theirs.get("space_hash") == mine:
-            return
-        differences = []
-        if "study" in theirs:
-            stored = Study.from_tables(theirs["study"], self.folder / DATABASE)
-            differences = stored.differences(self.study)
-        for trial in self.trials()[:1]:
-            before = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
-            differences += [
-                f"parameter {name}: {before.get(name, 'unset')} → {parameters.get(name, 'unset')}"
-                for name in dict.fromkeys([*before, *parameters])
-                if before.get(name) != parameters.get(name)
-            ]
-        if len(self.optuna.directions) != len(self.study.objectives) and not differences:
-            differences = [f"objectives: {len(self.optuna.directions)} → {len(self.study.objectives)}"]
-        refuse(self.folder, differences)
-        names = ["validation accuracy", f"{self.study.counts} bytes", "FLOPs of a training step"]
-        with warnings.catch_warnings():  # optuna calls naming the objectives experimental
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.optuna.set_metric_names(names[: len(self.study.objectives)])
-        self.optuna.set_user_attr("study", self.study.to_toml())
-        self.optuna.set_user_attr("space_hash", mine)
+    def writing(self) -> AbstractContextManager[None]:
+        """See ``opening.writing``."""
+        return writing(self.folder)
 
     # --- reading ----------------------------------------------------------------------------------------
 

@@ -18,8 +18,9 @@ from bsr_explorer.finetune.job import Job
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import predict
+from bsr_explorer.search.executors.base import Executor
+from bsr_explorer.search.executors.here import Here
 from bsr_explorer.search.space import Space, proxy_sizes
-from bsr_explorer.search.workers import Executor, Here
 from bsr_explorer.store.study import Study
 from bsr_explorer.train.recipes import recipe
 from bsr_explorer.train.step import image_dtype, in_precision

@@ -12,7 +12,7 @@ import pytest
 from bsr_explorer.config import Config
 from bsr_explorer.finetune.job import Job
 from bsr_explorer.finetune.run import run
-from bsr_explorer.search.search import Search
+from bsr_explorer.search.coordinator import Search
 from bsr_explorer.store.records import Record, read_records
 from bsr_explorer.store.study import Study
 
@@ -39,7 +39,7 @@ def failed(
         return run(config, job, progress, *watch)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bsr_explorer.finetune.attempt.run", sometimes)
+        patch.setattr("bsr_explorer.finetune.run.run", sometimes)
         open_search(make_study(trials=2), tmp_path / "study").run(quiet)
     return tmp_path / "study"
 

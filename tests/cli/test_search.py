@@ -18,8 +18,9 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.run import run
 from bsr_explorer.search import plan
+from bsr_explorer.search.executors.here import Here
+from bsr_explorer.search.executors.processes import Processes
 from bsr_explorer.search.space import Space
-from bsr_explorer.search.workers import Here, Processes
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.records import Record, read_records
 from bsr_explorer.store.study import LOCK, SpaceSpec, Study
@@ -338,7 +339,7 @@ def test_a_report_that_ctrl_c_broke_off_is_written(
 
     command = (*FLAGS, "--out", study_folder, "--trials", "8")
     with monkeypatch.context() as patch:
-        patch.setattr("bsr_explorer.cli.search.write_report", stop)
+        patch.setattr("bsr_explorer.cli.search_run.write_report", stop)
         assert quick(*command).code == 130
     assert not (study_folder / "report.html").read_text()
     done = quick(*command)

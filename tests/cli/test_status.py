@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from bsr_explorer.pareto import hypervolume
 from bsr_explorer.report.front import front, points
-from bsr_explorer.search.search import Search
+from bsr_explorer.search.coordinator import Search
 from bsr_explorer.store.database import DATABASE
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.records import read_records, write_record

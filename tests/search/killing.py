@@ -26,9 +26,11 @@ from bsr_explorer.finetune.job import Job
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.search import book as book_module
 from bsr_explorer.search.book import Book
-from bsr_explorer.search.search import Search
+from bsr_explorer.search.coordinator import Search
+from bsr_explorer.search.executors.base import Crashed, Done, Executor, Progress, Task
+from bsr_explorer.search.executors.here import Here
+from bsr_explorer.search.executors.processes import Processes
 from bsr_explorer.search.space import Candidate, Space, default_space
-from bsr_explorer.search.workers import Crashed, Done, Executor, Here, Processes, Progress, Task
 from bsr_explorer.store.records import Record, read_records
 from bsr_explorer.store.reopened import open_folder
 from bsr_explorer.store.study import Study

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.search.book import INTERRUPTED, Book
-from bsr_explorer.search.search import Search
+from bsr_explorer.search.coordinator import Search
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.database import DATABASE
 from bsr_explorer.store.records import read_records, write_record

@@ -17,6 +17,7 @@ from bsr_explorer.finetune.job import Job
 from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import predict
 from bsr_explorer.search import plan as module
+from bsr_explorer.search.executors.here import Here
 from bsr_explorer.search.plan import (
     LEAST_IMAGES,
     MOST_IMAGES,
@@ -30,7 +31,6 @@ from bsr_explorer.search.plan import (
     settle,
 )
 from bsr_explorer.search.space import Space, proxy_sizes
-from bsr_explorer.search.workers import Here
 from bsr_explorer.store.study import Study
 
 pytestmark = pytest.mark.usefixtures("toy")

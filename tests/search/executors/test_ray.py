@@ -16,11 +16,11 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.job import Job
 from bsr_explorer.prediction import predict
-from bsr_explorer.search import cluster as module
-from bsr_explorer.search.cluster import Ray
-from bsr_explorer.search.search import Search
+from bsr_explorer.search.coordinator import Search
+from bsr_explorer.search.executors import ray as module
+from bsr_explorer.search.executors.base import Crashed, Done, Task
+from bsr_explorer.search.executors.ray import Ray
 from bsr_explorer.search.space import Candidate
-from bsr_explorer.search.workers import Crashed, Done, Task
 from bsr_explorer.store.records import Record, read_records
 from bsr_explorer.store.study import Study
 from tests.search.killing import IMPORTS, InAnyOrder

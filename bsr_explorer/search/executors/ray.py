@@ -16,7 +16,16 @@ import torch
 from bsr_explorer.errors import UserError, require
 from bsr_explorer.finetune.attempt import attempt
 from bsr_explorer.prediction import predict
-from bsr_explorer.search.workers import TAIL, Crashed, Done, Progress, Task, say_into, tail, too_long
+from bsr_explorer.search.executors.base import (
+    TAIL,
+    Crashed,
+    Done,
+    Progress,
+    Task,
+    say_into,
+    tail,
+    too_long,
+)
 from bsr_explorer.store.records import Record
 from bsr_explorer.units import format_bytes
 

@@ -18,8 +18,10 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.attempt import attempt
 from bsr_explorer.finetune.job import Job
-from bsr_explorer.search import workers as module
-from bsr_explorer.search.workers import Crashed, Done, Executor, Here, Processes, Task
+from bsr_explorer.search.executors import processes as module
+from bsr_explorer.search.executors.base import TAIL, Crashed, Done, Executor, Task
+from bsr_explorer.search.executors.here import Here
+from bsr_explorer.search.executors.processes import Processes
 
 CONFIG = Config(model="toy", image_size=48, batch_size=4, method="linear")
 JOB = Job("digits", Fidelity(image_size=32, train_size=20, val_size=20, epochs=2), "random", seed=3)
@@ -148,7 +150,7 @@ def test_a_crash_is_told_with_its_reason_and_its_last_words(
     assert isinstance(ended, Crashed)
     assert (ended.number, ended.kind, ended.reason) == (0, "crash", reason)
     assert tail in ended.tail
-    assert len(ended.tail) <= module.TAIL
+    assert len(ended.tail) <= TAIL
     assert "Extension modules" not in ended.tail
     assert tail in log.read_text()
     workers.begin(Task(1, CONFIG, "key", JOB))
@@ -235,7 +237,8 @@ STARTING = """
 import os
 os.setsid()
 from bsr_explorer import interrupt
-from bsr_explorer.search.workers import Processes, Task
+from bsr_explorer.search.executors.base import Task
+from bsr_explorer.search.executors.processes import Processes
 from tests.search.test_workers import CONFIG, JOB
 interrupt.listen()
 workers = Processes(1, ["tests.toy", "tests.pressing_all"])

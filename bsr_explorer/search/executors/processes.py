@@ -1,150 +1,36 @@
-"""Where trials run: in this process, or each in a process of its own, which may crash without harm to others."""
+"""Each trial in a process of its own on this machine, which may crash without harm to others."""
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import importlib
 import multiprocessing
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from types import FrameType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
 from bsr_explorer import interrupt
-from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.attempt import attempt
-from bsr_explorer.finetune.job import Job
+from bsr_explorer.search.executors.base import Crashed, Done, Progress, Task, say_into, tail, too_long
+from bsr_explorer.search.executors.machine import cores, memory_of
 from bsr_explorer.store.records import Record
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
-TAIL = 2000
-"""Characters of a crashed trial's output that are kept with its record."""
-
 SAYS_EVERY = 0.1
 """Seconds between two reports of a worker, so that a busy coordinator never keeps it waiting."""
-
-Progress = Callable[[int, int, int, float], None]
-"""Called with (trial, steps done, steps in all, loss)."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One training to be done.
-
-    Attributes:
-        number: of the trial.
-        key: of the configuration; see ``Config.key``.
-        log: file that the trial's output is added to, where it has a process of its own.
-        seconds: after which it is ended, or None.
-    """
-
-    number: int
-    config: Config
-    key: str
-    job: Job
-    log: Path | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Done:
-    """A trial has its record."""
-
-    number: int
-    record: Record
-
-
-@dataclass(frozen=True)
-class Crashed:
-    """A trial ended without a record.
-
-    Attributes:
-        kind: ``crash``; ``timeout``; ``lost`` with its machine, for which it is not to blame; or
-            ``out_of_memory``.
-        tail: the end of its output.
-    """
-
-    number: int
-    kind: Literal["crash", "timeout", "lost", "out_of_memory"]
-    reason: str
-    tail: str = ""
-
-
-class Executor(Protocol):
-    """Runs trials, ``jobs`` at once, with so many ``threads`` each (None: torch's own choice)."""
-
-    jobs: int
-    threads: int | None
-
-    def begin(self, task: Task) -> None:
-        """Start a training; fewer than ``jobs`` may run."""
-
-    def wait(self, progress: Progress, seconds: float) -> list[Done | Crashed]:
-        """What ended, as soon as something has, or nothing after some seconds.
-
-        Raises:
-            UserError, OSError: what ends the whole search, such as missing data or a full disk.
-        """
-        ...
-
-    def stop(self) -> None:
-        """End everything that runs, at once."""
-
-    def parallel(self, device: str) -> int:
-        """How many trials run on this kind of device without slowing each other down."""
-        ...
-
-    def room(self, device: str) -> int:
-        """Bytes of memory of the device for each trial, if they share it evenly."""
-        ...
-
-
-class Here:
-    """Trains in this process, one trial after another."""
-
-    jobs: int = 1
-    threads: int | None = None
-
-    def __init__(self) -> None:
-        self._task: Task | None = None
-
-    def begin(self, task: Task) -> None:
-        """See ``Executor``. Training starts when it is waited for."""
-        self._task = task
-
-    def wait(self, progress: Progress, seconds: float) -> list[Done | Crashed]:
-        """See ``Executor``."""
-        assert self._task is not None
-        task, self._task = self._task, None
-        return [Done(task.number, attempt(task.config, task.key, task.job, partial(progress, task.number)))]
-
-    def stop(self) -> None:
-        """See ``Executor``."""
-        self._task = None
-
-    def parallel(self, device: str) -> int:
-        """See ``Executor``."""
-        return 1
-
-    def room(self, device: str) -> int:
-        """See ``Executor``."""
-        return memory_of(device)
 
 
 @dataclass(frozen=True)
@@ -285,33 +171,6 @@ def _start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def memory_of(device: str) -> int:
-    """Bytes of memory that a device has in all, free or not."""
-    if device == "cuda":
-        return int(torch.cuda.get_device_properties(0).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def too_long(seconds: float) -> str:
-    """The reason of a trial that was ended after so long."""
-    return f"took longer than {seconds:.0f} s"
-
-
-def tail(log: Path | None) -> str:
-    """The end of a trial's output."""
-    if log is None or not log.exists():
-        return ""
-    lines = log.read_text(errors="replace").splitlines()
-    # Python ends its own account of a crash with the names of hundreds of modules.
-    kept = [line for line in lines if not line.startswith("Extension modules: ")]
-    return "\n".join(kept).strip()[-TAIL:]
-
-
 def _how(code: int | None) -> str:
     """How a process ended that was to say more."""
     if code is None or code >= 0:
@@ -362,13 +221,3 @@ def _end_with(pipe: Connection) -> None:
         pipe.recv()
     except (EOFError, OSError):
         os._exit(1)
-
-
-def say_into(log: Path) -> None:
-    """Whatever this process prints, C code and crashes included, goes to the end of a file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    file = log.open("a", buffering=1, errors="replace")
-    for stream in (1, 2):
-        os.dup2(file.fileno(), stream)
-    sys.stdout = sys.stderr = file
-    faulthandler.enable()

@@ -25,9 +25,11 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.job import Job
 from bsr_explorer.finetune.run import run
 from bsr_explorer.search.book import Book
-from bsr_explorer.search.search import Search
+from bsr_explorer.search.coordinator import Search
+from bsr_explorer.search.executors.base import Crashed, Task
+from bsr_explorer.search.executors.here import Here
+from bsr_explorer.search.executors.processes import Processes
 from bsr_explorer.search.space import Candidate
-from bsr_explorer.search.workers import Crashed, Here, Processes, Task
 from bsr_explorer.store.database import DATABASE
 from bsr_explorer.store.records import Record, read_records, write_record
 from bsr_explorer.store.reopened import open_folder, stored_study
@@ -428,7 +430,7 @@ def test_a_trial_that_raises_is_recorded_and_the_search_goes_on(
     assert record.method == "last(k=1)"
     assert record.accuracy is None
     assert record.predicted["peak_bytes"] == record.study["counted_bytes"]
-    assert record.reason.startswith("RuntimeError at test_search.py:")
+    assert record.reason.startswith("RuntimeError at test_coordinator.py:")
     assert record.reason.endswith(": no such kernel")
     assert search.book.optuna.trials[failed].state == FAILED
     assert search.book.optuna.trials[failed].user_attrs["reason"] == record.reason
@@ -664,7 +666,7 @@ def test_trials_at_once_are_the_same_whatever_ends_first(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
     """A proposal, and the bars of a trial, follow from the outcomes of trials that are old enough."""
-    from bsr_explorer.search import search as module
+    from bsr_explorer.search import coordinator as module
 
     asked: list[tuple[int, list[int], list[str]]] = []
     barred: list[int] = []
@@ -827,7 +829,7 @@ def test_a_hopeless_trial_stops_at_its_rung(
         asked.append((len(others), images))
         return {rung: 1.1 if len(others) == 3 else -math.inf for rung in rungs}
 
-    monkeypatch.setattr("bsr_explorer.search.search.bars", no_mercy)
+    monkeypatch.setattr("bsr_explorer.search.coordinator.bars", no_mercy)
     study = make_study(trials=5, rungs=(1, 2), replicas=1, fidelity=Fidelity(32, 20, 20, epochs=3))
     search = open_search(study, tmp_path)
     ended = search.run(Watch())

@@ -10,13 +10,12 @@ with the very trials of one that was not.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -24,13 +23,15 @@ from bsr_explorer import interrupt
 from bsr_explorer.finetune.job import Job, load_data
 from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.search.book import WORTH, Book
+from bsr_explorer.search.endings import Ended, Running, record_of_crash, sound
+from bsr_explorer.search.executors.base import Crashed, Done, Executor, Task
+from bsr_explorer.search.executors.here import Here
 from bsr_explorer.search.proposals import derived_seed, propose
 from bsr_explorer.search.rungs import Seen, bars
 from bsr_explorer.search.space import Candidate, Space
-from bsr_explorer.search.workers import Crashed, Done, Executor, Here, Task
+from bsr_explorer.search.watcher import Watcher
 from bsr_explorer.store.database import fresh_seeds, replica_of
 from bsr_explorer.store.folder import alone
-from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import LOCK, Study
 
@@ -47,37 +48,6 @@ GLANCE = 1.0
 """Seconds to wait at most for something to happen."""
 
 
-class Watcher(Protocol):
-    """What a user is shown while a search runs."""
-
-    def trial_starts(self, number: int, candidate: Candidate, replica: int) -> None:
-        """A trial begins; ``replica`` is 0, or counts the fresh seeds of a configuration of the front."""
-
-    def step(self, number: int, done: int, total: int, loss: float) -> None:
-        """A running trial has done so many of its training steps."""
-
-    def trial_crashed(self, number: int, reason: str) -> None:
-        """A trial ended without a record, and runs again."""
-
-    def trial_ends(self, number: int, record: Record) -> None:
-        """A trial has its record."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """Why a search ended: ``trials`` reached, ``time`` over, the space ``exhausted``, or too many
-    ``failures`` in a row.
-
-    Attributes:
-        finished: trials that were trained as far as they were worth, fresh seeds apart.
-        failed: trials that were not.
-    """
-
-    because: str
-    finished: int
-    failed: int
-
-
 @dataclass(frozen=True)
 class _Next:
     """A trial to begin; one that has a ``number`` is in the book already."""
@@ -86,13 +56,6 @@ class _Next:
     replica: int = 0
     number: int | None = None
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class _Running:
-    candidate: Candidate
-    task: Task
-    attempts: list[dict[str, str]]
 
 
 class Search:
@@ -143,7 +106,7 @@ class Search:
         with interrupt.held(), alone(self.folder, LOCK, "search"), self.book.writing():
             self.book.repair()  # again, for another process may have been here
             self.started, self._exhausted = time.monotonic(), False
-            self._running: dict[int, _Running] = {}
+            self._running: dict[int, Running] = {}
             self._statuses: dict[int, str] = {}
             try:
                 return self._run(watcher, expected, timeout, new)
@@ -259,7 +222,7 @@ class Search:
         )
         task = Task(number, candidate.config, candidate.key, job, self.book.file("log", number), timeout)
         attempts = list(self.book.trials()[number].user_attrs.get("attempts", []))
-        self._running[number] = _Running(candidate, task, attempts)
+        self._running[number] = Running(candidate, task, attempts)
         self.workers.begin(task)
         watcher.trial_starts(number, candidate, replica)
 
@@ -288,21 +251,21 @@ class Search:
             watcher.trial_crashed(number, event.reason)
             return
         else:
-            record = _crash(event, running)
-        record = _sound(replace(record, study=self._context(number, record, running)))
+            record = record_of_crash(event, running)
+        record = sound(replace(record, study=self._context(number, record, running)))
         self.book.end(number, record)
         self._statuses[number] = record.status
         del self._running[number]
         watcher.trial_ends(number, record)
 
-    def _once_more(self, crash: Crashed, running: _Running) -> bool:
+    def _once_more(self, crash: Crashed, running: Running) -> bool:
         """Note that a trial crashed; returns whether it is run again."""
         running.attempts.append({"kind": crash.kind, "reason": crash.reason, "tail": crash.tail})
         self.book.note(crash.number, "attempts", running.attempts)
         alike = {"crash", "timeout"} if crash.kind in ("crash", "timeout") else {crash.kind}
         return sum(attempt["kind"] in alike for attempt in running.attempts) <= AGAIN[crash.kind]
 
-    def _context(self, number: int, record: Record, running: _Running) -> dict[str, Any]:
+    def _context(self, number: int, record: Record, running: Running) -> dict[str, Any]:
         """What a report needs to know of the study, so that it reads records only."""
         context: dict[str, Any] = {
             "name": self.study.name,
@@ -324,26 +287,3 @@ class Search:
     def _full(self) -> dict[str, Any]:
         full = self.study.config.with_method("full")
         return {**predict(full).summary(), "counted_bytes": counted_bytes(full, self.study.counts)}
-
-
-def _crash(crash: Crashed, running: _Running) -> Record:
-    """The record of a trial that left none."""
-    task, attempts = running.task, len(running.attempts)
-    return Record(
-        status="out_of_memory" if crash.kind == "out_of_memory" else "failed",
-        config=task.config.to_dict(),
-        key=task.key,
-        fidelity=asdict(task.job.fidelity),
-        data=task.job.data,
-        seed=task.job.seed,
-        reason=crash.reason + (f" (attempt {attempts})" if attempts > 1 else ""),
-        predicted=predict(task.config).summary(),
-        provenance=provenance(task.config.device),
-    )
-
-
-def _sound(record: Record) -> Record:
-    """An accuracy that is no number is no result."""
-    if record.accuracy is None or math.isfinite(record.accuracy):
-        return record
-    return replace(record, status="diverged", accuracy=None, reason=f"the accuracy was {record.accuracy}")
