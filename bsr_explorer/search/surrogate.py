@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from botorch.exceptions.warnings import OptimizationWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
+from botorch.models.gpytorch import BatchedMultiOutputGPyTorchModel
 from gpytorch.constraints import GreaterThan, Interval, Positive
 from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, ScaleKernel
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood
@@ -30,6 +31,13 @@ tokens on average, both from 0 to 1."""
 
 RISE = 3.0
 """How far it typically rises from 0 to 1, in standard deviations of the accuracies: what data say counts more."""
+
+CAUTION = 2.0
+"""So many times the noise that was fitted is expected of accuracies where they are predicted: what running trials and
+few data say counts less."""
+
+GROUP = 16
+"""Configurations that are predicted together."""
 
 
 def inputs(rows: Floats, depth: int) -> Floats:
@@ -115,26 +123,15 @@ class Surrogate:
     """A fitted process.
 
     Attributes:
-        covariance: of two configurations' accuracies, in units of ``scale`` squared.
-        rising: their mean, in units of ``scale``.
-        seen: (n, inputs) what it was fitted to.
-        values: (n,) their accuracies, less the ``offset`` and the mean, in units of ``scale``.
-        weights: (n,) the mean's, of the covariances with these.
-        factor: (n, n) lower Cholesky factor of their covariance with noise.
+        model: of accuracies, less the ``offset``, in units of ``scale``.
+        depth: blocks of the model that is fine-tuned.
         offset, scale: of the accuracies.
-        noise: (n,) variance of each, in units of ``scale`` squared.
     """
 
-    covariance: Kernel
-    rising: Rising
+    model: BatchedMultiOutputGPyTorchModel
     depth: int
-    seen: torch.Tensor
-    values: torch.Tensor
-    weights: torch.Tensor
-    factor: torch.Tensor
     offset: float
     scale: float
-    noise: torch.Tensor
 
     @classmethod
     def fit(cls, rows: Floats, accuracy: Floats, doubt: Floats, depth: int) -> Surrogate:
@@ -145,21 +142,18 @@ class Surrogate:
             accuracy: (n,) in [0, 1].
             doubt: (n,) variance of each accuracy beyond the noise that is learned.
         """
-        seen = torch.from_numpy(inputs(rows, depth))
         offset, scale = float(accuracy.mean()), max(float(accuracy.std()), 1e-3)
-        values = torch.from_numpy((accuracy - offset) / scale)
         likelihood = FixedNoiseGaussianLikelihood(
             torch.from_numpy(doubt / scale**2 + 1e-6),
             learn_additional_noise=True,
             noise_prior=LogNormalPrior(-2.5, 1.0),
             noise_constraint=Interval(1e-5, 0.5, initial_value=0.02),
         )
-        ways = rows.shape[1] - 2 * depth - 4
         model = SingleTaskGP(
-            seen,
-            values[:, None],
+            torch.from_numpy(inputs(rows, depth)),
+            torch.from_numpy((accuracy - offset) / scale)[:, None],
             likelihood=likelihood,
-            covar_module=kernel(depth, ways),
+            covar_module=kernel(depth, rows.shape[1] - 2 * depth - 4),
             mean_module=Rising(),
             outcome_transform=None,
         )
@@ -169,48 +163,23 @@ class Surrogate:
                 ExactMarginalLogLikelihood(model.likelihood, model),
                 optimizer_kwargs={"options": {"maxiter": 60}},
             )
-        noise = likelihood.noise.detach() + likelihood.second_noise.detach()
-        covariance, rising = (part.requires_grad_(False) for part in (model.covar_module, model.mean_module))
-        return cls._of(covariance, rising, depth, seen, values - rising(seen), noise, offset, scale)
-
-    @classmethod
-    def _of(
-        cls,
-        covariance: Kernel,
-        rising: Rising,
-        depth: int,
-        seen: torch.Tensor,
-        values: torch.Tensor,
-        noise: torch.Tensor,
-        offset: float,
-        scale: float,
-    ) -> Surrogate:
-        factor = torch.linalg.cholesky(covariance(seen).to_dense() + torch.diag(noise))
-        weights = torch.cholesky_solve(values[:, None], factor)[:, 0]
-        return cls(covariance, rising, depth, seen, values, weights, factor, offset, scale, noise)
+        model.requires_grad_(False)
+        likelihood.noise = likelihood.noise_covar.noise + (CAUTION - 1) * likelihood.second_noise
+        return cls(model, depth, offset, scale)
 
     def believing(self, rows: Floats) -> Surrogate:
-        """The same after configurations had come out as they are expected to (without a new fit)."""
-        mean, _ = self.predict(rows)
+        """The same after configurations had come out as they are expected to, as surely as what is known best
+        (without a new fit)."""
         x = torch.from_numpy(inputs(rows, self.depth))
-        expected = torch.from_numpy((mean - self.offset) / self.scale)
-        return self._of(
-            self.covariance,
-            self.rising,
-            self.depth,
-            torch.cat([self.seen, x]),
-            torch.cat([self.values, expected - self.rising(x)]),
-            torch.cat([self.noise, self.noise.min().expand(len(rows))]),
-            self.offset,
-            self.scale,
-        )
+        expected = self.model.posterior(x).mean
+        noise = self.model.likelihood.noise_covar.noise.min().expand_as(expected)
+        return replace(self, model=self.model.condition_on_observations(x, expected, noise=noise))
 
     def predict(self, rows: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation of true accuracies, (n,) each."""
-        x = torch.from_numpy(inputs(rows, self.depth))
-        across = self.covariance(x, self.seen).to_dense()
-        left = self.covariance(x, diag=True) - torch.linalg.solve_triangular(
-            self.factor, across.T, upper=False
-        ).square().sum(0)
-        mean = self.offset + self.scale * (self.rising(x) + across @ self.weights)
-        return mean.numpy(), self.scale * left.clamp_min(1e-12).sqrt().numpy()
+        x = inputs(rows, self.depth)
+        # A posterior is joint, and takes the square of its points: few at once, and many such groups.
+        groups = np.resize(x, (-(-len(x) // GROUP), GROUP, x.shape[1]))
+        posterior = self.model.posterior(torch.from_numpy(groups))
+        mean, variance = (each.reshape(-1)[: len(x)].numpy() for each in (posterior.mean, posterior.variance))
+        return self.offset + self.scale * mean, self.scale * np.sqrt(variance)

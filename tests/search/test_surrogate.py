@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from bsr_explorer.search.features import Floats
-from bsr_explorer.search.surrogate import RISING, Surrogate, inputs
+from bsr_explorer.search.surrogate import GROUP, RISING, Surrogate, inputs
 
 DEPTH = 6
 
@@ -129,3 +130,33 @@ def test_neighbouring_blocks_are_nearer_than_distant_ones() -> None:
     rows[0, 1], rows[1, 2], rows[2, 5] = 1, 1, 1
     profile = inputs(rows, DEPTH)[:, 9 : 9 + DEPTH]
     assert np.linalg.norm(profile[0] - profile[1]) < 0.8 * np.linalg.norm(profile[0] - profile[2])
+
+
+def test_it_is_the_posterior_of_the_fitted_process() -> None:
+    """Mean and deviation as they are written down: of the covariances with what was seen, and its noise."""
+    rows, others = configurations(12), configurations(5, seed=3)
+    surrogate = Surrogate.fit(rows, accuracy(rows), np.full(12, 1e-4), DEPTH)
+    model = surrogate.model
+    seen, x = (torch.from_numpy(inputs(each, DEPTH)) for each in (rows, others))
+    values = torch.from_numpy((accuracy(rows) - surrogate.offset) / surrogate.scale)
+    with torch.no_grad():
+        covariance = model.covar_module(seen).to_dense() + torch.diag(model.likelihood.noise)
+        across, prior = model.covar_module(x, seen).to_dense(), model.covar_module(x, diag=True)
+        mean = model.mean_module(x) + across @ torch.linalg.solve(
+            covariance, values - model.mean_module(seen)
+        )
+        variance = prior - (across * torch.linalg.solve(covariance, across.T).T).sum(1)
+    found = surrogate.predict(others)
+    assert np.allclose(found[0], surrogate.offset + surrogate.scale * mean.numpy(), atol=1e-9)
+    assert np.allclose(found[1], surrogate.scale * variance.sqrt().numpy(), atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, GROUP - 1, GROUP, GROUP + 1])
+def test_what_is_predicted_together_is_predicted_alike(
+    fitted: tuple[Floats, Floats, Surrogate], count: int
+) -> None:
+    _, _, surrogate = fitted
+    others = configurations(count, seed=8)
+    together, alone = surrogate.predict(others), [surrogate.predict(row[None]) for row in others]
+    assert together[0].shape == together[1].shape == (count,)
+    assert np.allclose(together, np.concatenate([np.stack(each) for each in alone], axis=1), atol=1e-12)
