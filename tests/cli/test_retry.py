@@ -39,7 +39,7 @@ def failed(
         return run(config, job, progress, *watch)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bsr_explorer.finetune.run.run", sometimes)
+        patch.setattr("bsr_explorer.finetune.attempt.run", sometimes)
         open_search(make_study(trials=2), tmp_path / "study").run(quiet)
     return tmp_path / "study"
 

@@ -503,7 +503,7 @@ def test_a_cluster_needs_ray(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_trials_run_in_processes_unless_told_otherwise(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bsr_explorer.cli import search as module
+    from bsr_explorer.cli import search_run as module
 
     made: list[Any] = []
     make = module.make_workers
