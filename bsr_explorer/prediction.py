@@ -9,9 +9,8 @@ from bsr_explorer.cost import published
 from bsr_explorer.cost.peak import Level, course, step_ledger, timeline
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.models.lowering import lower
-from bsr_explorer.models.vit.geometry import Geometry
-from bsr_explorer.models.vit.reading import geometry
-from bsr_explorer.models.vit.step import step_tape
+from bsr_explorer.models.architecture import architecture_of, geometry
+from bsr_explorer.models.base import Geometry
 from bsr_explorer.tape import Tape
 
 
@@ -23,13 +22,18 @@ def geometry_of(config: Config) -> Geometry:
 def tape_of(config: Config) -> Tape:
     """The tape of a configuration's forward and backward pass (of one micro-batch), rewritten by its method
     and lowered to its precision and device."""
-    tape = step_tape(geometry_of(config), config.micro_batch_size, config.attention)
+    tape = _plain(config, config.micro_batch_size)
     return lower(config.how.rewrite(tape), config.precision, config.device)
 
 
 def published_tape(config: Config) -> Tape:
     """The tape that published accountings count: all images at once, every number of 4 bytes."""
-    return config.how.rewrite(step_tape(geometry_of(config), config.batch_size, config.attention))
+    return config.how.rewrite(_plain(config, config.batch_size))
+
+
+def _plain(config: Config, images: int) -> Tape:
+    """The step with every parameter training."""
+    return architecture_of(config.model).step_tape(geometry_of(config), images, config.attention)
 
 
 def predict(config: Config) -> Ledger:

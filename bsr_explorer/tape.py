@@ -32,6 +32,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol
 
+from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.units import WIDTH
 
 Shape = tuple[int, ...]
@@ -191,6 +192,8 @@ class Tape:
         class_token: whether the first of them is a class token.
         device: where the step runs, for what an operation takes on the way may depend on it.
         buffers: what the model remembers from step to step beside its parameters, by name.
+        architecture: key of ``models.architecture.ARCHITECTURES``.
+        naming: how the architecture names its parameters.
     """
 
     inputs: tuple[Tensor, ...]
@@ -200,6 +203,8 @@ class Tape:
     class_token: bool = False
     buffers: Mapping[str, Parameter] = field(default_factory=dict)
     device: str = "cpu"
+    architecture: str = "vit"
+    naming: Naming = TIMM
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:

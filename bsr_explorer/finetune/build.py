@@ -7,7 +7,7 @@ from torch import nn
 
 from bsr_explorer.config import CHOICES, Config
 from bsr_explorer.errors import UserError
-from bsr_explorer.models.attention_path import use_attention_path
+from bsr_explorer.models.architecture import architecture_of_model
 from bsr_explorer.models.loading import WeightsUsed
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import create_model
@@ -44,7 +44,7 @@ def build_with(
         tag=rules.tag if rules else None,
         head_std=rules.head_std if rules else None,
     )
-    use_attention_path(model, config.attention)
+    architecture_of_model(model).use_attention_path(model, config.attention)
     return config.how.apply(model), used
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from bsr_explorer.ledger import Row
+from bsr_explorer.naming import Naming, naming_of
 
 
 @dataclass
@@ -23,6 +24,7 @@ class SavedStorages:
     """
 
     excluded: set[int]
+    naming: Naming
     seen: dict[int, tuple[StorageWeakRef, int, str]] = field(default_factory=dict)
     running: list[str] = field(default_factory=lambda: [LOSS])
 
@@ -38,7 +40,7 @@ class SavedStorages:
     def rows(self) -> list[Row]:
         """One row a storage that is still alive."""
         return [
-            Row(_block(operation), operation, "saved", bytes=size)
+            Row(self.naming.block_of(operation), operation, "saved", bytes=size)
             for reference, size, operation in self.seen.values()
             if not reference.expired()
         ]
@@ -60,7 +62,7 @@ def saved_storages(model: nn.Module, inputs: Iterable[torch.Tensor]) -> Iterator
         What has been saved; ask for its ``rows()`` before backward.
     """
     own = [*model.parameters(), *model.buffers(), *inputs]
-    watch = SavedStorages({tensor.untyped_storage()._cdata for tensor in own})
+    watch = SavedStorages({tensor.untyped_storage()._cdata for tensor in own}, naming_of(model))
 
     def enter(name: str) -> Any:
         return lambda module, args: watch.running.append(name)
@@ -77,8 +79,3 @@ def saved_storages(model: nn.Module, inputs: Iterable[torch.Tensor]) -> Iterator
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _block(operation: str) -> int | None:
-    parts = operation.split(".")
-    return int(parts[1]) if parts[0] == "blocks" else None

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from bsr_explorer.naming import naming_of
 from bsr_explorer.ledger import WHOLE, Ledger, Row, ledger
 from bsr_explorer.measurement.flops import Uncounted, counter
 from bsr_explorer.measurement.peak import highest_on_cpu
@@ -94,25 +95,23 @@ def saved_rows(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> lis
 
 def _gradient_rows(step: Stepper) -> Iterator[Row]:
     """Gradients by their own elements: with one image, the class token's is a view of another one's."""
+    block_of = naming_of(step.model).block_of
     for name, p in step.model.named_parameters():
         if p.grad is not None:
-            yield Row(_block(name), name, "gradient", bytes=p.grad.nbytes)
+            yield Row(block_of(name), name, "gradient", bytes=p.grad.nbytes)
 
 
 def _standing_rows(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Row]:
     """Parameters and buffers, the batch and, after a step, the optimiser's state."""
+    block_of = naming_of(step.model).block_of
     yield Row(None, "images", "input", bytes=_nbytes(images))
     yield Row(None, "labels", "input", bytes=_nbytes(labels))
     for name, p in step.model.named_parameters():
-        yield Row(_block(name), name, "parameter", bytes=_nbytes(p))
-        yield Row(_block(name), name, "optimizer", bytes=sum(_nbytes(x) for x in _state(step, p)))
+        yield Row(block_of(name), name, "parameter", bytes=_nbytes(p))
+        yield Row(block_of(name), name, "optimizer", bytes=sum(_nbytes(x) for x in _state(step, p)))
     for name, buffer in step.model.named_buffers():
-        yield Row(_block(name), name, "parameter", bytes=_nbytes(buffer))
+        yield Row(block_of(name), name, "parameter", bytes=_nbytes(buffer))
     yield Row(None, "shared", "optimizer", bytes=sum(_nbytes(x) for x in _shared(step)))
-
-
-def _block(name: str) -> int | None:
-    return int(name.split(".")[1]) if name.startswith("blocks.") else None
 
 
 def _state(step: Stepper, p: nn.Parameter) -> list[torch.Tensor]:

@@ -1,4 +1,5 @@
-"""Methods: one file each. To add one, write its file and add its line to ``METHODS``."""
+"""Methods: one file each. To add one, write its file and add its line to ``METHODS``; in a package of your own, name it
+as an entry point of the group ``bsr_explorer.methods``."""
 
 from __future__ import annotations
 
@@ -6,20 +7,25 @@ from bsr_explorer.methods import expression
 from bsr_explorer.methods.backrazor import BackRazor
 from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.bitfit import BitFit
+from bsr_explorer.methods.blocks import Blocks
 from bsr_explorer.methods.bsr import Bsr
 from bsr_explorer.methods.checkpoint import Checkpoint
+from bsr_explorer.methods.drop import Drop
 from bsr_explorer.methods.full import Full
 from bsr_explorer.methods.last import Last
 from bsr_explorer.methods.linear import Linear
 from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.offload import Offload
-from bsr_explorer.models.vit.geometry import Geometry
+from bsr_explorer.extensions import add_found
+from bsr_explorer.models.base import Geometry
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
     "linear": Linear,
     "last": Last,
     "bitfit": BitFit,
+    "blocks": Blocks,
+    "drop": Drop,
     "bsr": Bsr,
     "backrazor": BackRazor,
     "mesa": Mesa,
@@ -56,8 +62,10 @@ __all__ = [
     "METHODS",
     "BackRazor",
     "BitFit",
+    "Blocks",
     "Bsr",
     "Checkpoint",
+    "Drop",
     "Full",
     "Last",
     "Linear",
@@ -67,3 +75,5 @@ __all__ = [
     "parse_method",
     "parse_methods",
 ]
+
+add_found("bsr_explorer.methods", METHODS, Method)  # at the end: what is found may import what stands above

@@ -12,15 +12,30 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.naming import TIMM, Naming, blocks_of, naming_of
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
     from torch import nn
 
 
+PARAMETERS = "which parameters train"
+TOKENS = "which tokens stay"
+STORAGE = "how tensors are stored"
+
+
 def quiet(default: Any) -> Any:
     """A hyperparameter that the expression leaves out while it has its default."""
     return field(default=default, metadata={"quiet": True})
+
+
+def bare(default: Any, each: bool = False) -> Any:
+    """A hyperparameter that stands in the expression without its name, before all others; ``each``: a tuple, of which
+    each value stands for itself."""
+    metadata = {"bare": "each" if each else "whole"}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,8 +49,8 @@ class Method(ABC):
     """Where it stands among composed methods: what changes the model (0) comes before what changes how its
     operations store tensors (1), that before what runs parts of it again (2), and that before what takes the
     tensors that are left elsewhere (3)."""
-    chooses: ClassVar[str] = ""
-    """What it decides, if only one method can."""
+    chooses: ClassVar[tuple[str, ...]] = ()
+    """What it decides, of which only one method can decide each: ``PARAMETERS``, ``TOKENS``, ``STORAGE``."""
 
     @abstractmethod
     def rewrite(self, tape: Tape) -> Tape:
@@ -67,12 +82,20 @@ class Method(ABC):
         """
         return self
 
+    def joined(self, other: Method) -> Method | None:
+        """The one method by which the sum of two canonical ones is known, if there is one."""
+        return None
+
     def __str__(self) -> str:
-        shown = [
-            f"{f.name}={getattr(self, f.name)!r}"
-            for f in fields(self)
-            if not (f.metadata.get("quiet") and getattr(self, f.name) == f.default)
-        ]
+        shown = []
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.metadata.get("bare") == "each":
+                shown += [repr(each) for each in value]
+            elif f.metadata.get("bare"):
+                shown.append(repr(value))
+            elif not (f.metadata.get("quiet") and value == f.default):
+                shown.append(f"{f.name}={value!r}")
         return f"{self.name}({', '.join(shown)})" if shown else self.name
 
     def __repr__(self) -> str:
@@ -115,12 +138,7 @@ class OfBlocks(Method):
         """
         if self.blocks is None:
             return tuple(range(depth))
-        beyond = [block for block in self.blocks if block >= depth]
-        if beyond:
-            raise UserError(
-                f"--method: {self.name}(blocks=…): block {beyond[0]} is out of range; the model has {depth} "
-                f"blocks, 0 to {depth - 1} (0-based)"
-            )
+        check_range(self.name, "blocks", self.blocks, depth)
         return self.blocks
 
     def canonical(self, depth: int) -> Method:
@@ -135,10 +153,10 @@ class Subset(Method):
     What lies below the lowest trained parameter then runs without a graph by itself.
     """
 
-    chooses: ClassVar[str] = "which parameters train"
+    chooses: ClassVar[tuple[str, ...]] = (PARAMETERS,)
 
     @abstractmethod
-    def trains(self, parameter: str, depth: int) -> bool:
+    def trains(self, parameter: str, depth: int, naming: Naming = TIMM) -> bool:
         """Whether the parameter of this state-dict name trains, in a model of ``depth`` blocks."""
 
     @property
@@ -158,21 +176,21 @@ class Subset(Method):
         """Freeze all but the chosen parameters."""
         depth = len(tape.blocks)
         self.check(depth)
-        self._check_something_trains(tape.parameters, depth)
-        return tape.train_only(lambda p: self.trains(p.name, depth))
+        self._check_something_trains(tape.parameters, depth, tape.naming)
+        return tape.train_only(lambda p: self.trains(p.name, depth, tape.naming))
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Set ``requires_grad`` of every parameter."""
-        depth = len(model.blocks)  # type: ignore[arg-type]
+        depth, naming = len(blocks_of(model)), naming_of(model)
         self.check(depth)
         parameters = dict(model.named_parameters())
-        self._check_something_trains(parameters, depth)
+        self._check_something_trains(parameters, depth, naming)
         for name, parameter in parameters.items():
-            parameter.requires_grad_(self.trains(name, depth))
+            parameter.requires_grad_(self.trains(name, depth, naming))
         return model
 
-    def _check_something_trains(self, parameters: Iterable[str], depth: int) -> None:
-        if not any(self.trains(name, depth) for name in parameters):
+    def _check_something_trains(self, parameters: Iterable[str], depth: int, naming: Naming) -> None:
+        if not any(self.trains(name, depth, naming) for name in parameters):
             raise UserError(f"--method: {self} trains nothing; let the head, the norm or a block train")
 
 
@@ -192,8 +210,8 @@ class Composed(Method):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UserError(f"--method: {twice[0]} stands twice in {self}; name each method once")
-        for choice in dict.fromkeys(part.chooses for part in self.parts if part.chooses):
-            alike = [str(part) for part in self.parts if part.chooses == choice]
+        for choice in dict.fromkeys(choice for part in self.parts for choice in part.chooses):
+            alike = [str(part) for part in self.parts if choice in part.chooses]
             if len(alike) > 1:
                 raise UserError(f"--method: {' and '.join(alike)} both choose {choice}; keep one of them")
 
@@ -216,10 +234,20 @@ class Composed(Method):
         return None if not left else left[0] if len(left) == 1 else Composed(tuple(left))
 
     def canonical(self, depth: int) -> Method:
-        """Each part in its canonical form; everything trains without being said."""
-        parts = [part.canonical(depth) for part in self.parts]
-        more = [part for part in parts if part.name != "full"]
-        return more[0] if len(more) == 1 else Composed(tuple(more))
+        """Each part in its canonical form, joined where two are well known as one; everything trains without being
+        said."""
+        parts: list[Method] = []
+        for part in self.parts:
+            new = part.canonical(depth)
+            if new.name == "full":
+                continue
+            for place, old in enumerate(parts):
+                if (sum_ := old.joined(new) or new.joined(old)) is not None:
+                    parts[place] = sum_.canonical(depth)
+                    break
+            else:
+                parts.append(new)
+        return Composed(tuple(parts)) if len(parts) > 1 else parts[0] if parts else self.parts[0].canonical(depth)
 
     def __str__(self) -> str:
         return "+".join(str(part) for part in self.parts)
@@ -254,17 +282,19 @@ def checked_blocks(method: str, blocks: object) -> tuple[int, ...]:
     return tuple(sorted(indices))
 
 
-def block_of(parameter: str) -> int | None:
-    """0-based block of a state-dict name, matched as a whole number: block 1 is not block 11."""
-    head, _, rest = parameter.partition(".")
-    return int(rest.split(".", 1)[0]) if head == "blocks" else None
+def check_range(method: str, part: str, blocks: Iterable[int], depth: int, hint: str = "") -> None:
+    """Refuse 0-based blocks that a model of ``depth`` blocks does not have.
 
+    Args:
+        part: the argument that names them.
+        hint: what to write instead, after the sentence.
 
-def is_head(parameter: str) -> bool:
-    """Whether a state-dict name belongs to the classification head."""
-    return parameter.startswith("head.")
-
-
-def is_final_norm(parameter: str) -> bool:
-    """Whether a state-dict name belongs to the norm after the blocks, wherever the model has it."""
-    return parameter.startswith(("norm.", "fc_norm."))
+    Raises:
+        UserError: a block out of range.
+    """
+    beyond = [block for block in blocks if block >= depth]
+    if beyond:
+        raise UserError(
+            f"--method: {method}({part}=…): block {beyond[0]} is out of range; the model has {depth} "
+            f"blocks, 0 to {depth - 1} (0-based){hint}"
+        )

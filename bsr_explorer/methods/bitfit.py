@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bsr_explorer.methods.base import Subset, is_head
+from bsr_explorer.methods.base import Subset
+from bsr_explorer.naming import TIMM, Naming
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -20,6 +21,6 @@ class BitFit(Subset):
     summary: ClassVar[str] = "all biases and the head train"
     citation: ClassVar[str] = "Ben Zaken et al., BitFit, ACL 2022 (arXiv 2106.10199)"
 
-    def trains(self, parameter: str, depth: int) -> bool:
+    def trains(self, parameter: str, depth: int, naming: Naming = TIMM) -> bool:
         """Whether it is a bias or the head's."""
-        return parameter.endswith(".bias") or is_head(parameter)
+        return parameter.endswith(".bias") or naming.is_head(parameter)

@@ -1,38 +1,33 @@
 """Block Selective Reprogramming: a few trained blocks, and tokens dropped by the class token's attention.
 
-arXiv 2405.10951. The drop is EViT's (arXiv 2202.07800): after a block's attention and its residual add,
-before its second norm, the patch tokens that the class token attends to most are kept, and the others
-are, optionally, fused into one token. Outputs and gradients are those of the authors' code
-(``tests/methods/test_bsr.py``). Deviations from it:
-
-* blocks are matched by index, not by substring of a parameter's name (theirs trains 12 to 80 tensors more than a
-  choice of blocks says, in half of its partial choices);
-* the class token's attention is computed apart, from the queries and keys that the block has anyway, so that fused
-  attention stays fused;
-* what backward keeps of a drop is the positions of the tokens, in 32 bits, and the fused tokens and their weights (a
-  gather keeps its whole input). DeiT-S at 224 px keeps 11.8 MB an image with fused attention and 13.53 MB with an
-  explicit softmax; the authors' code, 13.52 MB;
-* a drop in the last block is done (theirs ignores it there). Outputs are the same, for the class token alone goes on;
-  of DeiT-S it saves 0.2 MB an image and 1% of the FLOPs.
+arXiv 2405.10951. It is the sum of ``blocks`` and ``drop``, which may stand alone or beside other methods; this is the
+name by which the sum is known, in records and figures too. Blocks are matched by index, not by substring of a
+parameter's name as in the authors' code (theirs trains 12 to 80 tensors more than a choice of blocks says, in half of
+its partial choices). Of the drop, see ``methods.drop``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.base import Method, Subset, block_of, checked_blocks, is_final_norm, is_head, quiet
-from bsr_explorer.models.vit.step import drop_tokens
+from bsr_explorer.methods.base import PARAMETERS, TOKENS, Method, check_range, checked_blocks, quiet
+from bsr_explorer.methods.blocks import Blocks, check_flags, ends_of_thirds
+from bsr_explorer.methods.drop import Drop, checked_keep, halves_at_quarters
+from bsr_explorer.models.architecture import architecture_of_model
+from bsr_explorer.naming import TIMM, Naming, blocks_of
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
     from torch import nn
 
+Made = TypeVar("Made")
+
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Bsr(Subset):
+class Bsr(Method):
     """Block Selective Reprogramming.
 
     Attributes:
@@ -60,49 +55,59 @@ class Bsr(Subset):
         "Block Selective Reprogramming for On-device Training of ViTs (arXiv 2405.10951)"
     )
 
+    chooses: ClassVar[tuple[str, ...]] = (PARAMETERS, TOKENS)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", checked_blocks("bsr", self.blocks))
-        object.__setattr__(self, "keep", _checked_keep(self.keep))
-        for flag in ("fuse", "head", "norm", "faithful"):
-            if not isinstance(getattr(self, flag), bool):
-                raise UserError(
-                    f"--method: bsr({flag}={getattr(self, flag)!r}): {flag} must be True or False"
-                )
+        object.__setattr__(self, "keep", checked_keep("bsr", self.keep))
+        check_flags(self, ("fuse", "head", "norm", "faithful"))
 
-    def check(self, depth: int) -> None:
-        """Every block index exists."""
-        for part, indices in (("blocks", self.blocks), ("keep", self.keep)):
-            beyond = [index for index in indices if index >= depth]
-            if beyond:
-                raise UserError(
-                    f"--method: bsr({part}=…): block {beyond[0]} is out of range; the model has {depth} "
-                    f"blocks, 0 to {depth - 1} (0-based); for example {self.stretched(depth)}"
-                )
+    @property
+    def of_blocks(self) -> Blocks:
+        """What it says of which parameters train."""
+        return Blocks(self.blocks, self.head, self.norm)
 
-    def trains(self, parameter: str, depth: int) -> bool:
-        """Whether it lies in a chosen block, or is the head's or final norm's where those train."""
-        block = block_of(parameter)
-        if block is not None:
-            return block in self.blocks
-        return (self.head and is_head(parameter)) or (self.norm and is_final_norm(parameter))
+    @property
+    def of_tokens(self) -> Drop:
+        """What it says of which tokens stay."""
+        return Drop(self.keep, self.fuse, self.faithful)
+
+    def trains(self, parameter: str, depth: int, naming: Naming = TIMM) -> bool:
+        """See ``Blocks``."""
+        return self.of_blocks.trains(parameter, depth, naming)
+
+    def check(self, depth: int, class_token: bool) -> None:
+        """Refuse what a model does not have.
+
+        Raises:
+            UserError: a block out of range, or drops without a class token.
+        """
+        if self.dropping and not class_token:
+            fits = all(block < depth for block in self.blocks)
+            without = replace(self, blocks=self.blocks if fits else ends_of_thirds(depth), keep={})
+            raise UserError(
+                f"--method: {self} drops tokens by the class token's attention, and the model has none; for example "
+                f"{without.canonical(depth)}"
+            )
+        for part, blocks in (("blocks", self.blocks), ("keep", tuple(self.keep))):
+            check_range(self.name, part, blocks, depth, f"; for example {self.stretched(depth)}")
 
     def rewrite(self, tape: Tape) -> Tape:
-        """Freeze, then drop tokens from the lowest block to the highest."""
-        self._check_class_token(tape.class_token, len(tape.blocks))
-        tape = super().rewrite(tape)
-        for block, keep in self.dropping.items():
-            tape = drop_tokens(tape, block, keep, self.fuse, self.fuse and self.faithful)
-        return tape
+        """Freeze, then drop tokens."""
+        self.check(len(tape.blocks), tape.class_token)
+        return self.of_tokens.rewrite(self._named(lambda: self.of_blocks.rewrite(tape)))
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Freeze, then let the chosen blocks drop tokens."""
-        from bsr_explorer.methods.applied import drop
+        self.check(len(blocks_of(model)), architecture_of_model(model).has_class_token(model))
+        return self.of_tokens.apply(self._named(lambda: self.of_blocks.apply(model)))
 
-        self._check_class_token(bool(model.has_class_token), len(model.blocks))  # type: ignore[arg-type]
-        super().apply(model)
-        for block, keep in self.dropping.items():
-            drop.drop_tokens_in(model, block, keep, self.fuse, self.fuse and self.faithful)
-        return model
+    def _named(self, act: Callable[[], Made]) -> Made:
+        """Errors name this method, and not its part."""
+        try:
+            return act()
+        except UserError as error:
+            raise UserError(str(error).replace(str(self.of_blocks), str(self), 1)) from None
 
     @property
     def at_inference(self) -> Method | None:
@@ -115,13 +120,17 @@ class Bsr(Subset):
         fuse = self.fuse and bool(self.dropping)
         return replace(self, keep=self.dropping, fuse=fuse, faithful=self.faithful or not fuse)
 
+    def joined(self, other: Method) -> Method | None:
+        """With token drops, where it has none of its own, it is BSR with those."""
+        if self.dropping or not isinstance(other, Drop):
+            return None
+        return replace(self, keep=other.keep, fuse=other.fuse, faithful=other.faithful)
+
     @classmethod
     def stretched(cls, depth: int) -> Bsr:
         """The paper's choice, made for 12 blocks, for a model of ``depth``: blocks at the end of each
         third, drops at each quarter."""
-        blocks = sorted({depth // 3 - 1, 2 * depth // 3 - 1, depth - 1} - {-1})
-        drops = sorted({depth // 4, depth // 2, 3 * depth // 4})
-        return cls(tuple(blocks), dict.fromkeys(drops, 0.5))
+        return cls(ends_of_thirds(depth), halves_at_quarters(depth))
 
     @classmethod
     def defaults_for(cls, depth: int, class_token: bool) -> dict[str, Any]:
@@ -129,32 +138,7 @@ class Bsr(Subset):
         stretched = cls.stretched(depth)
         return {"blocks": stretched.blocks, "keep": stretched.keep if class_token else {}}
 
-    def _check_class_token(self, there: bool, depth: int) -> None:
-        if self.dropping and not there:
-            fits = all(block < depth for block in self.blocks)
-            without = replace(self, blocks=self.blocks if fits else self.stretched(depth).blocks, keep={})
-            raise UserError(
-                f"--method: {self} drops tokens by the class token's attention, and the model has none; for example "
-                f"{without.canonical(depth)}"
-            )
-
     @property
     def dropping(self) -> dict[int, float]:
         """The keep rates below 1, by block."""
-        return {block: keep for block, keep in self.keep.items() if keep < 1}
-
-
-def _checked_keep(keep: object) -> dict[int, float]:
-    if not isinstance(keep, Mapping):
-        raise UserError(
-            f"--method: bsr(keep={keep!r}): keep must say a rate for each block that drops, such as "
-            "{3: 0.5, 6: 0.5, 9: 0.5}, or {} for none"
-        )
-    for block, rate in keep.items():
-        if isinstance(block, bool) or not isinstance(block, int) or block < 0:
-            raise UserError(f"--method: bsr(keep=…): {block!r} is no block index; use 0, 1, 2, … (0-based)")
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1:
-            raise UserError(
-                f"--method: bsr(keep={{{block}: {rate!r}}}): a keep rate must be above 0 and at most 1"
-            )
-    return {block: float(keep[block]) for block in sorted(keep)}
+        return self.of_tokens.dropping

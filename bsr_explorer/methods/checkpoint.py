@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.methods.base import OfBlocks
+from bsr_explorer.naming import blocks_of
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
@@ -40,6 +41,6 @@ class Checkpoint(OfBlocks):
         """Each chosen block's forward pass goes through torch's checkpoint."""
         from bsr_explorer.methods.applied.checkpoint import checkpoint_block
 
-        for block in self.chosen(len(model.blocks)):  # type: ignore[arg-type]
+        for block in self.chosen(len(blocks_of(model))):
             checkpoint_block(model, block)
         return model

@@ -79,6 +79,9 @@ def _method(node: ast.expr, text: str, methods: dict[str, type[Method]], default
 def _arguments(call: ast.Call, method: type[Method], text: str) -> dict[str, object]:
     allowed = [field.name for field in fields(method)]
     takes = f"takes {', '.join(allowed)}" if allowed else "takes no arguments"
+    if any(field.metadata.get("bare") == "each" for field in fields(method)) and call.args:
+        each = ast.Tuple(list(call.args), ast.Load(), **_place_of(call.args[0]))
+        call = ast.Call(call.func, [each], call.keywords)
     if len(call.args) > len(allowed):
         raise UserError(f"--method: {text!r}: {method.name} {takes}, and got {len(call.args)} values")
     given = [*zip(allowed, call.args, strict=False), *((k.arg or "**", k.value) for k in call.keywords)]
@@ -99,6 +102,10 @@ def _arguments(call: ast.Call, method: type[Method], text: str) -> dict[str, obj
                 "(numbers, text, True, False, tuples, lists, dictionaries)"
             ) from None
     return values
+
+
+def _place_of(node: ast.expr) -> dict[str, int]:
+    return {"lineno": node.lineno, "col_offset": node.col_offset}
 
 
 def _refuse_repeated_keys(node: ast.expr, key: str, text: str) -> None:

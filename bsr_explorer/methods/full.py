@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bsr_explorer.methods.base import Subset
+from bsr_explorer.naming import TIMM, Naming
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -16,6 +17,6 @@ class Full(Subset):
     summary: ClassVar[str] = "everything trains"
     citation: ClassVar[str] = "the usual practice"
 
-    def trains(self, parameter: str, depth: int) -> bool:
+    def trains(self, parameter: str, depth: int, naming: Naming = TIMM) -> bool:
         """Always."""
         return True

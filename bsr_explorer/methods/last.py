@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.base import Method, Subset, block_of, is_final_norm, is_head
+from bsr_explorer.methods.base import Method, Subset
 from bsr_explorer.methods.bsr import Bsr
+from bsr_explorer.naming import TIMM, Naming
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,11 +35,11 @@ class Last(Subset):
         if self.k > depth:
             raise UserError(f"--method: {self}: the model has {depth} blocks, so k must be 1 to {depth}")
 
-    def trains(self, parameter: str, depth: int) -> bool:
+    def trains(self, parameter: str, depth: int, naming: Naming = TIMM) -> bool:
         """Whether it lies in one of the last blocks or above them."""
-        block = block_of(parameter)
+        block = naming.block_of(parameter)
         if block is None:
-            return is_head(parameter) or is_final_norm(parameter)
+            return naming.is_head(parameter) or naming.is_final_norm(parameter)
         return block >= depth - self.k
 
     def canonical(self, depth: int) -> Method:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bsr_explorer.methods.base import Method, Subset, is_head
+from bsr_explorer.methods.base import Method, Subset
 from bsr_explorer.methods.bsr import Bsr
+from bsr_explorer.naming import TIMM, Naming
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -19,9 +20,9 @@ class Linear(Subset):
         "Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016"
     )
 
-    def trains(self, parameter: str, depth: int) -> bool:
+    def trains(self, parameter: str, depth: int, naming: Naming = TIMM) -> bool:
         """Whether it is the head's."""
-        return is_head(parameter)
+        return naming.is_head(parameter)
 
     def canonical(self, depth: int) -> Method:
         """The same as BSR without blocks, drops and final norm."""

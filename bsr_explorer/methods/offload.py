@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.methods.base import OfBlocks
+from bsr_explorer.naming import blocks_of
 from bsr_explorer.storages import Rebuilt
 from bsr_explorer.tape import DENSE, EVERYTHING, Op, Shape, Storage, Tape
 
@@ -77,7 +78,7 @@ class Offload(OfBlocks):
         """Each chosen block's forward pass runs under hooks on what it saves."""
         from bsr_explorer.methods.applied.offload import offload_block
 
-        for block in self.chosen(len(model.blocks)):  # type: ignore[arg-type]
+        for block in self.chosen(len(blocks_of(model))):
             offload_block(model, block)
         return model
 

@@ -31,7 +31,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.base import Method, is_final_norm, is_head
+from bsr_explorer.methods.base import STORAGE, Method
+from bsr_explorer.naming import naming_of
 from bsr_explorer.storages import Packing, Rebuilt
 from bsr_explorer.tape import Op, Parameter, Storage, Tape
 
@@ -57,7 +58,7 @@ class Storing(Method):
     """A method that says, place by place, how a block's tensors are stored."""
 
     stage: ClassVar[int] = 1
-    chooses: ClassVar[str] = "how tensors are stored"
+    chooses: ClassVar[tuple[str, ...]] = (STORAGE,)
 
     @abstractmethod
     def stores(self, place: str, heads: int, channels: int) -> Packing | Rebuilt | None:
@@ -112,8 +113,11 @@ class Storing(Method):
         """Let the operations of every block run through functions that pack what they keep."""
         from bsr_explorer.storages.store import store_kept
 
+        naming = naming_of(model)
         trained = [name for name, p in model.named_parameters() if p.requires_grad]
-        self._check_something_is_kept(not all(is_head(name) or is_final_norm(name) for name in trained))
+        self._check_something_is_kept(
+            not all(naming.is_head(name) or naming.is_final_norm(name) for name in trained)
+        )
         store_kept(model, self.stores, self.explicit_softmax)
         return model
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models import hub, offline
+from bsr_explorer.models.architecture import architecture_of, build_model
 from bsr_explorer.models.check import check_model
 from bsr_explorer.models.loading import WeightsUsed, head_prefixes, load_backbone, load_file
 
@@ -67,7 +68,7 @@ def create_model(
     tag: str | None = None,
     head_std: float | None = None,
 ) -> tuple[nn.Module, WeightsUsed]:
-    """Build a timm vision transformer, without dropout, and load its weights.
+    """Build a model, without dropout, and load its weights.
 
     Args:
         timm_name: name in timm, with or without a tag (``deit_small_patch16_224.fb_in1k``).
@@ -90,7 +91,14 @@ def create_model(
         UserError: the model or the weights are unknown, are not to be had, or do not fit each other.
     """
     check_weights(weights)
-    check_model(timm_name)
+    architecture = architecture_of(timm_name)
+    if architecture.name == "vit":
+        check_model(timm_name)
+    elif weights in ("auto", "hub", "offline"):
+        raise UserError(
+            f"--weights: there are no weights of {timm_name}, of the architecture {architecture.name}; choose {_FILE} "
+            "or random"
+        )
     model = _build(timm_name, image_size, seed, num_classes=num_classes)
     if head_std is not None:
         _start_head(model, head_std, seed)
@@ -138,7 +146,11 @@ def _build(timm_name: str, image_size: int, seed: int, **options: Any) -> nn.Mod
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would seed the GPUs' generators too, which fork_rng does not restore here.
         torch.default_generator.manual_seed(seed)
-        model: nn.Module = timm.create_model(timm_name, img_size=image_size, **options)
+        model: nn.Module = (
+            timm.create_model(timm_name, img_size=image_size, **options)
+            if options.get("pretrained")
+            else build_model(timm_name, image_size, **options)
+        )
     return model
 
 

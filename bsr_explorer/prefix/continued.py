@@ -24,39 +24,37 @@ class Stage:
 
 
 class Continued(nn.Module):
-    """A vision transformer that takes images, or what its first blocks have made of them.
+    """A model that takes images, or what its first blocks have made of them.
 
     Attributes:
-        model: a timm vision transformer.
+        model: of an architecture that ``continues``.
         blocks: how many blocks are behind what is no image.
     """
 
     def __init__(self, model: nn.Module, blocks: int) -> None:
         super().__init__()
         self.model, self.blocks = model, blocks
+        self._architecture = architecture_of_model(model)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, S, S) or tokens (B, N, D) → (B, classes)."""
-        vit = cast(Any, self.model)
         if x.dim() == 4:
-            return cast(Tensor, vit(x))
-        for block in vit.blocks[self.blocks :]:
+            return cast(Tensor, self.model(x))
+        for block in blocks_of(self.model)[self.blocks :]:
             x = block(x)
-        return cast(Tensor, vit.forward_head(vit.norm(x)))
+        return self._architecture.tail(self.model, x)
 
     def stem(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) → (B, N, D), what stands below the blocks."""
-        vit = cast(Any, self.model)
-        return cast(Tensor, vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images)))))
+        return self._architecture.stem(self.model, images)
 
     def prefix(self, x: Tensor, done: int | None = None) -> Tensor:
         """Images (B, 3, S, S), or tokens (B, N, D) that some blocks are done with → (B, N, D)."""
         x = self.stem(x) if done is None else x
-        for block in cast(Any, self.model).blocks[done or 0 : self.blocks]:
+        for block in blocks_of(self.model)[done or 0 : self.blocks]:
             x = block(x)
         return x
 
     def after(self, blocks: int) -> nn.Module:
-        """What comes after so many blocks: the next one, or the norm."""
-        vit = cast(Any, self.model)
-        return cast(nn.Module, [*vit.blocks, vit.norm][blocks])
+        """What comes after so many blocks: the next one, or what follows the last."""
+        return [*blocks_of(self.model), self._architecture.after_blocks(self.model)][blocks]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bsr_explorer.naming import blocks_of, naming_of
 from bsr_explorer.train.recipes import Recipe, check_optimizer
 
 
@@ -48,13 +49,14 @@ def make_optimizer(
     (biases, norms, LayerScale) and embeddings are not decayed.
     """
     base = recipe.lr_for_batch(batch_size)
-    depth = len(model.blocks)  # type: ignore[arg-type]
+    naming = naming_of(model)
+    depth = len(blocks_of(model))
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
         if p.requires_grad:
-            rate = base * recipe.layer_decay ** (depth + 1 - layer_of(name, depth))
-            rate *= recipe.head_lr_scale if name.startswith("head.") else 1.0
-            decay = recipe.weight_decay if p.ndim > 1 and name not in _EMBEDDINGS else 0.0
+            rate = base * recipe.layer_decay ** (depth + 1 - naming.layer_of(name, depth))
+            rate *= recipe.head_lr_scale if naming.is_head(name) else 1.0
+            decay = recipe.weight_decay if p.ndim > 1 and name not in naming.embeddings else 0.0
             groups.setdefault((rate, decay), []).append(p)
     params = [{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
     name = optimizer or recipe.optimizer
@@ -84,18 +86,6 @@ def _adamw_8bit(params: list[dict[str, Any]], rate: float) -> torch.optim.Optimi
 
     made: torch.optim.Optimizer = AdamW8bit(params, lr=rate)
     return made
-
-
-_EMBEDDINGS = frozenset({"pos_embed", "cls_token", "reg_token"})
-
-
-def layer_of(name: str, depth: int) -> int:
-    """Of a parameter, for its learning rate: 0 for what timm has below the blocks, 1 to depth for them, depth + 1 for
-    what stands above, and for what a method adds."""
-    if name.startswith("blocks."):
-        return int(name.split(".")[1]) + 1
-    below = name.startswith(("patch_embed", "norm_pre")) or name in _EMBEDDINGS
-    return 0 if below else depth + 1
 
 
 def set_rates(optimizer: torch.optim.Optimizer, peaks: list[float], factor: float) -> None:

@@ -11,6 +11,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.files import whole
 from bsr_explorer.methods import Full
+from bsr_explorer.models.architecture import build_model
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.version import __version__
 
@@ -104,14 +105,10 @@ def check(config: Config) -> None:
 
 def _on_paper(config: Config) -> nn.Module:
     """The model of a configuration, without memory."""
-    import timm
     import torch
 
     with torch.device("meta"):
-        plain = timm.create_model(
-            timm_name(config.model), img_size=config.image_size, num_classes=config.num_classes
-        )
-        return config.how.apply(plain)
+        return config.how.apply(build_model(config.model, config.image_size, config.num_classes))
 
 
 def save(path: Path, model: nn.Module, about: About) -> None:

@@ -18,7 +18,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build
 from bsr_explorer.methods import Bsr, parse_method
-from bsr_explorer.models.attention_path import use_attention_path
+from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.models.vit.geometry import KNOWN
 from bsr_explorer.models.vit.reading import read_geometry
 from bsr_explorer.models.vit.step import step_tape

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from bsr_explorer.methods import parse_method
-from bsr_explorer.models.attention_path import use_attention_path
+from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.storages.keeper import Keeper
 
 METHODS = ["mesa", "mesa(faithful=False)", "backrazor(ratio=0.5)", "backrazor(faithful=False)"]

@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any, cast
 
 from torch import nn
+
+from bsr_explorer.naming import blocks_of
 from torch.utils.checkpoint import checkpoint
 
 from bsr_explorer.storages.keeper import thrown_away
@@ -18,7 +20,7 @@ def checkpoint_block(model: nn.Module, block: int) -> None:
     What is random in it, the rounding of packed tensors, serves backward only, so that no state of a random
     generator is kept; and nothing is packed in the first run.
     """
-    module = cast(Any, model).blocks[block]
+    module = cast(Any, blocks_of(model)[block])
     module.forward = partial(
         checkpoint,
         module.forward,

@@ -11,6 +11,8 @@ from typing import IO, Any, cast
 import torch
 from torch import nn
 
+from bsr_explorer.naming import blocks_of
+
 
 class Elsewhere:
     """Hooks on saved tensors: all but weights go from a device to the host, or from the host to a file.
@@ -52,7 +54,7 @@ def _read(file: IO[bytes], place: int, shape: torch.Size, dtype: torch.dtype) ->
 
 def offload_block(model: nn.Module, block: int) -> None:
     """Let what a block (0-based) saves for backward go elsewhere, in place."""
-    module = cast(Any, model).blocks[block]
+    module = cast(Any, blocks_of(model)[block])
     inner = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from bsr_explorer.methods.applied import tokens
+from bsr_explorer.models.vit import tokens
 from bsr_explorer.storages.keeper import take_attached
 from bsr_explorer.tape import kept_tokens
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from timm.layers import Attention
 from torch import Tensor
 
-from bsr_explorer.methods.applied.tokens import class_attention, drop_tokens
+from bsr_explorer.models.vit.tokens import class_attention, drop_tokens
 
 
 @dataclass(frozen=True)

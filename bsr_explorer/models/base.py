@@ -1,0 +1,141 @@
+"""What an architecture is: how its models are described, built, named and changed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.naming import TIMM, Naming
+from bsr_explorer.tape import Tape
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Geometry(Protocol):
+    """What all geometries say of a model: plain numbers, on which everything that it costs depends.
+
+    Attributes:
+        name: of the model, as the user wrote it.
+        image_size: side of the square images, pixels.
+        num_classes: outputs of the head.
+        patch: image sizes are multiples of this, pixels.
+        depth: blocks.
+        class_token: whether a class token goes through the blocks, by whose attention tokens can be dropped.
+    """
+
+    @property
+    def name(self) -> str:
+        """See above."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """See above."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """See above."""
+        ...
+
+    @property
+    def patch(self) -> int:
+        """See above."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """See above."""
+        ...
+
+    @property
+    def class_token(self) -> bool:
+        """See above."""
+        ...
+
+
+class Architecture(ABC):
+    """A family of models of blocks. What it leaves out, its models cannot do, and say so."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    naming: ClassVar[Naming] = TIMM
+
+    @abstractmethod
+    def knows(self, model: str) -> bool:
+        """Whether it has a model of this name. Quick, and without torch."""
+
+    @abstractmethod
+    def geometry(self, model: str, image_size: int, num_classes: int) -> Geometry:
+        """The geometry of a model at an image size and a number of classes.
+
+        Raises:
+            UserError: there is no such model, or it does not take such images.
+        """
+
+    @abstractmethod
+    def step_tape(self, geometry: Geometry, batch_size: int, attention: str) -> Tape:
+        """The forward pass and the loss of a training step with every parameter training, operation by operation.
+
+        Its ``architecture`` and ``naming`` are these.
+
+        Args:
+            attention: one of ``models.lowering.ATTENTION``.
+        """
+
+    @abstractmethod
+    def build(self, model: str, image_size: int, num_classes: int) -> nn.Module:
+        """A model with random weights, drawn from torch's global generator, on torch's default device."""
+
+    def use_attention_path(self, model: nn.Module, path: str) -> None:
+        """Let the attention layers of a model run a path (see ``step_tape``), in place. Without any, nothing is done."""
+
+    # --- dropping tokens --------------------------------------------------------------------------------
+
+    def has_class_token(self, model: nn.Module) -> bool:
+        """Whether tokens can be dropped by a class token's attention."""
+        return False
+
+    def drop_tokens(self, tape: Tape, block: int, keep: float, fuse: bool, faithful: bool) -> Tape:
+        """The tape with a token drop in a block (0-based); see ``methods.drop``.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise self._cannot("drop tokens")
+
+    def drop_tokens_in(self, model: nn.Module, block: int, keep: float, fuse: bool, faithful: bool) -> None:
+        """The same in a model, in place.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise self._cannot("drop tokens")
+
+    # --- packing what blocks keep -------------------------------------------------------------------------
+
+    packs: ClassVar[bool] = False
+    """Whether its blocks have the layers of timm's, whose kept tensors can be packed (``methods.storing``)."""
+
+    # --- running the first blocks once --------------------------------------------------------------------
+
+    continues: ClassVar[bool] = False
+    """Whether a model can go on from what its first blocks have made (``stem`` and ``tail``); if not, frozen blocks
+    run in each step."""
+
+    def stem(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) → what enters the first block, (B, N, D)."""
+        raise self._cannot("go on from its blocks")
+
+    def tail(self, model: nn.Module, tokens: Tensor) -> Tensor:
+        """What leaves the last block, (B, N, D) → logits (B, classes)."""
+        raise self._cannot("go on from its blocks")
+
+    def after_blocks(self, model: nn.Module) -> nn.Module:
+        """The module that is called next after the last block."""
+        raise self._cannot("go on from its blocks")
+
+    def _cannot(self, what: str) -> UserError:
+        return UserError(f"--model: models of the architecture {self.name} cannot {what}")
