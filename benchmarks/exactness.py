@@ -28,8 +28,8 @@ from bsr_explorer.cost.peak import step_ledger
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.measurement.step import measure_step
 from bsr_explorer.methods import BackRazor, BitFit, Bsr, Checkpoint, Full, Last, Linear, Mesa, Method, Offload
-from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.models.lowering import PRECISIONS, lower
+from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.models.vit.reading import read_geometry
 from bsr_explorer.models.vit.step import step_tape
 from bsr_explorer.train.optimizer import make_optimizer

@@ -8,9 +8,9 @@ from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.cost.peak import Level, course, step_ledger, timeline
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.models.lowering import lower
 from bsr_explorer.models.architecture import architecture_of, geometry
 from bsr_explorer.models.base import Geometry
+from bsr_explorer.models.lowering import lower
 from bsr_explorer.tape import Tape
 
 

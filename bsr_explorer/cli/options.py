@@ -16,7 +16,7 @@ from bsr_explorer.methods.base import parts_of
 from bsr_explorer.train.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from bsr_explorer.models.vit.geometry import Geometry
+    from bsr_explorer.models.base import Geometry
 
 Model = Annotated[
     str,

@@ -31,6 +31,7 @@ from bsr_explorer.cost.entries import (
     whole_tape,
 )
 from bsr_explorer.cost.peak import made_of_the_loss
+from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.models.vit.geometry import Geometry
 
 
@@ -87,7 +88,7 @@ class Grid:
 
 
 def grid(
-    geometry: Geometry,
+    geometry: AnyGeometry,
     masks: NDArray[np.bool_],
     schedules: Sequence[Schedule],
     batch_sizes: Sequence[int],
@@ -99,7 +100,12 @@ def grid(
         masks: trained blocks, (masks, depth).
         schedules: see ``schedule``.
         batch_sizes: images a step; each passes in ``runs.setup.micro_batches`` parts.
+
+    Raises:
+        TypeError: of another architecture than plain vision transformers.
     """
+    if not isinstance(geometry, Geometry):
+        raise TypeError(f"the grid lays out plain vision transformers, and {geometry!r} is none")
     runs = runs or Runs()
     parts = runs.setup.micro_batches
     states = states_of_blocks(masks)

@@ -9,11 +9,11 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from bsr_explorer.naming import naming_of
 from bsr_explorer.ledger import WHOLE, Ledger, Row, ledger
 from bsr_explorer.measurement.flops import Uncounted, counter
 from bsr_explorer.measurement.peak import highest_on_cpu
 from bsr_explorer.measurement.saved import saved_storages
+from bsr_explorer.naming import naming_of
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

@@ -3,6 +3,7 @@ as an entry point of the group ``bsr_explorer.methods``."""
 
 from __future__ import annotations
 
+from bsr_explorer.extensions import add_found
 from bsr_explorer.methods import expression
 from bsr_explorer.methods.backrazor import BackRazor
 from bsr_explorer.methods.base import Method
@@ -16,7 +17,6 @@ from bsr_explorer.methods.last import Last
 from bsr_explorer.methods.linear import Linear
 from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.offload import Offload
-from bsr_explorer.extensions import add_found
 from bsr_explorer.models.base import Geometry
 
 METHODS: dict[str, type[Method]] = {

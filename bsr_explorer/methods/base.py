@@ -247,7 +247,13 @@ class Composed(Method):
                     break
             else:
                 parts.append(new)
-        return Composed(tuple(parts)) if len(parts) > 1 else parts[0] if parts else self.parts[0].canonical(depth)
+        return (
+            Composed(tuple(parts))
+            if len(parts) > 1
+            else parts[0]
+            if parts
+            else self.parts[0].canonical(depth)
+        )
 
     def __str__(self) -> str:
         return "+".join(str(part) for part in self.parts)

@@ -90,7 +90,9 @@ class Architecture(ABC):
         """A model with random weights, drawn from torch's global generator, on torch's default device."""
 
     def use_attention_path(self, model: nn.Module, path: str) -> None:
-        """Let the attention layers of a model run a path (see ``step_tape``), in place. Without any, nothing is done."""
+        """Let the attention layers of a model run a path (see ``step_tape``), in place. Without attention there is
+        nothing to do."""
+        return
 
     # --- dropping tokens --------------------------------------------------------------------------------
 

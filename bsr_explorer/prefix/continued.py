@@ -1,11 +1,14 @@
-"""A vision transformer that takes images, or what its first blocks have made of them."""
+"""A model that takes images, or what its first blocks have made of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor, nn
+
+from bsr_explorer.models.architecture import architecture_of_model
+from bsr_explorer.naming import blocks_of
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bsr_explorer.models.architecture import architecture_of_model
+from bsr_explorer.naming import blocks_of
 from bsr_explorer.prefix.continued import Continued, Stage
 from bsr_explorer.train.step import autocast, image_dtype
 
@@ -37,7 +39,7 @@ def frozen_blocks(model: nn.Module, stages: Sequence[Stage], precision: str) -> 
         precision: key of ``models.lowering.PRECISIONS``.
     """
     blocks = sum(1 for _ in takewhile(lambda stage: stage.frozen, stages)) - 1
-    if blocks <= 0:
+    if blocks <= 0 or not architecture_of_model(model).continues:
         return 0
     doubt = _doubt(Continued(model, blocks), precision)
     if doubt is not None:
@@ -75,7 +77,7 @@ def _doubt(continued: Continued, precision: str) -> str | None:
     with _left_as_it_was(model, device) as restart, autocast(precision, device), torch.enable_grad():
         model.train()
         mine = _run(continued, one)
-        if len(mine.live) != len(cast(Any, model).blocks) + 1 or mine.reached is None:
+        if len(mine.live) != len(blocks_of(model)) + 1 or mine.reached is None:
             return "the model does not run its blocks one after the other, each once"
         frozen = sum(1 for _ in takewhile(lambda live: not live, mine.live)) - 1
         if frozen != blocks:
@@ -119,7 +121,7 @@ def _run(continued: Continued, images: Tensor) -> _Pass:
         seen.live.append(inputs[0].requires_grad)
 
     with ExitStack() as stack:
-        for place in range(len(cast(Any, model).blocks) + 1):
+        for place in range(len(blocks_of(model)) + 1):
             hook = continued.after(place).register_forward_pre_hook(note, prepend=True)
             stack.callback(hook.remove)
         seen.logits = continued(images).detach()
@@ -222,11 +224,13 @@ def _storage(tensor: Tensor) -> int:
 def hashes(continued: Continued, stages: Sequence[Stage], precision: str, about: str) -> Iterator[str]:
     """A name for what stands below the blocks, for the first block with it, the first two, … up to those of the
     prefix: equal where they make the same of the same, for it follows from all that they read, whatever its name."""
-    vit, training = cast(Any, continued.model), continued.training
+    training = continued.training
     x, found = probe(continued, precision), hashlib.sha256(about.encode())
     continued.eval()
     try:
-        for stage, part in zip(stages, [continued.stem, *vit.blocks[: continued.blocks]], strict=False):
+        blocks = blocks_of(continued.model)[: continued.blocks]
+        parts: list[Callable[[Tensor], Tensor]] = [continued.stem, *blocks]
+        for stage, part in zip(stages, parts, strict=False):
             with autocast(precision, x.device), _Reading(x) as reading:
                 x = part(x)
             found.update(stage.does.encode())

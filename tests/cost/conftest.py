@@ -17,8 +17,8 @@ from bsr_explorer.cost.setup import Setup
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.measurement.step import measure_step
 from bsr_explorer.methods import Method, parse_method
-from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.models.lowering import lower
+from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.models.vit.reading import read_geometry
 from bsr_explorer.models.vit.step import step_tape
 from bsr_explorer.tape import Tape

@@ -7,10 +7,9 @@ from functools import partial
 from typing import Any, cast
 
 from torch import nn
-
-from bsr_explorer.naming import blocks_of
 from torch.utils.checkpoint import checkpoint
 
+from bsr_explorer.naming import blocks_of
 from bsr_explorer.storages.keeper import thrown_away
 
 

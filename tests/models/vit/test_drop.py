@@ -9,8 +9,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from bsr_explorer.models.vit import tokens
-from bsr_explorer.models.vit.drop import TokenDrop, drop_tokens_in
 from bsr_explorer.models.vit.attention_path import use_attention_path
+from bsr_explorer.models.vit.drop import TokenDrop, drop_tokens_in
 
 
 def _vit(image_size: int = 32, depth: int = 2, **options: Any) -> VisionTransformer:
