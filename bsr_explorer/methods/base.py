@@ -90,9 +90,9 @@ class Method(ABC):
         shown = []
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.metadata.get("bare") == "each":
+            if f.metadata.get("bare") == "each" and value:
                 shown += [repr(each) for each in value]
-            elif f.metadata.get("bare"):
+            elif f.metadata.get("bare") == "whole":
                 shown.append(repr(value))
             elif not (f.metadata.get("quiet") and value == f.default):
                 shown.append(f"{f.name}={value!r}")

@@ -76,7 +76,7 @@ class Bsr(Method):
         """See ``Blocks``."""
         return self.of_blocks.trains(parameter, depth, naming)
 
-    def check(self, depth: int, class_token: bool) -> None:
+    def check(self, depth: int, class_token: bool = True) -> None:
         """Refuse what a model does not have.
 
         Raises:

@@ -17,7 +17,7 @@ from bsr_explorer.cost.entries import Runs, Schedule, schedule
 from bsr_explorer.cost.grid import Grid, grid
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Method, parse_method
-from bsr_explorer.models.vit.geometry import Geometry
+from bsr_explorer.models.base import Geometry
 from bsr_explorer.prediction import counted_bytes, geometry_of, predict
 from bsr_explorer.search.choices import Candidate as Candidate
 from bsr_explorer.search.choices import Pool

@@ -19,6 +19,7 @@ from bsr_explorer.data import splits as data
 from bsr_explorer.data.images import ImageSplit
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune import attempt as attempt_module
+from bsr_explorer.finetune import build as build_module
 from bsr_explorer.finetune import job as job_module
 from bsr_explorer.finetune import run as run_module
 from bsr_explorer.finetune import watched as watched_module
@@ -812,7 +813,7 @@ def test_a_paper_recipe_trains_as_the_authors_do(monkeypatch: pytest.MonkeyPatch
         return model, used
 
     monkeypatch.setattr(job_module, "load_splits", watched)
-    monkeypatch.setattr(job_module, "create_model", built)
+    monkeypatch.setattr(build_module, "create_model", built)
     config = Config(model="toy", image_size=48, batch_size=8, optimizer="sgd_momentum", method=BSR)
     record = tune(config, replace(PROXY, recipe="paper-vit-b", epochs=2))
     assert (asked["interpolation"], asked["squash"], asked["crop_scale"]) == ("bilinear", True, (0.05, 1.0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -11,7 +10,8 @@ from torch import nn
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Full, Last, Linear, parse_method
-from bsr_explorer.methods.base import Composed, Method, OfBlocks, Subset, block_of, is_final_norm, is_head
+from bsr_explorer.methods.base import Composed, Method, OfBlocks, Subset
+from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 
 
@@ -68,7 +68,7 @@ class Only(Subset):
     summary: ClassVar[str] = ""
     citation: ClassVar[str] = ""
 
-    def trains(self, parameter: str, depth: int) -> bool:
+    def trains(self, parameter: str, depth: int, naming: Naming = TIMM) -> bool:
         """Whether it is the one."""
         return parameter == self.parameter
 
@@ -77,35 +77,6 @@ def _head() -> Tape:
     weight, bias = Parameter("head.weight", (2, 3), None), Parameter("head.bias", (2,), None)
     op = Op("head", "linear", 0, ("x",), "y", {"weight": "head.weight", "bias": "head.bias"})
     return Tape((Tensor("x", (1, 3), "x"),), {"head.weight": weight, "head.bias": bias}, (op,))
-
-
-@pytest.mark.parametrize(
-    ("parameter", "block"),
-    [
-        ("blocks.1.norm1.weight", 1),
-        ("blocks.11.mlp.fc1.bias", 11),
-        ("blocks.10.attn.qkv.weight", 10),
-        ("head.weight", None),
-        ("norm.weight", None),
-        ("cls_token", None),
-        ("patch_embed.proj.weight", None),
-    ],
-)
-def test_a_block_is_the_whole_number_in_a_name(parameter: str, block: int | None) -> None:
-    assert block_of(parameter) == block
-
-
-@pytest.mark.parametrize(
-    ("is_part", "parts"),
-    [
-        (is_head, {"head.weight", "head.bias"}),
-        (is_final_norm, {"norm.weight", "fc_norm.bias"}),
-    ],
-)
-def test_head_and_final_norm_are_told_from_the_rest(is_part: Callable[[str], bool], parts: set[str]) -> None:
-    names = ["head.weight", "head.bias", "norm.weight", "fc_norm.bias", "norm_pre.weight", "pos_embed"]
-    names += ["blocks.0.norm1.weight", "blocks.0.mlp.norm.weight", "patch_embed.norm.weight"]
-    assert {name for name in names if is_part(name)} == parts
 
 
 def test_an_expression_shows_arguments_but_quiet_ones_only_when_changed() -> None:

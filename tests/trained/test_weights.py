@@ -22,6 +22,8 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build, make_step
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import METHODS, Last, Method
+from bsr_explorer.methods.base import PARAMETERS
+from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.prediction import predict
 from bsr_explorer.tape import Op, Parameter, Tape
 from bsr_explorer.train.recipes import recipe
@@ -76,7 +78,12 @@ def test_what_keeps_the_architecture_is_a_plain_timm_model(method: str, tmp_path
         assert not torch.allclose(logits(plain), expected, rtol=1e-2, atol=1e-2)
 
 
-SMALL = {"last": "last(k=1)", "bsr": "bsr(blocks=(1,), keep={1: 0.5})"}
+SMALL = {
+    "last": "last(k=1)",
+    "blocks": "blocks(1)",
+    "drop": "drop({1: 0.5})",
+    "bsr": "bsr(blocks=(1,), keep={1: 0.5})",
+}
 """What the defaults are in a model of 2 blocks."""
 
 
@@ -110,9 +117,9 @@ class Adapted(Last):
 
     name: ClassVar[str] = "adapted"
 
-    def trains(self, parameter: str, depth: int) -> bool:
+    def trains(self, parameter: str, depth: int, naming: Naming = TIMM) -> bool:
         """What ``Last`` trains, and the adapters."""
-        return ".adapter." in parameter or super().trains(parameter, depth)
+        return ".adapter." in parameter or super().trains(parameter, depth, naming)
 
     def rewrite(self, tape: Tape) -> Tape:
         """Add the adapters, and freeze."""
@@ -157,7 +164,7 @@ def adapters(toy: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(METHODS, method.name, method)
 
 
-OTHERS = ["", *(f"+{name}" for name in METHODS if name not in ("full", "linear", "last", "bitfit", "bsr"))]
+OTHERS = ["", *(f"+{SMALL.get(name, name)}" for name in METHODS if PARAMETERS not in METHODS[name].chooses)]
 """What can stand beside a method that chooses what trains."""
 
 
