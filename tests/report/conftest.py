@@ -1,4 +1,4 @@
-"""What figures are drawn."""
+"""What figures are drawn, and in which formats."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from typing import Any
 import pytest
 
 from bsr_explorer.report import style
+
+
+@pytest.fixture(autouse=True)
+def one_format(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three formats of a figure take thrice as long; where a test does not say otherwise, PNG is enough."""
+    if "all_formats" not in request.fixturenames:
+        monkeypatch.setattr(style, "UNDATED", {"png": style.UNDATED["png"]})
+
+
+@pytest.fixture
+def all_formats() -> None:
+    """Asks for figures in every format."""
 
 
 @pytest.fixture

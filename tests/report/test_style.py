@@ -86,6 +86,7 @@ def test_a_figure_is_closed_and_leaves_the_settings_alone() -> None:
     assert len(plt.get_fignums()) == count
 
 
+@pytest.mark.usefixtures("all_formats")
 def test_files_are_the_same_when_nothing_changed(tmp_path: Path) -> None:
     made = []
     for name in ("one", "two"):
@@ -101,6 +102,7 @@ def test_files_are_the_same_when_nothing_changed(tmp_path: Path) -> None:
     assert b"<svg" in made[0][2]
 
 
+@pytest.mark.usefixtures("all_formats")
 def test_pdf_has_fonts_that_journals_take(tmp_path: Path) -> None:
     with style.figure(2, 1) as (fig, axes):
         axes.set_title("text")

@@ -6,10 +6,13 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
+
 from bsr_explorer.report.between.between import Between
 from bsr_explorer.report.between.write import write
 
 
+@pytest.mark.usefixtures("all_formats")
 def test_files_say_the_same(halves: tuple[Path, Path], tmp_path: Path) -> None:
     between = Between.read(halves)
     paths = write(between, tmp_path / "both")

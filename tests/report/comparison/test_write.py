@@ -43,6 +43,7 @@ def test_all_files_are_written_and_named(written: tuple[Path, Report]) -> None:
     assert all(path.stat().st_size > 100 for path in made.files)
 
 
+@pytest.mark.usefixtures("all_formats")
 def test_a_second_report_is_the_same_to_the_byte(written: tuple[Path, Report], compared_folder: Path) -> None:
     for mine, theirs in zip(report(compared_folder).files, written[1].files, strict=True):
         assert mine.name == theirs.name
@@ -160,6 +161,7 @@ def by_authors(compared_folder: Path) -> Report:
     return report(compared_folder)
 
 
+@pytest.mark.usefixtures("all_formats")
 def test_the_authors_protocol_is_marked_wherever_its_numbers_stand(by_authors: Report) -> None:
     page, table, tex, *_ = by_authors.files
     assert MARK == "best on test, authors' protocol"

@@ -71,7 +71,7 @@ def test_all_files_are_written_and_named(written: tuple[Path, Report]) -> None:
     assert made.found.recommendation == recommend(made.found.front)
 
 
-@pytest.mark.usefixtures("all_figures")
+@pytest.mark.usefixtures("all_figures", "all_formats")
 def test_a_second_report_is_the_same_to_the_byte(written: tuple[Path, Report], study_folder: Path) -> None:
     for mine, theirs in zip(report(study_folder).files, written[1].files, strict=True):
         assert mine.name == theirs.name
