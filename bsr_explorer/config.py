@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from math import inf
 from pathlib import Path
@@ -13,17 +13,18 @@ from typing import Any
 
 from bsr_explorer.cost.optimizers import IMPLEMENTATIONS, OPTIMIZERS
 from bsr_explorer.cost.setup import Setup
+from bsr_explorer.devices import DEVICES, attention_paths
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Method, parse_method
-from bsr_explorer.models.lowering import ATTENTION, PRECISIONS
+from bsr_explorer.models.lowering import PRECISIONS
 from bsr_explorer.models.names import timm_name
 
-CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, Collection[str]] = {
     "precision": tuple(PRECISIONS),
     "optimizer": tuple(OPTIMIZERS),
     "implementation": IMPLEMENTATIONS,
-    "attention": ATTENTION,
-    "device": ("cpu", "cuda"),
+    "attention": attention_paths(),
+    "device": DEVICES.keys(),
 }
 """What may stand under each key that names one of a few things."""
 
@@ -47,7 +48,7 @@ class Config:
             foreach on CUDA and loop on the CPU.
         micro_batches: parts in which a step's images pass forward and backward, their gradients added up.
         set_to_none: whether gradients are given back after a step (or stay, as zeros).
-        device: where the step runs, for memory differs: ``cpu`` or ``cuda``.
+        device: where the step runs, for memory differs: ``cpu``, ``cuda``, or a device that was registered.
         lr: learning rate at the peak of the schedule, or None: the recipe's own.
     """
 
@@ -81,7 +82,7 @@ class Config:
             if isinstance(self.lr, bool) or not isinstance(self.lr, (int, float)) or not 0 < self.lr < inf:
                 raise UserError(f"--lr: {self.lr!r} must be a positive, finite number")
             object.__setattr__(self, "lr", float(self.lr))  # 1 and 1.0 are one experiment
-        for key, allowed in CHOICES.items():
+        for key, allowed in {**CHOICES, "attention": attention_paths()}.items():
             if getattr(self, key) not in allowed:
                 raise unknown(_flag(key), getattr(self, key), allowed)
         self._check_together()
@@ -98,10 +99,12 @@ class Config:
                 "--implementation: torch's fused SGD leaves its momentum unset where the first fp16 step is "
                 "skipped; choose loop or foreach, or --precision amp_bf16"
             )
-        if self.device == "cpu" and self.attention not in ("fused", "math"):
+        paths = DEVICES[self.device].attention
+        if self.attention not in paths:
+            there = [device for device in DEVICES.values() if self.attention in device.attention]
             raise UserError(
-                f"--attention: the kernel {self.attention!r} exists on CUDA only; choose fused or math, or "
-                "--device cuda"
+                f"--attention: the kernel {self.attention!r} exists on {' and '.join(d.title for d in there)} only; "
+                f"choose {' or '.join(paths)}, or --device {there[0].name}"
             )
 
     @property

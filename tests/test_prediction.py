@@ -215,7 +215,7 @@ def test_a_method_that_does_not_fit_is_refused() -> None:
 def test_everything_but_the_geometry_starts_without_torch() -> None:
     modules = """bsr_explorer bsr_explorer.cost.grid bsr_explorer.cost.peak bsr_explorer.cost.published
         bsr_explorer.cost.passes bsr_explorer.cost.optimizers bsr_explorer.models.lowering
-        bsr_explorer.operations.rules bsr_explorer.cost.step bsr_explorer.config bsr_explorer.ledger
+        bsr_explorer.operations.kinds bsr_explorer.cost.step bsr_explorer.config bsr_explorer.ledger
         bsr_explorer.methods bsr_explorer.models.vit.geometry bsr_explorer.models.names bsr_explorer.models.vit.step
         bsr_explorer.prediction bsr_explorer.report.study.write bsr_explorer.store.provenance
         bsr_explorer.store.records bsr_explorer.store.study bsr_explorer.tape bsr_explorer.units"""

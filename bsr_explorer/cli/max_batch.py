@@ -11,8 +11,8 @@ import typer
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out, resolved, table
-from bsr_explorer.cli.profile import COMPARED
 from bsr_explorer.config import Config
+from bsr_explorer.devices import DEVICES
 from bsr_explorer.errors import unknown
 from bsr_explorer.prediction import counted_bytes, largest_batch, predict
 from bsr_explorer.store.study import COUNTS
@@ -70,7 +70,7 @@ def max_batch(
             "config": {key: v for key, v in config.to_dict().items() if key not in ("method", "batch_size")},
             "budget_bytes": budget_bytes,
             "counts": budget_counts,
-            "compared": COMPARED[config.device],
+            "compared": DEVICES[config.device].compared,
             "methods": found,
         }
         print(json.dumps(answer))
@@ -93,7 +93,7 @@ def max_batch(
     )
     out.print(table(columns, rows, left=(0,), fold=(0,)))
     if config.device != "cpu":
-        out.print(f"[yellow]predictions for {config.device} are {COMPARED[config.device]}[/yellow]")
+        out.print(f"[yellow]predictions for {config.device} are {DEVICES[config.device].compared}[/yellow]")
 
 
 def _row(config: Config, budget_bytes: int, counts: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, out, resolved, table
 from bsr_explorer.config import Config
 from bsr_explorer.cost import published
+from bsr_explorer.devices import DEVICES
 from bsr_explorer.errors import unknown
 from bsr_explorer.ledger import NAMES, Ledger
 from bsr_explorer.prediction import counted_bytes, predict, published_tape, tokens_by_block, trained_blocks
@@ -101,7 +102,7 @@ def profile(
             **predicted.summary(),
             "total_bytes": counted_bytes(config, accounting),
             "total_counts": accounting,
-            "compared": COMPARED[config.device],
+            "compared": DEVICES[config.device].compared,
             "conventions": "2 FLOPs a multiply-add; attention backward is 2.5 (fused) or 2 (math) times forward",
         },
         "full": _full(config, accounting),
@@ -164,12 +165,6 @@ def _measured(config: Config, accounting: str) -> dict[str, Any]:
         "fvcore_blind_to": blind,
     }
 
-
-COMPARED = {
-    "cpu": "with the allocator's record of real steps on CPUs",
-    "cuda": "not yet measured: by the rules of torch's CUDA kernels and allocator",
-}
-"""With what predictions for a device have been compared."""
 
 _LINES = (
     ("saved activations", "saved_bytes"),
@@ -270,7 +265,7 @@ def _show_peak(config: Config, predicted: Ledger) -> None:
     parts = ", ".join(f"{NAMES[kind]} {format_mb(size)}" for kind, size in alive)
     out.print(f"the peak is {when}; alive then, in MB: {parts}")
     if config.device != "cpu":
-        out.print(f"[yellow]predictions for {config.device} are {COMPARED[config.device]}[/yellow]")
+        out.print(f"[yellow]predictions for {config.device} are {DEVICES[config.device].compared}[/yellow]")
 
 
 def _show_blocks(config: Config, predicted: Ledger) -> None:

@@ -13,11 +13,12 @@ from bsr_explorer.cost import published
 from bsr_explorer.cost.holders import Memory
 from bsr_explorer.cost.passes import Pass
 from bsr_explorer.cost.peak import levels, optimizer_peak, standing_rows
-from bsr_explorer.cost.setup import Setup, device_bytes
+from bsr_explorer.cost.setup import Setup
 from bsr_explorer.cost.step import activation_rows
 from bsr_explorer.models.lowering import lower
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.step import block_tape, drop_tokens, stem_tape, step_tape, tail_tape
+from bsr_explorer.operations.kinds import kind_of
 from bsr_explorer.tape import Tape
 
 Counts = NDArray[np.int64]
@@ -194,7 +195,7 @@ def _sums(tape: Tape, live: bool) -> tuple[int, int, int]:
 
 def _profile(tape: Tape, live: bool, fed_at: str, runs: Runs) -> tuple[int, ...]:
     """The columns from ``LEVEL`` on of a part of a step."""
-    memory = Memory(runs.setup.granularity)
+    memory = Memory(runs.setup.on.granularity)
     run = Pass(tape, memory, live, fed_at, runs.setup.gradients_stand)
     fed = [tensor for tensor in tape.inputs if tensor.role == "activation"]
     for tensor in tape.inputs:
@@ -207,7 +208,7 @@ def _profile(tape: Tape, live: bool, fed_at: str, runs: Runs) -> tuple[int, ...]
     memory.events.clear()
     back = (0, 0)
     if run.needs[tape.ops[-1].writes]:
-        if tape.ops[-1].kind == "cross_entropy":
+        if kind_of(tape.ops[-1]).is_loss:
             run.begin_backward()
         else:
             run.feed_gradient()
@@ -231,7 +232,7 @@ def standing_bytes(
             kind: sum(rounded_to_blocks(r.bytes, runs) for r in rows if r.kind == kind) for kind in _STANDING
         }
         stepping = optimizer_peak([p for p in tape.parameters.values() if p.trains], runs.setup)
-        held = rounded["parameter"] + rounded["optimizer"] + device_bytes(runs.setup)
+        held = rounded["parameter"] + rounded["optimizer"] + runs.setup.on.workspace
         return held, rounded["gradient"], published.parameter_bytes(tape), stepping
 
     by_count = np.array([sizes(blocks) for blocks in range(geometry.depth + 1)])  # blocks are all alike
@@ -243,5 +244,4 @@ _STANDING = ("parameter", "gradient", "optimizer")
 
 
 def rounded_to_blocks(size: int, runs: Runs) -> int:
-    granularity = runs.setup.granularity
-    return -(-size // granularity) * granularity
+    return runs.setup.on.rounded(size)

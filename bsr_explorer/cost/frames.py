@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bsr_explorer.operations.kinds import kind_of
 from bsr_explorer.tape import Op, Tape
 
 
@@ -9,11 +10,14 @@ class Frames:
     """When the Python frames of a model let go of each tensor: after which operation of the tape."""
 
     def __init__(self, tape: Tape, fed_at: str) -> None:
+        outside = {
+            op.name for op in tape if kind_of(op).is_loss
+        }  # the model calls neither the loss nor its casts
         self._last = {}
         for index, op in enumerate(tape):
             for path in _paths(op.name):
                 self._last[path] = index
-            if op.name != "loss":  # which the model does not call
+            if op.name not in outside:
                 self._last[""] = index
         made_at = {tensor.name: fed_at for tensor in tape.inputs if tensor.role == "activation"}
         self.ends: dict[str, int] = {}
@@ -35,17 +39,12 @@ class Frames:
         depth = sum(1 for a, b in zip(shared, reader, strict=False) if a == b)
         if depth < len(reader):
             return self._last[reader[depth]]
-        stays = _STAYING.get(op.kind) == op.reads.index(name) if name in op.reads else False
+        stays = name in op.reads and kind_of(op).stays == op.reads.index(name)
         return self._last[op.name] if stays else index
 
     def end_of(self, path: str) -> int:
         """The last operation within a module."""
         return self._last[path]
-
-
-_STAYING = {"attention": 0, "gate_half": 1, "mean_tokens": 0, "select_token": 0}
-"""Kinds whose caller keeps a local variable of the tensor at this place until it returns. (That of pooling
-is the model.)"""
 
 
 def _paths(name: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bsr_explorer.cost.holders import Memory
-from bsr_explorer.tape import Tape
+from bsr_explorer.tape import Parameter, Tape
 
 
 class Gradients:
@@ -12,11 +12,13 @@ class Gradients:
     Attributes:
         stand: whether the parameters' gradients exist already, so that new ones are added.
         arrived: for each tensor of the tape, the name of the gradient that has arrived for it.
+        views: the parameters whose gradients are views, by the name of the gradient that they hold whole.
     """
 
     def __init__(self, tape: Tape, memory: Memory, stand: bool) -> None:
         self.memory, self.stand = memory, stand
         self.arrived: dict[str, str] = {}
+        self.views: dict[str, list[Parameter]] = {}
         self._tape, self._buffers = tape, 0
 
     def arrive(self, tensor: str, buffer: str) -> None:

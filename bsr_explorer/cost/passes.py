@@ -15,7 +15,7 @@ from bsr_explorer.cost.holders import Memory, Moment
 from bsr_explorer.cost.recording import Recording
 from bsr_explorer.cost.step import Recomputed, contexts, kept_by_op, recomputed
 from bsr_explorer.cost.unwinding import Unwinding
-from bsr_explorer.operations.rules import rule_of
+from bsr_explorer.operations.kinds import rule_of
 from bsr_explorer.tape import DENSE, Tape
 
 
@@ -26,6 +26,10 @@ class Pass:
         live_inputs: for a part, whether something trains below it.
         fed_at: for a part, the module path from which it is fed.
         gradients_stand: whether the parameters' gradients exist already, so that new ones are added.
+
+    Attributes:
+        gradients: those that autograd's engine holds.
+        until_end: after a forward pass that is not the model's last part: what is held until the model's ends.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class Pass:
         self._keeps = kept_by_op(tape, self.contexts)
         self._again = recomputed(tape, self.contexts)
         self._held: list[list[str]] = [[] for _ in self.contexts]
-        self._gradients = Gradients(tape, memory, gradients_stand)
+        self.gradients = Gradients(tape, memory, gradients_stand)
         self.until_end: list[str] = []
 
     # --- forward ----------------------------------------------------------------------------------------
@@ -105,13 +109,13 @@ class Pass:
         self.memory.moment = Moment("backward", None, "loss")
         self.memory.take("gradient of the loss", loss.writes.bytes)
         self.memory.hold("gradient of the loss")  # by the caller of backward, until it returns
-        self._gradients.arrived[loss.writes.name] = "gradient of the loss"
+        self.gradients.arrived[loss.writes.name] = "gradient of the loss"
 
     def feed_gradient(self) -> None:
         """For a part: the gradient of what it writes last has arrived from above."""
         last = self.contexts[-1].writes
         self.memory.found("gradient from above", last.bytes)
-        self._gradients.arrived[last.name] = "gradient from above"
+        self.gradients.arrived[last.name] = "gradient from above"
 
     def backward(self) -> None:
         """Unwind what autograd recorded, the last operation first."""
@@ -146,7 +150,7 @@ class Pass:
     def _unwind(self, index: int) -> None:
         c = self.contexts[index]
         self.memory.moment = Moment("backward", c.op.block, c.op.name)
-        unwinding = Unwinding(self._gradients, c, self._held[index], self._keeps[index])
+        unwinding = Unwinding(self.gradients, c, self._held[index], self._keeps[index])
         rule_of(c.op).unwind(c, unwinding)
         unwinding.finish()
         self._held[index] = []

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 
 from bsr_explorer.cost.holders import Event, Memory, Moment
 from bsr_explorer.cost.optimizers import OPTIMIZERS, groups
 from bsr_explorer.cost.passes import Pass
-from bsr_explorer.cost.setup import Setup, device_bytes
+from bsr_explorer.cost.setup import Setup
 from bsr_explorer.cost.step import activation_rows, input_rows, parameter_rows
 from bsr_explorer.ledger import Ledger, Peak, Row, ledger
 from bsr_explorer.tape import Parameter, Tape
@@ -39,16 +39,16 @@ def step_ledger(tape: Tape, setup: Setup) -> Ledger:
 
 def timeline(tape: Tape, setup: Setup) -> Memory:
     """Everything that a steady step allocates and frees, in order (optimiser state exists already)."""
-    memory = Memory(setup.granularity)
+    memory = Memory(setup.on.granularity)
     for row in standing_rows(tape, setup):
         if row.bytes and (row.kind != "gradient" or setup.gradients_stand):
             noun = "" if row.kind in ("parameter", "input") else f"{row.kind} of "
             memory.take(f"{noun}{row.operation}", row.bytes, row.kind)
     if setup.gradients_stand:
-        for name, size in _viewed_gradients(tape):
+        for name, size in _held_by_views(tape):
             memory.take(name, size, "gradient")
-    if device_bytes(setup):
-        memory.take("cuBLAS workspace", device_bytes(setup))
+    if setup.on.workspace:
+        memory.take("workspace of the libraries", setup.on.workspace)
     run = Pass(tape, memory, gradients_stand=setup.gradients_stand)
     run.forward()
     made = made_of_the_loss(tape, setup)
@@ -70,19 +70,16 @@ def made_of_the_loss(tape: Tape, setup: Setup) -> dict[str, int]:
     return {**share, "scaled loss": size} if setup.scaler else share
 
 
-def _viewed_gradients(tape: Tape) -> Iterator[tuple[str, int]]:
-    """With one image, the gradients of the class token and registers are views of the gradient of all
-    tokens, which they hold whole; so is that of positions which are added to narrower patches."""
-    tensors = tape.tensors
-    for below, op in pairwise(tape):
-        names = [*op.params.values()]
-        if below.kind == "add_parameter" and tensors[below.reads[0]].dtype != tensors[below.writes].dtype:
-            names += below.params.values()
-        trained = [tape.parameters[name] for name in names if name in tape.parameters]
-        trained = [p for p in trained if p.trains]
-        tokens = tensors[op.writes]
-        if op.kind == "prefix_tokens" and tokens.shape[0] == 1 and trained:
-            yield "gradient of all tokens", tokens.bytes - sum(p.bytes for p in trained)
+def _held_by_views(tape: Tape) -> Iterator[tuple[str, int]]:
+    """Bytes, beside parameters' gradients, of the larger gradients of which these are views, and which they hold whole.
+    (With one image: those of the class token, of registers, and of positions that are added to narrower patches.)"""
+    memory = Memory()
+    first = Pass(tape, memory)
+    first.forward()
+    first.begin_backward()
+    first.backward()
+    for name, parameters in first.gradients.views.items():
+        yield f"rest of {name}", memory.size(name) - sum(p.bytes for p in parameters)
 
 
 def step_of_the_optimizer(tape: Tape, setup: Setup, memory: Memory) -> None:
@@ -100,12 +97,12 @@ def step_of_the_optimizer(tape: Tape, setup: Setup, memory: Memory) -> None:
 
 def optimizer_peak(trained: list[Parameter], setup: Setup) -> int:
     """Bytes that the optimiser's step allocates at most, beside what stands."""
-    flag = setup.granularity * -(-WIDTH["fp32"] // setup.granularity) if setup.scaler else 0
+    flag = setup.on.rounded(WIDTH["fp32"]) if setup.scaler else 0
     most = flag
     for group in groups(trained):
         level = flag
         for change, _ in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as):
-            size = -(-abs(change) // setup.granularity) * setup.granularity
+            size = setup.on.rounded(abs(change))
             level += size if change > 0 else -size
             most = max(most, level)
     return most

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CUDA_GRANULARITY = 512
-"""CUDA's caching allocator hands out multiples of so many bytes."""
-
-CUBLAS_WORKSPACE = 8_519_680
-"""Bytes that cuBLAS takes at its first product (``CUBLAS_WORKSPACE_CONFIG`` left alone; [schema], and 32 MiB
-on Hopper)."""
+from bsr_explorer.devices import Device, device_of
 
 
 @dataclass(frozen=True)
@@ -19,7 +14,7 @@ class Setup:
     Attributes:
         optimizer: key of ``cost.optimizers.OPTIMIZERS``.
         implementation: how torch runs it, one of ``cost.optimizers.IMPLEMENTATIONS``.
-        device: ``cpu`` or ``cuda``.
+        device: key of ``devices.DEVICES``.
         micro_batches: forward and backward passes a step; the tape is one of them.
         set_to_none: whether gradients are given back after a step, and not zeroed.
         scaler: whether a gradient scaler is at work (fp16).
@@ -38,20 +33,13 @@ class Setup:
         return self.micro_batches > 1 or not self.set_to_none
 
     @property
-    def granularity(self) -> int:
-        """The allocator rounds sizes up to a multiple of so many bytes."""
-        return CUDA_GRANULARITY if self.device == "cuda" else 1
+    def on(self) -> Device:
+        """The device."""
+        return device_of(self.device)
 
     @property
     def runs_as(self) -> str:
-        """The implementation that ``auto`` comes to."""
-        if self.optimizer == "adamw_8bit":  # it has one, and on CUDA that is a kernel
-            return "fused" if self.device == "cuda" else "loop"
-        if self.implementation != "auto":
-            return self.implementation
-        return "foreach" if self.device == "cuda" else "loop"
-
-
-def device_bytes(setup: Setup) -> int:
-    """What the device's libraries take for themselves."""
-    return CUBLAS_WORKSPACE if setup.device == "cuda" else 0
+        """The implementation that ``auto`` comes to. (The 8-bit optimiser has one on each device.)"""
+        if self.optimizer == "adamw_8bit":
+            return self.on.optimizer_8bit
+        return self.on.optimizer if self.implementation == "auto" else self.implementation

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bsr_explorer.cost.optimizers import OPTIMIZERS
+from bsr_explorer.devices import device_of
 from bsr_explorer.ledger import Row
-from bsr_explorer.operations.rules import Context, Kept, rule_of
+from bsr_explorer.operations.kinds import kind_of, rule_of
+from bsr_explorer.operations.rule import Context, Kept
 from bsr_explorer.tape import DENSE, EVERYTHING, Storage, Tape
 
 
@@ -21,14 +23,15 @@ def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:
     """
     tensors, needs = tape.tensors, tape.needs_grad(live_inputs)
     for op in tape:
+        carries = kind_of(op).carries(op)
         yield Context(
             op=op,
             reads=tuple(tensors[name] for name in op.reads),
             writes=tensors[op.writes],
             params={part: tape.parameters.get(name) or tensors[name] for part, name in op.params.items()},
-            needs=tuple(needs[name] for name in op.reads),
+            needs=tuple(carries and needs[name] for name in op.reads),
             part_needs={
-                part: tape.parameters[name].trains if name in tape.parameters else needs[name]
+                part: carries and (tape.parameters[name].trains if name in tape.parameters else needs[name])
                 for part, name in op.params.items()
             },
         )
@@ -58,7 +61,7 @@ def kept_by_op(tape: Tape, all_contexts: Sequence[Context]) -> list[list[Keep]]:
 
 
 def _keeps(tape: Tape, c: Context) -> list[Keep]:
-    tensors, found = tape.tensors, {}
+    tensors, device, found = tape.tensors, device_of(tape.device), {}
     for kept in rule_of(c.op).keeps(c):
         if kept.tensor in tape.parameters:
             continue
@@ -76,8 +79,8 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
             how,
             how.bytes(owner.shape, owner.dtype),
             DENSE.bytes(owner.needed or owner.shape, owner.dtype),
-            how.pack_scratch(owner.shape, owner.dtype, tape.device),
-            how.unpack_scratch(owner.shape, owner.dtype, tape.device),
+            how.pack_scratch(owner.shape, owner.dtype, device),
+            how.unpack_scratch(owner.shape, owner.dtype, device),
             how.passing(owner.shape, owner.dtype),
         )
     return list(found.values())

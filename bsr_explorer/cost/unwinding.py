@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from bsr_explorer.cost.gradients import Gradients
 from bsr_explorer.cost.step import Keep
-from bsr_explorer.operations.rules import Context, rule_of
+from bsr_explorer.operations.kinds import rule_of
+from bsr_explorer.operations.rule import Context
 from bsr_explorer.tape import DENSE, Parameter
 
 
@@ -92,8 +93,13 @@ class Unwinding:
             self._memory.take(f"gradient of {target.name}", target.bytes, "gradient")
 
     def view_part(self, part: str) -> None:
-        if not self._gradients.stand:
+        target = self._c.params[part]
+        if not isinstance(target, Parameter):
             self._memory.hold(self._incoming)
+            self._given.append((target.name, self._incoming))
+        elif not self._gradients.stand:
+            self._memory.hold(self._incoming)
+            self._gradients.views.setdefault(self._incoming, []).append(target)
 
     def _let_go_of_unpacked(self) -> None:
         self._memory.drop(*self._unpacked)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from bsr_explorer.devices import Device
 from bsr_explorer.methods.base import OfBlocks
 from bsr_explorer.naming import blocks_of
 from bsr_explorer.storages import Rebuilt
@@ -34,11 +35,11 @@ class Elsewhere:
         """Whether it is packed before it goes."""
         return self.how.packs
 
-    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
+    def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """That of packing it."""
         return self.how.pack_scratch(shape, dtype, device)
 
-    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """That of unpacking it."""
         return self.how.unpack_scratch(shape, dtype, device)
 

@@ -1,8 +1,8 @@
 """From a model's step to the step that a device runs: number formats, the casts of autocast, kernels.
 
 What autocast casts is its own table (``torch.amp``): products run in 16 bits, losses and, on CUDA, softmax
-in 32; everything else takes the widest format among its operands. A weight that trains is cast once and
-its copy is held until autocast is left; that of a frozen weight is made anew for each use.
+in 32; everything else takes the widest format among its operands. Each kind of operation says which it is. A weight
+that trains is cast once and its copy is held until autocast is left; that of a frozen weight is made anew for each use.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bsr_explorer.tape import Op, Tape, Tensor, inferred
+from bsr_explorer.devices import Device, device_of
+from bsr_explorer.operations.kinds import inferred, kind_of
+from bsr_explorer.operations.op import Op, Tensor
+from bsr_explorer.tape import Tape
 
 PRECISIONS: dict[str, tuple[str, bool]] = {
     "fp32": ("fp32", False),
@@ -20,26 +23,21 @@ PRECISIONS: dict[str, tuple[str, bool]] = {
 }
 """Number format, and whether autocast uses it (or weights and images have it themselves)."""
 
-ATTENTION = ("fused", "math", "flash", "efficient", "cudnn")
-"""Attention paths. ``fused`` is the kernel that torch picks by itself; the last three exist on CUDA only."""
-
-_IN_16_BITS = ("patch_embed", "linear")
-_IN_32_BITS = ("cross_entropy", "prefix_tokens")
-
 
 def lower(tape: Tape, precision: str, device: str) -> Tape:
     """The tape with its number formats and kernels.
 
     Args:
         precision: key of ``PRECISIONS``.
-        device: ``cpu`` or ``cuda``.
+        device: key of ``devices.DEVICES``.
     """
     dtype, autocast = PRECISIONS[precision]
+    target = device_of(device)
     if autocast:
-        tape = _autocast(tape, dtype, device)
+        tape = _autocast(tape, dtype, target)
     elif dtype != "fp32":
         tape = _all_in(tape, dtype)
-    return replace(_on_cuda(tape), device=device) if device == "cuda" else tape
+    return _on_device(tape, target)
 
 
 def _all_in(tape: Tape, dtype: str) -> Tape:
@@ -52,49 +50,35 @@ def _input_in(tensor: Tensor, dtype: str) -> Tensor:
     return tensor if tensor.dtype.startswith("int") else replace(tensor, dtype=dtype)
 
 
-def _on_cuda(tape: Tape) -> Tape:
-    """CUDA's norms keep their statistics in fp32; its fused attention is flash in 16 bits, else the
-    memory-efficient kernel."""
+def _on_device(tape: Tape, device: Device) -> Tape:
+    """Operations with what the device adds to them; the tape itself, if it adds nothing."""
     ops = []
     for op in tape:
-        attrs = dict(op.attrs)
-        if op.kind == "layer_norm":
-            attrs["statistics"] = "fp32"
-        elif op.kind == "attention" and attrs["path"] == "fused":
-            narrow = tape.tensors[op.reads[0]].dtype != "fp32"
-            attrs["path"] = "flash" if narrow else "efficient"
-        ops.append(replace(op, attrs=attrs))
-    return replace(tape, ops=tuple(ops))
+        formats = tuple(tape.tensors[name].dtype for name in op.reads)
+        attrs = {**op.attrs, **kind_of(op).on_device(op, formats, device)}
+        ops.append(op if attrs == op.attrs else replace(op, attrs=attrs))
+    same = all(new is old for new, old in zip(ops, tape.ops, strict=True))
+    if same and device.name == tape.device:
+        return tape
+    return replace(tape, ops=tuple(ops), device=device.name)
 
 
-def _autocast(tape: Tape, dtype: str, device: str) -> Tape:
-    softmax = "fp32" if device == "cuda" else dtype
+def _autocast(tape: Tape, dtype: str, device: Device) -> Tape:
     tensors = {tensor.name: tensor for tensor in tape.inputs}
     ops: list[Op] = []
     for op in tape:
-        for lowered in _cast(tape, _adjusted(op, softmax), dtype, device, tensors):
+        for lowered in _cast(tape, op, dtype, device, tensors):
             tensors[lowered.writes] = inferred(lowered, tensors, tape.parameters)
             ops.append(lowered)
     return replace(tape, ops=tuple(ops))
 
 
-def _adjusted(op: Op, softmax: str) -> Op:
-    """The number formats within an operation of several steps."""
-    if op.kind == "attention":
-        return replace(op, attrs={**op.attrs, "softmax": softmax})
-    if op.kind == "class_attention":
-        return replace(op, attrs={**op.attrs, "softmax": softmax, "dtype": softmax})
-    return op
-
-
-def _cast(tape: Tape, op: Op, dtype: str, device: str, tensors: dict[str, Tensor]) -> Iterator[Op]:
+def _cast(tape: Tape, op: Op, dtype: str, device: Device, tensors: dict[str, Tensor]) -> Iterator[Op]:
     """The casts that an operation needs, and then the operation on their results."""
-    target = dtype if op.kind in _IN_16_BITS else "fp32" if op.kind in _IN_32_BITS else None
-    if op.kind == "layer_norm" and tensors[op.reads[0]].dtype == dtype:
-        if device == "cpu":  # takes both formats at once, and gives back that of its input
-            yield replace(op, attrs={**op.attrs, "dtype": dtype, "statistics": "fp32"})
-            return
-        target = "fp32"
+    casting = kind_of(op).autocast(tuple(tensors[name].dtype for name in op.reads), dtype, device)
+    if casting.attrs:
+        op = replace(op, attrs={**op.attrs, **casting.attrs})
+    target = casting.to
     if target is None:
         yield op
         return
@@ -109,7 +93,7 @@ def _cast(tape: Tape, op: Op, dtype: str, device: str, tensors: dict[str, Tensor
     for place, name in enumerate(op.reads):
         if tensors[name].dtype not in (target, "int64"):
             reads[place] = f"{name} in {target} for {op.name or op.kind}"
-            attrs = {"dtype": target}
+            attrs = {"dtype": target} if kind_of(op).carries(op) else {"dtype": target, "detached": True}
             if name in stored:
                 stored[reads[place]] = stored.pop(name)
             cast = replace(op, kind="cast", reads=(name,), writes=reads[place], params={}, stored={})

@@ -1,13 +1,30 @@
-"""Attention: one fused kernel, or products with an explicit softmax; and the class token's attention."""
+"""Attention: one fused kernel, or products with an explicit softmax.
+
+The products Q·Kᵀ and P·V count forward; backward, the explicit ("math") path does twice the forward's work, and the
+fused kernel 2.5 times, for it recomputes the scores.
+"""
 
 from __future__ import annotations
 
-from bsr_explorer.operations.kind import Backward, Context, Forward, Kept, Rule, kept, own, write
-from bsr_explorer.tape import Shape
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+from bsr_explorer.devices import Device
+from bsr_explorer.operations.kind import Casting, Formats, Kind
+from bsr_explorer.operations.op import Op, Part, Tensor
+from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule, kept, own, write
+from bsr_explorer.storages.storage import Shape
 from bsr_explorer.units import FLOPS_PER_MAC, WIDTH
 
 SCALAR = 8
 """Bytes of a Python number that an operation holds as a tensor."""
+
+
+def _shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
+    """(B, N, 3·D) → (B, N, D)."""
+    batch, tokens, width3 = reads[0].shape
+    return (batch, tokens, width3 // 3)
 
 
 def _keeps(c: Context) -> list[Kept]:
@@ -19,26 +36,31 @@ def _keeps(c: Context) -> list[Kept]:
     if not c.needs[0]:
         return []
     qkv = kept(c.reads[0])
-    if c.op.attrs["path"] != "math":
-        return [qkv, kept(c.writes), own(c, "logsumexp", logsumexp_shape(c))]
-    (batch, tokens, _), heads = c.reads[0].shape, c.op.attrs["heads"]
+    if not explicit(c):
+        return [qkv, kept(c.writes), own(c, "logsumexp", _logsumexp_shape(c))]
     dtype = c.writes.dtype
-    probabilities = [own(c, "softmax", (batch, heads, tokens, tokens), _softmax_dtype(c))]
-    if _softmax_dtype(c) != dtype:
-        probabilities.append(own(c, "probabilities", (batch, heads, tokens, tokens), dtype))
+    probabilities = [own(c, "softmax", _matrix(c), softmax_dtype(c))]
+    if softmax_dtype(c) != dtype:
+        probabilities.append(own(c, "probabilities", _matrix(c), dtype))
     query = own(c, "query", c.writes.shape, dtype)
     if runs_on_views(c):
         return [query, kept(c.reads[0], c.writes.shape), *probabilities]
     return [query, *(own(c, part, c.writes.shape, dtype) for part in ("key", "value")), *probabilities]
 
 
-def logsumexp_shape(c: Context) -> Shape:
+def explicit(c: Context) -> bool:
+    """Whether it runs as products with an explicit softmax."""
+    return bool(c.op.attrs["path"] == "math")
+
+
+def _logsumexp_shape(c: Context) -> Shape:
     """The memory-efficient CUDA kernel pads the rows to a multiple of 32."""
     (batch, tokens, _), heads = c.reads[0].shape, c.op.attrs["heads"]
     return (batch, heads, -(-tokens // 32) * 32 if c.op.attrs["path"] == "efficient" else tokens)
 
 
-def _softmax_dtype(c: Context) -> str:
+def softmax_dtype(c: Context) -> str:
+    """Number format of the softmax."""
     return str(c.op.attrs.get("softmax", c.writes.dtype))
 
 
@@ -47,45 +69,42 @@ def runs_on_views(c: Context) -> bool:
     return c.reads[0].shape[0] == 1 or c.op.attrs["heads"] == 1
 
 
-def attention_matrix(c: Context) -> int:
-    """Elements of the attention matrices."""
+def _matrix(c: Context) -> Shape:
+    """(B, H, N, N)."""
     batch, tokens, _ = c.reads[0].shape
-    return int(batch * c.op.attrs["heads"] * tokens * tokens)
+    return (batch, c.op.attrs["heads"], tokens, tokens)
+
+
+def _matrix_bytes(c: Context, dtype: str) -> int:
+    return prod(_matrix(c)) * WIDTH[dtype]
 
 
 def _run(c: Context, m: Forward) -> None:
-    if c.op.attrs["path"] == "math":
+    if explicit(c):
         _run_math(c, m)
         return
     write(c, m)
-    size = WIDTH["fp32"]
-    for length in logsumexp_shape(c):
-        size *= length
-    m.take(c.own("logsumexp"), size)
+    m.take(c.own("logsumexp"), prod(_logsumexp_shape(c)) * WIDTH["fp32"])
     m.drop(c.own("logsumexp"))
 
 
 def _run_math(c: Context, m: Forward) -> None:
     """As timm computes it; ``scaled`` and ``softmax`` are locals that live until attention returns."""
-    size, width = c.writes.bytes, WIDTH[c.writes.dtype]
+    size, dtype = c.writes.bytes, c.writes.dtype
     if c.needs[0]:
         m.keep_number(c.own("scale"), SCALAR)
-    if runs_on_views(c):
-        m.take(c.own("query"), size)
-    else:
-        m.take(c.own("scaled"), size)
-        m.take(c.own("query"), size)
-        m.take(c.own("key"), size)
-    m.take(c.own("scores"), attention_matrix(c) * width)
+    for name in ("query",) if runs_on_views(c) else ("scaled", "query", "key"):
+        m.take(c.own(name), size)
+    m.take(c.own("scores"), _matrix_bytes(c, dtype))
     if not runs_on_views(c):
         m.drop(c.own("query"), c.own("key"))
-    softmax = _softmax_dtype(c)
-    if softmax != c.writes.dtype:
-        m.take(c.own("wide scores"), attention_matrix(c) * WIDTH[softmax])
-    m.take(c.own("softmax"), attention_matrix(c) * WIDTH[softmax])
+    softmax = softmax_dtype(c)
+    if softmax != dtype:
+        m.take(c.own("wide scores"), _matrix_bytes(c, softmax))
+    m.take(c.own("softmax"), _matrix_bytes(c, softmax))
     m.drop(c.own("scores"), c.own("wide scores"))
-    if softmax != c.writes.dtype:
-        m.take(c.own("probabilities"), attention_matrix(c) * width)
+    if softmax != dtype:
+        m.take(c.own("probabilities"), _matrix_bytes(c, dtype))
     if not runs_on_views(c):
         m.take(c.own("value"), size)
     if c.op.attrs["heads"] == 1:
@@ -99,7 +118,7 @@ def _run_math(c: Context, m: Forward) -> None:
 
 
 def _unwind(c: Context, b: Backward) -> None:
-    if c.op.attrs["path"] == "math":
+    if explicit(c):
         _unwind_math(c, b)
         return
     size = c.writes.bytes
@@ -112,7 +131,7 @@ def _unwind(c: Context, b: Backward) -> None:
 
 
 def _unwind_math(c: Context, b: Backward) -> None:
-    size, width, wide = c.writes.bytes, WIDTH[c.writes.dtype], WIDTH[_softmax_dtype(c)]
+    size, dtype, softmax = c.writes.bytes, c.writes.dtype, softmax_dtype(c)
     q, k, v = (c.own(f"gradient of {part}") for part in "qkv")
     scores, by_head = c.own("gradient of scores"), c.own("gradient by head")
     if c.op.attrs["heads"] > 1:
@@ -120,18 +139,18 @@ def _unwind_math(c: Context, b: Backward) -> None:
         b.end_node()
     b.bring_back(c.own("softmax"), c.own("probabilities"), c.own("value"), c.reads[0].storage)
     b.take(v, size)
-    b.take(scores, attention_matrix(c) * width)
+    b.take(scores, _matrix_bytes(c, dtype))
     b.end_node(c.own("probabilities"), c.own("value"))
     b.drop(by_head)
-    if wide != width:
-        b.take(c.own("wide gradient"), attention_matrix(c) * wide)
+    if softmax != dtype:
+        b.take(c.own("wide gradient"), _matrix_bytes(c, softmax))
         b.drop(scores)
     b.bring_back(c.own("softmax"))
-    b.take(c.own("gradient through softmax"), attention_matrix(c) * wide)
+    b.take(c.own("gradient through softmax"), _matrix_bytes(c, softmax))
     b.drop(scores, c.own("wide gradient"))
     b.end_node(c.own("softmax"))
-    if wide != width:
-        b.take(c.own("narrow gradient"), attention_matrix(c) * width)
+    if softmax != dtype:
+        b.take(c.own("narrow gradient"), _matrix_bytes(c, dtype))
         b.drop(c.own("gradient through softmax"))
     b.bring_back(c.own("query"), c.own("key"), c.reads[0].storage)
     b.take(c.own("gradient of scaled q"), size)
@@ -160,107 +179,122 @@ def _forward(c: Context) -> int:
 def _backward(c: Context) -> int:
     if not c.needs[0]:
         return 0
-    return _forward(c) * 2 if c.op.attrs["path"] == "math" else _forward(c) * 5 // 2
+    return _forward(c) * 2 if explicit(c) else _forward(c) * 5 // 2
 
 
-def _explicit(c: Context) -> bool:
-    return bool(c.op.attrs["path"] == "math")
+# --- packed -------------------------------------------------------------------------------------------
 
 
-ATTENTION = Rule(_keeps, _forward, _backward, _run, _unwind, keeps_results=True, several_nodes=_explicit)
-
-
-# --- the class token's attention ------------------------------------------------------------------------
-
-
-def scored(c: Context) -> bool:
-    """Whether gradients pass through the class token's attention."""
-    return c.needs[0] and not c.op.attrs["detached"]
-
-
-def class_attention_keeps(c: Context, keys: Kept) -> list[Kept]:
-    """The class token's query, its attention, and the keys."""
-    batch, tokens, width3 = c.reads[0].shape
-    rows = (batch * c.op.attrs["heads"], tokens, 1)
-    return [
-        own(c, "query", (batch, width3 // 3), c.reads[0].dtype),
-        own(c, "softmax", rows, _softmax_dtype(c)),
-        keys,
-    ]
-
-
-def _class_keeps(c: Context) -> list[Kept]:
-    """The keys are a part of qkv, which a fused kernel keeps anyway. An explicit softmax does not, and they are kept as
-    they were copied; with one image or one head, they need no copy."""
-    if not scored(c):
+def _keeps_packed(c: Context) -> list[Kept]:
+    """q, k and v as one tensor; and the softmax, if there is one."""
+    if not c.needs[0]:
         return []
-    batch, tokens, width3 = c.reads[0].shape
-    shape = (batch, tokens, width3 // 3)
-    if c.op.attrs["path"] == "math" and not runs_on_views(c):
-        return class_attention_keeps(c, own(c, "key", shape, c.reads[0].dtype))
-    return class_attention_keeps(c, kept(c.reads[0], shape))
+    softmax = [own(c, "softmax", _matrix(c), c.writes.dtype)] if explicit(c) else []
+    return [kept(c.reads[0]), *softmax]
 
 
-def _class_forward(c: Context) -> int:
-    """One query a head, the class token's, times all keys."""
-    batch, tokens, width3 = c.reads[0].shape
-    return FLOPS_PER_MAC * batch * tokens * width3 // 3
+def _backward_packed(c: Context) -> int:
+    """The fused kernel runs forward once more."""
+    return _backward(c) + _forward(c) * (c.needs[0] and not explicit(c))
 
 
-def _class_backward(c: Context) -> int:
-    """The gradient of the query, a product with all keys. (That of a key is the query times a number.)"""
-    return _class_forward(c) * scored(c)
-
-
-def _class_rows(c: Context, dtype: str) -> int:
-    """Bytes of one number for each image, head and token."""
-    batch, tokens, _ = c.reads[0].shape
-    return int(batch * c.op.attrs["heads"] * tokens * WIDTH[dtype])
-
-
-def _class_run(c: Context, m: Forward) -> None:
-    batch, tokens, width3 = c.reads[0].shape
-    size = batch * width3 // 3 * WIDTH[c.reads[0].dtype]
-    m.take(c.own("query"), size)
-    if not runs_on_views(c):
-        m.take(c.own("key"), tokens * size)
-    m.take(c.own("products"), _class_rows(c, c.reads[0].dtype))
-    if not (c.op.attrs["path"] == "math" and scored(c)):
-        m.drop(c.own("key"))
-    m.take(c.own("softmax"), _class_rows(c, _softmax_dtype(c)))
-    m.drop(c.own("products"))
+def _run_packed(c: Context, m: Forward) -> None:
+    """Products copy queries, keys and values side by side, unless they are so already."""
+    if not explicit(c):
+        _run(c, m)
+        return
+    size, scores, views = c.writes.bytes, _matrix_bytes(c, c.writes.dtype), runs_on_views(c)
+    for name in ("scaled",) if views else ("scaled", "query", "key"):
+        m.take(c.own(name), size)
+    m.take(c.own("scores"), scores)
+    m.drop(c.own("query"), c.own("key"), c.own("scaled"))
+    m.take(c.own("softmax"), scores)
+    m.drop(c.own("scores"))
+    if not views:
+        m.take(c.own("value"), size)
+    if c.op.attrs["heads"] > 1:
+        m.take(c.own("by head"), size)
+        m.drop(c.own("value"))
     write(c, m)
-    m.drop(c.own("query"), c.own("key"), c.own("softmax"))
+    m.drop(c.own("by head"), c.own("value"))
+    m.pack(c.own("softmax"))
+    m.drop(c.own("softmax"))
 
 
-def _class_unwind(c: Context, b: Backward) -> None:
-    batch, tokens, width3 = c.reads[0].shape
-    size, wide, narrow = batch * width3 // 3 * WIDTH[c.reads[0].dtype], _softmax_dtype(c), c.reads[0].dtype
-    rows = c.own("gradient of products")
-    b.take(c.own("gradient of softmax"), _class_rows(c, wide))
-    b.take(c.own("share of a head"), c.writes.bytes)
-    b.drop(c.own("share of a head"))
-    b.take(rows, _class_rows(c, wide))
-    b.drop(c.own("gradient of softmax"))
-    if wide != narrow:
-        b.take(c.own("narrow gradient"), _class_rows(c, narrow))
-        b.drop(rows)
-        rows = c.own("narrow gradient")
-    if c.op.packs:
+def _unwind_packed(c: Context, b: Backward) -> None:
+    gradients = [c.own(f"gradient of {part}") for part in "qkv"]
+    if explicit(c):
+        _unwind_explicit_packed(c, b, *gradients)
+    else:
         b.bring_back(c.reads[0].storage)
-    if not runs_on_views(c) and (c.op.packs or c.op.attrs["path"] != "math"):
-        b.take(c.own("key again"), tokens * size)
-        if c.op.packs:
-            b.bring_back()
-    b.take(c.own("gradient of query"), size)
-    b.drop(c.own("key again"))
-    if c.op.packs:
-        b.bring_back()
+        b.take(c.own("output again"), c.writes.bytes)
+        b.take(c.own("logsumexp again"), prod(_logsumexp_shape(c)) * WIDTH["fp32"])
+        for name in gradients:
+            b.take(name, c.writes.bytes)
+        b.drop(c.own("output again"), c.own("logsumexp again"))
+    b.bring_back()
     b.give(0)
+    b.drop(*gradients)
     b.end_call()
-    b.drop(c.own("gradient of query"), rows)
 
 
-CLASS_ATTENTION = Rule(
-    _class_keeps, _class_forward, _class_backward, _class_run, _class_unwind, keeps_results=True
+def _unwind_explicit_packed(c: Context, b: Backward, of_q: str, of_k: str, of_v: str) -> None:
+    size, scores, views = c.writes.bytes, _matrix_bytes(c, c.writes.dtype), runs_on_views(c)
+
+    def side_by_side(name: str) -> None:
+        if not views:
+            b.take(c.own(name), size)
+
+    b.bring_back(c.reads[0].storage, c.own("softmax"))
+    side_by_side("gradient by head")
+    b.take(of_v, size)
+    side_by_side("value")
+    b.take(c.own("gradient of softmax"), scores)
+    b.drop(c.own("value"), c.own("gradient by head"))
+    b.take(c.own("gradient of scores"), scores)
+    b.drop(c.own("gradient of softmax"))
+    b.forget(c.own("softmax"))
+    side_by_side("key")
+    b.take(of_q, size)
+    b.drop(c.own("key"))
+    b.take(c.own("scaled"), size)
+    if not views:
+        side_by_side("query")
+        b.drop(c.own("scaled"))
+    b.take(of_k, size)
+    b.drop(c.own("scaled"), c.own("query"), c.own("gradient of scores"))
+
+
+# --- number formats and kernels -------------------------------------------------------------------------
+
+
+def _autocast(formats: Formats, narrow: str, device: Device) -> Casting:
+    return Casting(None, {"softmax": device.softmax or narrow})
+
+
+def _on_device(op: Op, formats: Formats, device: Device) -> Mapping[str, Any]:
+    return {"path": device.path(op.attrs["path"], formats[0])}
+
+
+_ATTENTION = Rule(
+    keeps=_keeps,
+    forward=_forward,
+    backward=_backward,
+    run=_run,
+    unwind=_unwind,
+    keeps_results=True,
+    several_nodes=explicit,
+)
+
+ATTENTION = Kind(
+    name="attention",
+    summary="softmax(Q·Kᵀ)·V of queries, keys and values in one tensor (B, N, 3·D)",
+    shape=_shape,
+    plain=_ATTENTION,
+    packed=_ATTENTION.packed(
+        keeps=_keeps_packed, backward=_backward_packed, run=_run_packed, unwind=_unwind_packed
+    ),
+    autocast=_autocast,
+    on_device=_on_device,
+    stays=0,
 )

@@ -1,53 +1,13 @@
-"""Norms, activations, scales and sums."""
+"""Activations, scales and sums."""
 
 from __future__ import annotations
 
-from bsr_explorer.operations.kind import (
-    Backward,
-    Context,
-    Forward,
-    Kept,
-    Rule,
-    give_all,
-    kept,
-    nothing,
-    own,
-    write,
-    zero,
-)
-from bsr_explorer.tape import Shape
-from bsr_explorer.units import WIDTH
+from collections.abc import Mapping, Sequence
 
-# --- layer norm -----------------------------------------------------------------------------------------
-
-
-def statistics(c: Context) -> tuple[Shape, str]:
-    """Shape and number format of the mean and of the inverse deviation: the weight's format, or what the
-    operation says (fp32 on CUDA, whatever is normed)."""
-    dtype = c.params["weight"].dtype if "weight" in c.params else c.reads[0].dtype
-    return (*c.reads[0].shape[:-1], 1), c.op.attrs.get("statistics", dtype)
-
-
-def _norm_keeps(c: Context) -> list[Kept]:
-    """Input, mean and inverse deviation, even of a frozen norm, once it is recorded."""
-    if not c.live:
-        return []
-    shape, dtype = statistics(c)
-    return [kept(c.reads[0]), own(c, "mean", shape, dtype), own(c, "rstd", shape, dtype)]
-
-
-def _norm_run(c: Context, m: Forward) -> None:
-    (*rows, _), dtype = c.reads[0].shape, statistics(c)[1]
-    size = WIDTH[dtype]
-    for length in rows:
-        size *= length
-    write(c, m)
-    m.take(c.own("mean"), size)
-    m.take(c.own("rstd"), size)
-    m.drop(c.own("mean"), c.own("rstd"))
-
-
-LAYER_NORM = Rule(_norm_keeps, zero, zero, _norm_run, give_all, keeps_results=True)
+from bsr_explorer.operations.kind import Kind
+from bsr_explorer.operations.op import Op, Part, Tensor
+from bsr_explorer.operations.rule import Backward, Context, Kept, Rule, kept
+from bsr_explorer.storages.storage import Shape
 
 # --- activations ----------------------------------------------------------------------------------------
 
@@ -56,7 +16,23 @@ def _input_keeps(c: Context) -> list[Kept]:
     return [kept(c.reads[0])] if c.needs[0] else []
 
 
-GELU = Rule(_input_keeps, zero, zero, write, give_all)
+def _gelu_unwind_packed(c: Context, b: Backward) -> None:
+    b.restore_into(0, c.reads[0].storage)
+    b.end_call()
+
+
+_GELU = Rule(keeps=_input_keeps)
+
+GELU = Kind(name="gelu", summary="GELU", plain=_GELU, packed=_GELU.packed(unwind=_gelu_unwind_packed))
+
+
+def _half_shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
+    return (*reads[0].shape[:-1], reads[0].shape[-1] // 2)
+
+
+def _silu_keeps(c: Context) -> list[Kept]:
+    """A half of the input, which holds the whole."""
+    return [kept(c.reads[0], c.writes.shape)] if c.needs[0] else []
 
 
 def _silu_unwind(c: Context, b: Backward) -> None:
@@ -69,12 +45,12 @@ def _silu_unwind(c: Context, b: Backward) -> None:
     b.drop(half, _gate_gradient(c.reads[0].name))
 
 
-def _silu_keeps(c: Context) -> list[Kept]:
-    """A half of the input, which holds the whole."""
-    return [kept(c.reads[0], c.writes.shape)] if c.needs[0] else []
-
-
-SILU_HALF = Rule(_silu_keeps, zero, zero, write, _silu_unwind)
+SILU_HALF = Kind(
+    name="silu_half",
+    summary="SiLU of the first half of a gated MLP's hidden layer",
+    shape=_half_shape,
+    plain=Rule(keeps=_silu_keeps, unwind=_silu_unwind),
+)
 
 
 def _gate_keeps(c: Context) -> list[Kept]:
@@ -91,9 +67,14 @@ def _gate_gradient(tensor: str) -> str:
     return f"gradient of the gate in {tensor}"
 
 
-GATE_HALF = Rule(_gate_keeps, zero, zero, write, _gate_unwind)
+GATE_HALF = Kind(
+    name="gate_half",
+    summary="a product with the second half of a gated MLP's hidden layer",
+    plain=Rule(keeps=_gate_keeps, unwind=_gate_unwind),
+    stays=1,
+)
 
-# --- scale and sums -------------------------------------------------------------------------------------
+# --- scale ----------------------------------------------------------------------------------------------
 
 
 def _scale_keeps(c: Context) -> list[Kept]:
@@ -121,7 +102,32 @@ def _scale_unwind(c: Context, b: Backward) -> None:
         b.drop(c.own("product"))
 
 
-SCALE = Rule(_scale_keeps, zero, zero, write, _scale_unwind)
+def _scale_unwind_packed(c: Context, b: Backward) -> None:
+    if c.trains("gamma"):
+        b.bring_back(c.reads[0].storage)
+        if c.reads[0].dtype != c.writes.dtype:
+            b.take(c.own("product"), c.writes.bytes)
+        b.give_part("gamma")
+        b.drop(c.own("product"))
+        b.bring_back()
+    if c.needs[0] and c.reads[0].dtype != c.writes.dtype:
+        b.take(c.own("wide gradient"), c.writes.bytes)
+    if c.needs[0]:
+        b.give(0)
+    b.drop(c.own("wide gradient"))
+    b.end_call()
+
+
+_SCALE = Rule(keeps=_scale_keeps, unwind=_scale_unwind)
+
+SCALE = Kind(
+    name="scale",
+    summary="a product with one number a channel (LayerScale)",
+    plain=_SCALE,
+    packed=_SCALE.packed(unwind=_scale_unwind_packed),
+)
+
+# --- sums -----------------------------------------------------------------------------------------------
 
 
 def _add_unwind(c: Context, b: Backward) -> None:
@@ -133,7 +139,7 @@ def _add_unwind(c: Context, b: Backward) -> None:
             b.give(read)
 
 
-ADD = Rule(nothing, zero, zero, write, _add_unwind)
+ADD = Kind(name="add", summary="the sum of two tensors", plain=Rule(unwind=_add_unwind))
 
 
 def _add_parameter_unwind(c: Context, b: Backward) -> None:
@@ -146,4 +152,8 @@ def _add_parameter_unwind(c: Context, b: Backward) -> None:
         b.give_part("value")
 
 
-ADD_PARAMETER = Rule(nothing, zero, zero, write, _add_parameter_unwind)
+ADD_PARAMETER = Kind(
+    name="add_parameter",
+    summary="the sum with a parameter that is the same for all images (position embeddings)",
+    plain=Rule(unwind=_add_parameter_unwind),
+)

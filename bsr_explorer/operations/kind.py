@@ -1,194 +1,100 @@
-"""What a rule is: the physics of one kind of operation."""
+"""What a kind of operation is: all that is known of it, in one record."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from bsr_explorer.tape import Op, Parameter, Part, Shape, Tensor
+from bsr_explorer.devices import Device
+from bsr_explorer.operations.op import Op, Part, Tensor
+from bsr_explorer.operations.rule import Rule
+from bsr_explorer.storages.storage import Shape
 
-
-@dataclass(frozen=True)
-class Context:
-    """What a rule may ask about the operation that it judges.
-
-    Attributes:
-        needs: for each tensor that is read, whether a gradient is computed for it.
-        part_needs: the same for each part (a parameter's gradient is computed if it trains).
-    """
-
-    op: Op
-    reads: tuple[Tensor, ...]
-    writes: Tensor
-    params: dict[str, Part]
-    needs: tuple[bool, ...]
-    part_needs: dict[str, bool]
-
-    def trains(self, part: str) -> bool:
-        """Whether what plays this part exists and gets a gradient."""
-        return self.part_needs.get(part, False)
-
-    @property
-    def live(self) -> bool:
-        """Whether autograd records this operation at all."""
-        return any(self.needs) or any(self.part_needs.values())
-
-    def own(self, name: str) -> str:
-        """Name of a tensor that only this operation knows."""
-        return f"{self.op.name}:{name}"
+# --- number formats -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A tensor that the operation keeps: one of the tape's, or one of its own.
+class Casting:
+    """What autocast does with an operation.
 
     Attributes:
-        needed: shape of the part that backward needs at once, if it is not the whole (which is kept all the
-            same, for a view holds its storage).
+        to: number format that its operands are cast to; None: they stay, and it takes the widest of them.
+        attrs: attributes that it gets: ``dtype`` of its result, where that is another, and formats within it.
     """
 
-    tensor: str
-    shape: Shape
-    dtype: str = "fp32"
-    needed: Shape | None = None
+    to: str | None = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Taking(Protocol):
-    """Tensors come into being, and are let go by who holds them."""
-
-    def take(self, name: str, size: int) -> None:
-        """Allocate a tensor of so many bytes."""
-        ...
-
-    def drop(self, *names: str) -> None:
-        """Let go of tensors: each is freed unless autograd keeps it."""
-        ...
+Formats = tuple[str, ...]
+"""Number formats of what an operation reads."""
 
 
-class Forward(Taking, Protocol):
-    """A forward pass as a rule sees it."""
-
-    def keep_number(self, name: str, size: int) -> None:
-        """Allocate a Python number that autograd keeps as a tensor, which no hook on saved tensors sees;
-        the backward pass drops it."""
-        ...
-
-    def pack(self, name: str) -> None:
-        """Now pack a tensor that the operation has made. (What it read is packed before it runs.)"""
-        ...
+def widest(formats: Formats, narrow: str, device: Device) -> Casting:
+    """Operands stay as they are."""
+    return Casting()
 
 
-class Backward(Taking, Protocol):
-    """A backward pass as a rule sees it."""
-
-    def give(self, read: int) -> None:
-        """Allocate the gradient of a tensor that the operation read."""
-        ...
-
-    def pass_on(self, read: int) -> None:
-        """Let the gradient that arrived stand for that of a tensor that the operation read."""
-        ...
-
-    def give_part(self, part: str) -> None:
-        """Allocate the gradient of a parameter, or of a tensor that plays its part."""
-        ...
-
-    def view_part(self, part: str) -> None:
-        """Let a parameter's gradient be a view of the gradient that arrived, which it holds."""
-        ...
-
-    def bring_back(self, *kept: str) -> None:
-        """The next node needs these kept tensors: those that are not stored as they are are brought back,
-        until it ends. (A rule that never says so has one node that needs them all.)"""
-        ...
-
-    def forget(self, kept: str) -> None:
-        """What was brought back of this kept tensor is no longer needed."""
-        ...
-
-    def restore_into(self, read: int, kept: str) -> None:
-        """Allocate the gradient of a tensor that the operation read, unpack what is kept in it, and overwrite it."""
-        ...
-
-    def end_call(self) -> None:
-        """The node's own call ended, and the engine goes on with its results: what was brought back or
-        recomputed for the call is let go."""
-        ...
-
-    def let_go(self, *kept: str) -> None:
-        """An autograd node ended, and others still see the gradient that arrived: pass on what it gave, and
-        let go of these kept tensors."""
-        ...
-
-    def end_node(self, *kept: str) -> None:
-        """An autograd node ended, and more of this operation's follow: let go of the gradient that
-        arrived, and of these kept tensors."""
-        ...
+def in_16_bits(formats: Formats, narrow: str, device: Device) -> Casting:
+    """Products: in autocast's format."""
+    return Casting(narrow)
 
 
-@dataclass(frozen=True)
-class Rule:
-    """The physics of one kind.
+def in_32_bits(formats: Formats, narrow: str, device: Device) -> Casting:
+    """Losses, and what torch's table lists beside them."""
+    return Casting("fp32")
+
+
+def alike(op: Op, formats: Formats, device: Device) -> Mapping[str, Any]:
+    """The same on every device."""
+    return {}
+
+
+# --- the kind -------------------------------------------------------------------------------------------
+
+ShapeRule = Callable[[Op, Sequence[Tensor], Mapping[str, Part]], Shape]
+
+
+def same_shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
+    """That of what is read first."""
+    return reads[0].shape
+
+
+def unless_detached(op: Op) -> bool:
+    """A graph, unless the operation is ``detached``."""
+    return not op.attrs.get("detached")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of operation.
 
     Attributes:
-        keeps: what is kept for backward, given what needs a gradient; parameters too.
-        forward: FLOPs of the forward pass.
-        backward: FLOPs of the backward pass, given what needs a gradient.
-        run: what the forward pass allocates and lets go, in order.
-        unwind: the same of the backward pass. When it returns, the gradient that arrived and what is
-            still kept are let go.
-        keeps_results: whether something kept is known only after computing, so that a recomputation
-            which ends as soon as all is kept again has to compute it.
-        several_nodes: whether autograd has several nodes for it that need kept tensors; the backward pass
-            then says when each does (``bring_back``, ``end_node``).
-        unpacks: whether it is one node that says itself when it needs what is kept (``bring_back``).
+        name: ``Op.kind`` of its operations.
+        summary: what it computes, in a line.
+        shape: shape of what it writes, given what it reads and its parameters (or what was made of them).
+        view: whether what it writes is a view of what it reads first.
+        plain: what it keeps, computes and allocates as torch runs it.
+        packed: the same where it runs as a function that packs what it keeps; None: there is no such function.
+        autocast: what autocast does with it, given the formats of what it reads, autocast's own, and the device.
+        on_device: attributes that a device adds (a kernel, a format within), after autocast.
+        carries: whether a gradient may pass through it; if not, it runs without a graph.
+        stays: the place among ``reads`` of the tensor that the caller holds in a local variable of its own until it
+            returns; None: nothing stays.
+        inserted: whether ``lower`` puts it in, so that it follows from the precision and from what trains.
+        is_loss: whether backward begins at it; the model does not call what has its name.
     """
 
-    keeps: Callable[[Context], list[Kept]]
-    forward: Callable[[Context], int]
-    backward: Callable[[Context], int]
-    run: Callable[[Context, Forward], None]
-    unwind: Callable[[Context, Backward], None]
-    keeps_results: bool = False
-    several_nodes: Callable[[Context], bool] = lambda c: False
-    unpacks: bool = False
-
-
-def kept(tensor: Tensor | Parameter, needed: Shape | None = None) -> Kept:
-    """A tensor of the tape, or a parameter, as it is."""
-    return Kept(tensor.name, tensor.shape, tensor.dtype, needed)
-
-
-def own(c: Context, name: str, shape: Shape, dtype: str = "fp32") -> Kept:
-    """A tensor that only the operation knows."""
-    return Kept(c.own(name), shape, dtype)
-
-
-def nothing(c: Context) -> list[Kept]:
-    """Keeps nothing."""
-    return []
-
-
-def zero(c: Context) -> int:
-    """No FLOPs."""
-    return 0
-
-
-def write(c: Context, m: Forward) -> None:
-    """A forward pass that allocates its result and nothing else."""
-    m.take(c.writes.name, c.writes.bytes)
-
-
-def view(c: Context, m: Forward) -> None:
-    """A forward pass whose result is a view."""
-
-
-def give_all(c: Context, b: Backward) -> None:
-    """A backward pass of one node: gradients of what was read, then of what trains."""
-    for read, needs in enumerate(c.needs):
-        if needs:
-            b.give(read)
-    for part in c.params:
-        if c.trains(part):
-            b.give_part(part)
+    name: str
+    summary: str
+    shape: ShapeRule = same_shape
+    view: bool = False
+    plain: Rule = field(default_factory=Rule)
+    packed: Rule | None = None
+    autocast: Callable[[Formats, str, Device], Casting] = widest
+    on_device: Callable[[Op, Formats, Device], Mapping[str, Any]] = alike
+    carries: Callable[[Op], bool] = unless_detached
+    stays: int | None = None
+    inserted: bool = False
+    is_loss: bool = False

@@ -1,9 +1,21 @@
-"""Matrix products with weights, and casts between number formats."""
+"""Matrix products with weights."""
 
 from __future__ import annotations
 
-from bsr_explorer.operations.kind import Backward, Context, Kept, Rule, give_all, kept, nothing, write, zero
+from collections.abc import Mapping, Sequence
+
+from bsr_explorer.operations.kind import Kind, in_16_bits
+from bsr_explorer.operations.op import Op, Part, Tensor
+from bsr_explorer.operations.rule import Backward, Context, Kept, Rule, give_all, kept
+from bsr_explorer.storages.storage import Shape
 from bsr_explorer.units import FLOPS_PER_MAC
+
+# --- linear ---------------------------------------------------------------------------------------------
+
+
+def _shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
+    """(…, in) → (…, out), of a weight (out, in)."""
+    return (*reads[0].shape[:-1], params["weight"].shape[0])
 
 
 def _keeps(c: Context) -> list[Kept]:
@@ -32,7 +44,37 @@ def _unwind(c: Context, b: Backward) -> None:
         b.give_part("bias")
 
 
-LINEAR = Rule(_keeps, _forward, _backward, write, _unwind)
+def _unwind_packed(c: Context, b: Backward) -> None:
+    if c.trains("weight"):
+        b.bring_back(c.reads[0].storage)
+        b.give_part("weight")
+        b.bring_back()
+    if c.needs[0]:
+        b.give(0)
+    if c.trains("bias"):
+        b.give_part("bias")
+    b.end_call()
+
+
+_LINEAR = Rule(keeps=_keeps, forward=_forward, backward=_backward, unwind=_unwind)
+
+LINEAR = Kind(
+    name="linear",
+    summary="x·Wᵀ + b",
+    shape=_shape,
+    plain=_LINEAR,
+    packed=_LINEAR.packed(unwind=_unwind_packed),
+    autocast=in_16_bits,
+)
+
+# --- patch embedding ------------------------------------------------------------------------------------
+
+
+def _patch_shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
+    """(B, C, H, W) → (B, patches, out)."""
+    batch, _, height, width = reads[0].shape
+    out, _, patch, _ = params["weight"].shape
+    return (batch, (height // patch) * (width // patch), out)
 
 
 def _patch_keeps(c: Context) -> list[Kept]:
@@ -57,12 +99,10 @@ def _patch_unwind(c: Context, b: Backward) -> None:
         b.drop(c.own("unwanted gradient"))
 
 
-PATCH_EMBED = Rule(_patch_keeps, _patch_forward, _patch_backward, write, _patch_unwind)
-
-
-def _cast_part(c: Context, b: Backward) -> None:
-    b.give_part("value")
-
-
-CAST = Rule(nothing, zero, zero, write, give_all)
-CAST_PARAMETER = Rule(nothing, zero, zero, write, _cast_part)
+PATCH_EMBED = Kind(
+    name="patch_embed",
+    summary="images to patch tokens, a convolution whose stride is its kernel",
+    shape=_patch_shape,
+    plain=Rule(keeps=_patch_keeps, forward=_patch_forward, backward=_patch_backward, unwind=_patch_unwind),
+    autocast=in_16_bits,
+)

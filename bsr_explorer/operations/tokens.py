@@ -1,22 +1,23 @@
-"""Operations on tokens: adding the prefix, dropping, pooling; and the loss at their end."""
+"""Operations on tokens: adding the prefix, dropping, pooling."""
 
 from __future__ import annotations
 
-from bsr_explorer.operations.kind import (
-    Backward,
-    Context,
-    Forward,
-    Kept,
-    Rule,
-    give_all,
-    nothing,
-    own,
-    view,
-    write,
-    zero,
-)
-from bsr_explorer.tape import kept_tokens
+import math
+from collections.abc import Mapping, Sequence
+
+from bsr_explorer.operations.kind import Kind, in_32_bits
+from bsr_explorer.operations.op import Op, Part, Tensor
+from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule, own, write
+from bsr_explorer.storages.storage import Shape
 from bsr_explorer.units import FLOPS_PER_MAC, WIDTH
+
+# --- the prefix -----------------------------------------------------------------------------------------
+
+
+def _prefix_shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
+    """Tokens of (1, n, D) each before (B, N, D)."""
+    batch, tokens, width = reads[0].shape
+    return (batch, tokens + sum(p.shape[1] for p in params.values()), width)
 
 
 def _prefix_unwind(c: Context, b: Backward) -> None:
@@ -33,9 +34,31 @@ def _prefix_unwind(c: Context, b: Backward) -> None:
         b.give(0)
 
 
-PREFIX_TOKENS = Rule(nothing, zero, zero, write, _prefix_unwind)
+PREFIX_TOKENS = Kind(
+    name="prefix_tokens",
+    summary="the class token and registers, before the patch tokens",
+    shape=_prefix_shape,
+    plain=Rule(unwind=_prefix_unwind),
+    autocast=in_32_bits,
+)
 
 # --- dropping tokens ------------------------------------------------------------------------------------
+
+
+def kept_tokens(patches: int, keep: float) -> int:
+    """How many of ``patches`` tokens a keep rate keeps: ``ceil(keep · patches)`` (EViT's and BSR's rule).
+
+    The product is rounded to 9 decimals first, so that 0.07 of 100 tokens is 7 and not, for the sake of a
+    binary fraction, 8. However low the rate, one token stays.
+    """
+    return max(1, math.ceil(round(keep * patches, 9)))
+
+
+def _drop_shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
+    """(B, N, D) → (B, prefix + kept [+ 1 if fused], D)."""
+    batch, tokens, width = reads[0].shape
+    prefix = op.attrs["prefix"]
+    return (batch, prefix + kept_tokens(tokens - prefix, op.attrs["keep"]) + op.attrs["fuse"], width)
 
 
 def _dropped(c: Context) -> tuple[int, int, int]:
@@ -127,11 +150,31 @@ def _drop_unwind(c: Context, b: Backward) -> None:
     b.drop(c.own("gradient by token"), c.own("where dropped"))
 
 
-DROP_TOKENS = Rule(_drop_keeps, _fused_product, _drop_backward, _drop_run, _drop_unwind, keeps_results=True)
+DROP_TOKENS = Kind(
+    name="drop_tokens",
+    summary="the patch tokens of the highest scores, and the others fused into one, or not",
+    shape=_drop_shape,
+    plain=Rule(
+        keeps=_drop_keeps,
+        forward=_fused_product,
+        backward=_drop_backward,
+        run=_drop_run,
+        unwind=_drop_unwind,
+        keeps_results=True,
+    ),
+)
 
 # --- pooling --------------------------------------------------------------------------------------------
 
-SELECT_TOKEN = Rule(nothing, zero, zero, view, give_all)
+
+def _pooled_shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
+    """(B, N, D) → (B, D)."""
+    return (reads[0].shape[0], reads[0].shape[2])
+
+
+SELECT_TOKEN = Kind(
+    name="select_token", summary="the first token of each image", shape=_pooled_shape, view=True, stays=0
+)
 
 
 def _mean_unwind(c: Context, b: Backward) -> None:
@@ -144,31 +187,10 @@ def _mean_unwind(c: Context, b: Backward) -> None:
     b.drop(c.own("spread gradient"))
 
 
-MEAN_TOKENS = Rule(nothing, zero, zero, write, _mean_unwind)
-
-# --- loss -----------------------------------------------------------------------------------------------
-
-
-def _loss_keeps(c: Context) -> list[Kept]:
-    """Log-probabilities and the sum of class weights. (The labels are an input.)"""
-    if not c.needs[0]:
-        return []
-    scores = c.reads[0]
-    return [own(c, "log_softmax", scores.shape, scores.dtype), own(c, "total_weight", (), scores.dtype)]
-
-
-def _loss_run(c: Context, m: Forward) -> None:
-    m.take(c.own("log_softmax"), c.reads[0].bytes)
-    write(c, m)
-    m.take(c.own("total_weight"), WIDTH[c.reads[0].dtype])
-    m.drop(c.own("log_softmax"), c.own("total_weight"))
-
-
-def _loss_unwind(c: Context, b: Backward) -> None:
-    b.take(c.own("gradient of log_softmax"), c.reads[0].bytes)
-    b.end_node(c.own("total_weight"))
-    b.give(0)
-    b.drop(c.own("gradient of log_softmax"))
-
-
-CROSS_ENTROPY = Rule(_loss_keeps, zero, zero, _loss_run, _loss_unwind, keeps_results=True)
+MEAN_TOKENS = Kind(
+    name="mean_tokens",
+    summary="the mean of the patch tokens of each image",
+    shape=_pooled_shape,
+    plain=Rule(unwind=_mean_unwind),
+    stays=0,
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bsr_explorer.config import Config
+from bsr_explorer.operations.kinds import kind_of
 from bsr_explorer.prediction import tape_of
 from bsr_explorer.prefix.continued import Stage
 
@@ -19,7 +20,7 @@ def stages_of(config: Config) -> list[Stage]:
     stage = 0
     for place, op in enumerate(tape):
         stage = stages if place >= above else stage if op.block is None else op.block + 1
-        if op.kind not in ("cast", "cast_parameter"):  # which follow from the precision, and from what trains
+        if not kind_of(op).inserted:
             does[stage].append(f"{op.name} {op.kind} {sorted(op.attrs.items())}")
         if any(name in tape.parameters and tape.parameters[name].trains for name in op.params.values()):
             frozen[stage] = False

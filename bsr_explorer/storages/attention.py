@@ -93,12 +93,12 @@ def _efficient_backward(g: torch.Tensor, q: Any, k: Any, v: Any, *made: Any) -> 
 
 
 KERNELS: dict[str, tuple[Kernel, KernelBackward]] = {
-    "cpu": (aten._scaled_dot_product_flash_attention_for_cpu, _cpu_backward),
+    "fused": (aten._scaled_dot_product_flash_attention_for_cpu, _cpu_backward),
     "flash": (aten._scaled_dot_product_flash_attention, _flash_backward),
     "efficient": (_efficient, _efficient_backward),
 }
 """Fused kernels: forward, which makes the output and other things, and backward, which takes queries, keys, values and
-these. (The last two exist on CUDA only.)"""
+these. (``fused`` is the CPU's; the others exist on CUDA only.)"""
 
 
 class ExplicitAttention(Function):

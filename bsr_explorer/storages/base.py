@@ -6,23 +6,21 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from bsr_explorer.tape import Shape
+from bsr_explorer.devices import Device
+from bsr_explorer.storages.storage import Shape
 
 if TYPE_CHECKING:
     import torch
 
     Packed = tuple[torch.Tensor, ...]
 
-AT_ONCE = {"cpu": 2**18, "cuda": 2**23}
-"""Elements that are packed or unpacked at once, so that what is needed on the way stays in a processor's cache, or
-keeps a GPU busy, and off the peak: so many, in whole images, and one image at least."""
-
 
 class Packing(ABC):
     """How a tensor that autograd keeps is packed.
 
     Packings are compared by value: two operations that keep one tensor with equal packings hold it once. All
-    sizes here are exact, those of a pass on the way (``…_scratch``) on the CPU.
+    sizes here are exact, those of a pass on the way (``…_scratch``) on the CPU. (A real tensor is packed as the record
+    of its device says: ``devices.device_or_cpu``.)
     """
 
     packs: ClassVar[bool] = True
@@ -32,11 +30,11 @@ class Packing(ABC):
         """Bytes of what is kept of a tensor of this shape and number format."""
 
     @abstractmethod
-    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
+    def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """Bytes that packing takes at most, beside what it makes, and gives back."""
 
     @abstractmethod
-    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """Bytes that unpacking takes at most, beside the tensor that it makes, and gives back."""
 
     def passing(self, shape: Shape, dtype: str) -> int:
@@ -70,6 +68,6 @@ def per_image(shape: Shape) -> int:
     return math.prod(shape[1:])
 
 
-def images_at_once(shape: Shape, device: str) -> int:
+def images_at_once(shape: Shape, device: Device) -> int:
     """Images that are packed together."""
-    return min(shape[0], max(1, AT_ONCE.get(device, AT_ONCE["cpu"]) // per_image(shape)))
+    return min(shape[0], max(1, device.at_once // per_image(shape)))

@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bsr_explorer.devices import device_or_cpu
 from bsr_explorer.storages import functions
 from bsr_explorer.storages.attention import KERNELS, ExplicitAttention, FusedAttention
 from bsr_explorer.storages.base import Packing
 from bsr_explorer.storages.keeper import Keeper, Kept, attach, take_attached
+from bsr_explorer.storages.packing import DTYPES
 from bsr_explorer.storages.rebuilt import Rebuilt
 
 Stores = Callable[[str, int, int], Packing | Rebuilt | None]
@@ -124,7 +126,7 @@ def _norm(
 ) -> torch.Tensor:
     if not _recorded(x, layer.weight, layer.bias):
         return plain(x)
-    if x.is_cuda and _autocast_to(x) is not None:
+    if _autocast_to(x) is not None and not device_or_cpu(x.device.type).norms_take_both:
         x = x.float()
     how = layer.eps, keeper, normalized, output
     return _without_autocast(functions.LayerNorm, x, layer.weight, layer.bias, *how)
@@ -176,13 +178,13 @@ def _plain_attention(layer: Any, qkv: torch.Tensor) -> torch.Tensor:
 
 
 def _softmax_dtype(qkv: torch.Tensor) -> torch.dtype:
-    """Autocast's on CUDA is fp32."""
-    return torch.float32 if qkv.is_cuda and _autocast_to(qkv) is not None else qkv.dtype
+    """Autocast's may be wider than that of the scores."""
+    wide = device_or_cpu(qkv.device.type).softmax if _autocast_to(qkv) is not None else None
+    return DTYPES[wide] if wide else qkv.dtype
 
 
 def _kernel(layer: Any, qkv: torch.Tensor) -> str:
-    if not qkv.is_cuda:
-        return "cpu"
-    if (chosen := getattr(layer, "kernel", "")) in KERNELS:
-        return str(chosen)
-    return "efficient" if qkv.dtype == torch.float32 else "flash"
+    """The kernel that was chosen, or the one that the device picks for the number format."""
+    chosen = getattr(layer, "kernel", "")
+    dtype = "fp32" if qkv.dtype == torch.float32 else "bf16"
+    return device_or_cpu(qkv.device.type).path(chosen if chosen in KERNELS else "fused", dtype)

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bsr_explorer.devices import Device
 from bsr_explorer.storages.base import Packing
-from bsr_explorer.tape import Shape
+from bsr_explorer.storages.storage import Shape
 from bsr_explorer.units import WIDTH
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ class Narrow(Packing):
         """See ``Packing``."""
         return math.prod(shape) * WIDTH[self.dtype]
 
-    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
+    def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """None."""
         return 0
 
-    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """None."""
         return 0
 

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bsr_explorer.devices import Device, device_or_cpu
 from bsr_explorer.storages.base import Packing, images_at_once, per_image
-from bsr_explorer.tape import Shape
+from bsr_explorer.storages.storage import Shape
 from bsr_explorer.units import WIDTH
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Quantized(Packing):
     def _row(self, shape: Shape) -> int:
         return -(-per_image(shape) * self.bits // 8)
 
-    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
+    def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """See ``Packing``: the scaled numbers, and the same as whole numbers (and a part of them, shifted)."""
         elements = images_at_once(shape, device) * per_image(shape)
         narrow = (
@@ -53,7 +54,7 @@ class Quantized(Packing):
         )
         return elements * 2 * WIDTH["fp32"] + narrow + self.count * WIDTH["fp32"]
 
-    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """See ``Packing``."""
         images = images_at_once(shape, device)
         wide = 0 if dtype == "fp32" else images * per_image(shape) * WIDTH["fp32"]
@@ -70,7 +71,7 @@ class Quantized(Packing):
             packing.remember(running, ranges, self.ema)
         levels = 2**self.bits - 1
         scale = packing.inverse(ranges[1], levels)
-        at_once = images_at_once(tuple(x.shape), x.device.type)
+        at_once = images_at_once(tuple(x.shape), device_or_cpu(x.device.type))
         for some, rows in zip(x.split(at_once), numbers.split(at_once), strict=True):
             scaled = self._by_group(some) - self._along(ranges[0], some)
             packing.round_by_chance(scaled.mul_(self._along(scale, some)), levels)
@@ -87,7 +88,7 @@ class Quantized(Packing):
         numbers, ranges = packed
         x = torch.empty(shape, dtype=dtype, device=numbers.device)
         step = ranges[1] / (2**self.bits - 1)
-        at_once = images_at_once(shape, numbers.device.type)
+        at_once = images_at_once(shape, device_or_cpu(numbers.device.type))
         for some, rows in zip(x.split(at_once), numbers.split(at_once), strict=True):
             wide = some if dtype == torch.float32 else torch.empty_like(some, dtype=torch.float32)
             packing.unpack_numbers(rows, self.bits, wide.view(len(some), -1))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from bsr_explorer.devices import Device
 from bsr_explorer.storages.base import Packing
-from bsr_explorer.tape import AtOnce, Shape
+from bsr_explorer.storages.storage import AtOnce, Shape
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,6 @@ class Rebuilt(AtOnce):
         """None of its own."""
         return 0
 
-    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """The source becomes what is rebuilt, in place."""
         return self.source.unpack_scratch(shape, dtype, device)

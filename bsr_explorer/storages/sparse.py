@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bsr_explorer.devices import Device, device_or_cpu
 from bsr_explorer.storages.base import Packing, images_at_once, per_image
-from bsr_explorer.tape import Shape
+from bsr_explorer.storages.storage import Shape
 from bsr_explorer.units import WIDTH
 
 if TYPE_CHECKING:
@@ -62,12 +63,12 @@ class Sparse(Packing):
         pieces, elements = self._each(shape)
         return pieces * sum(self._piece_bytes(elements))
 
-    def pack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
+    def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """See ``Packing``: magnitudes and their mask; then the positions' bytes; then the values. (Positions are
         NumPy's, unless all are kept.)"""
         _, elements = self._each(shape)
         kept, width = self.kept(elements), WIDTH[dtype]
-        if device == "cuda":  # magnitudes, two masks, and the ties counted from the end
+        if device.packs_rows:  # magnitudes, two masks, and the ties counted from the end
             return images_at_once(shape, device) * per_image(shape) * (self._copied(width) + width + 11)
         positions = WIDTH["int64"] * elements if kept == elements else 0
         comparing = elements * (width + 1) if kept < elements else 0
@@ -80,10 +81,10 @@ class Sparse(Packing):
             comparing, positions + max(8 * (-(-elements // 8)), values)
         )
 
-    def unpack_scratch(self, shape: Shape, dtype: str, device: str) -> int:
+    def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """See ``Packing``: the mask, and then the values."""
         _, elements = self._each(shape)
-        if device == "cuda":  # the mask, made of whole numbers, and the values
+        if device.packs_rows:  # the mask, made of whole numbers, and the values
             some = images_at_once(shape, device) * self.parts
             wide = some * self.kept(elements) * WIDTH[dtype]
             return some * elements * (2 + self._copied(WIDTH[dtype])) + wide
@@ -102,10 +103,10 @@ class Sparse(Packing):
         return width if self.parts > 1 else 0
 
     def pack(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
-        """See ``Packing``: on a CPU a piece after another, each as fast as can be; on a device many at once."""
-        stored = self.form(x)
-        if x.is_cuda:
-            some = images_at_once(tuple(x.shape), "cuda")
+        """See ``Packing``: one piece after another, each as fast as NumPy can, or many at once, as the device says."""
+        stored, device = self.form(x), device_or_cpu(x.device.type)
+        if device.packs_rows:
+            some = images_at_once(tuple(x.shape), device)
             split = (part.split(some * self.parts) for part in stored)
             for images, *rows in zip(x.split(some), *split, strict=True):
                 self._pack_rows(self._rows(images), *rows)
@@ -147,9 +148,10 @@ class Sparse(Packing):
         import torch
 
         x = torch.zeros(shape, dtype=dtype, device=packed[0].device)
-        some = images_at_once(shape, "cuda") if x.is_cuda else 1
-        parts = self.parts if x.is_cuda else 1  # on a CPU the parts, too, one after another
-        images = list(x.split(some)) if x.is_cuda else self._pieces(x)
+        device = device_or_cpu(x.device.type)
+        some = images_at_once(shape, device) if device.packs_rows else 1
+        parts = self.parts if device.packs_rows else 1  # or the parts, too, one after another
+        images = list(x.split(some)) if device.packs_rows else self._pieces(x)
         for piece, *rows in zip(images, *(part.split(some * parts) for part in packed), strict=True):
             if self.parts == 1:
                 self._unpack_rows(piece.view(len(rows[0]), -1), *rows)

@@ -319,7 +319,7 @@ def steps(draw: st.DrawFn) -> tuple[Tape, Setup]:
 
 
 def rounded_to_blocks(size: int, setup: Setup) -> int:
-    return -(-size // setup.granularity) * setup.granularity
+    return setup.on.rounded(size)
 
 
 @settings(max_examples=60)
@@ -343,7 +343,7 @@ def test_nothing_is_freed_before_it_is_there(step: tuple[Tape, Setup]) -> None:
     for event in timeline(*step).events:
         alive[event.name] += event.change
         assert alive[event.name] >= 0
-        assert event.change % step[1].granularity == 0
+        assert event.change % step[1].on.granularity == 0
 
 
 @settings(max_examples=40)

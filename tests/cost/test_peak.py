@@ -212,7 +212,12 @@ def test_after_a_step_only_what_stands_is_left(
     gradients = {f"gradient of {p.name}" for p in tape.parameters.values() if p.trains}
     assert gradients <= left
     others = {name for name in left if memory.kinds.get(name) not in ("parameter", "optimizer", "input")}
-    scalars = {"share of the loss", "scaled loss", "whether a gradient overflowed", "cuBLAS workspace"}
+    scalars = {
+        "share of the loss",
+        "scaled loss",
+        "whether a gradient overflowed",
+        "workspace of the libraries",
+    }
     assert others - gradients - scalars == set()
     step = step_ledger(tape, setup)
     assert step.peak is not None
@@ -224,7 +229,7 @@ def test_the_optimisers_own_peak_is_that_of_its_timeline(sizes: list[int], setup
     trained = [Parameter(f"p{i}", (size, 1), None) for i, size in enumerate(sizes)]
     peak = optimizer_peak(trained, setup)
     tape = Tape((), {p.name: p for p in trained}, ())
-    memory = Memory(setup.granularity)
+    memory = Memory(setup.on.granularity)
     step_of_the_optimizer(tape, setup, memory)
     assert levels(memory.events)[1] == peak
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -90,40 +89,6 @@ def test_without_a_graph_only_the_output_is_left(passes: Passes) -> None:
     for path in ("fused", "math"):
         forward, _ = passes(_attention(path), live=False)
         assert sum(change for _, change in forward) == n - 3 * n  # qkv is let go
-
-
-def _class_attention(path: str, detached: bool) -> Tape:
-    attrs = {"heads": H, "prefix": 1, "path": path, "detached": detached}
-    return replace(_attention(path), ops=(Op("drop", "class_attention", 0, ("qkv",), "scores", attrs=attrs),))
-
-
-def test_class_attention_without_a_graph_keeps_nothing_and_makes_one_row_a_head(passes: Passes) -> None:
-    forward, backward = passes(_class_attention("math", detached=True))
-    assert dict(change for change in forward if change[1] > 0) == {
-        "drop:query": B * D * 4,
-        "drop:key": n,
-        "drop:products": B * H * N * 4,
-        "drop:softmax": B * H * N * 4,
-        "scores": B * (N - 1) * 4,
-    }
-    assert sum(change for name, change in forward if name.startswith("drop:")) == 0
-    assert backward == []
-
-
-@pytest.mark.parametrize("path", ["fused", "math"])
-def test_class_attention_keeps_its_query_its_softmax_and_the_keys(passes: Passes, path: str) -> None:
-    forward, backward = passes(_class_attention(path, detached=False))
-    left: Counter[str] = Counter()
-    for name, change in forward:
-        left[name] += change
-    kept = {"drop:query": B * D * 4, "drop:softmax": B * H * N * 4}
-    if path == "math":  # as they were copied; a fused kernel has kept qkv, of which they are a part
-        kept["drop:key"] = n
-    assert +left == {**kept, "scores": B * (N - 1) * 4}
-    assert [name for name, _ in backward if name == "drop:key again"] == ["drop:key again"] * 2 * (
-        path == "fused"
-    )
-    assert ("gradient 1 of qkv", 3 * n) in backward
 
 
 @pytest.mark.parametrize(("path", "backward"), [("fused", 5), ("math", 4)])

@@ -1,4 +1,4 @@
-"""Norms, activations, scales and sums: what they keep and make, in the order that torch does."""
+"""Activations, scales and sums: what they keep and make, in the order that torch does."""
 
 from __future__ import annotations
 
@@ -19,32 +19,6 @@ def _one(op: Op, *inputs: Tensor, **parameters: Parameter) -> Tape:
 
 def _ten(name: str, dtype: str = "fp32") -> Tensor:
     return Tensor(name, (10,), name, dtype)
-
-
-@pytest.mark.parametrize(("dtype", "attrs", "size"), [("fp32", {}, 40), ("bf16", {"statistics": "fp32"}, 40)])
-def test_a_norms_statistics_may_be_wider_than_what_is_normed(
-    passes: Passes, dtype: str, attrs: dict[str, str], size: int
-) -> None:
-    op = Op("norm", "layer_norm", 0, ("x",), "y", {"weight": "w"}, attrs)
-    weight = Parameter("w", (3,), 0, dtype=dtype)
-    forward, _ = passes(_one(op, Tensor("x", (2, 5, 3), "x", dtype), w=weight))
-    assert dict(forward) == {
-        "y": 2 * 5 * 3 * (4 if dtype == "fp32" else 2),
-        "norm:mean": size,
-        "norm:rstd": size,
-    }
-
-
-def test_without_a_graph_statistics_are_let_go_at_once(passes: Passes) -> None:
-    op = Op("norm", "layer_norm", 0, ("x",), "y")
-    assert passes(_one(op, Tensor("x", (5, 3), "x")), live=False)[0] == [
-        ("y", 60),
-        ("norm:mean", 20),
-        ("norm:rstd", 20),
-        ("norm:mean", -20),
-        ("norm:rstd", -20),
-        ("x", -60),
-    ]
 
 
 def _scale(dtype: str, trains: bool) -> Tape:

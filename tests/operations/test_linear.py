@@ -1,4 +1,4 @@
-"""Products with weights, and casts: gradients in the order that torch makes them."""
+"""Products with weights: gradients in the order that torch makes them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from bsr_explorer.cost.step import activation_rows, saved
+from bsr_explorer.ledger import Row
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 
 Changes = list[tuple[str, int]]
@@ -61,21 +63,33 @@ def test_a_convolution_makes_its_weights_gradient_wanted_or_not(passes: Passes) 
     ]
 
 
-def test_a_cast_and_its_gradient_are_copies_in_their_own_formats(passes: Passes) -> None:
-    op = Op("fc", "cast", 0, ("x",), "y", attrs={"dtype": "bf16"})
-    forward, backward = passes(Tape((Tensor("x", (10,), "x"),), {}, (op,)))
-    assert forward == [("y", 20), ("x", -40)]
-    assert backward == [("gradient 1 of x", 40), ("gradient from above", -20)]
+def _linear(weight: bool, bias: bool, live: bool) -> set[str]:
+    """What a Linear layer keeps of x (2, 3)."""
+    parameters = {
+        "w": Parameter("w", (4, 3), None, trains=weight),
+        "b": Parameter("b", (4,), None, trains=bias),
+    }
+    op = Op("fc", "linear", None, ("x",), "y", {"weight": "w", "bias": "b"})
+    return {storage for _, _, storage, _ in saved(Tape((Tensor("x", (2, 3), "x"),), parameters, (op,)), live)}
 
 
-@pytest.mark.parametrize("stand", [False, True])
-def test_the_gradient_of_a_copy_of_a_weight_is_cast_to_the_weights(passes: Passes, stand: bool) -> None:
-    cast = Op("fc", "cast_parameter", 0, (), "w in bf16", {"value": "w"}, {"dtype": "bf16"})
-    product = Op("fc", "linear", 0, ("x",), "y", {"weight": "w in bf16"})
-    x = Tensor("x", (2, 3), "x", "bf16")
-    tape = Tape((x,), {"w": Parameter("w", (4, 3), 0)}, (cast, product))
-    backward = passes(tape, live=False, stand=stand)[1]
-    gradient = "new gradient of w" if stand else "gradient of w"
-    assert backward[0] == ("gradient 1 of w in bf16", 24)
-    assert backward.index((gradient, 48)) < backward.index(("gradient 1 of w in bf16", -24))
-    assert ((gradient, -48) in backward) == stand
+def test_a_linear_layer_keeps_its_input_only_for_its_weight() -> None:
+    assert _linear(weight=True, bias=False, live=False) == {"x"}
+    assert _linear(weight=False, bias=True, live=False) == set()
+    assert _linear(weight=False, bias=False, live=True) == set()
+
+
+@pytest.mark.parametrize(
+    ("weight", "live", "backward"),
+    [(True, True, 96), (True, False, 48), (False, True, 48), (False, False, 0)],
+)
+def test_a_linear_backward_is_a_product_for_the_weight_and_one_for_the_input(
+    weight: bool, live: bool, backward: int
+) -> None:
+    parameters = {"w": Parameter("w", (4, 3), None, trains=weight)}
+    tape = Tape(
+        (Tensor("x", (2, 3), "x"),), parameters, (Op("fc", "linear", None, ("x",), "y", {"weight": "w"}),)
+    )
+    rows = list(activation_rows(tape, live))
+    assert Row(None, "fc", "forward", flops=48) in rows
+    assert Row(None, "fc", "backward", flops=backward) in rows

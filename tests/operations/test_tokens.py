@@ -1,4 +1,4 @@
-"""Prefixes, drops, pooling and the loss: what they make, in the order that torch does."""
+"""Prefixes, drops and pooling: what they make, in the order that torch does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bsr_explorer.cost.step import saved
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 
 Changes = list[tuple[str, int]]
@@ -102,16 +103,26 @@ def test_selecting_a_token_takes_nothing_until_its_gradient_fills_all_tokens(pas
     assert backward == [("gradient 1 of x", 120), ("gradient from above", -24)]
 
 
-def test_a_loss_keeps_log_probabilities_and_a_weight(passes: Passes) -> None:
-    op = Op("loss", "cross_entropy", None, ("x", "labels"), "y")
-    inputs = (Tensor("x", (2, 5), "x"), Tensor("labels", (2,), "labels", "int64", role="input"))
-    forward, backward = passes(Tape(inputs, {}, (op,)))
-    assert forward == [("loss:log_softmax", 40), ("y", 4), ("loss:total_weight", 4), ("x", -40)]
-    assert backward == [
-        ("loss:gradient of log_softmax", 40),
-        ("gradient from above", -4),
-        ("loss:total_weight", -4),
-        ("gradient 1 of x", 40),
-        ("loss:gradient of log_softmax", -40),
-        ("loss:log_softmax", -40),
-    ]
+@pytest.mark.parametrize("faithful", [True, False])
+def test_a_drop_keeps_32_bit_positions_and_the_weights_of_what_it_fuses(faithful: bool) -> None:
+    attrs = {"prefix": 1, "heads": 1, "path": "fused", "detached": not faithful}
+    ops = (
+        Op("attn", "class_attention", 0, ("qkv",), "scores", attrs=attrs),
+        Op("drop", "drop_tokens", 0, ("x", "scores"), "y", attrs={"prefix": 1, "keep": 0.5, "fuse": True}),
+    )
+    inputs = (Tensor("x", (2, 9, 3), "x"), Tensor("qkv", (2, 9, 9), "qkv"))
+    kept = {storage: size for _, _, storage, size in saved(Tape(inputs, {}, ops), live_inputs=True)}
+    whole = {"drop:positions": 2 * 8 * 4, "drop:weights": 2 * 4 * 4}
+    if faithful:  # the dropped tokens, and of the class token's attention its query, itself and qkv
+        whole |= {"drop:dropped": 2 * 4 * 3 * 4, "attn:query": 2 * 3 * 4, "attn:softmax": 2 * 9 * 4}
+        whole["qkv"] = 2 * 9 * 9 * 4
+    assert kept == whole
+
+
+def test_the_class_token_holds_the_whole_norm() -> None:
+    ops = (
+        Op("", "select_token", None, ("x",), "pooled"),
+        Op("head", "linear", None, ("pooled",), "y", {"weight": "w"}),
+    )
+    tape = Tape((Tensor("x", (2, 5, 3), "x"),), {"w": Parameter("w", (4, 3), None)}, ops)
+    assert [(name, size) for _, name, _, size in saved(tape)] == [("head", 2 * 5 * 3 * 4)]

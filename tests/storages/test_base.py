@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bsr_explorer.devices import CPU
 from bsr_explorer.measurement.peak import highest_on_cpu
 from bsr_explorer.storages import Narrow, Packing, Quantized, Sparse
 from bsr_explorer.storages.packing import DTYPES
@@ -55,11 +56,11 @@ def test_what_it_takes_on_the_way_is_known(packing: Packing, dtype: str, shape: 
     x, size = tensor(shape, dtype), packing.bytes(shape, dtype)
     kept: list[object] = []
     took = highest_on_cpu(lambda: kept.append(packing.pack(x)))
-    assert took.tensors - size == pytest.approx(packing.pack_scratch(shape, dtype, "cpu"), abs=200, rel=1e-3)
+    assert took.tensors - size == pytest.approx(packing.pack_scratch(shape, dtype, CPU), abs=200, rel=1e-3)
     packed = packing.pack(x)
     took = highest_on_cpu(lambda: kept.append(packing.unpack(packed, shape, x.dtype)))
     assert took.tensors - x.nbytes == pytest.approx(
-        packing.unpack_scratch(shape, dtype, "cpu"), abs=200, rel=1e-3
+        packing.unpack_scratch(shape, dtype, CPU), abs=200, rel=1e-3
     )
 
 

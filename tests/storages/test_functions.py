@@ -56,7 +56,7 @@ def scale(t: dict[str, Tensor], packing: Packing) -> Tensor:
 
 
 def fused(t: dict[str, Tensor], packing: Packing) -> Tensor:
-    return attention.FusedAttention.apply(t["qkv"], HEADS, "cpu", Keeper(packing).keep(t["qkv"]))
+    return attention.FusedAttention.apply(t["qkv"], HEADS, "fused", Keeper(packing).keep(t["qkv"]))
 
 
 def explicit(t: dict[str, Tensor], packing: Packing) -> Tensor:

@@ -1,0 +1,49 @@
+"""Devices: one record each. To add one, write its file and its line in ``DEVICES``, or ``register`` it."""
+
+from __future__ import annotations
+
+from bsr_explorer.devices.cpu import CPU
+from bsr_explorer.devices.cuda import CUDA
+from bsr_explorer.devices.device import Device
+from bsr_explorer.errors import UserError, unknown
+
+DEVICES: dict[str, Device] = {
+    "cpu": CPU,
+    "cuda": CUDA,
+}
+
+
+def register(device: Device) -> None:
+    """Let a device that is not the package's own be chosen by its name.
+
+    Raises:
+        UserError: another device has this name.
+    """
+    if DEVICES.setdefault(device.name, device) != device:
+        raise UserError(
+            f"the device {device.name!r} is registered with other values; give one of the two another name"
+        )
+
+
+def device_of(name: str) -> Device:
+    """The device of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in DEVICES:
+        raise unknown("--device", name, DEVICES)
+    return DEVICES[name]
+
+
+def attention_paths() -> tuple[str, ...]:
+    """The attention paths that exist on any device. ``fused`` is the kernel that torch picks by itself."""
+    return tuple(dict.fromkeys(path for device in DEVICES.values() for path in device.attention))
+
+
+def device_or_cpu(name: str) -> Device:
+    """The device of a real tensor. One that has no record runs as a CPU does."""
+    return DEVICES.get(name, CPU)
+
+
+__all__ = ["CPU", "CUDA", "DEVICES", "Device", "attention_paths", "device_of", "device_or_cpu", "register"]

@@ -1,0 +1,101 @@
+"""The table of kinds: one line a kind, which stands in one file of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.operations.attention import ATTENTION
+from bsr_explorer.operations.casts import CAST, CAST_PARAMETER
+from bsr_explorer.operations.class_attention import CLASS_ATTENTION
+from bsr_explorer.operations.elementwise import ADD, ADD_PARAMETER, GATE_HALF, GELU, SCALE, SILU_HALF
+from bsr_explorer.operations.kind import Kind
+from bsr_explorer.operations.linear import LINEAR, PATCH_EMBED
+from bsr_explorer.operations.loss import CROSS_ENTROPY
+from bsr_explorer.operations.norm import LAYER_NORM
+from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
+from bsr_explorer.operations.rule import Rule
+from bsr_explorer.operations.tokens import DROP_TOKENS, MEAN_TOKENS, PREFIX_TOKENS, SELECT_TOKEN
+from bsr_explorer.units import WIDTH
+
+KINDS: dict[str, Kind] = {
+    "patch_embed": PATCH_EMBED,
+    "prefix_tokens": PREFIX_TOKENS,
+    "add_parameter": ADD_PARAMETER,
+    "layer_norm": LAYER_NORM,
+    "linear": LINEAR,
+    "attention": ATTENTION,
+    "class_attention": CLASS_ATTENTION,
+    "drop_tokens": DROP_TOKENS,
+    "gelu": GELU,
+    "silu_half": SILU_HALF,
+    "gate_half": GATE_HALF,
+    "scale": SCALE,
+    "add": ADD,
+    "select_token": SELECT_TOKEN,
+    "mean_tokens": MEAN_TOKENS,
+    "cross_entropy": CROSS_ENTROPY,
+    "cast": CAST,
+    "cast_parameter": CAST_PARAMETER,
+}
+
+
+def register(kind: Kind) -> None:
+    """Let operations be of a kind that is not the package's own. (A method's module does so when it is imported.)
+
+    Raises:
+        UserError: another kind has this name.
+    """
+    if KINDS.setdefault(kind.name, kind) != kind:
+        raise UserError(
+            f"the kind of operation {kind.name!r} is registered with other values; "
+            "give one of the two another name"
+        )
+
+
+def kind_of(op: Op) -> Kind:
+    """The kind of an operation.
+
+    Raises:
+        UserError: no kind has this name.
+    """
+    try:
+        return KINDS[op.kind]
+    except KeyError:
+        raise UserError(
+            f"{op.name or op.writes}: there is no kind of operation {op.kind!r}; there are {', '.join(KINDS)}. A "
+            "method that brings another says what it costs with bsr_explorer.operations.register"
+        ) from None
+
+
+def rule_of(op: Op) -> Rule:
+    """The rule of an operation, as it is run.
+
+    Raises:
+        UserError: no kind has this name, or what it keeps shall be packed and it has no function that does.
+    """
+    kind = kind_of(op)
+    if not op.packs:
+        return kind.plain
+    if kind.packed is None:
+        raise UserError(
+            f"{op.name or op.writes}: an operation of kind {op.kind!r} cannot pack what it keeps; let the method leave "
+            "it as it is, or give the kind a packed rule"
+        )
+    return kind.packed
+
+
+def inferred(op: Op, tensors: Mapping[str, Tensor], parameters: Mapping[str, Parameter]) -> Tensor:
+    """What an operation writes, given what it reads."""
+    kind = kind_of(op)
+    reads = [tensors[name] for name in op.reads]
+    params = {part: parameters.get(name) or tensors[name] for part, name in op.params.items()}
+    dtype = op.attrs.get("dtype") or _widest(*reads, *params.values())
+    storage = reads[0].storage if kind.view else op.writes
+    return Tensor(op.writes, kind.shape(op, reads, params), storage, dtype)
+
+
+def _widest(*operands: Part) -> str:
+    """The number format of a result: the widest of the floating-point operands'."""
+    floats = [operand.dtype for operand in operands if not operand.dtype.startswith("int")]
+    return max(floats, key=WIDTH.__getitem__, default="fp32")

@@ -1,0 +1,68 @@
+"""How a tensor that is kept for backward is stored: what every storage says, and the dense one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from bsr_explorer.devices import Device
+from bsr_explorer.units import WIDTH
+
+Shape = tuple[int, ...]
+
+
+class Storage(Protocol):
+    """How a tensor that is kept for backward is stored. Storages are compared by value."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether the operation that keeps the tensor packs it itself (``storages``), instead of leaving it to
+        autograd and the hooks on what it saves."""
+        ...
+
+    def bytes(self, shape: Shape, dtype: str) -> int:
+        """Bytes that a tensor of this shape and dtype takes."""
+        ...
+
+    def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
+        """Bytes that storing it takes at most, beside what it makes, and gives back."""
+        ...
+
+    def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
+        """Bytes that bringing it back takes at most, beside the tensor that it makes, and gives back."""
+        ...
+
+    def passing(self, shape: Shape, dtype: str) -> int:
+        """Bytes, beside, that are here only while the operation that packs it runs, forward and backward."""
+        ...
+
+
+class AtOnce:
+    """A storage that needs nothing on the way, where it does not say otherwise."""
+
+    packs: ClassVar[bool] = False
+
+    def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
+        """None."""
+        return 0
+
+    def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
+        """None."""
+        return 0
+
+    def passing(self, shape: Shape, dtype: str) -> int:
+        """None."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Dense(AtOnce):
+    """Stored as it is."""
+
+    def bytes(self, shape: Shape, dtype: str) -> int:
+        """Every element at its own width."""
+        return math.prod(shape) * WIDTH[dtype]
+
+
+DENSE = Dense()

@@ -1,0 +1,123 @@
+"""The table of devices, and a device from elsewhere that is predicted for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bsr_explorer.config import Config
+from bsr_explorer.cost.optimizers import IMPLEMENTATIONS
+from bsr_explorer.devices import (
+    CPU,
+    CUDA,
+    DEVICES,
+    Device,
+    attention_paths,
+    device_of,
+    device_or_cpu,
+    register,
+)
+from bsr_explorer.errors import UserError
+from bsr_explorer.prediction import over_time, predict, tape_of
+
+every_device = pytest.mark.parametrize("device", DEVICES.values(), ids=list(DEVICES))
+
+
+@every_device
+def test_a_device_stands_under_its_name(device: Device) -> None:
+    assert DEVICES[device.name] is device
+    assert device_of(device.name) is device
+
+
+@every_device
+def test_what_a_device_comes_to_exists_on_it(device: Device) -> None:
+    assert {"fused", "math", device.fused, device.fused_in_16_bits} <= set(device.attention)
+    assert {device.optimizer, device.optimizer_8bit} <= set(IMPLEMENTATIONS) - {"auto"}
+
+
+@given(st.integers(1, 2**20), st.integers(0, 2**40))
+def test_sizes_are_rounded_up_to_whole_pieces(granularity: int, size: int) -> None:
+    rounded = replace(CPU, granularity=granularity).rounded(size)
+    assert size <= rounded < size + granularity
+    assert rounded % granularity == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "path"),
+    [(CPU, "fp32", "fused"), (CPU, "bf16", "fused"), (CUDA, "fp32", "efficient"), (CUDA, "fp16", "flash")],
+)
+def test_the_fused_kernel_follows_from_the_device_and_the_format(
+    device: Device, dtype: str, path: str
+) -> None:
+    assert device.path("fused", dtype) == path
+    assert device.path("math", dtype) == "math"
+
+
+def test_an_unknown_device_is_named() -> None:
+    with pytest.raises(UserError, match=r"--device: unknown value 'tpu'.*choose from cpu, cuda"):
+        device_of("tpu")
+
+
+def test_a_device_without_a_record_runs_as_a_cpu() -> None:
+    assert device_or_cpu("cuda") is CUDA
+    assert device_or_cpu("meta") is CPU
+
+
+# --- a device from elsewhere ----------------------------------------------------------------------------
+
+NPU = Device(
+    name="npu",
+    title="the NPU",
+    granularity=4096,
+    workspace=10_000,
+    attention=("fused", "math", "tiled"),
+    fused="tiled",
+    statistics="fp32",
+    optimizer="foreach",
+)
+
+
+@pytest.fixture
+def npu() -> Iterator[None]:
+    register(NPU)
+    yield
+    del DEVICES["npu"]
+
+
+@pytest.mark.usefixtures("npu")
+def test_a_device_from_elsewhere_is_predicted_for() -> None:
+    config = Config("deit_t", 64, batch_size=2, method="bsr(blocks=(3,), keep={3: 0.5})", device="npu")
+    tape = tape_of(config)
+    assert tape.device == "npu"
+    assert {op.attrs["path"] for op in tape if op.kind == "attention"} == {"tiled"}
+    on_cpu = predict(replace(config, device="cpu", implementation="foreach"))
+    there = predict(config)
+    assert there.saved_bytes == on_cpu.saved_bytes
+    assert there.peak_bytes > on_cpu.peak_bytes
+    assert all(level.bytes % 4096 == 0 for level in over_time(config))
+
+
+@pytest.mark.usefixtures("npu")
+def test_its_kernels_may_be_chosen_where_they_exist() -> None:
+    assert "tiled" in attention_paths()
+    assert Config(device="npu", attention="tiled").attention == "tiled"
+    with pytest.raises(
+        UserError, match="'tiled' exists on the NPU only; choose fused or math, or --device npu"
+    ):
+        Config(attention="tiled")
+    with pytest.raises(
+        UserError, match="'flash' exists on CUDA only; choose fused or math or tiled, or --device"
+    ):
+        Config(device="npu", attention="flash")
+
+
+@pytest.mark.usefixtures("npu")
+def test_a_name_has_one_device() -> None:
+    register(NPU)  # again: nothing changes
+    with pytest.raises(UserError, match="the device 'npu' is registered with other values"):
+        register(replace(NPU, granularity=1))
+    assert DEVICES["npu"] is NPU
