@@ -1,4 +1,4 @@
-"""What other packages bring, by entry points: methods and architectures of their own.
+"""What other packages bring, by entry points: methods, architectures and devices of their own.
 
 In the ``pyproject.toml`` of such a package::
 

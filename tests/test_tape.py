@@ -1,18 +1,14 @@
-"""Shapes, liveness and rewrites of small tapes, and the number of tokens that a drop leaves."""
+"""Shapes, liveness and rewrites of small tapes."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from fractions import Fraction
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.step import drop_tokens, step_tape
-from bsr_explorer.tape import DENSE, Op, Parameter, Tape, Tensor, kept_tokens
+from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 
 DEIT = Geometry(
     name="deit",
@@ -120,43 +116,6 @@ def test_the_block_that_drops_attends_to_all_its_tokens() -> None:
     tensors = drop_tokens(step_tape(DEIT, 1, "fused"), 3, 0.5, True, True).tensors
     assert tensors["blocks.3.attn.qkv.out"].shape[1] == 197
     assert tensors["blocks.3.norm2.out"].shape[1] == 100
-
-
-@pytest.mark.parametrize(
-    ("patches", "keep", "kept"),
-    [
-        (196, 0.5, 98),
-        (99, 0.5, 50),
-        (100, 0.07, 7),
-        (10, 0.71, 8),
-        (16, 0.999, 16),
-        (5, 0.01, 1),
-        (9, 1.0, 9),
-    ],
-)
-def test_kept_tokens_are_rounded_up(patches: int, keep: float, kept: int) -> None:
-    assert kept_tokens(patches, keep) == kept
-
-
-@given(patches=st.integers(1, 4096), thousandths=st.integers(1, 1000))
-def test_kept_tokens_are_exact_in_decimals(patches: int, thousandths: int) -> None:
-    assert kept_tokens(patches, thousandths / 1000) == math.ceil(Fraction(thousandths, 1000) * patches)
-
-
-def test_however_low_the_rate_one_token_stays() -> None:
-    assert kept_tokens(196, 1e-12) == 1
-
-
-@pytest.mark.parametrize(
-    ("dtype", "size"), [("fp32", 24), ("bf16", 12), ("fp16", 12), ("int64", 48), ("int32", 24)]
-)
-def test_dense_storage_takes_each_element_at_its_width(dtype: str, size: int) -> None:
-    assert DENSE.bytes((2, 3), dtype) == size
-
-
-def test_a_parameter_knows_its_bytes() -> None:
-    assert Parameter("w", (4, 3), 0).bytes == 48
-    assert Parameter("w", (4, 3), 0, dtype="bf16").bytes == 24
 
 
 def test_a_result_takes_the_widest_format_among_its_operands() -> None:

@@ -1,4 +1,8 @@
-"""Devices: one record each. To add one, write its file and its line in ``DEVICES``, or ``register`` it."""
+"""Devices: one record each.
+
+To add one, write its file and its line in ``DEVICES``; from another package, ``register`` it, or name it in an entry
+point of the group ``bsr_explorer.devices``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from bsr_explorer.devices.cpu import CPU
 from bsr_explorer.devices.cuda import CUDA
 from bsr_explorer.devices.device import Device
 from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.extensions import add_found
 
 DEVICES: dict[str, Device] = {
     "cpu": CPU,
@@ -47,3 +52,5 @@ def device_or_cpu(name: str) -> Device:
 
 
 __all__ = ["CPU", "CUDA", "DEVICES", "Device", "attention_paths", "device_of", "device_or_cpu", "register"]
+
+add_found("bsr_explorer.devices", DEVICES, Device)  # at the end: what is found may import what stands above

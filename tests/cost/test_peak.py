@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -24,10 +25,12 @@ from bsr_explorer.cost.peak import (
 )
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.methods import Bsr, parse_method
+from bsr_explorer.methods import Bsr, Full, Method, parse_method
+from bsr_explorer.methods.base import Subset
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.reading import geometry
 from bsr_explorer.models.vit.step import step_tape
+from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 
 Both = Callable[..., tuple[Ledger, Ledger]]
@@ -175,6 +178,37 @@ def test_the_fullest_moment_is_the_first_of_equals() -> None:
     memory.take("b", 5)
     assert find_peak(memory).bytes == 5
     assert levels(memory.events) == (5, 5)
+
+
+# --- gradients that are views ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Embeddings(Subset):
+    """The class token, registers, positions and the head train, and the patch embedding does not."""
+
+    name: ClassVar[str] = "embeddings"
+
+    def trains(self, parameter: str, depth: int, naming: Naming = TIMM) -> bool:
+        """By name."""
+        return parameter.startswith(("cls", "reg", "pos", "head"))
+
+
+@pytest.mark.parametrize("method", [Full(), _Embeddings()])
+@pytest.mark.parametrize("precision", ["fp32", "amp_bf16", "bf16"])
+@pytest.mark.parametrize("no_embed_class", [True, False])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_gradients_that_stand_hold_those_of_which_they_are_views(
+    both: Both,
+    method: Method,
+    precision: str,
+    no_embed_class: bool,
+    batch: int,
+) -> None:
+    options = {"set_to_none": False, "no_embed_class": no_embed_class, "reg_tokens": 2}
+    predicted, measured = both(method, "fused", batch, precision, **options)
+    assert (predicted - measured).rows == ()
+    assert predicted.peak_bytes == measured.peak_bytes, predicted.peak
 
 
 # --- properties -----------------------------------------------------------------------------------------

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -121,3 +125,20 @@ def test_a_name_has_one_device() -> None:
     with pytest.raises(UserError, match="the device 'npu' is registered with other values"):
         register(replace(NPU, granularity=1))
     assert DEVICES["npu"] is NPU
+
+
+def test_an_installed_package_brings_a_device_by_an_entry_point(tmp_path: Path) -> None:
+    (tmp_path / "theirs.py").write_text(
+        "from bsr_explorer.devices import Device\nTPU = Device(name='tpu', title='TPUs', granularity=64)\n"
+    )
+    info = tmp_path / "theirs-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[bsr_explorer.devices]\ntpu = theirs:TPU\n")
+    code = """from bsr_explorer.config import CHOICES, Config
+print(*CHOICES['device'], Config(device='tpu').setup.on.rounded(65))"""
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.stdout.split() == ["cpu", "cuda", "tpu", "128"], done.stderr

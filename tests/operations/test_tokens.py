@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bsr_explorer.cost.step import saved
+from bsr_explorer.operations.tokens import kept_tokens
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 
 Changes = list[tuple[str, int]]
@@ -126,3 +131,31 @@ def test_the_class_token_holds_the_whole_norm() -> None:
     )
     tape = Tape((Tensor("x", (2, 5, 3), "x"),), {"w": Parameter("w", (4, 3), None)}, ops)
     assert [(name, size) for _, name, _, size in saved(tape)] == [("head", 2 * 5 * 3 * 4)]
+
+
+# --- how many tokens stay ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("patches", "keep", "kept"),
+    [
+        (196, 0.5, 98),
+        (99, 0.5, 50),
+        (100, 0.07, 7),
+        (10, 0.71, 8),
+        (16, 0.999, 16),
+        (5, 0.01, 1),
+        (9, 1.0, 9),
+    ],
+)
+def test_kept_tokens_are_rounded_up(patches: int, keep: float, kept: int) -> None:
+    assert kept_tokens(patches, keep) == kept
+
+
+@given(patches=st.integers(1, 4096), thousandths=st.integers(1, 1000))
+def test_kept_tokens_are_exact_in_decimals(patches: int, thousandths: int) -> None:
+    assert kept_tokens(patches, thousandths / 1000) == math.ceil(Fraction(thousandths, 1000) * patches)
+
+
+def test_however_low_the_rate_one_token_stays() -> None:
+    assert kept_tokens(196, 1e-12) == 1

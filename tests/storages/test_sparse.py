@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from bsr_explorer.devices import CPU, DEVICES
 from bsr_explorer.storages import Sparse
+from bsr_explorer.storages import packing as packing_module
 
 
 def reference(x: torch.Tensor, ratio: float) -> torch.Tensor:
@@ -65,16 +69,17 @@ def test_quantised_values_are_within_a_step_and_right_in_the_mean(bits: int) -> 
     "packing", [Sparse(0.7), Sparse(0.5, parts=3), Sparse(0.9, "fp32", parts=3), Sparse(0.0)], ids=str
 )
 @pytest.mark.parametrize("shape", [(3, 5, 9), (2, 11, 12)])
-def test_many_rows_at_once_are_the_same(packing: Sparse, shape: tuple[int, ...]) -> None:
-    """What a device does, done on a CPU."""
+@pytest.mark.parametrize("at_once", [1, 100, 2**18])
+def test_many_rows_at_once_are_the_same(
+    packing: Sparse, shape: tuple[int, ...], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a device that says so, done on a CPU."""
     x = torch.randn(shape)
     x[0] = x[0].round()
-    at_once = packing.form(x)
-    packing._pack_rows(packing._rows(x), *at_once)
-    for one, other in zip(at_once, packing.pack(x), strict=True):
-        assert torch.equal(one, other)
-    flat = torch.zeros(len(at_once[0]), x[0].numel() // packing.parts)
-    packing._unpack_rows(flat, *at_once)
-    again = torch.empty(shape)
-    packing._lay(again, flat)
-    assert torch.equal(again, packing.unpack(at_once, shape, torch.float32))
+    one_by_one = packing.pack(x)
+    again = packing.unpack(one_by_one, shape, torch.float32)
+    monkeypatch.setitem(DEVICES, "cpu", replace(CPU, packs_rows=True, at_once=at_once))
+    monkeypatch.setattr(packing_module, "largest", None)  # which takes one piece
+    many = packing.pack(x)
+    assert all(torch.equal(one, other) for one, other in zip(one_by_one, many, strict=True))
+    assert torch.equal(packing.unpack(many, shape, torch.float32), again)
