@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -16,13 +15,31 @@ PAGES = {
 
 _FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
+_DEPENDS_ON_THE_MACHINE = ("trials ", "data ", "expected time ")
+"""What lines of an output begin with that depend on the speed of the machine."""
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A block of code on a page.
+
+    Attributes:
+        title: the file that it is, or None.
+        shows_output: whether the block right below shows what its commands print.
+    """
+
+    language: str
+    title: str | None
+    text: str
+    shows_output: bool
+
 
 @dataclass(frozen=True)
 class Block:
     """Commands that stand together: what one of them leaves behind, the next ones may take up.
 
     Attributes:
-        output: what the page shows right below as their output, or None.
+        output: what the page shows right below as the output of the last, or None.
     """
 
     page: str
@@ -30,28 +47,42 @@ class Block:
     output: str | None = None
 
 
+def fences(text: str) -> list[Fence]:
+    """The blocks of code of a page, in order."""
+    found = list(_FENCE.finditer(text))
+    made = []
+    for place, fence in enumerate(found):
+        below = found[place + 1] if place + 1 < len(found) else None
+        shows = (
+            fence[1] == "bash"
+            and below is not None
+            and below[1] == "text"
+            and not text[fence.end() : below.start()].strip()
+        )
+        title = re.search(r'title="([^"]+)"', fence[2])
+        made.append(Fence(fence[1], title and title[1], fence[3], shows))
+    return made
+
+
 def blocks() -> list[Block]:
-    """The blocks of commands of all pages, in order."""
+    """The blocks of commands of all pages, in order, but for those that are followed in a folder of their own."""
     found = []
     for page, text in PAGES.items():
-        fences = list(_FENCE.finditer(text))
-        for fence, below in zip_longest(fences, fences[1:]):
-            if fence[1] == "bash":
-                shown = (
-                    below is not None and below[1] == "text" and not text[fence.end() : below.start()].strip()
-                )
-                output = below[3] if below is not None and shown else None
-                found.append(Block(page, _commands(fence[3]), output))
+        each = fences(text)
+        for place, fence in enumerate(each):
+            if fence.language == "bash" and not page.startswith("docs/extend/"):
+                output = each[place + 1].text if fence.shows_output else None
+                found.append(Block(page, _commands(fence.text), output))
     return found
 
 
 def python() -> dict[str, str]:
-    """The examples in Python by page, those that need nothing but what they import."""
-    found = [(page, fence) for page, text in PAGES.items() for fence in _FENCE.finditer(text)]
+    """The examples in Python by page that need nothing but what they import."""
     return {
-        page: fence[3]
-        for page, fence in found
-        if fence[1] == "python" and "import bsr_explorer as bx" in fence[3]
+        page: fence.text
+        for page, text in PAGES.items()
+        for fence in fences(text)
+        if fence.language == "python" and "import bsr_explorer as bx" in fence.text
     }
 
 
@@ -63,6 +94,12 @@ def inline() -> list[str]:
         for code in dict.fromkeys(said)
         if code.startswith(("bsr-explore ", "python ", "pytest ", "bash "))
     ]
+
+
+def shown(output: str | None) -> list[str]:
+    """The lines of an output that a command must print on any machine, with single spaces."""
+    lines = (output or "").splitlines()
+    return [" ".join(line.split()) for line in lines if not line.startswith(_DEPENDS_ON_THE_MACHINE)]
 
 
 def _commands(block: str) -> tuple[str, ...]:
