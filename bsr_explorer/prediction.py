@@ -7,6 +7,7 @@ from dataclasses import replace
 from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.cost.peak import Level, course, step_ledger, timeline
+from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.models.architecture import architecture_of, geometry
 from bsr_explorer.models.base import Geometry
@@ -27,8 +28,22 @@ def tape_of(config: Config) -> Tape:
 
 
 def published_tape(config: Config) -> Tape:
-    """The tape that published accountings count: all images at once, every number of 4 bytes."""
+    """The tape that published accountings count: all images at once, every number of 4 bytes.
+
+    Raises:
+        UserError: they have no rule for models of this architecture.
+    """
+    if not is_published(config):
+        raise UserError(
+            f"--accounting, --budget-counts: published has no rule for {config.model}, which is not a plain vision "
+            "transformer; choose peak or saved"
+        )
     return config.how.rewrite(_plain(config, config.batch_size))
+
+
+def is_published(config: Config) -> bool:
+    """Whether published accountings have a rule for models of this architecture."""
+    return architecture_of(config.model).name == "vit"
 
 
 def _plain(config: Config, images: int) -> Tape:

@@ -16,10 +16,12 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.methods import METHODS
+from bsr_explorer.models.vit.architecture import PlainViT
 from bsr_explorer.prediction import (
     MOST_IMAGES,
     counted_bytes,
     geometry_of,
+    is_published,
     largest_batch,
     over_time,
     predict,
@@ -107,6 +109,16 @@ def test_the_tape_is_of_one_micro_batch(micro_batches: int) -> None:
 @pytest.mark.parametrize("changes", [{"micro_batches": 2}, {"precision": "bf16"}, {"precision": "amp_fp16"}])
 def test_the_published_rule_counts_all_images_in_4_bytes(changes: dict[str, Any]) -> None:
     assert counted_bytes(replace(PROBE, **changes), "published") == counted_bytes(PROBE, "published")
+
+
+def test_the_published_rule_is_for_plain_vision_transformers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(PlainViT):
+        name = "other"
+
+    monkeypatch.setattr(module, "architecture_of", lambda model: Other())
+    assert not is_published(PROBE)
+    with pytest.raises(UserError, match=r"published has no rule for .*choose peak or saved"):
+        counted_bytes(PROBE, "published")
 
 
 def test_micro_batches_compute_as_much_and_save_less() -> None:

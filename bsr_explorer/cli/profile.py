@@ -17,7 +17,14 @@ from bsr_explorer.cost import published
 from bsr_explorer.devices import DEVICES
 from bsr_explorer.errors import unknown
 from bsr_explorer.ledger import NAMES, Ledger
-from bsr_explorer.prediction import counted_bytes, predict, published_tape, tokens_by_block, trained_blocks
+from bsr_explorer.prediction import (
+    counted_bytes,
+    is_published,
+    predict,
+    published_tape,
+    tokens_by_block,
+    trained_blocks,
+)
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.train.recipes import check_optimizer
@@ -106,7 +113,7 @@ def profile(
             "conventions": "2 FLOPs a multiply-add; attention backward is 2.5 (fused) or 2 (math) times forward",
         },
         "full": _full(config, accounting),
-        "published": _published(config),
+        "published": _published(config) if is_published(config) else None,
         "measured": None,
     }
     if measure:

@@ -10,7 +10,7 @@ from bsr_explorer.data.places import count_classes
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Full, Method
 from bsr_explorer.methods.base import Composed
-from bsr_explorer.prediction import counted_bytes, geometry_of, largest_batch, predict
+from bsr_explorer.prediction import counted_bytes, geometry_of, is_published, largest_batch, predict
 from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.comparison_folder import Comparison, Entry
 from bsr_explorer.units import format_bytes, parse_bytes
@@ -107,7 +107,7 @@ def _entry(config: Config, budget_bytes: int | None, counts: str) -> Entry:
 def _published(config: Config) -> int | None:
     """By the paper's accounting, which has a rule for blocks that train or do not, and none for how their
     tensors are stored or which of their parameters train."""
-    ruled = isinstance(config.how.canonical(geometry_of(config).depth), (Full, Bsr))
+    ruled = is_published(config) and isinstance(config.how.canonical(geometry_of(config).depth), (Full, Bsr))
     return counted_bytes(config, "published") if ruled else None
 
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.base import STORAGE, Method
+from bsr_explorer.models.architecture import ARCHITECTURES
 from bsr_explorer.naming import naming_of
 from bsr_explorer.storages import Packing, Rebuilt
 from bsr_explorer.tape import Op, Parameter, Storage, Tape
@@ -81,7 +82,16 @@ class Storing(Method):
         return False
 
     def rewrite(self, tape: Tape) -> Tape:
-        """Say of each operation in a block how it stores what it keeps."""
+        """Say of each operation in a block how it stores what it keeps.
+
+        Raises:
+            UserError: blocks of this architecture cannot pack what they keep, they keep nothing, or a kernel cannot.
+        """
+        if not ARCHITECTURES[tape.architecture].packs:
+            raise UserError(
+                f"--method: {self} packs what blocks keep, and models of the architecture {tape.architecture} cannot; "
+                "leave it out, or choose checkpoint"
+            )
         needs = tape.needs_grad()
         self._check_something_is_kept(any(needs[op.writes] for op in tape if op.block is not None))
         attention = next(op for op in tape if op.kind == "attention")

@@ -18,6 +18,8 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, Fence, fences, shown
 
+pytestmark = pytest.mark.thorough  # each command of a page is a process of its own
+
 FOLLOWED = [
     page for page in PAGES if page.startswith("docs/extend/") and any(f.title for f in fences(PAGES[page]))
 ]

@@ -12,6 +12,8 @@ from bsr_explorer.finetune.build import build
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import parse_method
 from bsr_explorer.methods.storing import PLACES, Storing
+from bsr_explorer.models.architecture import ARCHITECTURES
+from bsr_explorer.models.vit.architecture import PlainViT
 from bsr_explorer.prediction import predict, tape_of
 from bsr_explorer.storages import Packing, Rebuilt
 
@@ -21,6 +23,20 @@ CONFIG = Config("toy", image_size=48, batch_size=2, method="full")
 BSR = "bsr(blocks=(1, 3), keep={1: 0.5, 2: 0.5}, fuse=True)"
 STORING = ("mesa", "mesa(faithful=False)", "backrazor(ratio=0.8)", "backrazor(faithful=False)")
 every_storing = pytest.mark.parametrize("storing", STORING)
+
+
+class Other(PlainViT):
+    """An architecture whose blocks cannot pack."""
+
+    name = "other"
+    packs = False
+
+
+@every_storing
+def test_blocks_that_cannot_pack_are_refused(storing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "other", Other())
+    with pytest.raises(UserError, match=r"the architecture other cannot; .* or choose checkpoint"):
+        parse_method(storing).rewrite(replace(tape_of(CONFIG), architecture="other"))
 
 
 @every_storing
