@@ -6,15 +6,19 @@ const scaleOf = (log, values, pixels) => (log ? d3.scaleLog : d3.scaleLinear)(va
 /** Round numbers, about one every so many pixels. */
 const ticksOf = (scale, apart) => scale.ticks(Math.max(3, Math.abs(scale.range()[1] - scale.range()[0]) / apart));
 
-/** Round numbers of a logarithmic axis: the most that stand at least so many pixels apart. */
+/** Round numbers of a logarithmic axis: the most of one digit that stand at least so many pixels apart. Between ends
+    that are close there are none such, and it has those of a straight axis. */
 function logTicksOf(scale, apart) {
-  for (const digits of ["123456789", "12357", "1235", "125", "13", "1"]) {
-    const ticks = scale.ticks().filter((tick) => digits.includes(tick.toExponential()[0]));
-    const places = ticks.map(scale);
+  const digitsOf = (tick) => tick.toExponential().split("e")[0]; // "3" of 300, "1.2" of 1,200
+  const all = scale.ticks();
+  const choices = all.every((tick) => digitsOf(tick).length === 1) ? ["123456789", "12357", "1235", "125", "13", "1"] : [];
+  for (const digits of choices) {
+    const ticks = all.filter((tick) => digits.includes(digitsOf(tick)));
+    const places = ticks.map((tick) => scale(tick));
     const roomy = places.slice(1).every((place, before) => Math.abs(place - places[before]) >= apart);
     if (ticks.length > 2 && roomy) return ticks;
   }
-  return d3.scaleLinear(scale.domain()).ticks(4);
+  return scaleOf(false, scale.domain(), scale.range()).ticks(4);
 }
 
 /** Where a plot draws within its element: pixels of its four sides, and of the whole. */
