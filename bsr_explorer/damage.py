@@ -1,4 +1,4 @@
-"""Every image that a job uses, decoded once before anything trains: all that are damaged are found together."""
+"""Damaged images are found before anything trains: every image that a job uses is decoded once."""
 
 from __future__ import annotations
 

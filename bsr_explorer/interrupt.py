@@ -1,4 +1,4 @@
-"""Ctrl-C: heard at any moment, obeyed where nothing is torn, never lost.
+"""Ctrl-C: noticed at any moment, obeyed between two steps, never lost.
 
 Python raises ``KeyboardInterrupt`` wherever it happens to be. Within a destructor, or a callback of the garbage
 collector or of a library in C, the exception is dropped ("Exception ignored in …") or comes back as another error,

@@ -1,4 +1,4 @@
-"""The account of one training step: what is held, by whom, of which kind, and what is computed.
+"""The ledger of one training step: bytes and FLOPs by block, operation and kind.
 
 A prediction and a measurement answer with the same type, so that they can be subtracted.
 """

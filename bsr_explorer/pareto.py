@@ -1,4 +1,4 @@
-"""What nothing else beats: the Pareto front of costs, and the area under a front of accuracy over memory."""
+"""Pareto fronts, and the area under a front of accuracy over memory (the hypervolume)."""
 
 from __future__ import annotations
 

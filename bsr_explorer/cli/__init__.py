@@ -1,4 +1,4 @@
-"""The command line: each command parses, calls and prints. This file hears Ctrl-C before anything slow is loaded."""
+"""The command line. Each command parses, calls and prints. Ctrl-C is handled here, before slow imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands, and what comes of what goes wrong in them."""
+"""The commands, and how their errors are reported."""
 
 from __future__ import annotations
 

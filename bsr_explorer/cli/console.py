@@ -1,4 +1,4 @@
-"""What every command needs to speak: consoles, tables, errors, times."""
+"""Output of all commands: consoles, tables, errors, times."""
 
 from __future__ import annotations
 

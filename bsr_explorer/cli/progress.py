@@ -1,4 +1,4 @@
-"""What is shown while a search or a comparison runs: a line a run, a bar, and the time left."""
+"""Progress of a search or a comparison: a line for each run, a bar, the time left."""
 
 from __future__ import annotations
 

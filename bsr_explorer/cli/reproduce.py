@@ -1,4 +1,4 @@
-"""``bsr-explore reproduce``: one trial trained again, and whether it comes to the same."""
+"""``bsr-explore reproduce``: one trial trained again, and its results compared."""
 
 from __future__ import annotations
 

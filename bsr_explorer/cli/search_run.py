@@ -1,4 +1,4 @@
-"""A search from its study to its report: refuse or answer what can be without torch, train, show what came of it."""
+"""A search from its study to its report. What can be refused or answered without torch comes first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search says: what it will do, what it would do, and what it came to."""
+"""Output of a search: its plan, its dry run, its result."""
 
 from __future__ import annotations
 

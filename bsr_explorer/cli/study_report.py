@@ -1,4 +1,4 @@
-"""The whole report of a study, its HTML page included: whoever writes one writes it here."""
+"""Writes the whole report of a study, its HTML page included, for every command that needs it."""
 
 from __future__ import annotations
 

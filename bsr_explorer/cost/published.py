@@ -1,4 +1,4 @@
-"""The accounting that the BSR paper publishes its savings with, by name, beside the truth.
+"""The memory accounting of the BSR paper, beside the true one.
 
 It is the rule of the authors' profiler (derived from TinyTL's): bytes of the layers' inputs an image,
 times the batch, plus the parameters, of which the trained ones count 32 bits and the frozen ones 8.

@@ -1,4 +1,4 @@
-"""How a step is run, beside what its tape says."""
+"""How a step is run, as far as its tape does not say it: optimiser, device, micro-batches."""
 
 from __future__ import annotations
 

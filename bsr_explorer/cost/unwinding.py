@@ -1,4 +1,4 @@
-"""What a backward operation takes, brings back and gives."""
+"""The backward of one operation: what it allocates, unpacks and passes on."""
 
 from __future__ import annotations
 

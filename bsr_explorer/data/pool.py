@@ -1,4 +1,4 @@
-"""What a source of data gives: files or arrays, with their labels."""
+"""A pool of images: files or arrays, with their labels."""
 
 from __future__ import annotations
 

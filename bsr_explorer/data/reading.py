@@ -1,4 +1,4 @@
-"""Image files, read into what a model is shown: three channels of 8 bits."""
+"""Reads image files into three channels of 8 bits."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A configuration for real: built, measured, fine-tuned."""
+"""Running a configuration: built, measured, fine-tuned."""

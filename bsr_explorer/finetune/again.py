@@ -1,4 +1,4 @@
-"""A recorded run trained again, and whether it comes to the same."""
+"""A recorded run, trained again and compared."""
 
 from __future__ import annotations
 

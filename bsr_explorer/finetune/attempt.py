@@ -1,4 +1,4 @@
-"""A fine-tune of which what goes wrong is a record, too."""
+"""A fine-tune whose failure becomes a record, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is told what a fine-tune comes to on its way."""
+"""Callbacks for the progress of a fine-tune."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Progress = Callable[[int, int, float], None]
 
 
 class Watch(Protocol):
-    """Is told what a fine-tune comes to on its way."""
+    """Is called with the progress of a fine-tune."""
 
     def peak(self, measured: int, predicted: int) -> None:
         """What a steady step held, and what was predicted for it, in bytes. Told once, and when training goes on."""

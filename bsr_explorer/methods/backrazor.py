@@ -1,4 +1,4 @@
-"""Back Razor: forward dense and exact, and what blocks keep for backward pruned to its largest elements.
+"""Back Razor: the forward pass is exact; tensors that blocks keep for backward are pruned to their largest elements.
 
 NeurIPS 2022 (Jiang et al.). Of each image's part of a tensor, the elements of the largest magnitude are kept in 16
 bits, with one bit an element for where they stood; backward takes the others as zeros. One ratio everywhere: the

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: blocks keep only what they are fed with, and run again in backward.
+"""Gradient checkpointing: blocks keep only their inputs, and run again in the backward pass.
 
 Chen et al., Training Deep Nets with Sublinear Memory Cost (arXiv 1604.06174), as torch's
 ``torch.utils.checkpoint`` does it (non-reentrant, with early stop: a block runs again only until all that

@@ -1,4 +1,4 @@
-"""Reading a method from its expression, as a literal: parsed, never evaluated."""
+"""Parses a method's expression as a literal. Nothing is evaluated."""
 
 from __future__ import annotations
 

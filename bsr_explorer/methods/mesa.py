@@ -1,12 +1,12 @@
-"""Mesa: forward exact, and what blocks keep for backward in 8 bits.
+"""Mesa: the forward pass is exact; tensors that blocks keep for backward are quantised to 8 bits.
 
 arXiv 2111.11124. Every tensor that a linear layer, a matrix product, a softmax, a GELU or a LayerNorm keeps is
-quantised between the running minimum and maximum of its group, rounded up or down by chance. Deviations from the
+quantised between the running minimum and maximum of its group, with stochastic rounding. Deviations from the
 authors' code:
 
 * values above the running range are clamped; theirs wrap around, so that 300 comes back as 44 where 256 numbers are
   told apart. Of DeiT-S, after the first step, the gradients' error is 0.044 to 0.052 here and 0.118 to 0.205 there;
-* one draw of chance rounds four numbers, which lie far apart (theirs: a draw each); the mean is right all the same;
+* one random draw rounds four numbers, which lie far apart (theirs: a draw each); the mean is still right;
 * norms keep their own epsilon (theirs sets 1e-5; with DeiT-S's 1e-6 and DINOv2's weights at 112 px, that alone changes
   logits by 0.4% and gradients by 1.9%);
 * the ranges that a tensor was quantised with are kept with it, so that a second forward pass before the backward

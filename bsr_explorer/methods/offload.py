@@ -1,4 +1,4 @@
-"""Offloading: what blocks keep for backward goes one level down the memory hierarchy, and comes back.
+"""Offloading: tensors that blocks keep for backward move to the host or to a file, and come back.
 
 From a CUDA device to the host's memory, as torch's ``save_on_cpu`` does; from the host to a temporary file
 (paging, as in POET, arXiv 2207.07697). Unlike ``save_on_cpu``, weights stay where they are. The file lies in

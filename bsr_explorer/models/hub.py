@@ -1,4 +1,4 @@
-"""The model hub: whether it answers, and what it says of a model that goes by its repository, hf-hub:owner/name."""
+"""The model hub: whether it answers, and what it says of a model that is named by its repository, hf-hub:owner/name."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Blocks that nothing changes in training: which they are, and what they make of images, made once."""
+"""Frozen blocks: which they are, and their outputs, computed once."""

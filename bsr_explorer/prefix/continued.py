@@ -1,4 +1,4 @@
-"""A model that takes images, or what its first blocks have made of them."""
+"""A model that takes images, or the outputs of its first blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Stage:
 
 
 class Continued(nn.Module):
-    """A model that takes images, or what its first blocks have made of them.
+    """A model that takes images, or the outputs of its first blocks.
 
     Attributes:
         model: of an architecture that ``continues``.

@@ -1,4 +1,4 @@
-"""Which of the first blocks of a model nothing can change in training, and what they go by.
+"""Which of the first blocks training cannot change, and everything that their outputs depend on.
 
 It is derived and never guessed. The tape says below which block nothing trains, and that nothing but its output goes
 on. The model is then looked at: it runs on images of random numbers as it does in training, and what reaches each block
@@ -182,7 +182,7 @@ def _left_as_it_was(model: nn.Module, device: torch.device) -> Iterator[Callable
             module.training = mode
 
 
-# --- what it goes by ------------------------------------------------------------------------------------
+# --- what it depends on ---------------------------------------------------------------------------------
 
 
 class _Reading(TorchDispatchMode):

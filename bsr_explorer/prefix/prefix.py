@@ -1,13 +1,14 @@
-"""What the first blocks of a model make of images, made once: those that nothing can change in training (``frozen``).
+"""The outputs of frozen blocks for all images, computed once.
 
-Trainings that share these blocks, and what they do, share their outputs, which lie in memory-mapped files: a file
-for the images of one part of the data in one view. Its name is a hash of all that its content follows from
-(weights, operations, images, number format, versions, the images that pass at once). The outputs are those of the
-whole model to the last bit: they are made in passes of as many images, it is tried first whether an image comes
-out the same wherever among them it stands, and the first batch of each epoch and of each evaluation (of every
-``OFTEN`` batches, where these are fewer) goes the whole way and is compared with what is kept. Where they differ before
-any step went by them, or they cannot be kept, training goes on with images; where they differ later, it has to begin
-again without them.
+Trainings with the same frozen blocks share these outputs. They lie in memory-mapped files, one for the images of one
+part of the data in one view. The name of a file is a hash of everything that its content depends on (weights,
+operations, images, number format, versions, images in a pass).
+
+The outputs are those of the whole model, bit for bit. They are computed in passes of as many images, and it is tried
+first whether an image gives the same output at every place in a batch. The first batch of each epoch and of each
+evaluation (of every ``OFTEN`` batches, if these are fewer) also runs through the whole model, and is compared with what
+is kept. If they differ before a step has used them, or if they cannot be kept, training continues with images. If they
+differ later, it has to begin again without them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether an image comes out the same, to the last bit, wherever in a batch it stands.
+"""Whether an image gives the same output, bit for bit, at every place in a batch.
 
 Most kernels see to that; some do not for few tokens or images.
 """

@@ -1,4 +1,4 @@
-"""What to type next about a trial: its cost, its training, its file."""
+"""The commands that continue from a trial: its cost, its training, its file."""
 
 from __future__ import annotations
 

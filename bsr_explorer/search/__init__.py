@@ -1,1 +1,1 @@
-"""Searching for the front of accuracy against memory, when only accuracy costs anything."""
+"""The search for the front of accuracy against memory. Only accuracy has to be measured."""

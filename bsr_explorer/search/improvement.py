@@ -1,4 +1,4 @@
-"""How much a configuration is expected to add to the front, when only its accuracy is unknown.
+"""The expected improvement of the front by a configuration whose accuracy alone is unknown.
 
 The hypervolume of a front is the integral, over all costs up to a reference, of the best accuracy that is to be had
 within these costs. A configuration of known costs and accuracy y adds the integral of max(0, y − best) over the costs

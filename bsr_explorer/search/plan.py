@@ -1,4 +1,4 @@
-"""How thoroughly this machine can train a study's trials within its time: measured, then decided."""
+"""The fidelity that this machine can afford within the time limit: measured, then chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a trial stops early: at a rung, if trials that take no more memory are beyond noise better there."""
+"""Early stopping: a trial stops at a rung if trials of no more memory are better there, beyond noise."""
 
 from __future__ import annotations
 

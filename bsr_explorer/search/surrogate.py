@@ -1,4 +1,4 @@
-"""What accuracy untrained configurations will have: a Gaussian process on profiles."""
+"""The surrogate: a Gaussian process that predicts the accuracy of untrained configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How tensors that autograd keeps are stored, other than as they are. One class a storage, in its file."""
+"""Storages: packed forms of the tensors that autograd keeps. One class and one file each."""
 
 from bsr_explorer.storages.base import Packing
 from bsr_explorer.storages.narrow import Narrow

@@ -1,4 +1,4 @@
-"""What a packing is: a storage that is not dense, its cost in closed form, and how tensors go in and out."""
+"""The interface of a packed storage: its bytes in closed form, pack and unpack."""
 
 from __future__ import annotations
 

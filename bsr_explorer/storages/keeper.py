@@ -1,4 +1,4 @@
-"""Who packs: one keeper for each tensor that an operation keeps, with what it remembers from step to step."""
+"""Keepers: one for each packed tensor of an operation, with its state from step to step."""
 
 from __future__ import annotations
 

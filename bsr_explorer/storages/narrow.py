@@ -1,4 +1,4 @@
-"""In a narrower number format."""
+"""A storage in a narrower number format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bits, thresholds and rounding: what packings are made of, on tensors only."""
+"""Packing of real tensors: bits, thresholds, stochastic rounding."""
 
 from __future__ import annotations
 
@@ -176,13 +176,13 @@ _TURNS = 4
 """Numbers that one draw serves."""
 
 
-def round_by_chance(x: torch.Tensor, levels: int) -> None:
-    """Make numbers, in place, whose whole part is theirs rounded: up with a probability that is the fraction, else
-    down; within 0 to ``levels``.
+def round_stochastically(x: torch.Tensor, levels: int) -> None:
+    """Stochastic rounding, in place: up with a probability that is the fraction, else down.
 
-    The chance has 16 bits, as fine as fp32 tells numbers up to 255 apart. Each draw serves four numbers that lie far
-    apart, turned on by a quarter of the circle for each, so that it is as uniform for every one of them (systematic
-    sampling), and drawing costs little.
+    The whole part of the result is the rounded number, within 0 to ``levels``; whoever packs it cuts off the rest.
+    The random numbers have 16 bits, as fine as fp32 tells numbers up to 255 apart. Each of them serves four numbers
+    that lie far apart, shifted by a quarter of its range for each, so that it is uniform for all four (systematic
+    sampling). That makes drawing cheap.
     """
     flat = x.view(-1)
     count = -(-len(flat) // _TURNS)
@@ -225,7 +225,7 @@ def quantize_rows(x: torch.Tensor, bits: int, out: torch.Tensor, ranges: torch.T
     ranges[:, 1] = x.amax(1)
     ranges[:, 1] -= ranges[:, 0]
     scaled = x.float().sub_(ranges[:, :1]).mul_(inverse(ranges[:, 1:], levels))
-    round_by_chance(scaled, levels)
+    round_stochastically(scaled, levels)
     pack_numbers(scaled, bits, out)
 
 

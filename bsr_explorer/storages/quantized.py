@@ -1,4 +1,4 @@
-"""In few bits, between the smallest and the largest value of a group (Mesa's storage)."""
+"""A storage in few bits, between the smallest and the largest value of a group (Mesa's)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Quantized(Packing):
-    """Whole numbers of few bits, rounded up or down by chance, so that their mean is right.
+    """Whole numbers of few bits, rounded stochastically, so that their mean is right.
 
     Attributes:
         bits: 8, 4 or 2.
@@ -74,7 +74,7 @@ class Quantized(Packing):
         at_once = images_at_once(tuple(x.shape), device_or_cpu(x.device.type))
         for some, rows in zip(x.split(at_once), numbers.split(at_once), strict=True):
             scaled = self._by_group(some) - self._along(ranges[0], some)
-            packing.round_by_chance(scaled.mul_(self._along(scale, some)), levels)
+            packing.round_stochastically(scaled.mul_(self._along(scale, some)), levels)
             packing.pack_numbers(scaled.view(len(some), -1), self.bits, rows)
             del scaled
         return numbers, ranges

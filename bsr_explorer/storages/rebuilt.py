@@ -1,4 +1,4 @@
-"""Not stored, but computed again from what an operation below keeps anyway."""
+"""A tensor that is not stored, but computed again from what an operation below keeps anyway."""
 
 from __future__ import annotations
 

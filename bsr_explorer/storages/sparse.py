@@ -1,4 +1,4 @@
-"""The largest elements of each image and, one bit an element, where they stood (Back Razor's storage)."""
+"""A storage of the largest elements of each image, with a bit mask of their positions (Back Razor's)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Sparse(Packing):
     Attributes:
         ratio: the share that is given up, 0 to below 1.
         values: number format of the kept values, where they are not quantised.
-        quantize: bits of a kept value (8 or 4), within the range of its image, rounded up or down by chance; or
+        quantize: bits of a kept value (8 or 4), within the range of its image, with stochastic rounding; or
             None.
         parts: into how many equal parts the channels fall, each with its own threshold (3 for queries, keys and
             values in one tensor).

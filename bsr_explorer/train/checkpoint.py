@@ -1,4 +1,4 @@
-"""A file that training goes on from after an interruption: whole, and of this very training, or not used."""
+"""Checkpoints of a training. One that is incomplete, or of another training, is not used."""
 
 from __future__ import annotations
 

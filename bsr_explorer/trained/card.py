@@ -1,4 +1,4 @@
-"""The model card: what was trained, on what, how well, at what cost, and how to use it. It says what is known."""
+"""The model card: what was trained, on which data, its accuracy and cost, and how to use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model as an ONNX file, through torch's exporter, and whether it computes the same."""
+"""A trained model as an ONNX file, written by torch's exporter and compared with torch."""
 
 from __future__ import annotations
 

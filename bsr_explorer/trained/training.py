@@ -1,4 +1,4 @@
-"""One training, from its experiment to what is left in its folder: checkpoints on the way, then weights, record, card.
+"""One full training: checkpoints on the way, then weights, record and card in its folder.
 
 Killed at any moment, it goes on when it is asked for again, to the same weights.
 """

@@ -86,7 +86,7 @@ def test_rounding_by_chance_is_right_in_the_mean() -> None:
     total = torch.zeros_like(x)
     for _ in range(draws):
         rounded = x.clone()
-        packing.round_by_chance(rounded, 255)
+        packing.round_stochastically(rounded, 255)
         assert bool(((rounded.floor() - x).abs() < 1).all())
         total += rounded.floor()
     fraction = x - x.floor()
@@ -100,7 +100,7 @@ def test_rounding_stays_between_its_ends() -> None:
     x = torch.tensor([-3.0, -0.01, 0.0, 15.0, 15.5, 300.0])
     for _ in range(50):
         rounded = x.clone()
-        packing.round_by_chance(rounded, 15)
+        packing.round_stochastically(rounded, 15)
         assert rounded.floor().tolist() == [0, 0, 0, 15, 15, 15]
 
 
@@ -108,7 +108,7 @@ def test_rounding_follows_torchs_seed() -> None:
     def drawn() -> torch.Tensor:
         torch.manual_seed(4)
         x = torch.full((1000,), 0.5)
-        packing.round_by_chance(x, 1)
+        packing.round_stochastically(x, 1)
         return x
 
     assert torch.equal(drawn(), drawn())

@@ -1,4 +1,4 @@
-"""What a choice that a method leaves open costs: its keep rate, and the blocks that it trains."""
+"""Ablations: accuracy and memory against the keep rate, and against the trained blocks."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The page that answers an engineer: one HTML file that needs no network."""
+"""The HTML page of a study: one file that needs no network."""

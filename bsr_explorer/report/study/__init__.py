@@ -1,1 +1,1 @@
-"""What a study came to, and what is written of it."""
+"""The findings of a study, and the report of them."""

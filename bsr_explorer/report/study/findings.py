@@ -1,4 +1,4 @@
-"""What a study came to: its records, and what follows from them."""
+"""The findings of a study: its records, and what follows from them."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Crashed:
     """A trial ended without a record.
 
     Attributes:
-        kind: ``crash``; ``timeout``; ``lost`` with its machine, for which it is not to blame; or
+        kind: ``crash``; ``timeout``; ``lost`` with its machine, which is no fault of the trial; or
             ``out_of_memory``.
         tail: the end of its output.
     """

@@ -142,7 +142,7 @@ class Processes:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let Ctrl-C wait: the process that others are forked from dies of a request that is broken off."""
+    """Delay Ctrl-C: it would kill the fork server while a request to it is running."""
     pressed: list[FrameType | None] = []
     if interrupt.listening():
         with interrupt.held():

@@ -1,4 +1,4 @@
-"""Trials on a Ray cluster: Ray decides which node has the room that a trial needs. Nothing of our own in its place."""
+"""Trials on a Ray cluster. Ray decides which node has room for a trial."""
 
 from __future__ import annotations
 
