@@ -6,8 +6,8 @@ A prediction and a measurement answer with the same type, so that they can be su
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -246,3 +246,19 @@ def ledger(
     """
     said = tuple(row for row in rows if row.bytes or row.flops)
     return Ledger(said, peak_bytes, peak_is, peak, **(beside or {}))
+
+
+def in_phases(ledgers: Sequence[Ledger], shares: Sequence[float]) -> Ledger:
+    """The ledger of a training that goes through phases: the bytes of the one whose steps hold most, and the mean of
+    their FLOPs, of the whole step only.
+
+    Args:
+        shares: of the steps, one a ledger; they add up to 1.
+    """
+    fullest = max(ledgers, key=lambda each: each.peak_bytes)
+    rows = [row for row in fullest.rows if row.kind not in COMPUTE]
+    for kind in ("forward", "backward"):
+        parts = [each._with_flops_as_one().flops_of(kind) for each in ledgers]
+        mean = sum(share * part for share, part in zip(shares, parts, strict=True))
+        rows.append(Row(None, WHOLE, kind, flops=round(mean)))
+    return replace(fullest, rows=tuple(rows))

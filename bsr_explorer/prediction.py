@@ -8,7 +8,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.cost.peak import Level, course, step_ledger, timeline
 from bsr_explorer.errors import UserError
-from bsr_explorer.ledger import Ledger
+from bsr_explorer.ledger import Ledger, in_phases
 from bsr_explorer.models.architecture import architecture_of, geometry
 from bsr_explorer.models.base import Geometry
 from bsr_explorer.models.lowering import lower
@@ -57,10 +57,16 @@ def predict(config: Config) -> Ledger:
     Saved bytes, FLOPs, parameters, gradients and optimiser state are exact. ``peak_bytes`` is what torch's
     tensors hold at the fullest moment of a steady step; ``peak`` says when that is, and what it is made of.
 
+    Of a method with phases: bytes are those of the phase that holds most, FLOPs the mean over all steps.
+
     Raises:
         UserError: the model, the image size or the method do not go together.
     """
-    return step_ledger(tape_of(config), config.setup)
+    phases = config.how.phases()
+    if len(phases) == 1:
+        return step_ledger(tape_of(config), config.setup)
+    ledgers = [predict(config.with_method(phase.method)) for phase in phases]
+    return in_phases(ledgers, [phase.share for phase in phases])
 
 
 def over_time(config: Config) -> list[Level]:
@@ -70,7 +76,9 @@ def over_time(config: Config) -> list[Level]:
     Raises:
         UserError: as ``predict``.
     """
-    return course(timeline(tape_of(config), config.setup))
+    phases = [config.with_method(phase.method) for phase in config.how.phases()]
+    fullest = max(phases, key=lambda each: predict(each).peak_bytes) if len(phases) > 1 else config
+    return course(timeline(tape_of(fullest), config.setup))
 
 
 def tokens_by_block(config: Config) -> dict[int, tuple[int, int]]:

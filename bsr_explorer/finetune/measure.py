@@ -6,7 +6,8 @@ import torch
 
 from bsr_explorer.config import Config
 from bsr_explorer.finetune.build import build, device_of, make_step
-from bsr_explorer.ledger import Ledger
+from bsr_explorer.finetune.turning import Turning
+from bsr_explorer.ledger import Ledger, in_phases
 from bsr_explorer.measurement import flops
 from bsr_explorer.measurement.step import Measurement, measure_step
 from bsr_explorer.train.recipes import Recipe
@@ -20,13 +21,22 @@ def measure(config: Config) -> Ledger:
 
 def measure_in_full(config: Config) -> Measurement:
     """``measure``, with the operations that no FLOP counter knows."""
+    phases = config.how.phases()
+    if len(phases) > 1:
+        parts = [measure_in_full(config.with_method(phase.method)) for phase in phases]
+        whole = in_phases([part.ledger for part in parts], [phase.share for phase in phases])
+        uncounted = dict.fromkeys(name for part in parts for name in part.uncounted)
+        return Measurement(whole, tuple(uncounted))
     device = device_of(config)
     model = in_precision(build(config), config.precision).to(device)
     generator = torch.Generator().manual_seed(0)
     shape = (config.batch_size, 3, config.image_size, config.image_size)
     images = torch.randn(shape, generator=generator).to(device, image_dtype(config.precision))
     labels = torch.randint(config.num_classes, (config.batch_size,), generator=generator).to(device)
-    return measure_step(make_step(model, config, _plain(config)), images, labels)
+    step = make_step(model, config, _plain(config))
+    if config.how.moves:
+        step.turning = Turning(config, _plain(config))
+    return measure_step(step, images, labels)
 
 
 def _plain(config: Config) -> Recipe:

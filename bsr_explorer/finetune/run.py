@@ -18,10 +18,11 @@ from bsr_explorer.config import PROTOCOLS, Config, Fidelity
 from bsr_explorer.data.loader import loader
 from bsr_explorer.finetune.build import build_with, device_of, make_step
 from bsr_explorer.finetune.job import Job, checkpoint_of, epochs_of, load_data, rules_of
+from bsr_explorer.finetune.turning import Turning
 from bsr_explorer.finetune.watch import NOBODY, Progress, Watch
 from bsr_explorer.finetune.watched import WatchedStep
 from bsr_explorer.models.names import timm_name
-from bsr_explorer.prediction import predict
+from bsr_explorer.prediction import geometry_of, predict
 from bsr_explorer.prefix.cache import Cache
 from bsr_explorer.prefix.prefix import Changed, Prefix
 from bsr_explorer.prefix.stages import stages_of
@@ -99,11 +100,12 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     splits = load_data(config, replace(job, weights=used.source))
     torch.manual_seed(job.seed)
     step = cast(WatchedStep, make_step(model, actual, rules, WatchedStep))
+    turning = step.turning = Turning(actual, rules)
     epochs = job.fidelity.epochs or epochs_of(rules, len(splits.train), config.batch_size)
     check = partial(loader, batch_size=config.micro_batch_size, shuffle=False, seed=0, drop_last=False)
     about: dict[str, Any] = {
         "config": config.to_dict(),
-        "key": config.key(len(model.blocks)),  # type: ignore[arg-type]
+        "key": config.key(geometry_of(config).depth),
         "fidelity": asdict(replace(job.fidelity, image_size=actual.image_size, epochs=epochs)),
         "data": job.data,
         "split": splits.description,
@@ -113,7 +115,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     train: Part = splits.train
     validation: Part = splits.validation
     prefix = None
-    if job.cache is not None:
+    if job.cache is not None and len(actual.how.phases()) == 1:
         prefix = Prefix(
             model,
             stages_of(actual),
@@ -139,7 +141,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
         nonlocal told
         if step.peak_bytes and not told:
             told = True
-            watch.peak(step.peak_bytes, predict(actual).peak_bytes)
+            watch.peak(step.peak_bytes, predict(turning.config).peak_bytes)
         progress(done, total, loss)
 
     outcome = fit(
@@ -162,7 +164,8 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     )
     if prefix is not None:
         prefix.close()
-    test = None
+        step.model = prefix.model.model
+    model, test = step.model, None
     if not (outcome.diverged or outcome.stopped):
         if protocol.judged_on == "test":
             test = outcome.accuracy[-1]
@@ -176,7 +179,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
         **about,
         **asdict(splits.contents),
         predicted=predicted.summary(),
-        measured=step.account(actual),
+        measured=step.fullest(turning.config),
         accuracy=protocol.accuracy(outcome.accuracy) if outcome.accuracy and not outcome.diverged else None,
         accuracy_is=protocol.accuracy_is,
         test_accuracy=test,

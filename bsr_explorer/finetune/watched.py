@@ -29,6 +29,7 @@ class WatchedStep(Step):
     saved_bytes: int | None = None
     beside: Mapping[str, int] = MappingProxyType({})
     updated = False
+    earlier: tuple[dict[str, Any], ...] = ()
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """See ``Step``."""
@@ -72,6 +73,19 @@ class WatchedStep(Step):
         for name, value in state["seen"].items():
             setattr(self, name, value)
 
+    def note(self, actual: Config) -> None:
+        """A phase of training is over: keep what was measured of it, and measure anew."""
+        account = self.account(actual)
+        self.earlier += () if account is None else (account,)
+        self.images = self.peak_bytes = 0
+        self.saved_bytes, self.beside, self.updated = None, MappingProxyType({}), False
+
+    def fullest(self, actual: Config) -> dict[str, Any] | None:
+        """The account of the phase whose steps held most."""
+        last = self.account(actual)
+        accounts = [*self.earlier, *([] if last is None else [last])]
+        return max(accounts, key=lambda account: account.get("peak_bytes", 0), default=None)
+
     def account(self, actual: Config) -> dict[str, Any] | None:
         """What was measured beside what is predicted for as many images (a small set has no full batch, and
         then no steady step)."""
@@ -99,5 +113,5 @@ class WatchedStep(Step):
         return account
 
 
-_SEEN = ("images", "short", "saved_bytes", "peak_bytes", "beside", "updated")
+_SEEN = ("images", "short", "saved_bytes", "peak_bytes", "beside", "updated", "earlier")
 """What a step that measures itself has found, and whether it was fed with what frozen blocks made."""

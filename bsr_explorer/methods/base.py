@@ -7,8 +7,10 @@ again, which is what stands in study files, records, figure legends and on the c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
@@ -16,7 +18,7 @@ from bsr_explorer.naming import TIMM, Naming, blocks_of, naming_of
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 PARAMETERS = "which parameters train"
@@ -70,6 +72,48 @@ class Method(ABC):
         """What is left of it when training is over: a method that changes what the model computes, or None where a
         plain timm model with the trained weights computes the same."""
 
+    def merge(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Trained weights as those of the model that is left (``at_inference``), for a method that brought parameters
+        which can be folded into the others.
+
+        Args:
+            weights: by state-dict name; they may be without memory (on the meta device).
+        """
+        return weights
+
+    # --- what changes while it trains ---------------------------------------------------------------------
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The methods that a training goes through, one after another. A step of it holds what the fullest of them
+        holds, and takes the mean of their FLOPs; its accuracy is that of one training."""
+        return (Phase(1.0, self),)
+
+    def before_step(self, model: nn.Module, done: int, total: int) -> None:
+        """Called before each step of a training: it may change what trains among the parameters that ``apply`` let
+        train, and what it keeps in ``own_state``.
+
+        Args:
+            done: steps that are done.
+            total: steps in all.
+        """
+        return
+
+    def own_state(self, model: nn.Module) -> dict[str, Any]:
+        """What it remembers from step to step beside the model's parameters and buffers: tensors and plain values. A
+        training that is interrupted goes on with it."""
+        return {}
+
+    def load_own_state(self, model: nn.Module, state: dict[str, Any]) -> None:
+        """Go on with what ``own_state`` gave."""
+        return
+
+    @property
+    def moves(self) -> bool:
+        """Whether something of the model may change before any step, so that nothing of it is frozen for sure."""
+        return type(self).before_step is not Method.before_step
+
+    # --- how it is written ----------------------------------------------------------------------------------
+
     @classmethod
     def defaults_for(cls, depth: int, class_token: bool) -> dict[str, Any]:
         """The defaults that follow the model, where they are left out of an expression and the model is known."""
@@ -109,6 +153,19 @@ class Method(ABC):
 
     def __add__(self, other: Method) -> Method:
         return Composed((*parts_of(self), *parts_of(other)))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training.
+
+    Attributes:
+        share: of its steps, above 0; those of all phases add up to 1.
+        method: how it trains then.
+    """
+
+    share: float
+    method: Method
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -226,6 +283,46 @@ class Composed(Method):
         for part in self.parts:
             model = part.apply(model)
         return model
+
+    def merge(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Each part's, in order."""
+        for part in self.parts:
+            weights = part.merge(weights)
+        return weights
+
+    def phases(self) -> tuple[Phase, ...]:
+        """A phase ends where one of any part does."""
+        if all(len(part.phases()) == 1 for part in self.parts):
+            return (Phase(1.0, self),)
+        ends = [list(accumulate(phase.share for phase in part.phases())) for part in self.parts]
+        found, begin = [], 0.0
+        for end in sorted({round(end, 9) for each in ends for end in each}):
+            now = [
+                part.phases()[bisect_right([round(e, 9) for e in each], begin)].method
+                for part, each in zip(self.parts, ends, strict=True)
+            ]
+            found.append(Phase(end - begin, Composed(tuple(now))))
+            begin = end
+        return tuple(found)
+
+    def before_step(self, model: nn.Module, done: int, total: int) -> None:
+        """Each part's, in order."""
+        for part in self.parts:
+            part.before_step(model, done, total)
+
+    def own_state(self, model: nn.Module) -> dict[str, Any]:
+        """Each part's, by its name."""
+        return {part.name: part.own_state(model) for part in self.parts}
+
+    def load_own_state(self, model: nn.Module, state: dict[str, Any]) -> None:
+        """Each part's."""
+        for part in self.parts:
+            part.load_own_state(model, state.get(part.name, {}))
+
+    @property
+    def moves(self) -> bool:
+        """Whether any part does."""
+        return any(part.moves for part in self.parts)
 
     @property
     def at_inference(self) -> Method | None:

@@ -16,7 +16,7 @@ def stages_of(config: Config) -> list[Stage]:
     above = 1 + max(place for place, op in enumerate(tape) if op.block is not None)
     does: list[list[str]] = [[] for _ in range(stages + 1)]
     gives, made = [""] * (stages + 1), dict[str, int]()
-    frozen = [True] * (stages + 1)
+    frozen = [not config.how.moves] * (stages + 1)
     stage = 0
     for place, op in enumerate(tape):
         stage = stages if place >= above else stage if op.block is None else op.block + 1

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from bsr_explorer import interrupt
 from bsr_explorer.train.checkpoint import Checkpoint
-from bsr_explorer.train.optimizer import rate_factor, set_rates
+from bsr_explorer.train.optimizer import rate_factor
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, autocast, image_dtype
 
@@ -95,7 +95,7 @@ def fit(
         evaluated: called after each evaluation with the epochs done, the last one's mean loss, and the accuracy.
     """
     total = max(1, min(epochs * len(train), recipe.steps or epochs * len(train)))
-    peak_rates = [group["lr"] for group in step.optimizer.param_groups]
+    step.total = total
     rungs = rungs or {}
     outcome = _resumed(checkpoint, step, train)
     outcome.stopped = _below(outcome, rungs, epochs)
@@ -117,7 +117,7 @@ def fit(
 
     while outcome.steps < total and not (outcome.diverged or outcome.stopped):
         before = outcome.steps - len(outcome.running)
-        _epoch(step, train, recipe, peak_rates, total, outcome, progress, between)
+        _epoch(step, train, recipe, total, outcome, progress, between)
         over, finished = outcome.steps == total, len(outcome.losses)
         due = every is not None and outcome.steps // every > before // every
         if outcome.diverged is None and (due or over or finished in rungs):
@@ -139,7 +139,6 @@ def _epoch(
     step: Step,
     train: DataLoader[Batch],
     recipe: Recipe,
-    peak_rates: list[float],
     total: int,
     outcome: Outcome,
     progress: Callable[[int, int, float], None],
@@ -155,7 +154,7 @@ def _epoch(
     order, done = _order(train), len(outcome.running)
     for images, labels in _on(step.device, _without(train, done), image_dtype(step.precision)):
         began = time.perf_counter()
-        set_rates(step.optimizer, peak_rates, rate_factor(outcome.steps, total, recipe))
+        step.rate = rate_factor(outcome.steps, total, recipe)
         value = step(images, labels)
         if not math.isfinite(value):
             outcome.diverged = f"the loss was {value} at step {outcome.steps + 1} of {total}"

@@ -88,6 +88,7 @@ def _adamw_8bit(params: list[dict[str, Any]], rate: float) -> torch.optim.Optimi
     return made
 
 
-def set_rates(optimizer: torch.optim.Optimizer, peaks: list[float], factor: float) -> None:
-    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-        group["lr"] = peak * factor
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Learning rates over their peaks, in place. (A group's peak is what it was made with.)"""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor

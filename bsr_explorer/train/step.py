@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,26 @@ from torch import nn
 
 from bsr_explorer import interrupt
 from bsr_explorer.models.lowering import PRECISIONS
+from bsr_explorer.train.optimizer import set_rates
 from bsr_explorer.units import TORCH
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, theirs) for name, theirs in TORCH.items()}
+
+
+class Turning(Protocol):
+    """Changes a model, or what of it trains, between steps."""
+
+    def before(self, step: Step) -> None:
+        """Called before each step; it may give the step another model and optimiser."""
+        ...
+
+    def state_dict(self, step: Step) -> dict[str, Any]:
+        """What it remembers from step to step."""
+        ...
+
+    def load_state_dict(self, step: Step, state: dict[str, Any]) -> None:
+        """Go on with it."""
+        ...
 
 
 class Step:
@@ -30,6 +47,9 @@ class Step:
         clip: largest norm of the gradient, or None.
         label_smoothing: of the cross entropy.
         skipped: whether the last update was left out, because scaled gradients overflowed (fp16).
+        done, total: steps of a training that are done, and all of them (0 where it is not known).
+        rate: the learning rates over their peaks, or None: as they are.
+        turning: changes the model as it trains, or None.
     """
 
     def __init__(
@@ -48,6 +68,9 @@ class Step:
         self.device = next(model.parameters()).device
         self.trained = [p for p in model.parameters() if p.requires_grad]
         self.skipped = False
+        self.done = self.total = 0
+        self.rate: float | None = None
+        self.turning: Turning | None = None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "amp_fp16")
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> float:
@@ -56,6 +79,11 @@ class Step:
         A loss that is not finite is returned at once, and nothing is updated. Ctrl-C is obeyed before it begins.
         """
         interrupt.check()
+        if self.turning is not None:
+            self.turning.before(self)
+        self.done += 1
+        if self.rate is not None:
+            set_rates(self.optimizer, self.rate)
         total = 0.0
         for part in self.parts(images, labels):
             loss = self.loss(*part)
@@ -84,6 +112,8 @@ class Step:
             "zeros": [p.grad is not None for p in self.trained],
             "optimizer": [dict(self.optimizer.state.get(p, {})) for p in self.trained],
             "scaler": self.scaler.state_dict(),
+            "done": self.done,
+            "turning": None if self.turning is None else self.turning.state_dict(self),
         }
 
     @torch.no_grad()
@@ -92,6 +122,11 @@ class Step:
 
         The optimiser's own way would cast what it keeps in fp32 beside weights of another number format.
         """
+        self.done = state.get(
+            "done", 0
+        )  # which no checkpoint of before has, nor a method that would ask for it
+        if self.turning is not None:
+            self.turning.load_state_dict(self, state["turning"])
         for name, mine in (("trained", self.trained), ("buffers", self.model.buffers())):
             for tensor, value in zip(mine, state[name], strict=True):
                 tensor.copy_(value)

@@ -90,9 +90,12 @@ def check(config: Config) -> None:
     Raises:
         UserError: weights that train and that the model which is left has not, or the other way round.
     """
-    mine, left = _on_paper(config), _on_paper(at_inference(config))
-    shapes = {name: tensor.shape for name, tensor in mine.state_dict().items()}
-    lost = [name for name, _ in mine.named_parameters() if name not in left.state_dict()]
+    last = config.how.phases()[-1].method
+    mine, left = _on_paper(config.with_method(last)), _on_paper(at_inference(config))
+    merged = last.merge(dict(mine.state_dict()))
+    shapes = {name: tensor.shape for name, tensor in merged.items()}
+    parameters = {name for name, _ in mine.named_parameters()}
+    lost = [name for name in merged if name in parameters and name not in left.state_dict()]
     strange = [name for name, tensor in left.state_dict().items() if shapes.get(name) != tensor.shape]
     if lost or strange:
         what = config.how.at_inference or "plain timm"
@@ -120,7 +123,7 @@ def save(path: Path, model: nn.Module, about: About) -> None:
     import torch
     from safetensors.torch import save as to_bytes
 
-    trained = model.state_dict()
+    trained = about.config.how.phases()[-1].method.merge(dict(model.state_dict()))
     state = {  # copies, for tensors that share memory are refused
         name: trained[name].detach().cpu().clone(memory_format=torch.contiguous_format)
         for name in _on_paper(at_inference(about.config)).state_dict()

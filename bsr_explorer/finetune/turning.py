@@ -1,0 +1,82 @@
+"""A method that changes while it trains: its phases, and what it does before each step."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import nn
+
+from bsr_explorer.config import Config
+from bsr_explorer.finetune.build import build_with, make_step
+from bsr_explorer.finetune.watched import WatchedStep
+from bsr_explorer.train.recipes import Recipe
+from bsr_explorer.train.step import Step, in_precision
+
+
+class Turning:
+    """Lets a step train as the phases of its method say.
+
+    A new phase has a model of its own, with the weights that were trained; what parameters of the same name have in the
+    optimiser goes on.
+
+    Args:
+        config: whose method has the phases.
+
+    Attributes:
+        config: as it trains now.
+    """
+
+    def __init__(self, config: Config, rules: Recipe) -> None:
+        self._phases = config.how.phases()
+        self._ends = list(accumulate(phase.share for phase in self._phases))
+        self._whole, self._rules, self._index = config, rules, 0
+        self.config = config.with_method(self._phases[0].method)
+
+    def before(self, step: Step) -> None:
+        """See ``train.step.Turning``."""
+        reached = step.done / max(1, step.total)
+        while self._index + 1 < len(self._phases) and reached >= self._ends[self._index] - 1e-9:
+            self._turn(step, self._index + 1)
+        self.config.how.before_step(step.model, step.done, step.total)
+
+    def state_dict(self, step: Step) -> dict[str, Any]:
+        """See ``train.step.Turning``."""
+        return {"phase": self._index, "own": self.config.how.own_state(step.model)}
+
+    def load_state_dict(self, step: Step, state: dict[str, Any]) -> None:
+        """See ``train.step.Turning``."""
+        if state["phase"] != self._index:
+            self._turn(step, state["phase"])
+        self.config.how.load_own_state(step.model, state["own"])
+
+    def _turn(self, step: Step, index: int) -> None:
+        before, trained = self.config, step.model
+        if isinstance(step, WatchedStep):
+            step.note(before)
+        self._index, self.config = index, self._whole.with_method(self._phases[index].method)
+        model = in_precision(build_with(self.config, "random", 0)[0], self.config.precision).to(step.device)
+        _carry_weights(before, trained, model)
+        made = make_step(model.train(trained.training), self.config, self._rules)
+        _carry_optimizer(step, made)
+        step.model, step.optimizer, step.trained = made.model, made.optimizer, made.trained
+
+
+@torch.no_grad()
+def _carry_weights(before: Config, trained: nn.Module, model: nn.Module) -> None:
+    """Copy what was trained: as plain weights, if the new phase has not all of its parameters."""
+    state, target = trained.state_dict(), model.state_dict()
+    if any(name not in target for name, _ in trained.named_parameters()):
+        state = before.how.merge(state)
+    for name, tensor in target.items():
+        if name in state and state[name].shape == tensor.shape:
+            tensor.copy_(state[name])
+
+
+def _carry_optimizer(old: Step, new: Step) -> None:
+    """What the optimiser remembers of parameters that trained before and train on."""
+    known = {name: old.optimizer.state.get(p) for name, p in old.model.named_parameters()}
+    for name, p in new.model.named_parameters():
+        if p.requires_grad and (state := known.get(name)):
+            new.optimizer.state[p] = state
