@@ -86,7 +86,7 @@ def tokens_by_block(config: Config) -> dict[int, tuple[int, int]]:
     among them."""
     tape = tape_of(config)
     seen: dict[int, list[int]] = {}
-    for op in tape:
+    for op in tape.backbone:
         if op.block is not None and len(shape := tape.tensors[op.writes].shape) == 3:
             seen.setdefault(op.block, []).append(shape[1])
     return {block: (counts[0], counts[-1]) for block, counts in seen.items()}

@@ -12,6 +12,8 @@ A method changes a tape in these ways:
 - ``Op.stored``: how an operation stores a tensor that it keeps. Two operations that store one tensor alike hold it
   once; stored differently, it is held twice.
 - ``Op.segment``: operations of one segment keep only what the segment is fed with, and run again in backward.
+- ``Op.part``: operations beside the backbone, which read its tensors; ``Op.until``: a tensor is held until they have
+  run. Where nothing trains below them, autograd keeps nothing of the backbone.
 
 ``models.lowering`` then says number formats, casts and kernels.
 """
@@ -80,6 +82,11 @@ class Tape:
     def blocks(self) -> list[int]:
         """The 0-based indices of the blocks, in order."""
         return sorted({op.block for op in self.ops if op.block is not None})
+
+    @property
+    def backbone(self) -> tuple[Op, ...]:
+        """The operations of the model itself, without what runs beside it."""
+        return tuple(op for op in self.ops if not op.part)
 
     def op(self, name: str, kind: str) -> Op:
         """The operation of this name and kind."""

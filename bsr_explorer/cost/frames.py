@@ -29,6 +29,8 @@ class Frames:
                     self.ends[storage] = max(self.ends.get(storage, 0), end)
             made_at[op.writes] = op.name
         for op in tape:
+            if op.until:
+                self.ends[tape.tensors[op.writes].storage] = self._last[op.until]
             if op.attrs.get("cached"):  # autocast holds its copies of trained weights until it is left
                 self.ends[op.writes] = len(tape.ops)
 

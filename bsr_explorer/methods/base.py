@@ -253,7 +253,8 @@ class Subset(Method):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Composed(Method):
-    """Several methods at once, written with ``+`` in any order and applied by ``stage``."""
+    """Several methods at once, written with ``+`` in any order and applied by ``stage``; what drops tokens comes after
+    what else changes the model, for it sees the attention that there is in the end."""
 
     parts: tuple[Method, ...]
 
@@ -262,7 +263,7 @@ class Composed(Method):
     citation: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", tuple(sorted(self.parts, key=lambda part: part.stage)))
+        object.__setattr__(self, "parts", tuple(sorted(self.parts, key=lambda part: (part.stage, TOKENS in part.chooses))))
         names = [part.name for part in self.parts]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -34,7 +34,7 @@ class Checkpoint(OfBlocks):
     def rewrite(self, tape: Tape) -> Tape:
         """Each chosen block becomes a segment."""
         chosen = self.chosen(len(tape.blocks))
-        ops = (replace(op, segment=f"blocks.{op.block}") if op.block in chosen else op for op in tape)
+        ops = (replace(op, segment=tape.naming.path(op.block)) if op.block in chosen else op for op in tape)
         return replace(tape, ops=tuple(ops))
 
     def apply(self, model: nn.Module) -> nn.Module:

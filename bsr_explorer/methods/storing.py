@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, ClassVar
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.base import STORAGE, Method
 from bsr_explorer.models.architecture import ARCHITECTURES
-from bsr_explorer.naming import naming_of
+from bsr_explorer.naming import TIMM, naming_of
 from bsr_explorer.storages import Packing, Rebuilt
 from bsr_explorer.tape import Op, Parameter, Storage, Tape
 
@@ -142,7 +142,7 @@ class Storing(Method):
 def _places(op: Op, made_by: Mapping[str, Op], fused: bool) -> Iterator[tuple[str, str]]:
     """(tensor, place) of what an operation of a block may keep. What a method adds to a block has no place: it is kept
     as it is."""
-    layer = op.name.removeprefix(f"blocks.{op.block}").removeprefix(".")
+    layer = TIMM.in_block(op.name)
     if op.kind == "layer_norm" and layer in ("norm1", "norm2"):
         yield op.reads[0], "residual"
         yield f"{op.name}:normalized", "normalized"

@@ -79,7 +79,9 @@ class Architecture(ABC):
     def step_tape(self, geometry: Geometry, batch_size: int, attention: str) -> Tape:
         """The forward pass and the loss of a training step with every parameter training, operation by operation.
 
-        Its ``architecture`` and ``naming`` are these.
+        Its ``architecture`` and ``naming`` are these. The name of an operation is the path of the module that runs it,
+        and each part of the path is a call: a list of blocks is one that is called (``nn.Sequential``), for a call
+        holds what it is given until it returns.
 
         Args:
             attention: one of ``models.lowering.ATTENTION``.

@@ -82,6 +82,10 @@ class Op:
             whatever it reads.
         stored: how a kept tensor is stored, by name, or ``EVERYTHING``; ``DENSE`` where nothing is said.
         segment: the recomputed segment that it belongs to, or nothing.
+        part: the path beside the backbone that it belongs to, or nothing: the backbone.
+        until: a module path: what it writes is held, by a list or the like, until the last operation within that
+            module has run, whatever calls it is given to on the way. Nothing: Python's calls hold it.
+        steady: whether it makes the same of the same in each step: not, if it draws at random or remembers.
     """
 
     name: str
@@ -93,6 +97,9 @@ class Op:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     stored: Mapping[str, Storage] = field(default_factory=dict)
     segment: str = ""
+    part: str = ""
+    until: str = ""
+    steady: bool = True
 
     def stores(self, tensor: str) -> Storage:
         """How it stores a tensor that it keeps."""

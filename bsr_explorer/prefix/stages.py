@@ -24,6 +24,7 @@ def stages_of(config: Config) -> list[Stage]:
             does[stage].append(f"{op.name} {op.kind} {sorted(op.attrs.items())}")
         if any(name in tape.parameters and tape.parameters[name].trains for name in op.params.values()):
             frozen[stage] = False
+        frozen[stage] &= op.steady
         for name in op.reads:
             for passed in range(
                 made.get(name, stage), stage

@@ -123,7 +123,7 @@ def drop_tokens(tape: Tape, block: int, keep: float, fuse: bool, faithful: bool)
         f"{here}.drop",
         "class_attention",
         block,
-        (f"{here}.attn.qkv.out",),
+        attention.reads,
         f"{here}.scores",
         attrs={
             "prefix": prefix,
