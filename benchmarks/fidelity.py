@@ -28,7 +28,7 @@ from bsr_explorer.data.loader import loader
 from bsr_explorer.finetune.job import Job, load_data
 from bsr_explorer.measurement.saved import saved_storages
 from bsr_explorer.methods import METHODS, Bsr, Method
-from bsr_explorer.methods.base import Composed
+from bsr_explorer.methods.composed import Composed
 from bsr_explorer.methods.storing import Storing
 from bsr_explorer.prediction import predict
 

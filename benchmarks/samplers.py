@@ -54,7 +54,8 @@ from bsr_explorer.cost.entries import schedule
 from bsr_explorer.cost.grid import all_masks, grid
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, parse_method
-from bsr_explorer.methods.base import Composed, Method
+from bsr_explorer.methods.base import Method
+from bsr_explorer.methods.composed import Composed
 from bsr_explorer.prediction import geometry_of, predict
 from bsr_explorer.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, figure, save
 from bsr_explorer.search.choices import Candidate, Pool

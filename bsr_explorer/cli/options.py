@@ -12,7 +12,7 @@ from bsr_explorer.config import PROTOCOLS, Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Method as Method_
 from bsr_explorer.methods import parse_methods
-from bsr_explorer.methods.base import parts_of
+from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.train.recipes import RECIPES
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bsr_explorer.errors import UserError, unknown
-from bsr_explorer.methods.base import Method, quiet
+from bsr_explorer.methods.arguments import quiet
+from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.storing import Storing
 from bsr_explorer.storages import Narrow, Packing, Quantized, Rebuilt, Sparse
 

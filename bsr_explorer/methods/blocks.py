@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from bsr_explorer.errors import UserError
-from bsr_explorer.methods.base import Method, Subset, bare, check_range, checked_blocks, quiet
+from bsr_explorer.methods.arguments import bare, check_flags, check_range, checked_blocks, quiet
+from bsr_explorer.methods.base import Method
+from bsr_explorer.methods.subset import Subset
 from bsr_explorer.naming import TIMM, Naming
 
 
@@ -61,16 +62,3 @@ class Blocks(Subset):
 def ends_of_thirds(depth: int) -> tuple[int, ...]:
     """The paper's choice of blocks, made for 12, for a model of ``depth``: the last block of each third."""
     return tuple(sorted({depth // 3 - 1, 2 * depth // 3 - 1, depth - 1} - {-1}))
-
-
-def check_flags(method: Method, flags: tuple[str, ...]) -> None:
-    """Refuse hyperparameters that must be True or False and are not.
-
-    Raises:
-        UserError: with the flag and its value.
-    """
-    for flag in flags:
-        if not isinstance(getattr(method, flag), bool):
-            raise UserError(
-                f"--method: {method.name}({flag}={getattr(method, flag)!r}): {flag} must be True or False"
-            )

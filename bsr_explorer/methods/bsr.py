@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.base import PARAMETERS, TOKENS, Method, check_range, checked_blocks, quiet
-from bsr_explorer.methods.blocks import Blocks, check_flags, ends_of_thirds
+from bsr_explorer.methods.arguments import check_flags, check_range, checked_blocks, quiet
+from bsr_explorer.methods.base import PARAMETERS, TOKENS, Method
+from bsr_explorer.methods.blocks import Blocks, ends_of_thirds
 from bsr_explorer.methods.drop import Drop, checked_keep, halves_at_quarters
 from bsr_explorer.models.architecture import architecture_of_model
 from bsr_explorer.naming import TIMM, Naming, blocks_of

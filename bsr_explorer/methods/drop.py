@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.base import TOKENS, Method, bare, check_range, quiet
-from bsr_explorer.methods.blocks import check_flags
+from bsr_explorer.methods.arguments import bare, check_flags, check_range, quiet
+from bsr_explorer.methods.base import TOKENS, Method
 from bsr_explorer.methods.full import Full
 from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of_model
 from bsr_explorer.naming import blocks_of

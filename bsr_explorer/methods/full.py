@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bsr_explorer.methods.base import Subset
+from bsr_explorer.methods.subset import Subset
 from bsr_explorer.naming import TIMM, Naming
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.base import Method, Subset
+from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.bsr import Bsr
+from bsr_explorer.methods.subset import Subset
 from bsr_explorer.naming import TIMM, Naming
 
 

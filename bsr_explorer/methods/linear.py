@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bsr_explorer.methods.base import Method, Subset
+from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.bsr import Bsr
+from bsr_explorer.methods.subset import Subset
 from bsr_explorer.naming import TIMM, Naming
 
 

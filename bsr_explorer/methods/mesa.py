@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.base import quiet
+from bsr_explorer.methods.arguments import quiet
 from bsr_explorer.methods.storing import Storing
 from bsr_explorer.storages import Packing, Quantized, Rebuilt
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.devices import Device
-from bsr_explorer.methods.base import OfBlocks
+from bsr_explorer.methods.subset import OfBlocks
 from bsr_explorer.naming import blocks_of
 from bsr_explorer.storages import Rebuilt
 from bsr_explorer.tape import DENSE, EVERYTHING, Op, Shape, Storage, Tape

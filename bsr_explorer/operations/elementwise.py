@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bsr_explorer.errors import UserError
 from bsr_explorer.operations.kind import Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
 from bsr_explorer.operations.rule import Backward, Context, Kept, Rule, kept
@@ -139,7 +140,17 @@ def _add_unwind(c: Context, b: Backward) -> None:
             b.give(read)
 
 
-ADD = Kind(name="add", summary="the sum of two tensors", plain=Rule(unwind=_add_unwind))
+def _add_shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
+    one, other = (tensor.shape for tensor in reads)
+    if one != other:
+        raise UserError(
+            f"--method: {op.name or op.writes} adds tensors of shapes {one} and {other}, which cannot be added; the "
+            "methods do not go together"
+        )
+    return one
+
+
+ADD = Kind(name="add", summary="the sum of two tensors", plain=Rule(unwind=_add_unwind), shape=_add_shape)
 
 
 def _add_parameter_unwind(c: Context, b: Backward) -> None:

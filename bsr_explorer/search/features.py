@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bsr_explorer.config import Config
-from bsr_explorer.methods.base import Composed, Method
+from bsr_explorer.methods.base import Method
+from bsr_explorer.methods.composed import Composed
 from bsr_explorer.prediction import geometry_of, tape_of
 
 Floats = NDArray[np.float64]

@@ -10,7 +10,9 @@ from torch import nn
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Full, Last, Linear, parse_method
-from bsr_explorer.methods.base import Composed, Method, OfBlocks, Subset
+from bsr_explorer.methods.base import Method
+from bsr_explorer.methods.composed import Composed
+from bsr_explorer.methods.subset import OfBlocks, Subset
 from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 

@@ -14,7 +14,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import Bsr, Checkpoint, Full, Last, parse_method
-from bsr_explorer.methods.base import Composed
+from bsr_explorer.methods.composed import Composed
 from bsr_explorer.prediction import predict, tape_of
 
 pytestmark = pytest.mark.usefixtures("toy")

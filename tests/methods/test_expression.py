@@ -21,7 +21,8 @@ from bsr_explorer.methods import (
     parse_method,
     parse_methods,
 )
-from bsr_explorer.methods.base import Composed, Method
+from bsr_explorer.methods.base import Method
+from bsr_explorer.methods.composed import Composed
 from bsr_explorer.methods.expression import parse
 from bsr_explorer.tape import Tape
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from bsr_explorer import Config, build
 from bsr_explorer.methods import Method, parse_method
-from bsr_explorer.methods.base import Composed
+from bsr_explorer.methods.composed import Composed
 from studies.accuracy_table import make
 
 COLUMNS = ["method", "replica", "accuracy", "images_trained", "seconds", "history"]

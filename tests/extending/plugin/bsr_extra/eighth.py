@@ -36,9 +36,7 @@ class Float8(Packing):
 
         return (x.to(torch.float8_e4m3fn),)
 
-    def unpack(
-        self, packed: tuple[torch.Tensor, ...], shape: Shape, dtype: torch.dtype
-    ) -> torch.Tensor:
+    def unpack(self, packed: tuple[torch.Tensor, ...], shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         """The rounded elements."""
         return packed[0].to(dtype)
 

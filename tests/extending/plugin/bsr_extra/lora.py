@@ -41,7 +41,14 @@ class LoRA(Method):
             down = Parameter(f"{qkv.name}.down.weight", (self.rank, width), block)
             up = Parameter(f"{qkv.name}.up.weight", (out, self.rank), block)
             ops = (
-                Op(f"{qkv.name}.down", "linear", block, qkv.reads, f"{qkv.name}.down.out", {"weight": down.name}),
+                Op(
+                    f"{qkv.name}.down",
+                    "linear",
+                    block,
+                    qkv.reads,
+                    f"{qkv.name}.down.out",
+                    {"weight": down.name},
+                ),
                 Op(
                     f"{qkv.name}.up",
                     "linear",

@@ -38,7 +38,9 @@ class Side(Method):
         leaving = [next(op for op in reversed(ops) if op.block == block) for block in tape.blocks]
         shapes = {tape.tensors[op.writes].shape for op in leaving}
         if len(shapes) > 1:
-            raise UserError(f"--method: {self} adds up what leaves the blocks, and cannot stand beside token drops")
+            raise UserError(
+                f"--method: {self} adds up what leaves the blocks, and cannot stand beside token drops"
+            )
         width = tape.tensors[leaving[0].writes].shape[-1]
         beside: list[Op] = []
         total = ""

@@ -45,7 +45,9 @@ class Stack(Architecture):
     def geometry(self, model: str, image_size: int, num_classes: int) -> StackGeometry:
         """Any multiple of the patch."""
         if image_size < 1 or image_size % PATCH:
-            raise UserError(f"--image-size: {image_size} is not a positive multiple of the patch, {PATCH} pixels")
+            raise UserError(
+                f"--image-size: {image_size} is not a positive multiple of the patch, {PATCH} pixels"
+            )
         return StackGeometry(model, image_size, num_classes)
 
     def step_tape(self, geometry: AnyGeometry, batch_size: int, attention: str) -> Tape:
@@ -53,9 +55,7 @@ class Stack(Architecture):
         parameters: dict[str, Parameter] = {}
         ops: list[Op] = []
 
-        def op(
-            name: str, kind: str, reads: list[str], block: int | None = None, **params: Shape
-        ) -> str:
+        def op(name: str, kind: str, reads: list[str], block: int | None = None, **params: Shape) -> str:
             for part, shape in params.items():
                 parameters[f"{name}.{part}"] = Parameter(f"{name}.{part}", shape, block)
             writes = f"{name or 'pooled'} by {kind}"
