@@ -9,8 +9,8 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.data.places import count_classes
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Full, Method
-from bsr_explorer.prediction import counted_bytes, geometry_of, is_published, largest_batch, predict
 from bsr_explorer.methods.composed import Composed
+from bsr_explorer.prediction import counted_bytes, geometry_of, is_published, largest_batch, predict
 from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.comparison_folder import Comparison, Entry
 from bsr_explorer.units import format_bytes, parse_bytes

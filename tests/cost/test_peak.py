@@ -26,7 +26,7 @@ from bsr_explorer.cost.peak import (
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.methods import Bsr, Full, Method, parse_method
-from bsr_explorer.methods.base import Subset
+from bsr_explorer.methods.subset import Subset
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.reading import geometry
 from bsr_explorer.models.vit.step import step_tape
