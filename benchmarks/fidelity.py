@@ -4,7 +4,7 @@
 
 For each setting: whether the forward pass is bit for bit that of the plain model, the relative error of all
 gradients together (the norm of the difference over the norm of the exact gradients, of the same trained
-parameters), their cosine, the error of the mean over several draws of what is rounded by chance (of a biased
+parameters), their cosine, the error of the mean over several draws of stochastic rounding (of a biased
 storage it stays), the weight gradient's worst block, and what an image's activations take, measured. Running
 ranges have seen ``--warm`` batches before. About 6 minutes on 2 CPU cores.
 """
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--data", default="fashion_mnist")
     parser.add_argument("--weights", default="offline")
     parser.add_argument("--methods", action="append", help="a setting; may be given several times")
-    parser.add_argument("--draws", type=int, default=4, help="of what is rounded by chance")
+    parser.add_argument("--draws", type=int, default=4, help="of stochastic rounding")
     parser.add_argument("--warm", type=int, default=4, help="batches that running ranges have seen before")
     parser.add_argument("--out", type=Path, help="a folder for fidelity.json and fidelity.md")
     parser.add_argument("--json", action="store_true")
