@@ -304,7 +304,7 @@ class Tabled(Listed):
         sizes = np.array([cost.peak_bytes for cost in costs])
         flops = np.array([cost.train_flops for cost in costs])
         profiles = [profile(config.with_method(method), 1.0) for method in self.methods]
-        table = Table(depth, [each.stored for each in profiles])
+        table = Table(depth, profiles)
         truth = np.array([np.mean([o.history[max(o.history)] for o in each]) for each in self.outcomes])
         bytes_ = int(np.quantile(sizes, budget)) if isinstance(budget, float) else budget
         super().__init__(bytes_, sizes, flops, table.rows(profiles), truth, depth)

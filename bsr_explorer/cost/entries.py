@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -44,17 +44,33 @@ def schedule(keep: Mapping[int, float], fuse: bool) -> Schedule:
     return drops, fuse and bool(drops)
 
 
+Rewrite = Callable[[Tape, bool], Tape]
+"""Of blocks of a step, given whether a gradient arrives below them."""
+
+
 @dataclass(frozen=True)
 class Runs:
-    """How every configuration of a grid is run: see ``Config`` for the words."""
+    """How every configuration of a grid is run: see ``Config`` for the words.
+
+    Attributes:
+        rewrites: what else changes a block, whichever of them train and drop tokens, in order. Each must change a block
+            by what stands in the block alone.
+    """
 
     attention: str = "fused"
     precision: str = "fp32"
     setup: Setup = field(default_factory=Setup)
+    rewrites: tuple[Rewrite, ...] = ()
 
     def lowered(self, tape: Tape) -> Tape:
-        """A tape, or a part of one, as it is run."""
+        """A part of a step outside of its blocks, as it is run."""
         return lower(tape, self.precision, self.setup.device)
+
+    def of_blocks(self, tape: Tape, live: bool) -> Tape:
+        """A step or a block of it, with or without a gradient below it, as it is run."""
+        for rewrite in self.rewrites:
+            tape = rewrite(tape, live)
+        return self.lowered(tape)
 
 
 def input_bytes_of(geometry: Geometry, batch: int, runs: Runs) -> int:
@@ -63,7 +79,7 @@ def input_bytes_of(geometry: Geometry, batch: int, runs: Runs) -> int:
 
 
 def whole_tape(geometry: Geometry, batch: int, runs: Runs) -> Tape:
-    return runs.lowered(step_tape(geometry, batch, runs.attention))
+    return runs.of_blocks(step_tape(geometry, batch, runs.attention), live=False)
 
 
 def states_of_blocks(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -162,7 +178,7 @@ def _block_entry(
     for live in (False, True):
         for trains in (False, True):
             activations = published.block_activation_bytes(tape, 0, trains, live)
-            part = runs.lowered(tape if trains else frozen)
+            part = runs.of_blocks(tape if trains else frozen, live)
             rows.append((*_sums(part, live), activations, *_profile(part, live, "blocks", runs)))
     return tuple(rows), tape.tensors[tape.ops[-1].writes].shape[1]
 

@@ -52,6 +52,11 @@ def parse_methods(text: str, geometry: Geometry | None = None) -> list[Method]:
     return expression.parse_list(text, METHODS, _defaults(geometry))
 
 
+def method_calls(text: str) -> list[tuple[type[Method], dict[str, object]]]:
+    """The methods of an expression, each with the arguments that it is given: see ``expression.calls``."""
+    return expression.calls(text, METHODS)
+
+
 def _defaults(geometry: Geometry | None) -> expression.Defaults:
     if geometry is None:
         return lambda method: {}
@@ -72,6 +77,7 @@ __all__ = [
     "Mesa",
     "Method",
     "Offload",
+    "method_calls",
     "parse_method",
     "parse_methods",
 ]

@@ -20,13 +20,17 @@ Deviations from the authors' code:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods.arguments import quiet
+from bsr_explorer.methods.axes import Axis, Choices, Flag, Numbers
 from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.storing import Storing
 from bsr_explorer.storages import Narrow, Packing, Quantized, Rebuilt, Sparse
+
+if TYPE_CHECKING:
+    from bsr_explorer.models.base import Geometry
 
 VALUES = ("fp16", "bf16", "fp32")
 GELU = ("dense16", "dense", "sparse")
@@ -79,6 +83,11 @@ class BackRazor(Storing):
                 f"--method: backrazor(faithful={self.faithful!r}): faithful must be True or False"
             )
         object.__setattr__(self, "ratio", float(self.ratio))
+
+    @classmethod
+    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """The ratio, and as published or not; the format of values as published, if a study names no others."""
+        return Numbers("ratio", (0.5, 0.7, 0.8, 0.9, 0.95)), Choices("values", ("fp16",)), Flag("faithful")
 
     def canonical(self, depth: int) -> Method:
         """Without what has no say."""

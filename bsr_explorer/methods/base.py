@@ -10,10 +10,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bsr_explorer.methods.axes import Axis
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from bsr_explorer.models.base import Geometry
 
 
 PARAMETERS = "which parameters train"
@@ -94,6 +97,26 @@ class Method(ABC):
         return type(self).before_step is not Method.before_step
 
     # --- how it is written ----------------------------------------------------------------------------------
+
+    @classmethod
+    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """What a search may vary of it, in a model of this geometry; nothing, where it does not say."""
+        return ()
+
+    @property
+    def by_block(self) -> bool:
+        """Whether all that it changes is how the operations of a block run, by what stands in that block alone: neither
+        what trains, nor which tokens stay, nor what stands outside the blocks. Costs of a whole space are then sums
+        over blocks; see ``rewrite_blocks``."""
+        return False
+
+    def rewrite_blocks(self, tape: Tape, live: bool = False) -> Tape:
+        """``rewrite`` of one block, or of several, in which perhaps nothing trains.
+
+        Args:
+            live: whether a gradient arrives below it.
+        """
+        return self.rewrite(tape)
 
     @classmethod
     def defaults_for(cls, depth: int, class_token: bool) -> dict[str, Any]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.methods.arguments import bare, check_flags, check_range, checked_blocks, quiet
+from bsr_explorer.methods.axes import Axis, Subsets
 from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.subset import Subset
 from bsr_explorer.naming import TIMM, Naming
+
+if TYPE_CHECKING:
+    from bsr_explorer.models.base import Geometry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,6 +38,11 @@ class Blocks(Subset):
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", checked_blocks(self.name, self.blocks))
         check_flags(self, ("head", "norm"))
+
+    @classmethod
+    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """Which blocks train."""
+        return (Subsets.of("blocks", geometry.depth),)
 
     @classmethod
     def defaults_for(cls, depth: int, class_token: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.arguments import check_flags, check_range, checked_blocks, quiet
+from bsr_explorer.methods.axes import Axis
 from bsr_explorer.methods.base import PARAMETERS, TOKENS, Method
 from bsr_explorer.methods.blocks import Blocks, ends_of_thirds
 from bsr_explorer.methods.drop import Drop, checked_keep, halves_at_quarters
@@ -23,6 +24,8 @@ from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from bsr_explorer.models.base import Geometry
 
 Made = TypeVar("Made")
 
@@ -62,6 +65,11 @@ class Bsr(Method):
         object.__setattr__(self, "blocks", checked_blocks("bsr", self.blocks))
         object.__setattr__(self, "keep", checked_keep("bsr", self.keep))
         check_flags(self, ("fuse", "head", "norm", "faithful"))
+
+    @classmethod
+    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """Those of ``blocks`` and of ``drop``."""
+        return *Blocks.axes(geometry), *Drop.axes(geometry)
 
     @property
     def of_blocks(self) -> Blocks:

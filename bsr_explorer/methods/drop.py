@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.arguments import bare, check_flags, check_range, quiet
+from bsr_explorer.methods.axes import Axis, Flag, Schedules
 from bsr_explorer.methods.base import TOKENS, Method
 from bsr_explorer.methods.full import Full
 from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of_model
@@ -30,6 +31,8 @@ from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from bsr_explorer.models.base import Geometry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,6 +60,12 @@ class Drop(Method):
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", checked_keep(self.name, self.keep))
         check_flags(self, ("fuse", "faithful"))
+
+    @classmethod
+    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """A keep rate at each quarter of the depth, where there is a class token to drop by, and fusing."""
+        at = tuple(halves_at_quarters(geometry.depth)) if geometry.class_token else ()
+        return Schedules("keep", at, (1.0, 0.7, 0.5)), Flag("fuse")
 
     @classmethod
     def defaults_for(cls, depth: int, class_token: bool) -> dict[str, Any]:

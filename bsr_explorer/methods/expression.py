@@ -22,6 +22,15 @@ def parse(text: str, methods: dict[str, type[Method]], defaults: Defaults = lamb
         UserError: not an expression (with the place), an unknown method or argument, or arguments that
             the method refuses.
     """
+    return reduce(add, (method(**{**defaults(method), **given}) for method, given in calls(text, methods)))
+
+
+def calls(text: str, methods: dict[str, type[Method]]) -> list[tuple[type[Method], dict[str, object]]]:
+    """The methods of an expression, each with the arguments that it is given, before they are made.
+
+    Raises:
+        UserError: as ``parse``, but for arguments that a method refuses.
+    """
     text = text.strip()
     try:
         tree = ast.parse(text, mode="eval").body
@@ -31,7 +40,7 @@ def parse(text: str, methods: dict[str, type[Method]], defaults: Defaults = lamb
             f"--method: cannot read {text!r} at column {column} ({error.msg}); write a name such as bsr, "
             "or name(argument=value, …), joined with +"
         ) from None
-    return reduce(add, (_method(node, text, methods, defaults) for node in _summands(tree)))
+    return [_call(node, text, methods) for node in _summands(tree)]
 
 
 def parse_list(
@@ -61,7 +70,9 @@ def _summands(node: ast.expr) -> list[ast.expr]:
     return [node]
 
 
-def _method(node: ast.expr, text: str, methods: dict[str, type[Method]], defaults: Defaults) -> Method:
+def _call(
+    node: ast.expr, text: str, methods: dict[str, type[Method]]
+) -> tuple[type[Method], dict[str, object]]:
     call = node if isinstance(node, ast.Call) else None
     name = call.func if call else node
     if not isinstance(name, ast.Name):
@@ -72,8 +83,7 @@ def _method(node: ast.expr, text: str, methods: dict[str, type[Method]], default
     if name.id not in methods:
         raise unknown("--method", name.id, methods)
     method = methods[name.id]
-    given = _arguments(call, method, text) if call else {}
-    return method(**{**defaults(method), **given})
+    return method, _arguments(call, method, text) if call else {}
 
 
 def _arguments(call: ast.Call, method: type[Method], text: str) -> dict[str, object]:

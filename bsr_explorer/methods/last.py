@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.methods.axes import Axis, Numbers
 from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.bsr import Bsr
 from bsr_explorer.methods.subset import Subset
 from bsr_explorer.naming import TIMM, Naming
+
+if TYPE_CHECKING:
+    from bsr_explorer.models.base import Geometry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -25,6 +29,11 @@ class Last(Subset):
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
             raise UserError(f"--method: last(k={self.k!r}): k must be a whole number of at least 1")
+
+    @classmethod
+    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """How many blocks."""
+        return (Numbers("k", tuple(range(1, geometry.depth + 1))),)
 
     @classmethod
     def defaults_for(cls, depth: int, class_token: bool) -> dict[str, Any]:

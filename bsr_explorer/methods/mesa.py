@@ -20,12 +20,16 @@ authors' code:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.arguments import quiet
+from bsr_explorer.methods.axes import Axis, Choices, Flag, Numbers
 from bsr_explorer.methods.storing import Storing
 from bsr_explorer.storages import Packing, Quantized, Rebuilt
+
+if TYPE_CHECKING:
+    from bsr_explorer.models.base import Geometry
 
 GROUPS = ("heads", "channels", "tensor")
 
@@ -73,6 +77,11 @@ class Mesa(Storing):
         if isinstance(self.ema, bool) or not isinstance(self.ema, (int, float)) or not 0 <= self.ema < 1:
             raise UserError(f"--method: mesa(ema={self.ema!r}): ema must be at least 0 and below 1")
         object.__setattr__(self, "ema", float(self.ema))
+
+    @classmethod
+    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """Bits, and as published or not; groups as it takes them by itself, if a study names no others."""
+        return Numbers("bits", (2, 4, 8)), Choices("groups", (None,)), Flag("faithful")
 
     @property
     def explicit_softmax(self) -> bool:

@@ -94,6 +94,16 @@ class Storing(Method):
             )
         needs = tape.needs_grad()
         self._check_something_is_kept(any(needs[op.writes] for op in tape if op.block is not None))
+        return self.rewrite_blocks(tape)
+
+    @property
+    def by_block(self) -> bool:
+        """``stores`` sees no other block."""
+        return True
+
+    def rewrite_blocks(self, tape: Tape, live: bool = False) -> Tape:
+        """See ``Method``."""
+        needs = tape.needs_grad(live)
         attention = next(op for op in tape if op.kind == "attention")
         heads = attention.attrs["heads"]
         fused = attention.attrs["path"] != "math" and not self.explicit_softmax

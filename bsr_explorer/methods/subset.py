@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.arguments import check_range, checked_blocks, quiet
+from bsr_explorer.methods.axes import Axis, Choices
 from bsr_explorer.methods.base import PARAMETERS, Method
 from bsr_explorer.naming import TIMM, Naming, blocks_of, naming_of
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from bsr_explorer.models.base import Geometry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,6 +38,16 @@ class OfBlocks(Method):
     def at_inference(self) -> Method | None:
         """Nothing: it changes how gradients are made."""
         return None
+
+    @classmethod
+    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """All blocks, if a study names no other choices."""
+        return (Choices("blocks", (None,)),)
+
+    @property
+    def by_block(self) -> bool:
+        """Where it does the same to each of them."""
+        return self.blocks is None
 
     def chosen(self, depth: int) -> tuple[int, ...]:
         """The chosen blocks of a model.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -13,27 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bsr_explorer.config import Config
-from bsr_explorer.cost.entries import Runs, Schedule, schedule
-from bsr_explorer.cost.grid import Grid, grid
+from bsr_explorer.cost.grid import Grid
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, Method, parse_method
+from bsr_explorer.methods.axes import MOST_SUBSETS, Schedules, Subsets
 from bsr_explorer.models.base import Geometry
-from bsr_explorer.prediction import counted_bytes, geometry_of, predict
+from bsr_explorer.prediction import geometry_of
+from bsr_explorer.search.axes import Family, families
 from bsr_explorer.search.choices import Candidate as Candidate
 from bsr_explorer.search.choices import Pool
-from bsr_explorer.search.features import Floats, Profile, Table, profile
+from bsr_explorer.search.encoding import Encoding
+from bsr_explorer.search.features import Floats
+from bsr_explorer.search.laid import Laid, adds_up
+from bsr_explorer.search.listed import Listed
+from bsr_explorer.search.members import Members, Ways
+from bsr_explorer.search.pool import Rows
 from bsr_explorer.store.study import SpaceSpec, Study
-from bsr_explorer.train.recipes import recipe
 from bsr_explorer.units import format_bytes
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-MOST_SUBSETS = 2**17
-"""Subsets of blocks that a space lays out at most, each with every drop schedule."""
 
-
-def default_space(geometry: Geometry) -> SpaceSpec:
+def default_space(geometry: Geometry, families: Sequence[str] = ("bsr",)) -> SpaceSpec:
     """Subsets of blocks, all of them for up to 16 blocks; drops at each quarter of the depth; the known
     configurations first."""
     depth = geometry.depth
@@ -41,11 +42,11 @@ def default_space(geometry: Geometry) -> SpaceSpec:
     paper = [str(stretched)] if geometry.class_token else []
     last = [f"last(k={k})" for k in (1, 3, depth // 2) if 1 <= k < depth]
     start = ["linear", *paper, *last, str(Bsr(stretched.blocks, {})), "checkpoint", "full"]
-    return SpaceSpec(
-        start=tuple(dict.fromkeys(start)),
-        max_blocks=max(most for most in range(depth + 1) if _subsets(depth, most) <= MOST_SUBSETS // 2),
-        drop_at=tuple(stretched.keep) if geometry.class_token else (),
-    )
+    blocks, keep, _ = Bsr.axes(geometry)
+    assert isinstance(blocks, Subsets)
+    assert isinstance(keep, Schedules)
+    spec = SpaceSpec(tuple(dict.fromkeys(start)), blocks.most, keep.at)
+    return replace(spec, families=tuple(families))
 
 
 def proxy_sizes(config: Config) -> list[int]:
@@ -62,10 +63,11 @@ class Space:
         study: its budget and accounting decide what fits.
 
     Attributes:
+        members: of each family, those whose costs are laid out first.
         batch_sizes: images a step that may be chosen.
         rates: learning rates that may be chosen; None is the recipe's own.
         known: the configurations to try first, at the first of these sizes and rates.
-        beside: configurations that the grid does not hold (linear probing, full fine-tuning, …).
+        beside: configurations that no family holds (linear probing, full fine-tuning, …).
     """
 
     def __init__(self, study: Study) -> None:
@@ -75,78 +77,125 @@ class Space:
         self.batch_sizes = list(study.space.batch_sizes) or [study.config.batch_size]
         self.rates: list[float | None] = [*study.space.lr] or [study.config.lr]
         self._check(study.space)
-        rates = itertools.product(study.space.keep, repeat=len(study.space.drop_at))
-        keeps = [dict(zip(study.space.drop_at, choice, strict=True)) for choice in rates]
-        schedules = dict.fromkeys(schedule(keep, fuse) for keep in keeps for fuse in study.space.fuse)
-        self.grid: Grid = grid(
-            self.geometry,
-            _masks(self.geometry.depth, study.space.max_blocks),
-            list(schedules),
-            self.batch_sizes,
-            runs_of(study.config),
-        )
+        self._ways = Ways(study.config, tuple(self.batch_sizes), study.counts)
+        self.members: list[Members] = []
+        asked = families(study.space, self.geometry)
+        for family in sorted(asked, key=lambda family: not adds_up(family, self.geometry)):
+            self.members.append(self._members(family))
         self.known: list[Candidate] = [self.candidate(parse_method(text)) for text in study.space.start]
         others = [
             self.candidate(known.config.how, size, rate)
             for size, rate in itertools.product(self.batch_sizes, self.rates)
             for known in self.known
         ]
-        outside = {c.key: c for c in (*self.known, *others) if self._in_grid(c) is None}
+        outside = {c.key: c for c in (*self.known, *others) if self._index_of(c) is None}
         self.beside: list[Candidate] = list(outside.values())
+        self._rows = Rows(study, self.depth, self.members, [*self.known, *self.beside])
+
+    def _members(self, family: Family) -> Members:
+        if not adds_up(family, self.geometry):
+            return Listed(family, self._ways, lambda method: self._find(method) is not None)
+        laid = Laid(family, self._ways)
+        if self._find(laid.method(0).canonical(self.depth)) is not None:
+            raise UserError(
+                f"[space] families: {family.text!r} and another family hold the same configurations; keep one"
+            )
+        return laid
 
     def _check(self, spec: SpaceSpec) -> None:
         for size in self.batch_sizes:
             replace(self.study.config, batch_size=size)  # which refuses what does not go together
-        depth = self.geometry.depth
-        beyond = [block for block in spec.drop_at if not 0 <= block < depth]
+        depth, drop_at, most = self.geometry.depth, spec.drop_at or (), spec.max_blocks or 0
+        beyond = [block for block in drop_at if not 0 <= block < depth]
         if beyond:
             raise UserError(
                 f"[space] drop_at: block {beyond[0]} is out of range; use 0 to {depth - 1} (0-based)"
             )
-        if spec.drop_at and not self.geometry.class_token and min(spec.keep) < 1:
+        if drop_at and not self.geometry.class_token and min(spec.keep) < 1:
             raise UserError(
                 f"[space] drop_at: {self.study.config.model} has no class token to drop tokens by"
             )
-        if not 0 <= spec.max_blocks <= depth:
+        if not 0 <= most <= depth:
+            raise UserError(f"[space] max_blocks: {most} must be 0 to {depth}, the blocks of the model")
+        subsets = len(Subsets("blocks", depth, most))
+        if subsets > MOST_SUBSETS:
             raise UserError(
-                f"[space] max_blocks: {spec.max_blocks} must be 0 to {depth}, the blocks of the model"
-            )
-        if _subsets(depth, spec.max_blocks) > MOST_SUBSETS:
-            raise UserError(
-                f"[space] max_blocks: {depth} blocks have {_subsets(depth, spec.max_blocks):,} subsets of at "
-                f"most {spec.max_blocks}, more than the {MOST_SUBSETS:,} that a search lays out; lower it"
+                f"[space] max_blocks: {depth} blocks have {subsets:,} subsets of at most {most}, more than the "
+                f"{MOST_SUBSETS:,} that a search lays out; lower it"
             )
 
     # --- what exists and what fits ----------------------------------------------------------------------
 
+    @property
+    def laid(self) -> Laid | None:
+        """The first family whose costs are laid out."""
+        return next((each for each in self.members if isinstance(each, Laid)), None)
+
+    @property
+    def grid(self) -> Grid:
+        """The costs of ``laid``, which must exist: of the first of what it adds to ``bsr``."""
+        laid = self.laid
+        assert laid is not None
+        return laid.grids[0]
+
     @cached_property
     def _sizes(self) -> NDArray[np.int64]:
-        """Counted bytes of the grid, flat, once for each learning rate."""
-        return np.tile(self.grid.bytes(self.study.counts).ravel(), len(self.rates))
+        """Counted bytes of all members, flat: family by family, learning rates, batch sizes, members."""
+        return np.concatenate([np.tile(each.bytes.ravel(), len(self.rates)) for each in self.members])
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Where each family's flat indices end."""
+        return np.cumsum([each.bytes.size * len(self.rates) for each in self.members])
 
     @cached_property
     def _fitting(self) -> NDArray[np.intp]:
-        """Flat indices of the grid's configurations within the budget."""
+        """Flat indices of the members within the budget."""
         return np.flatnonzero(self._sizes <= self.study.budget_bytes)
 
-    def _in_grid(self, candidate: Candidate) -> Bsr | None:
-        """The canonical method of a configuration that the grid holds, or None."""
-        method = candidate.config.canonical(self.geometry.depth).how
-        if not isinstance(method, Bsr) or not (method.head and method.norm and method.faithful):
-            return None
-        inside = len(method.blocks) <= self.study.space.max_blocks
-        inside = inside and candidate.config.batch_size in self.batch_sizes
-        inside = inside and candidate.config.lr in self.rates
-        return method if inside and schedule(method.keep, method.fuse) in self._schedules else None
-
     @cached_property
-    def _schedules(self) -> dict[Schedule, int]:
-        """The grid's row of each schedule."""
-        return {each: row for row, each in enumerate(self.grid.schedules)}
+    def _strata(self) -> NDArray[np.int64]:
+        """Of each flat index, one number for its family and how many of its blocks train."""
+        return np.concatenate(
+            [
+                place * (self.depth + 1) + np.tile(each.trained, len(self.rates) * len(self.batch_sizes))
+                for place, each in enumerate(self.members)
+            ]
+        )
+
+    def _find(self, method: Method) -> tuple[int, int] | None:
+        """The family and the member of a canonical method, or None."""
+        for place, each in enumerate(self.members):
+            member = each.find(method)
+            if member is not None:
+                return place, member
+        return None
+
+    def _index_of(self, candidate: Candidate) -> int | None:
+        """The flat index of a configuration, or None where no family holds it."""
+        config = candidate.config.canonical(self.depth)
+        if config.batch_size not in self.batch_sizes or config.lr not in self.rates:
+            return None
+        found = self._find(config.how)
+        return None if found is None else self._index(*found, config.batch_size, config.lr)
+
+    def _index(self, place: int, member: int, size: int, rate: float | None) -> int:
+        """The flat index of a member."""
+        where = self.rates.index(rate), self.batch_sizes.index(size), member
+        before = int(self._ends[place - 1]) if place else 0
+        return before + int(np.ravel_multi_index(where, (len(self.rates), *self.members[place].bytes.shape)))
+
+    def _place(self, index: int) -> tuple[int, int, int, int]:
+        """Of a flat index: family, learning rate, batch size, member."""
+        place = int(np.searchsorted(self._ends, index, side="right"))
+        own = index - (int(self._ends[place - 1]) if place else 0)
+        shape = (len(self.rates), *self.members[place].bytes.shape)
+        rate, batch, member = (int(i) for i in np.unravel_index(own, shape))
+        return place, rate, batch, member
 
     def holds(self, candidate: Candidate) -> bool:
         """Whether a configuration is one of this space."""
-        return self._in_grid(candidate) is not None or candidate.key in {c.key for c in self.beside}
+        return self._index_of(candidate) is not None or candidate.key in {c.key for c in self.beside}
 
     def __len__(self) -> int:
         return len(self._sizes) + len(self.beside)
@@ -192,185 +241,119 @@ class Space:
     ) -> Candidate:
         """A method of this space, with its costs; at the first of the batch sizes and rates if none is said."""
         config = self._config(method, batch_size or self.batch_sizes[0], rate or self.rates[0])
-        costs = predict(config)
-        size = {"peak": costs.peak_bytes, "saved": costs.saved_bytes}.get(self.study.counts)
-        counted = counted_bytes(config, self.study.counts) if size is None else size
-        return Candidate(config, config.key(self.depth), counted, costs.train_flops)
+        size, flops = self._ways.costs(method, config.batch_size)
+        return Candidate(config, config.key(self.depth), size, flops)
 
     def _config(self, method: Method, batch_size: int, rate: float | None) -> Config:
         return replace(self.study.config, method=method, batch_size=batch_size, lr=rate)
 
-    @property
-    def _shape(self) -> tuple[int, ...]:
-        """Of the flat index: learning rates, batch sizes, schedules, masks."""
-        return (len(self.rates), *self.grid.saved_bytes.shape)
-
     def at(self, index: int) -> Candidate:
-        """The grid's configuration at a flat index."""
-        rate, batch, drops, mask = (int(i) for i in np.unravel_index(index, self._shape))
-        (keep, fuse), blocks = self.grid.schedules[drops], self.grid.blocks(mask)
-        config = self._config(Bsr(blocks, dict(keep), fuse), self.batch_sizes[batch], self.rates[rate])
-        flops = int(self.grid.train_flops[batch, drops, mask])
-        return Candidate(config, config.key(self.geometry.depth), int(self._sizes[index]), flops)
-
-    def _index(self, blocks: Sequence[int], drops: Schedule, size: int, rate: float | None) -> int:
-        """The flat index of a configuration of the grid."""
-        mask = np.isin(np.arange(self.depth), blocks)
-        place = self.rates.index(rate), self.batch_sizes.index(size), self._schedules[drops]
-        return int(np.ravel_multi_index((*place, self._mask_rows[mask.tobytes()]), self._shape))
+        """The configuration at a flat index."""
+        place, rate, batch, member = self._place(index)
+        method = self.members[place].method(member)
+        config = self._config(method, self.batch_sizes[batch], self.rates[rate])
+        flops = int(self.members[place].train_flops[batch, member])
+        return Candidate(config, config.key(self.depth), int(self._sizes[index]), flops)
 
     @property
     def smallest(self) -> Candidate:
-        """The configuration of the grid with the least memory."""
+        """The configuration of the families with the least memory."""
         return self.at(int(self._sizes.argmin()))
 
     def sample(self, generator: np.random.Generator, low: float, high: float) -> Candidate | None:
         """A random configuration within the budget whose memory is in [low, high] bytes, or None.
 
-        The number of trained blocks is drawn first, or large subsets, being many, would be all one sees.
+        The family and the number of trained blocks are drawn first, or large subsets, being many, would be all one
+        sees.
         """
-        inside = self._between(low, high)
+        sizes = self._sizes[self._fitting]
+        inside: NDArray[np.intp] = self._fitting[(sizes >= low) & (sizes <= high)]
         if not len(inside):
             return None
-        blocks = self.grid.masks[inside % len(self.grid.masks)].sum(axis=1)
-        chosen = generator.choice(np.unique(blocks))
-        return self.at(int(generator.choice(inside[blocks == chosen])))
+        strata = self._strata[inside]
+        chosen = generator.choice(np.unique(strata))
+        return self.at(int(generator.choice(inside[strata == chosen])))
 
     def each(self, generator: np.random.Generator) -> Iterator[Candidate]:
-        """Every configuration within the budget, in random order, those beside the grid last."""
+        """Every configuration within the budget, in random order, those of no family last."""
         for index in generator.permutation(self._fitting):
             yield self.at(int(index))
         yield from filter(self.fits, self.beside)
 
-    def _between(self, low: float, high: float) -> NDArray[np.intp]:
-        sizes = self._sizes[self._fitting]
-        inside: NDArray[np.intp] = self._fitting[(sizes >= low) & (sizes <= high)]
-        return inside
-
     # --- the same, as a surrogate sees it ----------------------------------------------------------------
-
-    @cached_property
-    def _table(self) -> Table:
-        return Table(self.depth, [self._profile(c).stored for c in (*self.known, *self.beside)])
-
-    def _profile(self, candidate: Candidate) -> Profile:
-        fidelity = self.study.fidelity
-        return profile(fidelity.at(candidate.config), recipe(fidelity.recipe, self.study.data).lr)
 
     def rows(self, candidates: Sequence[Candidate]) -> Floats:
         """(n, width) of ``features.Table``."""
-        return self._table.rows([self._profile(candidate) for candidate in candidates])
-
-    @cached_property
-    def _by_schedule(self) -> Floats:
-        """(learning rates, batch sizes, schedules, width) of configurations in which no block trains."""
-        first = self.rows(
-            [
-                replace(self.smallest, config=self._config(Bsr((), dict(keep), fuse), size, rate))
-                for rate in self.rates
-                for size in self.batch_sizes
-                for keep, fuse in self.grid.schedules
-            ]
-        )
-        return first.reshape(*self._shape[:3], -1)
+        return self._rows.of(candidates)
 
     def pool(self, generator: np.random.Generator, most: int, near: Sequence[Candidate]) -> Pool:
-        """Up to so many configurations of the grid within the budget, as many of each number of trained blocks;
-        the neighbours of some configurations; and what lies beside the grid."""
+        """Up to so many members within the budget, as many of each family and number of trained blocks; the
+        neighbours of some configurations; and what no family holds."""
         chosen = self._fitting
         if len(chosen) > most:
-            blocks = self.grid.masks.sum(axis=1)[chosen % len(self.grid.masks)]
-            rarity = 1 / np.bincount(blocks)[blocks]
+            strata = self._strata[chosen]
+            rarity = 1 / np.bincount(strata)[strata]
             chosen = generator.choice(chosen, most, replace=False, p=rarity / rarity.sum())
         around = [index for candidate in near for index in self._around(candidate)]
         around = [index for index in around if self._sizes[index] <= self.study.budget_bytes]
         chosen = np.unique(np.concatenate([chosen, np.array(around, dtype=chosen.dtype)]))
-        rate, batch, drops, mask = np.unravel_index(chosen, self._shape)
-        rows = self._by_schedule[rate, batch, drops].copy()
-        rows[:, : self.depth] = self.grid.masks[mask]
         beside = [candidate for candidate in self.beside if self.fits(candidate)]
-        costs = np.stack([self._sizes[chosen], self.grid.train_flops[batch, drops, mask]], axis=1)
-        more = np.array([(c.counted_bytes, c.train_flops) for c in beside], dtype=costs.dtype).reshape(-1, 2)
+        more = np.array([(c.counted_bytes, c.train_flops) for c in beside], dtype=np.int64).reshape(-1, 2)
+        parts = [self._part(place, chosen) for place in range(len(self.members))]
+        rows, costs = (list(each) for each in zip(*parts, strict=True))
 
         def at(row: int) -> Candidate:
             return self.at(int(chosen[row])) if row < len(chosen) else beside[row - len(chosen)]
 
-        costs = np.concatenate([costs, more])
-        return Pool(np.concatenate([rows, self.rows(beside)]), costs, int(self.grid.train_flops.max()), at)
+        most_flops = max(int(each.train_flops.max()) for each in self.members)
+        return Pool(
+            np.concatenate([*rows, self.rows(beside)]), np.concatenate([*costs, more]), most_flops, at
+        )
+
+    def _part(self, place: int, chosen: NDArray[np.intp]) -> tuple[Floats, NDArray[np.int64]]:
+        """Rows and costs of the flat indices that are of one family."""
+        each, before = self.members[place], int(self._ends[place - 1]) if place else 0
+        own = chosen[(chosen >= before) & (chosen < self._ends[place])]
+        shape = (len(self.rates), *each.bytes.shape)
+        rate, batch, member = np.unravel_index(own - before, shape)
+        rates, sizes = [self.rates[i] for i in rate], [self.batch_sizes[i] for i in batch]
+        costs = np.stack([self._sizes[own], each.train_flops[batch, member]], axis=1)
+        return self._rows.of_members(place, member, rates, sizes), costs
 
     def _around(self, candidate: Candidate) -> Iterator[int]:
-        """Flat indices of configurations that differ in one block (trained, not, or its neighbour instead), in one
-        keep rate, or in how they are run."""
-        method = self._in_grid(candidate)
-        if method is None:
+        """Flat indices of configurations that differ in one choice, or in how they are run."""
+        here = self._index_of(candidate)
+        if here is None:
             return
-        config, drops = candidate.config, schedule(method.keep, method.fuse)
-        here = self._index(method.blocks, drops, config.batch_size, config.lr)
-        rate, size, drop, row = (int(i) for i in np.unravel_index(here, self._shape))
-        mask = np.zeros(self.depth, dtype=bool)
-        mask[list(method.blocks)] = True
-        masks = [mask ^ (np.arange(self.depth) == block) for block in range(self.depth)]
-        for block in method.blocks:
-            for other in (block - 1, block + 1):
-                if 0 <= other < self.depth and not mask[other]:
-                    masks.append(mask ^ np.isin(np.arange(self.depth), (block, other)))
-        rows = [self._mask_rows[m.tobytes()] for m in masks if m.tobytes() in self._mask_rows]
-        places = [(rate, size, drop, other) for other in rows]
-        rates = {**dict.fromkeys(self.study.space.drop_at, 1.0), **method.keep}
-        for block in self.study.space.drop_at:
-            for keep in self.study.space.keep:
-                other_drop = self._schedules.get(schedule({**rates, block: keep}, method.fuse))
-                places += [(rate, size, other_drop, row)] if other_drop is not None else []
-        places += [(other, size, drop, row) for other in range(len(self.rates))]
-        places += [(rate, other, drop, row) for other in range(len(self.batch_sizes))]
-        for place in places:
-            yield int(np.ravel_multi_index(place, self._shape))
-
-    @cached_property
-    def _mask_rows(self) -> dict[bytes, int]:
-        return {mask.tobytes(): row for row, mask in enumerate(self.grid.masks)}
+        place, rate, batch, member = self._place(here)
+        size, lr = self.batch_sizes[batch], self.rates[rate]
+        yield from (self._index(place, other, size, lr) for other in self.members[place].around(member))
+        yield from (self._index(place, member, size, other) for other in self.rates)
+        yield from (self._index(place, member, other, lr) for other in self.batch_sizes)
 
     # --- the same, as Optuna's parameters ---------------------------------------------------------------
 
     @cached_property
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """One fixed encoding: the family (the grid's, or a configuration beside it), a bit a block, a keep
-        rate a drop location, fused or not."""
-        from optuna.distributions import (
-            CategoricalDistribution,  # what does not fit is refused without Optuna
-        )
+    def _encoding(self) -> Encoding:
+        beside = (str(c.config.canonical(self.depth).how) for c in self.beside)
+        ways: dict[str, Sequence[Any]] = {"batch_size": self.batch_sizes, "lr": self.rates}
+        return Encoding(self.members, beside, ways)
 
-        spec = self.study.space
-        beside = (str(c.config.canonical(self.geometry.depth).how) for c in self.beside)
-        families = list(dict.fromkeys(["bsr", *beside]))
-        space: dict[str, BaseDistribution] = {"method": CategoricalDistribution(families)}
-        for block in range(self.geometry.depth):
-            space[f"block_{block:02d}"] = CategoricalDistribution([False, True])
-        for block in spec.drop_at:
-            space[f"keep_{block:02d}"] = CategoricalDistribution(sorted(spec.keep))
-        space["fuse"] = CategoricalDistribution(sorted(spec.fuse))
-        if len(self.batch_sizes) > 1:
-            space["batch_size"] = CategoricalDistribution(sorted(self.batch_sizes))
-        if len(self.rates) > 1:
-            space["lr"] = CategoricalDistribution(sorted(spec.lr))
-        return space
+    @cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """One fixed encoding: the family (or a configuration beside), and a parameter or more an axis: a bit a block, a
+        keep rate a drop location, fused or not, …"""
+        return self._encoding.distributions
 
     def encode(self, candidate: Candidate) -> dict[str, Any]:
         """Optuna's parameters of a configuration of this space."""
-        spec, bsr = self.study.space, self._in_grid(candidate)
-        family = "bsr" if bsr else str(candidate.config.canonical(self.geometry.depth).how)
-        bsr = bsr or Bsr((), {})
-        params: dict[str, Any] = {"method": family}
-        for block in range(self.geometry.depth):
-            params[f"block_{block:02d}"] = block in bsr.blocks
-        for block in spec.drop_at:
-            rate = bsr.keep.get(block, 1.0)
-            params[f"keep_{block:02d}"] = rate if rate in spec.keep else max(spec.keep)
-        if len(self.batch_sizes) > 1:
-            params["batch_size"] = candidate.config.batch_size
-        if len(self.rates) > 1:
-            params["lr"] = candidate.config.lr
-        return {**params, "fuse": bsr.fuse if bsr.fuse in spec.fuse else spec.fuse[0]}
+        ways = {"batch_size": candidate.config.batch_size, "lr": candidate.config.lr}
+        index = self._index_of(candidate)
+        if index is None:
+            return self._encoding.encode(str(candidate.config.canonical(self.depth).how), {}, ways)
+        place, _, _, member = self._place(index)
+        each = self.members[place]
+        return self._encoding.encode(each.family.text, each.said(member), ways)
 
     def decode(self, params: dict[str, Any]) -> Candidate:
         """The configuration of Optuna's parameters; of more blocks than may train, the topmost do.
@@ -379,13 +362,14 @@ class Space:
         """
         size = params.get("batch_size", self.batch_sizes[0])
         rate = params.get("lr", self.rates[0])
-        if params["method"] == "bsr":
-            blocks = [b for b in range(self.depth) if params[f"block_{b:02d}"]]
-            keep = {b: params[f"keep_{b:02d}"] for b in self.study.space.drop_at}
-            top = blocks[max(0, len(blocks) - self.study.space.max_blocks) :]
-            candidate = self.at(self._index(top, schedule(keep, params["fuse"]), size, rate))
-        else:
+        each = self._encoding.chosen(params)
+        if each is None:
             candidate = self._beside[params["method"], size, rate]
+        else:
+            method = self._encoding.made(each, params)
+            found = None if method is None else self._find(method.canonical(self.depth))
+            found = found or (self.members.index(each), each.nearest(params))
+            candidate = self.at(self._index(*found, size, rate))
         return self._named.get(candidate.key, candidate)
 
     def asked(self, params: dict[str, Any], done: Collection[str]) -> Candidate:
@@ -394,7 +378,7 @@ class Space:
 
     @cached_property
     def _beside(self) -> dict[tuple[str, int, float | None], Candidate]:
-        """What lies beside the grid, by its canonical method and how it is run."""
+        """What no family holds, by its canonical method and how it is run."""
         return {
             (str(c.config.canonical(self.depth).how), c.config.batch_size, c.config.lr): c
             for c in self.beside
@@ -404,22 +388,3 @@ class Space:
     def _named(self) -> dict[str, Candidate]:
         """The known configurations by key, by the names that the study gives them."""
         return {known.key: known for known in self.known}
-
-
-def runs_of(config: Config) -> Runs:
-    """How the configurations of a grid are run, as one of them says."""
-    return Runs(config.attention, config.precision, config.setup)
-
-
-def _subsets(depth: int, most: int) -> int:
-    """How many subsets of at most ``most`` of ``depth`` blocks there are."""
-    return sum(math.comb(depth, size) for size in range(most + 1))
-
-
-def _masks(depth: int, most: int) -> NDArray[np.bool_]:
-    """Every subset of at most ``most`` of ``depth`` blocks, (subsets, depth), smallest first."""
-    subsets = [s for size in range(most + 1) for s in itertools.combinations(range(depth), size)]
-    masks = np.zeros((len(subsets), depth), dtype=bool)
-    for row, subset in enumerate(subsets):
-        masks[row, list(subset)] = True
-    return masks

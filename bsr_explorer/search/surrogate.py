@@ -46,7 +46,7 @@ def inputs(rows: Floats, depth: int) -> Floats:
     over neighbouring blocks, the profile of tokens, and how tensors are stored."""
     trained, tokens, rest = rows[:, :depth], rows[:, depth : 2 * depth], rows[:, 2 * depth :]
     share = trained.mean(axis=1)
-    some = trained > 0.01
+    some = trained > 0
     lowest = np.where(some.any(axis=1), some.argmax(axis=1), depth) / depth
     height = (trained @ np.arange(1, depth + 1)) / np.maximum(trained.sum(axis=1), 1e-9) / depth
     seen = np.exp2(tokens).mean(axis=1)

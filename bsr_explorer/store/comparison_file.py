@@ -21,7 +21,8 @@ from typing import Any
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Method, parse_method
-from bsr_explorer.store.study import COUNTS, TABLES, TEXT, WHOLE, Kind, list_of, read_tables
+from bsr_explorer.store.study import COUNTS, TABLES
+from bsr_explorer.store.tables import TEXT, WHOLE, Kind, list_of, read_tables
 from bsr_explorer.units import parse_bytes
 
 NAMES: Kind = (

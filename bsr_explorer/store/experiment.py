@@ -13,7 +13,8 @@ from typing import Any
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import Record
-from bsr_explorer.store.study import Study, flat, read_tables
+from bsr_explorer.store.study import TABLES, Study
+from bsr_explorer.store.tables import flat, read_tables
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Experiment:
         Raises:
             UserError: not there, not TOML, a table, key or value that is not allowed, or no method.
         """
-        tables = read_tables(path)
+        tables = read_tables(path, TABLES)
         about, data = tables.get("study", {}), tables.get("data", {})
         config = tables.get("config", {})
         if "method" not in config:

@@ -9,16 +9,14 @@
     [data]      name, weights
     [fidelity]  image_size, train_size, val_size, epochs, recipe, views, skip (image files that are left out), protocol
     [search]    sampler, objectives, rungs, replicas
-    [space]     start, max_blocks, drop_at, keep, fuse, batch_sizes, lr
+    [space]     families (["bsr", "bsr+mesa", …]), start, max_blocks, drop_at, keep, fuse, batch_sizes, lr
+    [space.axes.<method>]  values of other arguments, such as bits = [4, 8]
 """
 
 from __future__ import annotations
 
 import itertools
-import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from math import inf
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,9 @@ from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_method
 from bsr_explorer.store.records import write_text
+from bsr_explorer.store.space import SpaceSpec as SpaceSpec
+from bsr_explorer.store.tables import TABLES as TABLES
+from bsr_explorer.store.tables import flat, read_tables
 from bsr_explorer.units import parse_bytes
 
 COUNTS: dict[str, str] = {
@@ -52,70 +53,6 @@ OBJECTIVES = ("accuracy", "memory", "flops")
 
 FILE = "study.toml"
 LOCK = "study.lock"
-
-
-Kind = tuple[str, Callable[[Any], bool]]
-"""What a value in a file must be: in words, and as a check."""
-
-TEXT: Kind = ("text", lambda value: isinstance(value, str))
-TRUTH: Kind = ("true or false", lambda value: isinstance(value, bool))
-WHOLE: Kind = ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
-NUMBER: Kind = ("a number", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool))
-
-
-def list_of(kind: Kind) -> Kind:
-    """A list of such values."""
-    words, fits = kind
-    return f"a list, each item {words}", lambda value: isinstance(value, list) and all(map(fits, value))
-
-
-@dataclass(frozen=True)
-class SpaceSpec:
-    """The configurations that a search may choose among.
-
-    Every subset of at most ``max_blocks`` blocks × every choice of a keep rate for each block of
-    ``drop_at`` × fused or not, and the methods of ``start``, which are tried first.
-
-    Attributes:
-        start: method expressions, tried in this order where they fit.
-        drop_at: 0-based blocks where tokens may be dropped.
-        keep: keep rates to choose from; 1.0 is no drop.
-        batch_sizes: images a step to choose from; none: the configuration's own.
-        lr: peak learning rates to choose from; none: the configuration's own, or the recipe's.
-    """
-
-    start: tuple[str, ...]
-    max_blocks: int
-    drop_at: tuple[int, ...]
-    keep: tuple[float, ...] = (1.0, 0.7, 0.5)
-    fuse: tuple[bool, ...] = (True, False)
-    batch_sizes: tuple[int, ...] = ()
-    lr: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, list):
-                object.__setattr__(self, f.name, tuple(value))
-        for expression in self.start:
-            parse_method(expression)
-        for rate in self.keep:
-            if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1:
-                raise UserError(f"[space] keep: {rate!r} is no keep rate; each must be above 0 and at most 1")
-        for size in self.batch_sizes:
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise UserError(
-                    f"--batch-size: {size!r} is no number of images; each must be a whole number of at least 1"
-                )
-        if len(set(self.batch_sizes)) < len(self.batch_sizes):
-            raise UserError(f"--batch-size: {self.batch_sizes} names a size twice; name each once")
-        for rate in self.lr:
-            if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < inf:
-                raise UserError(f"[space] lr: {rate!r} is no learning rate; each must be positive and finite")
-        if len(set(self.lr)) < len(self.lr):
-            raise UserError(f"[space] lr: {self.lr} names a rate twice; name each once")
-        if not self.keep or not self.fuse:
-            raise UserError("[space] keep and fuse need at least one value each, such as keep = [1.0]")
 
 
 @dataclass(frozen=True)
@@ -209,7 +146,7 @@ class Study:
                 "rungs": self.rungs,
                 "replicas": self.replicas,
             },
-            "space": asdict(self.space),
+            "space": self.space.to_toml(),
         }
         return {
             table: {
@@ -227,7 +164,7 @@ class Study:
         Raises:
             UserError: not there, not TOML, a table or key that does not exist, a value not allowed.
         """
-        return cls.from_tables(read_tables(path), path)
+        return cls.from_tables(read_tables(path, TABLES), path)
 
     @classmethod
     def from_tables(cls, tables: dict[str, dict[str, Any]], source: Path) -> Study:
@@ -312,91 +249,3 @@ _FREE = frozenset(
     }
 )
 """Settings that may differ between comparable studies."""
-
-TABLES: dict[str, dict[str, Kind]] = {
-    "study": {"name": TEXT, "seed": WHOLE, "trials": WHOLE, "time_limit": NUMBER},
-    "config": {
-        "model": TEXT,
-        "image_size": WHOLE,
-        "num_classes": WHOLE,
-        "batch_size": WHOLE,
-        "precision": TEXT,
-        "optimizer": TEXT,
-        "attention": TEXT,
-        "implementation": TEXT,
-        "micro_batches": WHOLE,
-        "set_to_none": TRUTH,
-        "device": TEXT,
-        "lr": NUMBER,
-        "method": TEXT,
-    },
-    "budget": {"bytes": TEXT, "counts": TEXT},
-    "data": {"name": TEXT, "weights": TEXT},
-    "fidelity": {
-        "image_size": WHOLE,
-        "train_size": WHOLE,
-        "val_size": WHOLE,
-        "epochs": WHOLE,
-        "recipe": TEXT,
-        "views": WHOLE,
-        "skip": list_of(TEXT),
-        "protocol": TEXT,
-    },
-    "search": {
-        "sampler": TEXT,
-        "objectives": list_of(TEXT),
-        "rungs": list_of(WHOLE),
-        "replicas": WHOLE,
-    },
-    "space": {
-        "start": list_of(TEXT),
-        "max_blocks": WHOLE,
-        "drop_at": list_of(WHOLE),
-        "keep": list_of(NUMBER),
-        "fuse": list_of(TRUTH),
-        "batch_sizes": list_of(WHOLE),
-        "lr": list_of(NUMBER),
-    },
-}
-"""What may stand in a study file: for each key of each table what it must be, in words and as a check."""
-
-
-def read_tables(path: Path, allowed: Mapping[str, Mapping[str, Kind]] = TABLES) -> dict[str, dict[str, Any]]:
-    """The tables of a study file. A file without any is of a configuration alone: its keys are ``[config]``.
-
-    Args:
-        allowed: what may stand in the file.
-
-    Raises:
-        UserError: not there, not TOML, a table or key that does not exist, a value of another type.
-    """
-    try:
-        tables = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
-    if tables and not any(isinstance(value, dict) for value in tables.values()):
-        tables = {"config": tables}
-    _check_tables(path, tables, allowed)
-    return tables
-
-
-def _check_tables(path: Path, tables: dict[str, Any], allowed: Mapping[str, Mapping[str, Kind]]) -> None:
-    """Refuse tables, keys and types of values that are not allowed."""
-    for table, values in tables.items():
-        if table not in allowed:
-            raise unknown(f"{path}: table", table, allowed)
-        if not isinstance(values, dict):
-            raise UserError(f"{path}: [{table}] must be a table of keys, and is {values!r}")
-        for key, value in values.items():
-            if key not in allowed[table]:
-                raise unknown(f"{path}: key of [{table}]", key, allowed[table])
-            kind, fits = allowed[table][key]
-            if not fits(value):
-                raise UserError(f"{path}: [{table}] {key} must be {kind}, and is {value!r}")
-
-
-def flat(tables: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Tables as one, its keys being ``table.key``."""
-    return {f"{table}.{key}": value for table, values in tables.items() for key, value in values.items()}

@@ -39,7 +39,7 @@ from bsr_explorer.data.splits import Splits, load_splits
 from bsr_explorer.finetune.build import make_step
 from bsr_explorer.methods import Bsr, Last, Method, parse_method
 from bsr_explorer.prediction import geometry_of
-from bsr_explorer.search.space import runs_of
+from bsr_explorer.search.laid import runs_of
 from bsr_explorer.train.loop import Outcome, fit
 from bsr_explorer.train.recipes import HALF, RECIPES, Augment, MeanStd, Recipe
 from studies.accuracy_table import small_vit

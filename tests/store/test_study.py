@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
-from bsr_explorer.store.study import COUNTS, FILE, SAMPLERS, SpaceSpec, Study, read_tables
+from bsr_explorer.store.study import COUNTS, FILE, SAMPLERS, TABLES, SpaceSpec, Study
+from bsr_explorer.store.tables import read_tables
 
 STUDY = Study(
     name="a study",
@@ -206,12 +207,12 @@ def test_a_method_of_the_configuration_is_tried_first(tmp_path: Path) -> None:
 def test_a_file_without_tables_is_of_a_configuration(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("model = 'deit_s'\nmethod = 'linear'\n")
-    assert read_tables(path) == {"config": {"model": "deit_s", "method": "linear"}}
+    assert read_tables(path, TABLES) == {"config": {"model": "deit_s", "method": "linear"}}
     path.write_text("modle = 'deit_s'\n")
     with pytest.raises(UserError, match=r"config\.toml: key of \[config\]: unknown value 'modle'"):
-        read_tables(path)
+        read_tables(path, TABLES)
     path.write_text("")
-    assert read_tables(path) == {}
+    assert read_tables(path, TABLES) == {}
 
 
 @pytest.mark.parametrize(

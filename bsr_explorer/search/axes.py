@@ -1,0 +1,175 @@
+"""What a study may vary: families of methods, each an expression whose open arguments take all values of their axes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.methods import Bsr, method_calls
+from bsr_explorer.methods.axes import Axis, Numbers, Params
+from bsr_explorer.methods.base import Method
+from bsr_explorer.models.base import Geometry
+from bsr_explorer.store.space import SpaceSpec
+
+UNPREFIXED = Bsr.name
+"""The method whose parameters have no prefix: databases of before had these alone."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One method of a family.
+
+    Attributes:
+        given: arguments that do not vary.
+        axes: those that do.
+    """
+
+    method: type[Method]
+    given: Mapping[str, Any]
+    axes: tuple[Axis, ...]
+
+    def make(self, values: Sequence[Any]) -> Method:
+        """The method with these values of its axes.
+
+        Raises:
+            UserError: it refuses them.
+        """
+        varied = {axis.argument: value for axis, value in zip(self.axes, values, strict=True)}
+        return self.method(**{**self.given, **varied})
+
+    def named(self, params: Params) -> Params:
+        """Parameters of its axes, by the names that they have beside those of other methods."""
+        return {named(self.method, name): value for name, value in params.items()}
+
+    def own(self, params: Mapping[str, Any], axis: Axis) -> Params:
+        """Of all parameters, an axis's, by its own names."""
+        return {name: params[named(self.method, name)] for name in axis.parameters}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Methods of one expression.
+
+    Attributes:
+        text: the expression; an argument that it does not give is an axis, if the method has one for it.
+    """
+
+    text: str
+    parts: tuple[Part, ...]
+
+    @property
+    def axes(self) -> list[tuple[Part, Axis]]:
+        """Every axis with its part, in order."""
+        return [(part, axis) for part in self.parts for axis in part.axes]
+
+    def __len__(self) -> int:
+        size = 1
+        for _, axis in self.axes:
+            size *= len(axis)
+        return size
+
+    def values(self) -> Iterator[tuple[Any, ...]]:
+        """Every choice of a value an axis."""
+        return itertools.product(*(tuple(axis.values()) for _, axis in self.axes))
+
+    def make(self, values: Sequence[Any]) -> Method:
+        """The method with these values, one an axis.
+
+        Raises:
+            UserError: a part refuses them.
+        """
+        left, made = iter(values), []
+        for part in self.parts:
+            made.append(part.make([next(left) for _ in part.axes]))
+        return reduce(add, made)
+
+    def said(self, values: Sequence[Any]) -> Params:
+        """Parameters of these values, one an axis."""
+        params: Params = {}
+        for (part, axis), value in zip(self.axes, values, strict=True):
+            params |= part.named(axis.said(value))
+        return params
+
+    def chosen(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
+        """A value an axis, of all parameters of a space."""
+        return tuple(axis.value(part.own(params, axis)) for part, axis in self.axes)
+
+
+def named(method: type[Method], parameter: str) -> str:
+    """A parameter's name beside those of other methods."""
+    return parameter if method.name == UNPREFIXED else f"{method.name}.{parameter}"
+
+
+def families(spec: SpaceSpec, geometry: Geometry) -> list[Family]:
+    """The families of a study, in a model of this geometry.
+
+    Raises:
+        UserError: an axis that no family has, values that it cannot take, or one family twice.
+    """
+    texts = ["".join(text.split()) for text in spec.families]
+    twice = [text for text in texts if texts.count(text) > 1]
+    if twice:
+        raise UserError(f"[space] families: {twice[0]!r} stands twice; name each family once")
+    calls = {text: method_calls(text) for text in texts}
+    methods = {method.name: method for call in calls.values() for method, _ in call}
+    asked = _asked(spec, methods)
+    for name, wanted in spec.axes.items():
+        if name not in methods:
+            raise unknown("[space.axes] (a method of the families)", name, methods)
+        allowed = [axis.argument for axis in methods[name].axes(geometry)]
+        for argument in wanted:
+            if argument not in allowed:
+                raise unknown(f"[space.axes] {name}", argument, allowed)
+    return [
+        Family(text, tuple(_part(method, given, asked, geometry) for method, given in call))
+        for text, call in calls.items()
+    ]
+
+
+def _asked(spec: SpaceSpec, methods: Mapping[str, type[Method]]) -> dict[str, Mapping[str, Any]]:
+    """Restrictions of axes by method and argument. Those of ``bsr`` have keys of their own."""
+    if UNPREFIXED in spec.axes:
+        raise UserError(
+            f"[space.axes] {UNPREFIXED}: its axes are the keys max_blocks, drop_at, keep and fuse of [space]; give "
+            "them there"
+        )
+    keep: dict[str, Any] = {"rates": spec.keep}
+    own: dict[str, Any] = {"keep": keep, "fuse": spec.fuse}
+    if spec.drop_at is not None:
+        keep["at"] = spec.drop_at
+    if spec.max_blocks is not None:
+        own["blocks"] = spec.max_blocks
+    return {**spec.axes, UNPREFIXED: own}
+
+
+def _part(
+    method: type[Method],
+    given: Mapping[str, Any],
+    asked: Mapping[str, Mapping[str, Any]],
+    geometry: Geometry,
+) -> Part:
+    defaults = method.defaults_for(geometry.depth, geometry.class_token)
+    wanted = asked.get(method.name, {})
+    axes = [axis for axis in method.axes(geometry) if axis.argument not in given]
+    axes = [
+        axis.only(wanted[axis.argument], f"[space.axes] {method.name}.{axis.argument}")
+        if axis.argument in wanted
+        else axis
+        for axis in axes
+    ]
+    return Part(method, {**defaults, **given}, tuple(axes))
+
+
+def orders(families: Sequence[Family], stage: int) -> dict[tuple[str, str], Numbers]:
+    """The ordered axes with more than one value of methods from a ``Method.stage`` on, by method and argument."""
+    return {
+        (part.method.name, axis.argument): axis
+        for family in families
+        for part, axis in family.axes
+        if part.method.stage >= stage and isinstance(axis, Numbers) and len(axis) > 1
+    }
