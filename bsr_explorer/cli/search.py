@@ -97,6 +97,15 @@ def search(
         int | None,
         typer.Option(help="Number of fresh seeds on which the front is trained again.", show_default="3"),
     ] = None,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METHOD",
+            help="Methods to search, such as bsr+mesa; repeat it for several. An argument that is not written, such as "
+            "mesa's bits, is a part of the search.",
+            show_default="bsr",
+        ),
+    ] = None,
     seed: options.Seed = 0,
     name: Annotated[
         str | None, typer.Option("--study", help="Name of the study. Made from the other flags if left out.")
@@ -184,8 +193,10 @@ def search(
         )
         fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views, protocol=protocol)
         study = _study(name, config, budget, budget_counts, data, weights, fidelity, seed, trials, limit)
+        space = replace(study.space, families=tuple(family or study.space.families))
         if len(sizes) > 1:
-            study = replace(study, space=replace(study.space, batch_sizes=sizes))
+            space = replace(space, batch_sizes=sizes)
+        study = replace(study, space=space)
         study = replace(study, **how)
     run_search(study, folder or Path("reports") / study.name, run)
 

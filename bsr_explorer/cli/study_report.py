@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,10 @@ def is_written(folder: Path) -> bool:
     return all(record.stat().st_mtime_ns <= written for record in folder.glob("records/*.json"))
 
 
+MOST_APART = 100
+"""Configurations beside the grid that a page has room for."""
+
+
 def layout_of(folder: Path, space: Space | None = None) -> Layout | str:
     """All that a study may choose among; or why that cannot be said."""
     from bsr_explorer.report.page.layout import Beside, Layout
@@ -63,14 +68,22 @@ def layout_of(folder: Path, space: Space | None = None) -> Layout | str:
             space = Space(Study.from_toml(folder / FILE))
         except UserError as error:
             return f"What else could have been chosen cannot be said: {error}"
-    study = space.study
+    study, grids = space.study, space.grids
+    others = list(itertools.islice(space.apart, MOST_APART + 1))
+    if len(grids) != 1 or len(others) > MOST_APART:
+        return (
+            f"The {len(space):,} configurations of {', '.join(study.space.families)} could have been chosen too. "
+            "They are not laid out here: a page lays out one grid of blocks and token drops, and few configurations "
+            "beside it."
+        )
     beside = dict.fromkeys(
-        Beside(str(each.config.method), each.config.batch_size, each.counted_bytes) for each in space.beside
+        Beside(str(each.config.method), each.config.batch_size, each.counted_bytes) for each in others
     )
+    (grid,) = grids
     return Layout(
-        bytes=space.grid.bytes(study.counts),
-        masks=space.grid.masks,
-        schedules=space.grid.schedules,
+        bytes=grid.bytes(study.counts),
+        masks=grid.masks,
+        schedules=grid.schedules,
         batch_sizes=space.batch_sizes,
         rates=len(space.rates),
         beside=list(beside),

@@ -30,8 +30,8 @@ class Listed:
         if size > MOST_ONE_BY_ONE:
             raise UserError(
                 f"[space] families: {family.text!r} has {size:,} configurations, more than the "
-                f"{MOST_ONE_BY_ONE:,} that are predicted one by one; give fewer values to its axes in [space.axes], "
-                f"or name arguments in it ({_example(family)})"
+                f"{MOST_ONE_BY_ONE:,} that are predicted one by one; give fewer values to its axes in [space.axes] (of "
+                f"bsr: max_blocks, drop_at, keep and fuse of [space]), or name arguments in it ({_example(family)})"
             )
         found: dict[str, tuple[Method, tuple[Any, ...], list[tuple[int, int]]]] = {}
         refused: UserError | None = None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 
-def default_space(geometry: Geometry, families: Sequence[str] = ("bsr",)) -> SpaceSpec:
+def default_space(geometry: Geometry) -> SpaceSpec:
     """Subsets of blocks, all of them for up to 16 blocks; drops at each quarter of the depth; the known
     configurations first."""
     depth = geometry.depth
@@ -45,8 +45,7 @@ def default_space(geometry: Geometry, families: Sequence[str] = ("bsr",)) -> Spa
     blocks, keep, _ = Bsr.axes(geometry)
     assert isinstance(blocks, Subsets)
     assert isinstance(keep, Schedules)
-    spec = SpaceSpec(tuple(dict.fromkeys(start)), blocks.most, keep.at)
-    return replace(spec, families=tuple(families))
+    return SpaceSpec(tuple(dict.fromkeys(start)), blocks.most, keep.at)
 
 
 def proxy_sizes(config: Config) -> list[int]:
@@ -127,16 +126,17 @@ class Space:
     # --- what exists and what fits ----------------------------------------------------------------------
 
     @property
-    def laid(self) -> Laid | None:
-        """The first family whose costs are laid out."""
-        return next((each for each in self.members if isinstance(each, Laid)), None)
+    def grids(self) -> list[Grid]:
+        """The costs that are laid out at once: of each family, one for each of what it adds to ``bsr``."""
+        return [grid for each in self.members if isinstance(each, Laid) for grid in each.grids]
 
     @property
-    def grid(self) -> Grid:
-        """The costs of ``laid``, which must exist: of the first of what it adds to ``bsr``."""
-        laid = self.laid
-        assert laid is not None
-        return laid.grids[0]
+    def apart(self) -> Iterator[Candidate]:
+        """What is in none of the ``grids``."""
+        for place, each in enumerate(self.members):
+            if not isinstance(each, Laid):
+                yield from map(self.at, range(self._before(place), int(self._ends[place])))
+        yield from self.beside
 
     @cached_property
     def _sizes(self) -> NDArray[np.int64]:
@@ -182,13 +182,17 @@ class Space:
     def _index(self, place: int, member: int, size: int, rate: float | None) -> int:
         """The flat index of a member."""
         where = self.rates.index(rate), self.batch_sizes.index(size), member
-        before = int(self._ends[place - 1]) if place else 0
-        return before + int(np.ravel_multi_index(where, (len(self.rates), *self.members[place].bytes.shape)))
+        own = np.ravel_multi_index(where, (len(self.rates), *self.members[place].bytes.shape))
+        return self._before(place) + int(own)
+
+    def _before(self, place: int) -> int:
+        """The first flat index of a family."""
+        return int(self._ends[place - 1]) if place else 0
 
     def _place(self, index: int) -> tuple[int, int, int, int]:
         """Of a flat index: family, learning rate, batch size, member."""
         place = int(np.searchsorted(self._ends, index, side="right"))
-        own = index - (int(self._ends[place - 1]) if place else 0)
+        own = index - self._before(place)
         shape = (len(self.rates), *self.members[place].bytes.shape)
         rate, batch, member = (int(i) for i in np.unravel_index(own, shape))
         return place, rate, batch, member
@@ -312,7 +316,7 @@ class Space:
 
     def _part(self, place: int, chosen: NDArray[np.intp]) -> tuple[Floats, NDArray[np.int64]]:
         """Rows and costs of the flat indices that are of one family."""
-        each, before = self.members[place], int(self._ends[place - 1]) if place else 0
+        each, before = self.members[place], self._before(place)
         own = chosen[(chosen >= before) & (chosen < self._ends[place])]
         shape = (len(self.rates), *each.bytes.shape)
         rate, batch, member = np.unravel_index(own - before, shape)

@@ -37,7 +37,7 @@ def test_the_layout_is_the_studys_space(study_folder: Path) -> None:
     for layout in (layout_of(study_folder), layout_of(Path("elsewhere"), space)):
         assert isinstance(layout, Layout)
         assert len(layout) == len(space)
-        assert (layout.bytes == space.grid.peak_bytes).all()
+        assert (layout.bytes == space.grids[0].peak_bytes).all()
         assert {each.bytes for each in layout.beside} == {each.counted_bytes for each in space.beside}
         assert layout.budget == space.study.budget_bytes
 

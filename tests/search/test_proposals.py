@@ -274,7 +274,7 @@ def test_a_tiny_space_of_several_batch_sizes_is_exhausted(make_study: MakeStudy,
 
 def test_a_space_is_exhausted_to_the_last(space: Space) -> None:
     left = space.at(int(np.argsort([space.at(i).counted_bytes for i in range(400)])[200]))
-    done = {space.at(index).key for index in range(len(space.grid))} | {c.key for c in space.known}
+    done = {space.at(index).key for index in range(len(space.grids[0]))} | {c.key for c in space.known}
     done.remove(left.key)
     proposal = propose(space, "tpe", [], [], done, 0)
     assert proposal is not None

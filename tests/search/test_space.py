@@ -87,19 +87,19 @@ def test_every_index_has_the_costs_of_its_configuration(
 ) -> None:
     space = Space(make_study(space=replace(SMALL, batch_sizes=batch_sizes)))
     expected, found = enumerated(space), {}
-    for index in range(len(space.grid)):
+    for index in range(len(space.grids[0])):
         candidate = space.at(index)
         found[candidate.key] = candidate.counted_bytes
         assert candidate.train_flops == predict(candidate.config).train_flops
     assert found == {key: expected[key] for key in found}
-    assert len(found) == len(space.grid)
+    assert len(found) == len(space.grids[0])
 
 
 @pytest.mark.parametrize("counts", COUNTS)
 def test_costs_of_a_real_model_are_those_of_the_prediction(make_study: MakeStudy, counts: str) -> None:
     spec = SpaceSpec(("linear",), 3, (3, 6, 9), (1.0, 0.7, 0.5))
     space = Space(make_study(config={"model": "vit_t"}, space=spec, counts=counts))
-    for index in np.random.default_rng(0).choice(len(space.grid), 6, replace=False):
+    for index in np.random.default_rng(0).choice(len(space.grids[0]), 6, replace=False):
         candidate = space.at(int(index))
         assert candidate.counted_bytes == counted_bytes(candidate.config, counts)
         assert candidate.train_flops == predict(candidate.config).train_flops
@@ -108,7 +108,7 @@ def test_costs_of_a_real_model_are_those_of_the_prediction(make_study: MakeStudy
 
 def test_the_smallest_is_the_smallest(make_study: MakeStudy) -> None:
     space = Space(make_study(space=SMALL))
-    in_grid = {space.at(index).counted_bytes for index in range(len(space.grid))}
+    in_grid = {space.at(index).counted_bytes for index in range(len(space.grids[0]))}
     assert space.smallest.counted_bytes == min(in_grid)
 
 
@@ -143,7 +143,7 @@ def test_costs_are_those_of_how_the_configuration_is_run(
     make_study: MakeStudy, config: dict[str, Any]
 ) -> None:
     space = Space(make_study(config=config, space=replace(SMALL, start=("linear",), batch_sizes=(4, 8))))
-    for index in np.random.default_rng(0).choice(len(space.grid), 12, replace=False):
+    for index in np.random.default_rng(0).choice(len(space.grids[0]), 12, replace=False):
         candidate = space.at(int(index))
         assert candidate.config.to_dict().items() >= config.items()
         assert candidate.counted_bytes == counted_bytes(candidate.config, "peak")
@@ -165,8 +165,8 @@ def sizes_of(candidates: Iterable[Candidate]) -> Counter[int]:
 
 
 def test_there_is_as_much_at_each_batch_size(several: Space) -> None:
-    each = sizes_of(several.at(index) for index in range(len(several.grid)))
-    assert each == dict.fromkeys(SEVERAL, len(several.grid) // 3)
+    each = sizes_of(several.at(index) for index in range(len(several.grids[0])))
+    assert each == dict.fromkeys(SEVERAL, len(several.grids[0]) // 3)
 
 
 def test_what_is_known_is_tried_at_the_first_batch_size(several: Space) -> None:
@@ -214,7 +214,7 @@ def test_the_batch_size_is_a_parameter_where_there_are_several(make_study: MakeS
 @settings(max_examples=60)
 @given(st.data())
 def test_parameters_say_the_batch_size(several: Space, draw: st.DataObject) -> None:
-    places = st.integers(0, len(several.grid) - 1).map(several.at) | st.sampled_from(several.beside)
+    places = st.integers(0, len(several.grids[0]) - 1).map(several.at) | st.sampled_from(several.beside)
     candidate = draw.draw(places)
     params = several.encode(candidate)
     assert params.keys() == several.distributions.keys()
@@ -341,7 +341,7 @@ def test_a_sample_fits_and_lies_in_its_range(small: Space, seed: int, low: float
 
 
 def enumerated_sizes(space: Space) -> list[int]:
-    return [space.at(index).counted_bytes for index in range(len(space.grid))]
+    return [space.at(index).counted_bytes for index in range(len(space.grids[0]))]
 
 
 def test_every_number_of_blocks_is_sampled_as_often(make_study: MakeStudy) -> None:
@@ -365,7 +365,7 @@ def same(left: Candidate, right: Candidate) -> bool:
 @settings(max_examples=60)
 @given(st.data())
 def test_parameters_say_the_configuration(small: Space, draw: st.DataObject) -> None:
-    index = draw.draw(st.integers(0, len(small.grid) - 1))
+    index = draw.draw(st.integers(0, len(small.grids[0]) - 1))
     candidate = small.at(index)
     params = small.encode(candidate)
     assert params.keys() == small.distributions.keys()

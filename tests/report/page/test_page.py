@@ -293,9 +293,9 @@ def test_all_can_be_done_with_a_keyboard(look: Open, troubled: Path, written: Pa
 
 def fitting(space: Space, budget: int) -> tuple[int, dict[tuple[int, bool], int]]:
     """How many configurations of a space fit a budget: all; and by trained blocks and whether tokens are dropped."""
-    sizes = space.grid.bytes(space.study.counts)
-    trained = space.grid.masks.sum(axis=1)
-    drops = np.array([bool(keeps) for keeps, _ in space.grid.schedules])
+    sizes = space.grids[0].bytes(space.study.counts)
+    trained = space.grids[0].masks.sum(axis=1)
+    drops = np.array([bool(keeps) for keeps, _ in space.grids[0].schedules])
     fits, rates = sizes <= budget, len(space.rates)
     counts = {
         (int(blocks), bool(dropping)): rates * int(fits[:, drops == dropping][:, :, trained == blocks].sum())
@@ -322,7 +322,7 @@ def shown(page: Any, budget: str) -> tuple[int, dict[tuple[int, bool], int]]:
 def test_the_budget_counts_all_that_fits(look: Open, troubled: Path, written: Path) -> None:
     """Counted once by the page and once by numpy, at the byte where one more fits, and in both kinds of unit."""
     page, space = look(written).page, Space(Study.from_toml(troubled / FILE))
-    sizes = np.unique(space.grid.bytes("peak"))
+    sizes = np.unique(space.grids[0].bytes("peak"))
     edge = int(sizes[len(sizes) // 3])
     for text, budget in (
         ("1.2MB", 1_200_000),
