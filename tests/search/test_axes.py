@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import METHODS, BitFit, Bsr, Method
 from bsr_explorer.methods.axes import Axis, Choices, Numbers
-from bsr_explorer.methods.base import parts_of
+from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.models.base import Geometry
 from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.search.axes import families

@@ -109,6 +109,8 @@ class LowRank(Linear):
 class Beside(LowRank):
     """The head, and a network of its own beside the backbone."""
 
+    name: ClassVar[str] = "beside"
+
     def rewrite(self, tape: Tape) -> Tape:
         """Freeze, and add."""
         tape = Linear().rewrite(tape)
