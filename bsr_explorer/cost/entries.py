@@ -223,7 +223,7 @@ def _profile(tape: Tape, live: bool, fed_at: str, runs: Runs) -> tuple[int, ...]
     memory.drop(*run.until_end)
     memory.events.clear()
     back = (0, 0)
-    if run.needs[tape.ops[-1].writes]:
+    if run.contexts[-1].live:
         if kind_of(tape.ops[-1]).is_loss:
             run.begin_backward()
         else:

@@ -42,7 +42,6 @@ class Pass:
     ) -> None:
         self.tape, self.memory = tape, memory
         self.contexts = list(contexts(tape, live_inputs))
-        self.needs = tape.needs_grad(live_inputs)
         self._frames = Frames(tape, fed_at)
         self._keeps = kept_by_op(tape, self.contexts)
         self._again = recomputed(tape, self.contexts)
@@ -121,7 +120,7 @@ class Pass:
         """Unwind what autograd recorded, the last operation first."""
         for index in reversed(range(len(self.contexts))):
             c = self.contexts[index]
-            if not self.needs[c.writes.name]:
+            if not c.live:
                 continue
             segment = self._again.get(c.op.segment)
             if segment is not None and index == segment.indices[-1]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -152,7 +152,12 @@ def saved(tape: Tape, live_inputs: bool = False) -> Iterator[tuple[int | None, s
     """(block, operation, storage, bytes) of each unique storage kept for backward at the end of forward,
     under the first to keep it (a recomputed segment keeps what it is fed with)."""
     all_contexts = list(contexts(tape, live_inputs))
-    again = recomputed(tape, all_contexts)
+    yield from _saved(tape, all_contexts, recomputed(tape, all_contexts))
+
+
+def _saved(
+    tape: Tape, all_contexts: Sequence[Context], again: Mapping[str, Recomputed]
+) -> Iterator[tuple[int | None, str, str, int]]:
     begins = {segment.first: segment for segment in again.values()}
     held: set[tuple[str, Storage]] = set()
     for index, (c, keeps) in enumerate(zip(all_contexts, kept_by_op(tape, all_contexts), strict=True)):
@@ -177,14 +182,15 @@ def saved(tape: Tape, live_inputs: bool = False) -> Iterator[tuple[int | None, s
 
 def activation_rows(tape: Tape, live_inputs: bool = False) -> Iterator[Row]:
     """Rows of what is saved and what is computed, which add up over the parts of a step."""
-    for block, operation, _, size in saved(tape, live_inputs):
-        yield Row(block, operation, "saved", bytes=size)
     all_contexts = list(contexts(tape, live_inputs))
+    again = recomputed(tape, all_contexts)
+    for block, operation, _, size in _saved(tape, all_contexts, again):
+        yield Row(block, operation, "saved", bytes=size)
     for c in all_contexts:
         op, rule = c.op, rule_of(c.op)
         yield Row(op.block, op.name, "forward", flops=rule.forward(c))
         yield Row(op.block, op.name, "backward", flops=rule.backward(c))
-    for segment in recomputed(tape, all_contexts).values():
+    for segment in again.values():
         for i in segment.indices if segment.computes_last else segment.indices[:-1]:
             op = all_contexts[i].op
             yield Row(op.block, op.name, "recompute", flops=rule_of(op).forward(all_contexts[i]))

@@ -55,10 +55,11 @@ def _on_device(tape: Tape, device: Device) -> Tape:
     ops = []
     for op in tape:
         formats = tuple(tape.tensors[name].dtype for name in op.reads)
-        attrs = {**op.attrs, **kind_of(op).on_device(op, formats, device)}
-        ops.append(op if attrs == op.attrs else replace(op, attrs=attrs))
-    same = all(new is old for new, old in zip(ops, tape.ops, strict=True))
-    if same and device.name == tape.device:
+        added = kind_of(op).on_device(op, formats, device)
+        same = all(op.attrs.get(key) == value for key, value in added.items())
+        ops.append(op if same else replace(op, attrs={**op.attrs, **added}))
+    unchanged = all(new is old for new, old in zip(ops, tape.ops, strict=True))
+    if unchanged and device.name == tape.device:
         return tape
     return replace(tape, ops=tuple(ops), device=device.name)
 

@@ -88,7 +88,7 @@ def passes() -> Callable[..., tuple[Changes, Changes]]:
         run = Pass(tape, memory, live, gradients_stand=stand)
         run.forward(to_the_end=False)
         until = len(memory.events)
-        if run.needs[tape.ops[-1].writes]:
+        if run.contexts[-1].live:
             run.feed_gradient()
             run.backward()
         changes = [(event.name, event.change) for event in memory.events]
