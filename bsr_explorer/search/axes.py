@@ -11,7 +11,7 @@ from typing import Any
 
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Bsr, method_calls
-from bsr_explorer.methods.axes import Axis, Numbers, Params
+from bsr_explorer.methods.axes import MOST_SUBSETS, Axis, Numbers, Params, Schedules, Subsets
 from bsr_explorer.methods.base import Method
 from bsr_explorer.models.base import Geometry
 from bsr_explorer.store.space import SpaceSpec
@@ -105,6 +105,20 @@ def named(method: type[Method], parameter: str) -> str:
     return parameter if method.name == UNPREFIXED else f"{method.name}.{parameter}"
 
 
+def default_space(geometry: Geometry) -> SpaceSpec:
+    """Subsets of blocks, all of them for up to 16 blocks; drops at each quarter of the depth; the known
+    configurations first."""
+    depth = geometry.depth
+    stretched = Bsr.stretched(depth)
+    paper = [str(stretched)] if geometry.class_token else []
+    last = [f"last(k={k})" for k in (1, 3, depth // 2) if 1 <= k < depth]
+    start = ["linear", *paper, *last, str(Bsr(stretched.blocks, {})), "checkpoint", "full"]
+    blocks, keep, _ = Bsr.axes(geometry)
+    assert isinstance(blocks, Subsets)
+    assert isinstance(keep, Schedules)
+    return SpaceSpec(tuple(dict.fromkeys(start)), blocks.most, keep.at)
+
+
 def families(spec: SpaceSpec, geometry: Geometry) -> list[Family]:
     """The families of a study, in a model of this geometry.
 
@@ -129,6 +143,28 @@ def families(spec: SpaceSpec, geometry: Geometry) -> list[Family]:
         Family(text, tuple(_part(method, given, asked, geometry) for method, given in call))
         for text, call in calls.items()
     ]
+
+
+def check_bsr(spec: SpaceSpec, geometry: Geometry) -> None:
+    """Refuse values of the keys of ``bsr`` that a model of this geometry does not have.
+
+    Raises:
+        UserError: with what is allowed.
+    """
+    depth, drop_at, most = geometry.depth, spec.drop_at or (), spec.max_blocks or 0
+    beyond = [block for block in drop_at if not 0 <= block < depth]
+    if beyond:
+        raise UserError(f"[space] drop_at: block {beyond[0]} is out of range; use 0 to {depth - 1} (0-based)")
+    if drop_at and not geometry.class_token and min(spec.keep) < 1:
+        raise UserError(f"[space] drop_at: {geometry.name} has no class token to drop tokens by")
+    if not 0 <= most <= depth:
+        raise UserError(f"[space] max_blocks: {most} must be 0 to {depth}, the blocks of the model")
+    subsets = len(Subsets("blocks", depth, most))
+    if subsets > MOST_SUBSETS:
+        raise UserError(
+            f"[space] max_blocks: {depth} blocks have {subsets:,} subsets of at most {most}, more than the "
+            f"{MOST_SUBSETS:,} that a search lays out; lower it"
+        )
 
 
 def _asked(spec: SpaceSpec, methods: Mapping[str, type[Method]]) -> dict[str, Mapping[str, Any]]:

@@ -14,38 +14,24 @@ from numpy.typing import NDArray
 from bsr_explorer.config import Config
 from bsr_explorer.cost.grid import Grid
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods import Bsr, Method, parse_method
-from bsr_explorer.methods.axes import MOST_SUBSETS, Schedules, Subsets
-from bsr_explorer.models.base import Geometry
+from bsr_explorer.methods import Method, parse_method
 from bsr_explorer.prediction import geometry_of
-from bsr_explorer.search.axes import Family, families
+from bsr_explorer.search.axes import Family, check_bsr, families
+from bsr_explorer.search.axes import default_space as default_space
 from bsr_explorer.search.choices import Candidate as Candidate
 from bsr_explorer.search.choices import Pool
 from bsr_explorer.search.encoding import Encoding
 from bsr_explorer.search.features import Floats
+from bsr_explorer.search.index import Index
 from bsr_explorer.search.laid import Laid, adds_up
 from bsr_explorer.search.listed import Listed
 from bsr_explorer.search.members import Members, Ways
 from bsr_explorer.search.pool import Rows
-from bsr_explorer.store.study import SpaceSpec, Study
+from bsr_explorer.store.study import Study
 from bsr_explorer.units import format_bytes
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-
-
-def default_space(geometry: Geometry) -> SpaceSpec:
-    """Subsets of blocks, all of them for up to 16 blocks; drops at each quarter of the depth; the known
-    configurations first."""
-    depth = geometry.depth
-    stretched = Bsr.stretched(depth)
-    paper = [str(stretched)] if geometry.class_token else []
-    last = [f"last(k={k})" for k in (1, 3, depth // 2) if 1 <= k < depth]
-    start = ["linear", *paper, *last, str(Bsr(stretched.blocks, {})), "checkpoint", "full"]
-    blocks, keep, _ = Bsr.axes(geometry)
-    assert isinstance(blocks, Subsets)
-    assert isinstance(keep, Schedules)
-    return SpaceSpec(tuple(dict.fromkeys(start)), blocks.most, keep.at)
 
 
 def proxy_sizes(config: Config) -> list[int]:
@@ -75,9 +61,12 @@ class Space:
         self.depth = self.geometry.depth
         self.batch_sizes = list(study.space.batch_sizes) or [study.config.batch_size]
         self.rates: list[float | None] = [*study.space.lr] or [study.config.lr]
-        self._check(study.space)
+        for size in self.batch_sizes:
+            replace(study.config, batch_size=size)  # which refuses what does not go together
+        check_bsr(study.space, self.geometry)
         self._ways = Ways(study.config, tuple(self.batch_sizes), study.counts)
         self.members: list[Members] = []
+        self._index = Index(self.members, self.rates, self.batch_sizes, self.depth)
         asked = families(study.space, self.geometry)
         for family in sorted(asked, key=lambda family: not adds_up(family, self.geometry)):
             self.members.append(self._members(family))
@@ -93,35 +82,13 @@ class Space:
 
     def _members(self, family: Family) -> Members:
         if not adds_up(family, self.geometry):
-            return Listed(family, self._ways, lambda method: self._find(method) is not None)
+            return Listed(family, self._ways, lambda method: self._index.find(method) is not None)
         laid = Laid(family, self._ways)
-        if self._find(laid.method(0).canonical(self.depth)) is not None:
+        if self._index.find(laid.method(0).canonical(self.depth)) is not None:
             raise UserError(
                 f"[space] families: {family.text!r} and another family hold the same configurations; keep one"
             )
         return laid
-
-    def _check(self, spec: SpaceSpec) -> None:
-        for size in self.batch_sizes:
-            replace(self.study.config, batch_size=size)  # which refuses what does not go together
-        depth, drop_at, most = self.geometry.depth, spec.drop_at or (), spec.max_blocks or 0
-        beyond = [block for block in drop_at if not 0 <= block < depth]
-        if beyond:
-            raise UserError(
-                f"[space] drop_at: block {beyond[0]} is out of range; use 0 to {depth - 1} (0-based)"
-            )
-        if drop_at and not self.geometry.class_token and min(spec.keep) < 1:
-            raise UserError(
-                f"[space] drop_at: {self.study.config.model} has no class token to drop tokens by"
-            )
-        if not 0 <= most <= depth:
-            raise UserError(f"[space] max_blocks: {most} must be 0 to {depth}, the blocks of the model")
-        subsets = len(Subsets("blocks", depth, most))
-        if subsets > MOST_SUBSETS:
-            raise UserError(
-                f"[space] max_blocks: {depth} blocks have {subsets:,} subsets of at most {most}, more than the "
-                f"{MOST_SUBSETS:,} that a search lays out; lower it"
-            )
 
     # --- what exists and what fits ----------------------------------------------------------------------
 
@@ -135,74 +102,28 @@ class Space:
         """What is in none of the ``grids``."""
         for place, each in enumerate(self.members):
             if not isinstance(each, Laid):
-                yield from map(self.at, range(self._before(place), int(self._ends[place])))
+                yield from map(self.at, range(self._index.before(place), int(self._index.ends[place])))
         yield from self.beside
-
-    @cached_property
-    def _sizes(self) -> NDArray[np.int64]:
-        """Counted bytes of all members, flat: family by family, learning rates, batch sizes, members."""
-        return np.concatenate([np.tile(each.bytes.ravel(), len(self.rates)) for each in self.members])
-
-    @cached_property
-    def _ends(self) -> NDArray[np.int64]:
-        """Where each family's flat indices end."""
-        return np.cumsum([each.bytes.size * len(self.rates) for each in self.members])
 
     @cached_property
     def _fitting(self) -> NDArray[np.intp]:
         """Flat indices of the members within the budget."""
-        return np.flatnonzero(self._sizes <= self.study.budget_bytes)
-
-    @cached_property
-    def _strata(self) -> NDArray[np.int64]:
-        """Of each flat index, one number for its family and how many of its blocks train."""
-        return np.concatenate(
-            [
-                place * (self.depth + 1) + np.tile(each.trained, len(self.rates) * len(self.batch_sizes))
-                for place, each in enumerate(self.members)
-            ]
-        )
-
-    def _find(self, method: Method) -> tuple[int, int] | None:
-        """The family and the member of a canonical method, or None."""
-        for place, each in enumerate(self.members):
-            member = each.find(method)
-            if member is not None:
-                return place, member
-        return None
+        return np.flatnonzero(self._index.sizes <= self.study.budget_bytes)
 
     def _index_of(self, candidate: Candidate) -> int | None:
         """The flat index of a configuration, or None where no family holds it."""
         config = candidate.config.canonical(self.depth)
         if config.batch_size not in self.batch_sizes or config.lr not in self.rates:
             return None
-        found = self._find(config.how)
-        return None if found is None else self._index(*found, config.batch_size, config.lr)
-
-    def _index(self, place: int, member: int, size: int, rate: float | None) -> int:
-        """The flat index of a member."""
-        where = self.rates.index(rate), self.batch_sizes.index(size), member
-        own = np.ravel_multi_index(where, (len(self.rates), *self.members[place].bytes.shape))
-        return self._before(place) + int(own)
-
-    def _before(self, place: int) -> int:
-        """The first flat index of a family."""
-        return int(self._ends[place - 1]) if place else 0
-
-    def _place(self, index: int) -> tuple[int, int, int, int]:
-        """Of a flat index: family, learning rate, batch size, member."""
-        place = int(np.searchsorted(self._ends, index, side="right"))
-        own = index - self._before(place)
-        shape = (len(self.rates), *self.members[place].bytes.shape)
-        rate, batch, member = (int(i) for i in np.unravel_index(own, shape))
-        return place, rate, batch, member
+        found = self._index.find(config.how)
+        return None if found is None else self._index.at(*found, config.batch_size, config.lr)
 
     def holds(self, candidate: Candidate) -> bool:
         """Whether a configuration is one of this space."""
         return self._index_of(candidate) is not None or candidate.key in {c.key for c in self.beside}
 
     def __len__(self) -> int:
-        return len(self._sizes) + len(self.beside)
+        return len(self._index.sizes) + len(self.beside)
 
     @property
     def fitting(self) -> int:
@@ -221,7 +142,11 @@ class Space:
     @property
     def range_bytes(self) -> tuple[int, int]:
         """Least and most memory of any configuration, by the study's accounting."""
-        sizes = [int(self._sizes.min()), int(self._sizes.max()), *(c.counted_bytes for c in self.beside)]
+        sizes = [
+            int(self._index.sizes.min()),
+            int(self._index.sizes.max()),
+            *(c.counted_bytes for c in self.beside),
+        ]
         return min(sizes), max(sizes)
 
     def check_budget(self) -> None:
@@ -253,16 +178,16 @@ class Space:
 
     def at(self, index: int) -> Candidate:
         """The configuration at a flat index."""
-        place, rate, batch, member = self._place(index)
+        place, rate, batch, member = self._index.place(index)
         method = self.members[place].method(member)
         config = self._config(method, self.batch_sizes[batch], self.rates[rate])
         flops = int(self.members[place].train_flops[batch, member])
-        return Candidate(config, config.key(self.depth), int(self._sizes[index]), flops)
+        return Candidate(config, config.key(self.depth), int(self._index.sizes[index]), flops)
 
     @property
     def smallest(self) -> Candidate:
         """The configuration of the families with the least memory."""
-        return self.at(int(self._sizes.argmin()))
+        return self.at(int(self._index.sizes.argmin()))
 
     def sample(self, generator: np.random.Generator, low: float, high: float) -> Candidate | None:
         """A random configuration within the budget whose memory is in [low, high] bytes, or None.
@@ -270,11 +195,11 @@ class Space:
         The family and the number of trained blocks are drawn first, or large subsets, being many, would be all one
         sees.
         """
-        sizes = self._sizes[self._fitting]
+        sizes = self._index.sizes[self._fitting]
         inside: NDArray[np.intp] = self._fitting[(sizes >= low) & (sizes <= high)]
         if not len(inside):
             return None
-        strata = self._strata[inside]
+        strata = self._index.strata[inside]
         chosen = generator.choice(np.unique(strata))
         return self.at(int(generator.choice(inside[strata == chosen])))
 
@@ -295,16 +220,22 @@ class Space:
         neighbours of some configurations; and what no family holds."""
         chosen = self._fitting
         if len(chosen) > most:
-            strata = self._strata[chosen]
+            strata = self._index.strata[chosen]
             rarity = 1 / np.bincount(strata)[strata]
             chosen = generator.choice(chosen, most, replace=False, p=rarity / rarity.sum())
-        around = [index for candidate in near for index in self._around(candidate)]
-        around = [index for index in around if self._sizes[index] <= self.study.budget_bytes]
+        here = [index for candidate in near if (index := self._index_of(candidate)) is not None]
+        around = [other for index in here for other in self._index.around(index)]
+        around = [index for index in around if self._index.sizes[index] <= self.study.budget_bytes]
         chosen = np.unique(np.concatenate([chosen, np.array(around, dtype=chosen.dtype)]))
         beside = [candidate for candidate in self.beside if self.fits(candidate)]
         more = np.array([(c.counted_bytes, c.train_flops) for c in beside], dtype=np.int64).reshape(-1, 2)
-        parts = [self._part(place, chosen) for place in range(len(self.members))]
-        rows, costs = (list(each) for each in zip(*parts, strict=True))
+        rows, flops = [], []
+        for place, each in enumerate(self.members):
+            rate, batch, member = self._index.within(place, chosen)
+            how = [self.rates[i] for i in rate], [self.batch_sizes[i] for i in batch]
+            rows.append(self._rows.of_members(place, member, *how))
+            flops.append(each.train_flops[batch, member])
+        costs = np.stack([self._index.sizes[chosen], np.concatenate(flops)], axis=1)
 
         def at(row: int) -> Candidate:
             return self.at(int(chosen[row])) if row < len(chosen) else beside[row - len(chosen)]
@@ -313,27 +244,6 @@ class Space:
         return Pool(
             np.concatenate([*rows, self.rows(beside)]), np.concatenate([*costs, more]), most_flops, at
         )
-
-    def _part(self, place: int, chosen: NDArray[np.intp]) -> tuple[Floats, NDArray[np.int64]]:
-        """Rows and costs of the flat indices that are of one family."""
-        each, before = self.members[place], self._before(place)
-        own = chosen[(chosen >= before) & (chosen < self._ends[place])]
-        shape = (len(self.rates), *each.bytes.shape)
-        rate, batch, member = np.unravel_index(own - before, shape)
-        rates, sizes = [self.rates[i] for i in rate], [self.batch_sizes[i] for i in batch]
-        costs = np.stack([self._sizes[own], each.train_flops[batch, member]], axis=1)
-        return self._rows.of_members(place, member, rates, sizes), costs
-
-    def _around(self, candidate: Candidate) -> Iterator[int]:
-        """Flat indices of configurations that differ in one choice, or in how they are run."""
-        here = self._index_of(candidate)
-        if here is None:
-            return
-        place, rate, batch, member = self._place(here)
-        size, lr = self.batch_sizes[batch], self.rates[rate]
-        yield from (self._index(place, other, size, lr) for other in self.members[place].around(member))
-        yield from (self._index(place, member, size, other) for other in self.rates)
-        yield from (self._index(place, member, other, lr) for other in self.batch_sizes)
 
     # --- the same, as Optuna's parameters ---------------------------------------------------------------
 
@@ -355,7 +265,7 @@ class Space:
         index = self._index_of(candidate)
         if index is None:
             return self._encoding.encode(str(candidate.config.canonical(self.depth).how), {}, ways)
-        place, _, _, member = self._place(index)
+        place, _, _, member = self._index.place(index)
         each = self.members[place]
         return self._encoding.encode(each.family.text, each.said(member), ways)
 
@@ -371,9 +281,9 @@ class Space:
             candidate = self._beside[params["method"], size, rate]
         else:
             method = self._encoding.made(each, params)
-            found = None if method is None else self._find(method.canonical(self.depth))
+            found = None if method is None else self._index.find(method.canonical(self.depth))
             found = found or (self.members.index(each), each.nearest(params))
-            candidate = self.at(self._index(*found, size, rate))
+            candidate = self.at(self._index.at(*found, size, rate))
         return self._named.get(candidate.key, candidate)
 
     def asked(self, params: dict[str, Any], done: Collection[str]) -> Candidate:

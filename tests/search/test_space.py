@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Bsr, parse_method
+from bsr_explorer.methods.axes import MOST_SUBSETS
 from bsr_explorer.prediction import counted_bytes, predict
-from bsr_explorer.search.space import MOST_SUBSETS, Candidate, Space, default_space
+from bsr_explorer.search.space import Candidate, Space, default_space
 from bsr_explorer.store.study import COUNTS, SpaceSpec, Study
 from bsr_explorer.units import format_bytes
 
