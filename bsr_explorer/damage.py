@@ -15,13 +15,49 @@ from bsr_explorer.data.reading import RULES, unreadable
 from bsr_explorer.data.splits import Splits
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.job import Job, load_data
+from bsr_explorer.models.names import timm_name
+from bsr_explorer.models.weights import create_model
 from bsr_explorer.prefix.cache import default_folder
+from bsr_explorer.train.recipes import recipe
 
 Told = Callable[[int, int], None]
 """Called with (images decoded, images in all)."""
 
 MOST_NAMED = 100
 """Damaged images that are named; of more, how many there are."""
+
+
+def settled(
+    config: Config,
+    job: Job,
+    fill: Callable[[Fidelity, int, int], Fidelity],
+    *,
+    skip_bad: bool = False,
+    told: Told = lambda done, total: None,
+) -> Job:
+    """A job that leaves nothing open, so that all that is trained by it is comparable: weights that are there, which
+    ``auto`` becomes, and a fidelity for images that are there and can be read.
+
+    Args:
+        fill: what a fidelity leaves open, given the numbers of training and of validation images.
+        skip_bad, told: see ``planned``.
+
+    Raises:
+        UserError: weights or data that are not there, or damaged images.
+    """
+    _, used = create_model(
+        timm_name(config.model),
+        image_size=config.image_size,
+        num_classes=config.num_classes,
+        weights=job.weights,
+        tag=recipe(job.fidelity.recipe, job.data).tag,
+    )
+    job = replace(job, weights=used.source)
+
+    def plan(given: Fidelity, splits: Splits) -> Fidelity:
+        return fill(given, len(splits.train), len(splits.validation))
+
+    return replace(job, fidelity=planned(config, job, plan, skip_bad=skip_bad, told=told))
 
 
 def planned(

@@ -11,8 +11,6 @@ from bsr_explorer.compare.plan import config_of
 from bsr_explorer.compare.task import job_of
 from bsr_explorer.config import HELD_OUT, Fidelity
 from bsr_explorer.errors import UserError
-from bsr_explorer.models.names import timm_name
-from bsr_explorer.models.weights import create_model
 from bsr_explorer.store.comparison_folder import FILE, Comparison, read_comparison, read_runs, read_step_times
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.records import Record, read_records
@@ -22,7 +20,6 @@ from bsr_explorer.train.recipes import recipe
 if TYPE_CHECKING:
     from bsr_explorer.damage import Told
     from bsr_explorer.data.contents import Contents
-    from bsr_explorer.data.splits import Splits
 
 LOCK = "comparison.lock"
 
@@ -93,18 +90,10 @@ def settle(
     fidelity = Fidelity(**comparison.fidelity)
     fidelity = replace(fidelity, image_size=fidelity.image_size or image_size)
     rules = recipe(fidelity.recipe, comparison.data)
-    _, used = create_model(
-        timm_name(config.model),
-        image_size=config.image_size,
-        num_classes=config.num_classes,
-        weights=comparison.weights,
-        tag=rules.tag,
-    )
     if comparison.protocol != HELD_OUT:
         images = None
 
-    def of_all(given: Fidelity, splits: Splits) -> Fidelity:
-        train, validation = len(splits.train), len(splits.validation)
+    def of_all(given: Fidelity, train: int, validation: int) -> Fidelity:
         enough = train + validation if images is None else max(images, config.num_classes)
         train_size = given.train_size or min(enough, train)
         return replace(
@@ -114,10 +103,10 @@ def settle(
             epochs=given.epochs or epochs_of(rules, train_size, config.batch_size),
         )
 
-    job = Job(comparison.data, fidelity, used.source, data_dir=data_dir)
-    fidelity = damage.planned(config, job, of_all, skip_bad=skip_bad, told=told)
-    weights = used.source if comparison.weights == "auto" else comparison.weights
-    return replace(comparison, fidelity=asdict(fidelity), weights=weights)
+    job = Job(comparison.data, fidelity, comparison.weights, data_dir=data_dir)
+    settled = damage.settled(config, job, of_all, skip_bad=skip_bad, told=told)
+    weights = settled.weights if comparison.weights == "auto" else comparison.weights
+    return replace(comparison, fidelity=asdict(settled.fidelity), weights=weights)
 
 
 def keep(comparison: Comparison, folder: Path) -> None:

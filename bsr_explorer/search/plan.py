@@ -12,11 +12,8 @@ import torch
 from bsr_explorer import damage
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.damage import Told
-from bsr_explorer.data.splits import Splits
 from bsr_explorer.finetune.build import build, device_of, make_step
 from bsr_explorer.finetune.job import Job
-from bsr_explorer.models.names import timm_name
-from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import predict
 from bsr_explorer.search.executors.base import Executor
 from bsr_explorer.search.executors.here import Here
@@ -178,33 +175,21 @@ def settle(
         UserError: weights or data that are not there, or damaged images.
     """
     config = space.known[0].config if space.known else study.config.with_method("linear")
-    fidelity = study.fidelity
-    _, used = create_model(
-        timm_name(config.model),
-        image_size=config.image_size,
-        num_classes=config.num_classes,
-        weights=study.weights,
-        seed=0,
-        tag=recipe(fidelity.recipe, study.data).tag,
-    )
-    if study.weights == "auto":
-        study = replace(study, weights=used.source)
     sizes = proxy_sizes(config)
-    planned = fidelity.image_size or sizes[min(1, len(sizes) - 1)]
+    size = study.fidelity.image_size or sizes[min(1, len(sizes) - 1)]
     workers = workers or Here()
-    speed = calibrate(replace(config.with_method("full"), image_size=planned), workers.threads)
     limit = study.time_limit or time_limit
-    study = replace(study, time_limit=limit)
-    seconds = limit * workers.parallel(config.device)
     candidates = [c.config for c in space.known if space.fits(c)] or [space.smallest.config]
+    speed = calibrate(replace(config.with_method("full"), image_size=size), workers.threads)
+    seconds = limit * workers.parallel(config.device)
 
-    def within_the_time(given: Fidelity, splits: Splits) -> Fidelity:
-        available = (len(splits.train), len(splits.validation))
-        return plan(candidates, study.runs, given, seconds, speed, available)
+    def within_the_time(given: Fidelity, train: int, validation: int) -> Fidelity:
+        return plan(candidates, study.runs, given, seconds, speed, (train, validation))
 
-    whole = replace(job, data=study.data, weights=used.source, fidelity=fidelity)
-    fidelity = damage.planned(config, whole, within_the_time, skip_bad=skip_bad, told=told)
-    return replace(study, fidelity=fidelity), speed
+    whole = replace(job, data=study.data, weights=study.weights, fidelity=study.fidelity)
+    settled = damage.settled(config, whole, within_the_time, skip_bad=skip_bad, told=told)
+    weights = settled.weights if study.weights == "auto" else study.weights
+    return replace(study, time_limit=limit, fidelity=settled.fidelity, weights=weights), speed
 
 
 def _total(configs: Sequence[Config], trials: int, fidelity: Fidelity, speed: Speed) -> float:

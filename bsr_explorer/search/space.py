@@ -67,8 +67,9 @@ class Space:
         self._ways = Ways(study.config, tuple(self.batch_sizes), study.counts)
         self.members: list[Members] = []
         self._index = Index(self.members, self.rates, self.batch_sizes, self.depth)
-        asked = families(study.space, self.geometry)
-        for family in sorted(asked, key=lambda family: not adds_up(family, self.geometry)):
+        for family in sorted(
+            families(study.space, self.geometry), key=lambda f: not adds_up(f, self.geometry)
+        ):
             self.members.append(self._members(family))
         self.known: list[Candidate] = [self.candidate(parse_method(text)) for text in study.space.start]
         others = [
@@ -224,8 +225,8 @@ class Space:
             rarity = 1 / np.bincount(strata)[strata]
             chosen = generator.choice(chosen, most, replace=False, p=rarity / rarity.sum())
         here = [index for candidate in near if (index := self._index_of(candidate)) is not None]
-        around = [other for index in here for other in self._index.around(index)]
-        around = [index for index in around if self._index.sizes[index] <= self.study.budget_bytes]
+        sizes, most_bytes = self._index.sizes, self.study.budget_bytes
+        around = [o for index in here for o in self._index.around(index) if sizes[o] <= most_bytes]
         chosen = np.unique(np.concatenate([chosen, np.array(around, dtype=chosen.dtype)]))
         beside = [candidate for candidate in self.beside if self.fits(candidate)]
         more = np.array([(c.counted_bytes, c.train_flops) for c in beside], dtype=np.int64).reshape(-1, 2)
@@ -235,23 +236,20 @@ class Space:
             how = [self.rates[i] for i in rate], [self.batch_sizes[i] for i in batch]
             rows.append(self._rows.of_members(place, member, *how))
             flops.append(each.train_flops[batch, member])
-        costs = np.stack([self._index.sizes[chosen], np.concatenate(flops)], axis=1)
+        costs = np.stack([sizes[chosen], np.concatenate(flops)], axis=1)
 
         def at(row: int) -> Candidate:
             return self.at(int(chosen[row])) if row < len(chosen) else beside[row - len(chosen)]
 
         most_flops = max(int(each.train_flops.max()) for each in self.members)
-        return Pool(
-            np.concatenate([*rows, self.rows(beside)]), np.concatenate([*costs, more]), most_flops, at
-        )
+        return Pool(np.concatenate([*rows, self.rows(beside)]), np.concatenate([costs, more]), most_flops, at)
 
     # --- the same, as Optuna's parameters ---------------------------------------------------------------
 
     @cached_property
     def _encoding(self) -> Encoding:
         beside = (str(c.config.canonical(self.depth).how) for c in self.beside)
-        ways: dict[str, Sequence[Any]] = {"batch_size": self.batch_sizes, "lr": self.rates}
-        return Encoding(self.members, beside, ways)
+        return Encoding(self.members, beside, {"batch_size": self.batch_sizes, "lr": self.rates})
 
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:

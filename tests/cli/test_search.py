@@ -177,6 +177,19 @@ def test_a_dry_run_in_json_says_the_same(quick: Cli, tmp_path: Path, make_study:
 
 
 @pytest.mark.usefixtures("no_training")
+def test_families_may_be_searched(quick: Cli) -> None:
+    more = ("--family", "bsr", "--family", "bsr+mesa(bits=4)", "--family", "bitfit")
+    answer = json.loads(quick(*FLAGS, *more, "--dry-run", "--json").out)
+    assert answer["study"]["space"]["families"] == ["bsr", "bsr+mesa(bits=4)", "bitfit"]
+    assert answer["configurations"] == 851 + 2 * 53 * 15 + 1
+    done = quick(*FLAGS, "--family", "bsr+mezza", "--dry-run")
+    assert (done.code, done.err.split(";")[0]) == (
+        2,
+        "error: --method: unknown value 'mezza' (did you mean 'mesa'?)",
+    )
+
+
+@pytest.mark.usefixtures("no_training")
 def test_a_dry_run_leaves_a_study_alone(quick: Cli, study_folder: Path) -> None:
     before = {path: path.read_bytes() for path in study_folder.rglob("*") if path.is_file()}
     assert quick(*FLAGS, "--out", study_folder, "--trials", "20", "--dry-run").code == 0

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bsr_explorer import damage
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.job import Job
@@ -308,7 +309,7 @@ def test_auto_weights_become_what_was_found(monkeypatch: pytest.MonkeyPatch, mak
         model, used = create_model(name, weights="random", **options)
         return model, replace(used, source="offline")
 
-    monkeypatch.setattr(module, "create_model", found)
+    monkeypatch.setattr(damage, "create_model", found)
     study = make_study(weights="auto")
     assert settle(study, Space(study), Job(), 100.0)[0].weights == "offline"
     assert asked == ["auto"]
