@@ -210,7 +210,7 @@ class Space:
             yield self.at(int(index))
         yield from filter(self.fits, self.beside)
 
-    # --- the same, as a surrogate sees it ----------------------------------------------------------------
+    # --- the same, as a surrogate sees it, and as Optuna's parameters --------------------------------------
 
     def rows(self, candidates: Sequence[Candidate]) -> Floats:
         """(n, width) of ``features.Table``."""
@@ -243,8 +243,6 @@ class Space:
 
         most_flops = max(int(each.train_flops.max()) for each in self.members)
         return Pool(np.concatenate([*rows, self.rows(beside)]), np.concatenate([costs, more]), most_flops, at)
-
-    # --- the same, as Optuna's parameters ---------------------------------------------------------------
 
     @cached_property
     def _encoding(self) -> Encoding:
