@@ -16,18 +16,18 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
-from bsr_explorer.config import Config, Fidelity
-from bsr_explorer.search.coordinator import Search
-from bsr_explorer.search.space import Candidate, Space, default_space
-from bsr_explorer.store.records import Record
-from bsr_explorer.store.reopened import open_folder
-from bsr_explorer.store.study import Study
 from tests.pictures import Pictures
+
+if TYPE_CHECKING:  # what a fixture needs is imported when it is asked for: most tests need no search library
+    from bsr_explorer.search.coordinator import Search
+    from bsr_explorer.search.space import Candidate
+    from bsr_explorer.store.records import Record
+    from bsr_explorer.store.study import Study
 
 # Each measured step collects all garbage, and would walk through all that was ever imported to find it.
 gc.collect()
@@ -37,8 +37,8 @@ atexit.register(gc.unfreeze)
 settings.register_profile("busy", deadline=None)  # a slow moment of the machine is no failure
 settings.load_profile("busy")
 
-MakeStudy = Callable[..., Study]
-OpenSearch = Callable[..., Search]
+MakeStudy = Callable[..., "Study"]
+OpenSearch = Callable[..., "Search"]
 MakeComparison = Callable[..., Any]
 
 
@@ -63,6 +63,9 @@ def make_study(toy: str) -> MakeStudy:
     """A study of the toy model: trains in no time, at 32 of 48 pixels; cannot afford ``full``, checkpointed or not.
     Nothing is trained on fresh seeds."""
 
+    from bsr_explorer.config import Config, Fidelity
+    from bsr_explorer.store.study import Study
+
     def make(**changed: Any) -> Study:
         config = Config(**{"model": toy, "image_size": 48, "batch_size": 4, **changed.pop("config", {})})
         settings: dict[str, Any] = {
@@ -79,6 +82,7 @@ def make_study(toy: str) -> MakeStudy:
         }
         if "space" not in changed:
             from bsr_explorer.prediction import geometry_of
+            from bsr_explorer.search.space import default_space
 
             settings["space"] = default_space(geometry_of(config))
         return Study(**{**settings, **changed})
@@ -92,6 +96,9 @@ def open_search() -> OpenSearch:
 
     def open_it(study: Study, folder: Path, workers: Any = None) -> Search:
         from bsr_explorer.finetune.job import Job
+        from bsr_explorer.search.coordinator import Search
+        from bsr_explorer.search.space import Space
+        from bsr_explorer.store.reopened import open_folder
 
         study = open_folder(study, folder, "bsr-explore search")
         job = Job(data=study.data, fidelity=study.fidelity, weights=study.weights)
@@ -165,6 +172,7 @@ def make_comparison(toy: str) -> MakeComparison:
 
     def make(methods: str = "full, linear, last(k=1)", budget: str | None = None, **changed: Any) -> Any:
         from bsr_explorer.compare.plan import plan
+        from bsr_explorer.config import Config, Fidelity
         from bsr_explorer.methods import parse_methods
 
         settings: dict[str, Any] = {

@@ -12,19 +12,13 @@ from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, out, resolved, table
+from bsr_explorer.cli.profile_shown import show_blocks, show_peak
 from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.devices import DEVICES
 from bsr_explorer.errors import unknown
-from bsr_explorer.ledger import NAMES, Ledger
-from bsr_explorer.prediction import (
-    counted_bytes,
-    is_published,
-    predict,
-    published_tape,
-    tokens_by_block,
-    trained_blocks,
-)
+from bsr_explorer.ledger import Ledger
+from bsr_explorer.prediction import counted_bytes, is_published, predict, published_tape
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.train.recipes import check_optimizer
@@ -207,9 +201,9 @@ def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
             out.print(
                 f"[red]operations without a FLOP formula: {', '.join(measured['uncounted_operations'])}[/red]"
             )
-    _show_peak(config, predicted)
+    show_peak(config, predicted)
     out.print()
-    _show_blocks(config, predicted)
+    show_blocks(config, predicted)
     total, full = answer["predicted"]["total_bytes"], answer["full"]["total_bytes"]
     counts = answer["predicted"]["total_counts"]
     out.print(
@@ -256,49 +250,3 @@ def _beside(measured: dict[str, Any]) -> str:
     }
     said = [text.format(format_bytes(measured[key])) for key, text in words.items() if measured.get(key)]
     return "".join(f", {text}" for text in said)
-
-
-def _show_peak(config: Config, predicted: Ledger) -> None:
-    """When the peak is, and what is alive then."""
-    peak = predicted.peak
-    assert peak is not None
-    where = f"block {peak.block}" if peak.block is not None else "outside of the blocks"
-    when = (
-        "in the optimiser's step"
-        if peak.phase == "optimizer"
-        else f"{peak.phase}, {where}, at {peak.operation}"
-    )
-    alive = sorted(peak.alive.items(), key=lambda item: -item[1])
-    parts = ", ".join(f"{NAMES[kind]} {format_mb(size)}" for kind, size in alive)
-    out.print(f"the peak is {when}; alive then, in MB: {parts}")
-    if config.device != "cpu":
-        out.print(f"[yellow]predictions for {config.device} are {DEVICES[config.device].compared}[/yellow]")
-
-
-def _show_blocks(config: Config, predicted: Ledger) -> None:
-    tokens = {str(block): counts for block, counts in tokens_by_block(config).items()}
-    trained = set(map(str, trained_blocks(config)))
-    rows = []
-    for block, entry in predicted.by_block().items():
-        here = tokens.get(block)
-        rows.append(
-            (
-                block,
-                "" if here is None else "→".join(map(str, dict.fromkeys(here))),
-                "trains" if block in trained else "",
-                format_mb(entry.get("saved", 0), 2),
-                format_mb(entry.get("parameter", 0), 2),
-                format_mb(entry.get("gradient", 0) + entry.get("optimizer", 0), 2),
-                format_gflops(entry.get("train_flops", 0), 2),
-            )
-        )
-    columns = [
-        "block (0-based)",
-        "tokens",
-        "",
-        "saved MB",
-        "parameters MB",
-        "gradient + optimiser MB",
-        "train GFLOPs",
-    ]
-    out.print(table(columns, rows, left=(0, 2)))

@@ -11,37 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import Progress
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import (
-    err,
-    fail,
-    format_seconds,
-    out,
-    parse_seconds,
-    resolved,
-    say_written,
-    table,
-)
+from bsr_explorer.cli.console import err, fail, format_seconds, parse_seconds, resolved
 from bsr_explorer.cli.progress import Showing, loading, showing
 from bsr_explorer.cli.select import WORDS, selected
+from bsr_explorer.cli.training_shown import announce, show_trained
 from bsr_explorer.config import PROTOCOLS, Fidelity
 from bsr_explorer.data.places import check_data, default_data_dir
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models.weights import check_weights
-from bsr_explorer.prediction import predict
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.folder import check_writable, read_study
 from bsr_explorer.store.records import Record
 from bsr_explorer.train.recipes import RECIPES, check_optimizer
 from bsr_explorer.train.recipes import recipe as rules_of
 from bsr_explorer.trained.onnx import check_exporter
-from bsr_explorer.units import format_bytes, format_mb, plural, some
+from bsr_explorer.units import format_mb, some
 
 if TYPE_CHECKING:
-    from bsr_explorer.data.contents import Contents
     from bsr_explorer.trained.training import Training
 
 EXPORTS = ("onnx",)
@@ -167,7 +156,7 @@ def train(
         with loading("loading weights and data…") as told:
             asked, contents = training.try_out(asked, skip_bad=skip_bad, told=told)
         if not as_json:
-            _announce(asked, note, contents)
+            announce(asked, note, contents)
     record, files = _run(asked)
     if as_json:
         said = {"folder": str(asked.folder), "files": [str(file) for file in files], "origin": origin}
@@ -175,7 +164,7 @@ def train(
     if record.accuracy is None:
         fail(f"{record.status}: {record.reason}; the record is in {asked.folder}", code=1)
     if not as_json:
-        _show(record, files, "In its folder:" if already else "Written:")
+        show_trained(record, files, "In its folder:" if already else "Written:")
 
 
 def _of_file(file: Path, select: str | None, as_searched: bool) -> tuple[Experiment, str, str]:
@@ -200,32 +189,6 @@ def _of_study(study: Path, select: str | None, as_searched: bool) -> tuple[Exper
         f"{brief.image_size or experiment.config.image_size} px; epochs: {brief.epochs}, recipe: {brief.recipe}."
     )
     return experiment.in_full(), origin, note
-
-
-def _announce(asked: Training, note: str, contents: Contents) -> None:
-    """What is to be trained, and what that holds."""
-    experiment = asked.experiment
-    config, fidelity = experiment.config, experiment.fidelity
-    actual = fidelity.at(config)
-    proxy = (
-        "" if actual == config else f"; {format_bytes(predict(actual).peak_bytes)} at {actual.image_size} px"
-    )
-    origin = "".join(f"{escape(line)}\n" for line in (asked.origin, note) if line)
-    rules, protocol = rules_of(fidelity.recipe, experiment.data), PROTOCOLS[fidelity.protocol]
-    steps = rules.steps if fidelity.epochs is None else None
-    on = " (goes on from its checkpoint)" if asked.checkpoint.exists() else ""
-    length = plural(steps, "step") if steps else plural(fidelity.epochs or rules.epochs, "epoch")
-    out.print(
-        f"{origin}[bold]{escape(str(config.method))}[/bold]\n{escape(config.model)}, batch {config.batch_size}, "
-        f"{config.optimizer}, {config.precision}, {config.device}; weights {escape(experiment.weights)}, seed "
-        f"{experiment.seed}\n{escape(experiment.data)}, {some(fidelity.train_size, 'training image')}, "
-        f"{length} at {actual.image_size} px, recipe {fidelity.recipe} ({escape(rules.source)})\n"
-        f"{escape(str(contents))}\n"
-        f"protocol {protocol.name}: {protocol.summary}\n"
-        f"predicted peak: {format_bytes(predict(config).peak_bytes)} at {config.image_size} px{proxy}\n"
-        f"folder: {escape(str(asked.folder))}{on}\n",
-        soft_wrap=True,
-    )
 
 
 def _run(asked: Training) -> tuple[Record, list[Path]]:
@@ -278,31 +241,3 @@ def watching_run(what: str, judged_on: str) -> Iterator[Run]:
     """Show one training's progress on the error console."""
     with showing(lambda progress: Run(progress, what, judged_on)) as watcher:
         yield watcher
-
-
-def _show(record: Record, files: list[Path], title: str) -> None:
-    after = " after the last epoch" if record.protocol.best else ""
-    test = "" if record.test_accuracy is None else f", {100 * record.test_accuracy:.1f}% on test{after}"
-    out.print(
-        f"accuracy {100 * (record.accuracy or 0):.1f}% ({record.accuracy_is}){test}; "
-        f"{plural(record.images_trained, 'image')} in {format_seconds(record.seconds)}; weights: {record.weights}",
-        soft_wrap=True,
-        markup=False,
-    )
-    measured = record.measured or {}
-    rows = [
-        (
-            kind,
-            f"{format_mb(measured[f'predicted_{kind}_bytes'])}",
-            f"{format_mb(measured[f'{kind}_bytes'])}",
-            f"{measured[f'{kind}_bytes'] - measured[f'predicted_{kind}_bytes']:+,} bytes",
-        )
-        for kind in ("peak", "saved")
-        if f"predicted_{kind}_bytes" in measured
-    ]
-    if rows:
-        columns = [f"of a step at {measured['image_size']} px", "predicted MB", "measured MB", "difference"]
-        out.print(table(columns, rows))
-    if "fault" in measured:
-        out.print(str(measured["fault"]), style="red", markup=False)
-    say_written(files, title)

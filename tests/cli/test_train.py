@@ -175,7 +175,7 @@ def test_ctrl_c_that_python_drops_before_the_training_ends_it(
 def test_ctrl_c_that_python_drops_at_the_end_is_said(
     cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bsr_explorer.cli.train._show", lambda record, files, title: DROPPED[0]())
+    monkeypatch.setattr("bsr_explorer.cli.train.show_trained", lambda record, files, title: DROPPED[0]())
     done = cli("train", file, "--epochs", "1")
     assert (done.code, done.err.splitlines()[-1]) == (130, STOPPED)
     assert read_records(Path("runs/small"))[0].status == "finished"

@@ -1,0 +1,56 @@
+"""Parts of a profile as text on the terminal: its fullest moment, and its blocks."""
+
+from __future__ import annotations
+
+from bsr_explorer.cli.console import out, table
+from bsr_explorer.config import Config
+from bsr_explorer.devices import DEVICES
+from bsr_explorer.ledger import NAMES, Ledger
+from bsr_explorer.prediction import tokens_by_block, trained_blocks
+from bsr_explorer.units import format_gflops, format_mb
+
+
+def show_peak(config: Config, predicted: Ledger) -> None:
+    """When the peak is, and what is alive then."""
+    peak = predicted.peak
+    assert peak is not None
+    where = f"block {peak.block}" if peak.block is not None else "outside of the blocks"
+    when = (
+        "in the optimiser's step"
+        if peak.phase == "optimizer"
+        else f"{peak.phase}, {where}, at {peak.operation}"
+    )
+    alive = sorted(peak.alive.items(), key=lambda item: -item[1])
+    parts = ", ".join(f"{NAMES[kind]} {format_mb(size)}" for kind, size in alive)
+    out.print(f"the peak is {when}; alive then, in MB: {parts}")
+    if config.device != "cpu":
+        out.print(f"[yellow]predictions for {config.device} are {DEVICES[config.device].compared}[/yellow]")
+
+
+def show_blocks(config: Config, predicted: Ledger) -> None:
+    tokens = {str(block): counts for block, counts in tokens_by_block(config).items()}
+    trained = set(map(str, trained_blocks(config)))
+    rows = []
+    for block, entry in predicted.by_block().items():
+        here = tokens.get(block)
+        rows.append(
+            (
+                block,
+                "" if here is None else "→".join(map(str, dict.fromkeys(here))),
+                "trains" if block in trained else "",
+                format_mb(entry.get("saved", 0), 2),
+                format_mb(entry.get("parameter", 0), 2),
+                format_mb(entry.get("gradient", 0) + entry.get("optimizer", 0), 2),
+                format_gflops(entry.get("train_flops", 0), 2),
+            )
+        )
+    columns = [
+        "block (0-based)",
+        "tokens",
+        "",
+        "saved MB",
+        "parameters MB",
+        "gradient + optimiser MB",
+        "train GFLOPs",
+    ]
+    out.print(table(columns, rows, left=(0, 2)))

@@ -1,0 +1,73 @@
+"""A training as text on the terminal: before it begins, and what it came to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from bsr_explorer.cli.console import format_seconds, out, say_written, table
+from bsr_explorer.config import PROTOCOLS
+from bsr_explorer.prediction import predict
+from bsr_explorer.store.records import Record
+from bsr_explorer.train.recipes import recipe as rules_of
+from bsr_explorer.units import format_bytes, format_mb, plural, some
+
+if TYPE_CHECKING:
+    from bsr_explorer.data.contents import Contents
+    from bsr_explorer.trained.training import Training
+
+
+def announce(asked: Training, note: str, contents: Contents) -> None:
+    """What is to be trained, and what that holds."""
+    experiment = asked.experiment
+    config, fidelity = experiment.config, experiment.fidelity
+    actual = fidelity.at(config)
+    proxy = (
+        "" if actual == config else f"; {format_bytes(predict(actual).peak_bytes)} at {actual.image_size} px"
+    )
+    origin = "".join(f"{escape(line)}\n" for line in (asked.origin, note) if line)
+    rules, protocol = rules_of(fidelity.recipe, experiment.data), PROTOCOLS[fidelity.protocol]
+    steps = rules.steps if fidelity.epochs is None else None
+    on = " (goes on from its checkpoint)" if asked.checkpoint.exists() else ""
+    length = plural(steps, "step") if steps else plural(fidelity.epochs or rules.epochs, "epoch")
+    out.print(
+        f"{origin}[bold]{escape(str(config.method))}[/bold]\n{escape(config.model)}, batch {config.batch_size}, "
+        f"{config.optimizer}, {config.precision}, {config.device}; weights {escape(experiment.weights)}, seed "
+        f"{experiment.seed}\n{escape(experiment.data)}, {some(fidelity.train_size, 'training image')}, "
+        f"{length} at {actual.image_size} px, recipe {fidelity.recipe} ({escape(rules.source)})\n"
+        f"{escape(str(contents))}\n"
+        f"protocol {protocol.name}: {protocol.summary}\n"
+        f"predicted peak: {format_bytes(predict(config).peak_bytes)} at {config.image_size} px{proxy}\n"
+        f"folder: {escape(str(asked.folder))}{on}\n",
+        soft_wrap=True,
+    )
+
+
+def show_trained(record: Record, files: list[Path], title: str) -> None:
+    after = " after the last epoch" if record.protocol.best else ""
+    test = "" if record.test_accuracy is None else f", {100 * record.test_accuracy:.1f}% on test{after}"
+    out.print(
+        f"accuracy {100 * (record.accuracy or 0):.1f}% ({record.accuracy_is}){test}; "
+        f"{plural(record.images_trained, 'image')} in {format_seconds(record.seconds)}; weights: {record.weights}",
+        soft_wrap=True,
+        markup=False,
+    )
+    measured = record.measured or {}
+    rows = [
+        (
+            kind,
+            f"{format_mb(measured[f'predicted_{kind}_bytes'])}",
+            f"{format_mb(measured[f'{kind}_bytes'])}",
+            f"{measured[f'{kind}_bytes'] - measured[f'predicted_{kind}_bytes']:+,} bytes",
+        )
+        for kind in ("peak", "saved")
+        if f"predicted_{kind}_bytes" in measured
+    ]
+    if rows:
+        columns = [f"of a step at {measured['image_size']} px", "predicted MB", "measured MB", "difference"]
+        out.print(table(columns, rows))
+    if "fault" in measured:
+        out.print(str(measured["fault"]), style="red", markup=False)
+    say_written(files, title)
