@@ -221,7 +221,7 @@ class Unwatched(Step):
 
     peak_bytes = 0
 
-    def account(self, actual: Config) -> None:
+    def fullest(self, actual: Config) -> None:
         """Nothing."""
 
 
