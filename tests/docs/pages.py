@@ -77,12 +77,12 @@ def blocks() -> list[Block]:
 
 
 def python() -> dict[str, str]:
-    """The examples in Python by page that need nothing but what they import."""
+    """The examples in Python by page that are no file of a page that is followed."""
     return {
         page: fence.text
         for page, text in PAGES.items()
         for fence in fences(text)
-        if fence.language == "python" and "import bsr_explorer as bx" in fence.text
+        if fence.language == "python" and fence.title is None and "import bsr_explorer as bx" in fence.text
     }
 
 
