@@ -33,8 +33,9 @@ RISE = 3.0
 """How far it typically rises from 0 to 1, in standard deviations of the accuracies: what data say counts more."""
 
 CAUTION = 2.0
-"""So many times the noise that was fitted is expected of accuracies where they are predicted: what running trials and
-few data say counts less."""
+"""So many times the noise that was fitted is expected of accuracies where they are predicted. The fit itself calls for
+1; the samplers were measured with 2 (``benchmarks/samplers.py``), which trusts few data less, and another value is another
+sampler."""
 
 GROUP = 16
 """Configurations that are predicted together."""
