@@ -34,8 +34,7 @@ RISE = 3.0
 
 CAUTION = 2.0
 """So many times the noise that was fitted is expected of accuracies where they are predicted. The fit itself calls for
-1; the samplers were measured with 2 (``benchmarks/samplers.py``), which trusts few data less, and another value is another
-sampler."""
+1; with 2, few data count less, and the samplers were measured so (``benchmarks/samplers.py``)."""
 
 GROUP = 16
 """Configurations that are predicted together."""
