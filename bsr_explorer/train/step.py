@@ -122,10 +122,9 @@ class Step:
 
         The optimiser's own way would cast what it keeps in fp32 beside weights of another number format.
         """
-        self.done = state.get(
-            "done", 0
-        )  # which no checkpoint of before has, nor a method that would ask for it
-        if self.turning is not None:
+        # Checkpoints of before have neither of these, nor a method that would ask for them.
+        self.done = state.get("done", 0)
+        if self.turning is not None and state.get("turning") is not None:
             self.turning.load_state_dict(self, state["turning"])
         for name, mine in (("trained", self.trained), ("buffers", self.model.buffers())):
             for tensor, value in zip(mine, state[name], strict=True):

@@ -1,0 +1,105 @@
+"""A method that changes while it trains. What its trainings come to is tested in ``tests/extending``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from bsr_explorer.config import Config
+from bsr_explorer.finetune.build import build, make_step
+from bsr_explorer.finetune.turning import Turning
+from bsr_explorer.methods import Last, Linear
+from bsr_explorer.methods.base import Phase
+from bsr_explorer.methods.full import Full
+from bsr_explorer.train.recipes import recipe
+from bsr_explorer.train.step import Step
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(4)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Counting(Full):
+    """Two phases, the second of which counts its steps."""
+
+    name: ClassVar[str] = "counting"
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(0.5, Linear()), Phase(0.5, Counted(2)))
+
+
+class Counted(Last):
+    """Counts its steps beside the model."""
+
+    name: ClassVar[str] = "counted"
+
+    def before_step(self, model: nn.Module, done: int, total: int) -> None:
+        model.counted = self.own_state(model)["steps"] + 1
+
+    def own_state(self, model: nn.Module) -> dict[str, Any]:
+        return {"steps": getattr(model, "counted", 0)}
+
+    def load_own_state(self, model: nn.Module, state: dict[str, Any]) -> None:
+        model.counted = state["steps"]
+
+
+def turning_step(total: int) -> Step:
+    config = Config("toy", 32, batch_size=4).with_method(Counting())
+    rules = recipe("short")
+    step = make_step(build(config.with_method(Linear())), config, rules)
+    step.turning, step.total = Turning(config, rules), total
+    return step
+
+
+def trained(step: Step) -> set[str]:
+    return {name.split(".")[0] for name, p in step.model.named_parameters() if p.requires_grad}
+
+
+def test_a_phase_begins_after_its_share_of_the_steps_and_goes_on_with_the_weights() -> None:
+    step = turning_step(6)
+    for _ in range(3):
+        step(IMAGES, LABELS)
+        assert trained(step) == {"head"}
+    head = next(p for name, p in step.model.named_parameters() if name == "head.weight")
+    before, state = head.detach().clone(), dict(step.optimizer.state[head])
+    assert step.turning is not None
+    step.turning.before(step)
+    assert trained(step) == {"blocks", "head", "norm"}
+    after = next(p for name, p in step.model.named_parameters() if name == "head.weight")
+    assert torch.equal(after, before)
+    carried = step.optimizer.state[after]
+    assert carried.keys() == state.keys() and torch.equal(carried["exp_avg"], state["exp_avg"])
+
+
+def test_a_training_goes_on_in_its_phase_with_what_the_method_remembers() -> None:
+    whole, first = turning_step(6), turning_step(6)
+    for _ in range(6):
+        whole(IMAGES, LABELS)
+    for _ in range(4):
+        first(IMAGES, LABELS)
+    again = turning_step(6)
+    again.load_state_dict(first.state_dict())
+    assert (again.done, again.model.counted) == (4, 1)
+    for _ in range(2):
+        again(IMAGES, LABELS)
+    assert again.model.counted == whole.model.counted == 3
+    for mine, theirs in zip(again.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_checkpoint_of_before_there_was_any_of_this_is_taken_up() -> None:
+    config, rules = Config("toy", 32, batch_size=4, method="last(k=1)"), recipe("short")
+    first, again = (make_step(build(config), config, rules) for _ in range(2))
+    first.total = again.total = 4
+    first(IMAGES, LABELS)
+    again.turning = Turning(config, rules)
+    state = first.state_dict()
+    del state["done"], state["turning"]
+    again.load_state_dict(state)
+    assert first(IMAGES, LABELS) == again(IMAGES, LABELS)
