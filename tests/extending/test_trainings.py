@@ -214,6 +214,22 @@ def test_it_is_searched_and_stands_on_the_page(
     assert "lora(rank=4)" in page and "side(width=8)+checkpoint" in page
 
 
+def test_it_is_a_family_of_the_search(
+    make_study: Callable[..., Any], open_search: Callable[..., Any], quiet: Any, tmp_path: Path
+) -> None:
+    from bsr_explorer.search.space import Space
+    from bsr_explorer.store.space import SpaceSpec
+
+    space = SpaceSpec(start=("linear",), families=("lora", "lora+eighth", "prompt"))
+    study = make_study(space=space, budget="4MB", trials=9)
+    assert len(Space(study)) == 4 + 4 + 1 + 1
+    folder = tmp_path / "study"
+    ended = open_search(study, folder).run(quiet)
+    assert ended.finished == 9
+    tried = {str(record.config["method"]) for record in read_records(folder).values()}
+    assert len(tried) == 9 and len([method for method in tried if method.startswith("lora")]) >= 7
+
+
 # --- as a stranger's package ------------------------------------------------------------------------------
 
 ASKED = """

@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.methods.axes import Axis, Numbers
 from bsr_explorer.methods.base import PARAMETERS, Method
 from bsr_explorer.naming import blocks_of, naming_of
 from bsr_explorer.tape import Op, Parameter, Tape
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from bsr_explorer.models.base import Geometry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,6 +35,11 @@ class LoRA(Method):
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
             raise UserError(f"--method: lora(rank={self.rank!r}): rank must be a whole number of at least 1")
+
+    @classmethod
+    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """Ranks."""
+        return (Numbers("rank", (1, 2, 4, 8)),)
 
     def rewrite(self, tape: Tape) -> Tape:
         """Two small linears beside each qkv layer, whose output is added to its."""
