@@ -239,7 +239,7 @@ os.setsid()
 from bsr_explorer import interrupt
 from bsr_explorer.search.executors.base import Task
 from bsr_explorer.search.executors.processes import Processes
-from tests.search.test_workers import CONFIG, JOB
+from tests.search.executors.test_processes import CONFIG, JOB
 interrupt.listen()
 workers = Processes(1, ["tests.toy", "tests.pressing_all"])
 try:
