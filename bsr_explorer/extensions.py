@@ -17,8 +17,8 @@ from bsr_explorer.errors import UserError
 def add_found(group: str, registry: dict[str, Any], kind: type) -> None:
     """Add to a registry what installed packages name in a group of entry points.
 
-    What a package names is of the kind, or a class of it; it stands under its own ``name``. An object of the same value
-    as one that stands there already is passed over.
+    What a package names is an instance or a subclass of ``kind``, and stands under its own ``name``. It may be found
+    again.
 
     Raises:
         UserError: it cannot be loaded, is of another kind, or has a name that is taken.
@@ -33,7 +33,7 @@ def add_found(group: str, registry: dict[str, Any], kind: type) -> None:
             ) from error
         given = isinstance(found, kind) or (isinstance(found, type) and issubclass(found, kind))
         if not given:
-            raise UserError(f"{where} must be a {kind.__name__}, and is {found!r}")
+            raise UserError(f"{where} must be an instance or a subclass of {kind.__name__}, and is {found!r}")
         if registry.get(found.name, found) is not found:
             raise UserError(f"{where} is called {found.name!r}, and there is one of that name; rename it")
         registry[found.name] = found

@@ -43,7 +43,7 @@ def published_tape(config: Config) -> Tape:
 
 def is_published(config: Config) -> bool:
     """Whether published accountings have a rule for models of this architecture."""
-    return architecture_of(config.model).name == "vit"
+    return architecture_of(config.model).published
 
 
 def _plain(config: Config, images: int) -> Tape:
@@ -93,10 +93,10 @@ def tokens_by_block(config: Config) -> dict[int, tuple[int, int]]:
 
 
 def trained_blocks(config: Config) -> tuple[int, ...]:
-    """The blocks (0-based) of which anything trains."""
-    return tuple(
-        sorted({p.block for p in tape_of(config).parameters.values() if p.trains and p.block is not None})
-    )
+    """The blocks (0-based) of which anything trains, in any phase."""
+    tapes = [tape_of(config.with_method(phase.method)) for phase in config.how.phases()]
+    parameters = [p for tape in tapes for p in tape.parameters.values()]
+    return tuple(sorted({p.block for p in parameters if p.trains and p.block is not None}))
 
 
 def counted_bytes(config: Config, counts: str) -> int:

@@ -114,6 +114,7 @@ def test_the_published_rule_counts_all_images_in_4_bytes(changes: dict[str, Any]
 def test_the_published_rule_is_for_plain_vision_transformers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     class Other(PlainViT):
         name = "other"
+        published = False
 
     monkeypatch.setattr(module, "architecture_of", lambda model: Other())
     assert not is_published(PROBE)

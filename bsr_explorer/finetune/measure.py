@@ -6,7 +6,7 @@ import torch
 
 from bsr_explorer.config import Config
 from bsr_explorer.finetune.build import build, device_of, make_step
-from bsr_explorer.finetune.turning import Turning
+from bsr_explorer.finetune.phases import Phases
 from bsr_explorer.ledger import Ledger, in_phases
 from bsr_explorer.measurement import flops
 from bsr_explorer.measurement.step import Measurement, measure_step
@@ -35,7 +35,7 @@ def measure_in_full(config: Config) -> Measurement:
     labels = torch.randint(config.num_classes, (config.batch_size,), generator=generator).to(device)
     step = make_step(model, config, _plain(config))
     if config.how.moves:
-        step.turning = Turning(config, _plain(config))
+        step.changes = Phases(config, _plain(config))
     return measure_step(step, images, labels)
 
 

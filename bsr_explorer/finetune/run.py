@@ -18,7 +18,7 @@ from bsr_explorer.config import PROTOCOLS, Config, Fidelity
 from bsr_explorer.data.loader import loader
 from bsr_explorer.finetune.build import build_with, device_of, make_step
 from bsr_explorer.finetune.job import Job, checkpoint_of, epochs_of, load_data, rules_of
-from bsr_explorer.finetune.turning import Turning
+from bsr_explorer.finetune.phases import Phases
 from bsr_explorer.finetune.watch import NOBODY, Progress, Watch
 from bsr_explorer.finetune.watched import WatchedStep
 from bsr_explorer.models.names import timm_name
@@ -100,7 +100,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     splits = load_data(config, replace(job, weights=used.source))
     torch.manual_seed(job.seed)
     step = cast(WatchedStep, make_step(model, actual, rules, WatchedStep))
-    turning = step.turning = Turning(actual, rules)
+    phases = step.changes = Phases(actual, rules)
     epochs = job.fidelity.epochs or epochs_of(rules, len(splits.train), config.batch_size)
     check = partial(loader, batch_size=config.micro_batch_size, shuffle=False, seed=0, drop_last=False)
     about: dict[str, Any] = {
@@ -141,7 +141,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
         nonlocal told
         if step.peak_bytes and not told:
             told = True
-            watch.peak(step.peak_bytes, predict(turning.config).peak_bytes)
+            watch.peak(step.peak_bytes, predict(phases.config).peak_bytes)
         progress(done, total, loss)
 
     outcome = fit(
@@ -179,7 +179,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
         **about,
         **asdict(splits.contents),
         predicted=predicted.summary(),
-        measured=step.fullest(turning.config),
+        measured=step.fullest(phases.config),
         accuracy=protocol.accuracy(outcome.accuracy) if outcome.accuracy and not outcome.diverged else None,
         accuracy_is=protocol.accuracy_is,
         test_accuracy=test,

@@ -31,13 +31,13 @@ class WatchedStep(Step):
     updated = False
     earlier: tuple[dict[str, Any], ...] = ()
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+    def update(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """See ``Step``."""
         self.images = self.images or len(labels)
         self.short = self.short or images.dim() == 3  # tokens
         if self.updated and not self.peak_bytes and len(labels) == self.images:
             return self._measured(images, labels)
-        value = super().__call__(images, labels)
+        value = super().update(images, labels)
         self.updated = self.updated or not self.skipped
         return value
 
@@ -55,7 +55,7 @@ class WatchedStep(Step):
 
         def step() -> None:
             nonlocal value
-            value = super(WatchedStep, self).__call__(images, labels)
+            value = super(WatchedStep, self).update(images, labels)
 
         peak, _, beside = peak_of(self, step, images, labels)
         if math.isfinite(value) and not self.skipped:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bsr_explorer.errors import UserError
 from bsr_explorer.methods.axes import Axis
 from bsr_explorer.tape import Tape
 
@@ -48,7 +49,7 @@ class Method(ABC):
 
     @abstractmethod
     def apply(self, model: nn.Module) -> nn.Module:
-        """The same change to a timm vision transformer, in place; returns the model to train."""
+        """The same change to a model, in place; returns the model to train."""
 
     @property
     @abstractmethod
@@ -172,3 +173,10 @@ class Phase:
 
     share: float
     method: Method
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UserError(
+                f"--method: {self.method} trains for a share of {self.share:g} of the steps; it must be above 0 and at "
+                "most 1"
+            )

@@ -62,6 +62,10 @@ class Architecture(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     naming: ClassVar[Naming] = TIMM
+    on_hub: ClassVar[bool] = False
+    """Whether its models are timm's, of which the hub (or the extra ``demo``) has weights."""
+    published: ClassVar[bool] = False
+    """Whether published accountings have a rule for its models (``cost.published``)."""
 
     @abstractmethod
     def knows(self, model: str) -> bool:

@@ -92,7 +92,7 @@ def create_model(
     """
     check_weights(weights)
     architecture = architecture_of(timm_name)
-    if architecture.name == "vit":
+    if architecture.on_hub:
         check_model(timm_name)
     elif weights in ("auto", "hub", "offline"):
         raise UserError(

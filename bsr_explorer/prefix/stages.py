@@ -26,9 +26,8 @@ def stages_of(config: Config) -> list[Stage]:
             frozen[stage] = False
         frozen[stage] &= op.steady
         for name in op.reads:
-            for passed in range(
-                made.get(name, stage), stage
-            ):  # goes by what that stage hands on, or beside it
+            # Between where it was made and here, it goes by what each stage hands on, or beside it.
+            for passed in range(made.get(name, stage), stage):
                 frozen[passed] &= name == gives[passed]
         made[op.writes], gives[stage] = stage, op.writes
     return [

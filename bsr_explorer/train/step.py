@@ -19,7 +19,7 @@ from bsr_explorer.units import TORCH
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, theirs) for name, theirs in TORCH.items()}
 
 
-class Turning(Protocol):
+class Changes(Protocol):
     """Changes a model, or what of it trains, between steps."""
 
     def before(self, step: Step) -> None:
@@ -49,7 +49,7 @@ class Step:
         skipped: whether the last update was left out, because scaled gradients overflowed (fp16).
         done, total: steps of a training that are done, and all of them (0 where it is not known).
         rate: the learning rates over their peaks, or None: as they are.
-        turning: changes the model as it trains, or None.
+        changes: what changes the model as it trains, or None.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Step:
         self.skipped = False
         self.done = self.total = 0
         self.rate: float | None = None
-        self.turning: Turning | None = None
+        self.changes: Changes | None = None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "amp_fp16")
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> float:
@@ -79,11 +79,15 @@ class Step:
         A loss that is not finite is returned at once, and nothing is updated. Ctrl-C is obeyed before it begins.
         """
         interrupt.check()
-        if self.turning is not None:
-            self.turning.before(self)
+        if self.changes is not None:
+            self.changes.before(self)
         self.done += 1
         if self.rate is not None:
             set_rates(self.optimizer, self.rate)
+        return self.update(images, labels)
+
+    def update(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+        """The step itself, with the model as it now is."""
         total = 0.0
         for part in self.parts(images, labels):
             loss = self.loss(*part)
@@ -113,7 +117,7 @@ class Step:
             "optimizer": [dict(self.optimizer.state.get(p, {})) for p in self.trained],
             "scaler": self.scaler.state_dict(),
             "done": self.done,
-            "turning": None if self.turning is None else self.turning.state_dict(self),
+            "changes": None if self.changes is None else self.changes.state_dict(self),
         }
 
     @torch.no_grad()
@@ -124,8 +128,8 @@ class Step:
         """
         # Checkpoints of before have neither of these, nor a method that would ask for them.
         self.done = state.get("done", 0)
-        if self.turning is not None and state.get("turning") is not None:
-            self.turning.load_state_dict(self, state["turning"])
+        if self.changes is not None and state.get("changes") is not None:
+            self.changes.load_state_dict(self, state["changes"])
         for name, mine in (("trained", self.trained), ("buffers", self.model.buffers())):
             for tensor, value in zip(mine, state[name], strict=True):
                 tensor.copy_(value)

@@ -8,7 +8,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import METHODS, parse_method
-from bsr_explorer.prediction import over_time, predict
+from bsr_explorer.prediction import over_time, predict, trained_blocks
 
 OURS = ("lora", "prompt", "side", "thawing", "rotating", "eighth")
 
@@ -75,6 +75,7 @@ def test_bytes_of_phases_are_the_fullest_ones_and_flops_their_mean() -> None:
     assert (whole.peak_bytes, whole.saved_bytes) == (last.peak_bytes, last.saved_bytes)
     assert whole.train_flops == round(0.25 * linear.train_flops + 0.75 * last.train_flops)
     assert whole.peak_bytes > linear.peak_bytes
+    assert trained_blocks(config) == (2, 3)
 
 
 def test_a_method_that_moves_is_predicted_at_its_fullest() -> None:
@@ -92,6 +93,7 @@ def test_a_method_that_moves_is_predicted_at_its_fullest() -> None:
         ),
         ("toy", "lora(rank=4)+prompt", "both choose which parameters train"),
         ("toy", "eighth+mesa", "both choose how tensors are stored"),
+        ("toy", "thawing(share=1.5)", "it must be above 0 and at most 1"),
         ("toy", "lora(rank=0)", "rank must be a whole number"),
         ("toy", "side+drop({1: 0.5})", "which cannot be added; the methods do not go together"),
         ("stack_mini", "mesa", "cannot"),

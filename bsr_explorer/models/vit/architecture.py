@@ -20,6 +20,8 @@ class PlainViT(Architecture):
 
     name: ClassVar[str] = "vit"
     summary: ClassVar[str] = "plain vision transformers of timm: DeiT, ViT, AugReg, DINOv2"
+    on_hub: ClassVar[bool] = True
+    published: ClassVar[bool] = True
     packs: ClassVar[bool] = True
     continues: ClassVar[bool] = True
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from bsr_explorer.config import Config
 from bsr_explorer.finetune.build import build, make_step
-from bsr_explorer.finetune.turning import Turning
+from bsr_explorer.finetune.phases import Phases
+from bsr_explorer.finetune.watched import WatchedStep
 from bsr_explorer.methods import Last, Linear
 from bsr_explorer.methods.base import Phase
 from bsr_explorer.methods.full import Full
@@ -49,11 +50,11 @@ class Counted(Last):
         model.counted = state["steps"]
 
 
-def turning_step(total: int) -> Step:
+def phased_step(total: int) -> Step:
     config = Config("toy", 32, batch_size=4).with_method(Counting())
     rules = recipe("short")
     step = make_step(build(config.with_method(Linear())), config, rules)
-    step.turning, step.total = Turning(config, rules), total
+    step.changes, step.total = Phases(config, rules), total
     return step
 
 
@@ -62,14 +63,14 @@ def trained(step: Step) -> set[str]:
 
 
 def test_a_phase_begins_after_its_share_of_the_steps_and_goes_on_with_the_weights() -> None:
-    step = turning_step(6)
+    step = phased_step(6)
     for _ in range(3):
         step(IMAGES, LABELS)
         assert trained(step) == {"head"}
     head = next(p for name, p in step.model.named_parameters() if name == "head.weight")
     before, state = head.detach().clone(), dict(step.optimizer.state[head])
-    assert step.turning is not None
-    step.turning.before(step)
+    assert step.changes is not None
+    step.changes.before(step)
     assert trained(step) == {"blocks", "head", "norm"}
     after = next(p for name, p in step.model.named_parameters() if name == "head.weight")
     assert torch.equal(after, before)
@@ -78,12 +79,12 @@ def test_a_phase_begins_after_its_share_of_the_steps_and_goes_on_with_the_weight
 
 
 def test_a_training_goes_on_in_its_phase_with_what_the_method_remembers() -> None:
-    whole, first = turning_step(6), turning_step(6)
+    whole, first = phased_step(6), phased_step(6)
     for _ in range(6):
         whole(IMAGES, LABELS)
     for _ in range(4):
         first(IMAGES, LABELS)
-    again = turning_step(6)
+    again = phased_step(6)
     again.load_state_dict(first.state_dict())
     assert (again.done, again.model.counted) == (4, 1)
     for _ in range(2):
@@ -98,8 +99,24 @@ def test_a_checkpoint_of_before_there_was_any_of_this_is_taken_up() -> None:
     first, again = (make_step(build(config), config, rules) for _ in range(2))
     first.total = again.total = 4
     first(IMAGES, LABELS)
-    again.turning = Turning(config, rules)
+    again.changes = Phases(config, rules)
     state = first.state_dict()
-    del state["done"], state["turning"]
+    del state["done"], state["changes"]
     again.load_state_dict(state)
     assert first(IMAGES, LABELS) == again(IMAGES, LABELS)
+
+
+def test_a_phase_that_begins_where_a_step_is_measured_is_measured_itself() -> None:
+    config, rules = Config("toy", 32, batch_size=4).with_method(Counting()), recipe("short")
+    step = make_step(build(config.with_method(Linear())), config, rules, WatchedStep)
+    assert isinstance(step, WatchedStep)
+    step.changes, step.total = Phases(config, rules), 2  # the second step is the first of the second phase
+    for _ in range(2):
+        step(IMAGES, LABELS)
+    step.total = 6
+    for _ in range(3):
+        step(IMAGES, LABELS)
+    phases = step.changes
+    account = step.fullest(phases.config)
+    assert account is not None and phases.config.how == Counted(2)
+    assert account["peak_bytes"] == account["predicted_peak_bytes"]

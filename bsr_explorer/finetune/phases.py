@@ -15,7 +15,7 @@ from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, in_precision
 
 
-class Turning:
+class Phases:
     """Lets a step train as the phases of its method say.
 
     A new phase has a model of its own, with the weights that were trained; what parameters of the same name have in the
@@ -35,18 +35,18 @@ class Turning:
         self.config = config.with_method(self._phases[0].method)
 
     def before(self, step: Step) -> None:
-        """See ``train.step.Turning``."""
+        """See ``train.step.Changes``."""
         reached = step.done / max(1, step.total)
         while self._index + 1 < len(self._phases) and reached >= self._ends[self._index] - 1e-9:
             self._turn(step, self._index + 1)
         self.config.how.before_step(step.model, step.done, step.total)
 
     def state_dict(self, step: Step) -> dict[str, Any]:
-        """See ``train.step.Turning``."""
+        """See ``train.step.Changes``."""
         return {"phase": self._index, "own": self.config.how.own_state(step.model)}
 
     def load_state_dict(self, step: Step, state: dict[str, Any]) -> None:
-        """See ``train.step.Turning``."""
+        """See ``train.step.Changes``."""
         if state["phase"] != self._index:
             self._turn(step, state["phase"])
         self.config.how.load_own_state(step.model, state["own"])
