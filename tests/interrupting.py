@@ -35,7 +35,7 @@ from bsr_explorer.cli.app import _register, app
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.report import style
-from bsr_explorer.search import workers
+from bsr_explorer.search.executors import machine, processes
 from bsr_explorer.search.space import default_space
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import read_records
@@ -252,7 +252,7 @@ def stop(command: str, folder: Path, interrupts: int, seed: int) -> Row:
 def busy() -> Iterator[None]:
     """Keep the cores busy, each with a process that ends with this one."""
     pids = []
-    for _ in range(workers.cores()):
+    for _ in range(machine.cores()):
         pid = os.fork()
         if pid == 0:
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # with its parent
@@ -284,8 +284,8 @@ def load() -> None:
     )
     for name in (*others, *(f"bsr_explorer.{name}" for name in ours)):
         importlib.import_module(name)
-    processes = workers.Processes
-    workers.Processes = lambda jobs, more: processes(jobs, [*more, "tests.toy"])  # type: ignore[assignment,misc]
+    whole = processes.Processes
+    processes.Processes = lambda jobs, more: whole(jobs, [*more, "tests.toy"])  # type: ignore[assignment,misc]
     for kind in ("pdf", "svg"):  # or most presses would fall into the drawing of figures
         style.UNDATED.pop(kind)
     gc.freeze()
