@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from bsr_explorer.config import Config
 from bsr_explorer.cost import published
@@ -62,6 +63,12 @@ def predict(config: Config) -> Ledger:
     Raises:
         UserError: the model, the image size or the method do not go together.
     """
+    return _predicted(config)
+
+
+@lru_cache(maxsize=64)
+def _predicted(config: Config) -> Ledger:
+    """A trial asks for the same prediction several times over."""
     phases = config.how.phases()
     if len(phases) == 1:
         return step_ledger(tape_of(config), config.setup)

@@ -29,13 +29,23 @@ if TYPE_CHECKING:  # what a fixture needs is imported when it is asked for: most
     from bsr_explorer.store.records import Record
     from bsr_explorer.store.study import Study
 
-# Each measured step collects all garbage, and would walk through all that was ever imported to find it.
-gc.collect()
-gc.freeze()
 atexit.register(gc.unfreeze)
 
-settings.register_profile("busy", deadline=None)  # a slow moment of the machine is no failure
+# A slow moment of the machine is no failure; half of hypothesis's own number of examples, for these here are models.
+settings.register_profile("busy", deadline=None, max_examples=50)
 settings.load_profile("busy")
+
+_modules = 0
+"""Modules that were loaded when all that was alive was last frozen."""
+
+
+def pytest_runtest_setup() -> None:
+    """Each measured step collects all garbage, and would walk through all that was ever imported to find it."""
+    global _modules
+    if len(sys.modules) > _modules:
+        gc.freeze()
+        _modules = len(sys.modules)
+
 
 MakeStudy = Callable[..., "Study"]
 OpenSearch = Callable[..., "Search"]

@@ -5,8 +5,8 @@ Only one process at a time writes in it; see ``store.folder.alone``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,9 @@ class Book:
     def __init__(self, study: Study, folder: Path, space: Space) -> None:
         self.study, self.folder, self.space = study, folder, space
         self.optuna = open_database(study, folder)
+        self._known: list[FrozenTrial] | None = (
+            None  # read once after each change: a reading takes milliseconds
+        )
         with self.writing():
             check_space(self.optuna, study, folder, space.distributions)
             self.repair()
@@ -59,8 +62,9 @@ class Book:
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The trials in these states, or all, by number; not to be changed."""
-        trials = self.optuna.get_trials(deepcopy=False)
-        return [trial for trial in trials if trial.state in states] if states else trials
+        if self._known is None:
+            self._known = self.optuna.get_trials(deepcopy=False)
+        return [trial for trial in self._known if not states or trial.state in states]
 
     def __len__(self) -> int:
         return len(self.trials())
@@ -96,6 +100,14 @@ class Book:
         ending = {"checkpoint": "pt", "log": "txt"}[kind]
         return self.folder.resolve() / f"{kind}s" / f"{number:04d}.{ending}"
 
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        """The database is written, whole or not, and read again after it."""
+        try:
+            yield
+        finally:
+            self._known = None
+
     # --- writing ----------------------------------------------------------------------------------------
 
     def add(
@@ -115,22 +127,23 @@ class Book:
     ) -> int:
         number = len(self)
         self._clean(number)  # of a trial that the database has lost
-        self.optuna.add_trial(
-            create_trial(
-                state=state,
-                params=self.space.encode(candidate),
-                distributions=self.space.distributions,
-                system_attrs=dict(system_attrs),
-                user_attrs={
-                    "key": candidate.key,
-                    "method": str(candidate.config.method),
-                    "counted_bytes": candidate.counted_bytes,
-                    "train_flops": candidate.train_flops,
-                    "replica": replica,
-                    "seed": self.seed(candidate, replica),
-                },
+        with self._changed():
+            self.optuna.add_trial(
+                create_trial(
+                    state=state,
+                    params=self.space.encode(candidate),
+                    distributions=self.space.distributions,
+                    system_attrs=dict(system_attrs),
+                    user_attrs={
+                        "key": candidate.key,
+                        "method": str(candidate.config.method),
+                        "counted_bytes": candidate.counted_bytes,
+                        "train_flops": candidate.train_flops,
+                        "replica": replica,
+                        "seed": self.seed(candidate, replica),
+                    },
+                )
             )
-        )
         return number
 
     def seed(self, candidate: Candidate, replica: int) -> int:
@@ -141,13 +154,15 @@ class Book:
         """A trial that was asked for runs."""
         trial = self.trials()[number]
         if trial.state == TrialState.WAITING:
-            self.optuna._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+            with self._changed():
+                self.optuna._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
 
     def note(self, number: int, key: str, value: Any) -> None:
         """Add to what is known of a running trial. (Optuna lets one that has ended be.)"""
         trial = self.trials()[number]
         if not trial.state.is_finished():
-            self.optuna._storage.set_trial_user_attr(trial._trial_id, key, value)
+            with self._changed():
+                self.optuna._storage.set_trial_user_attr(trial._trial_id, key, value)
 
     def end(self, number: int, record: Record) -> None:
         """Write a trial's record, tell the database, and remove what is needed no more."""
@@ -166,7 +181,8 @@ class Book:
         if record.reason:
             self.note(number, "reason", record.reason)
         state, values = outcome(record, len(self.study.objectives))
-        self.optuna.tell(number, values, state)
+        with self._changed():
+            self.optuna.tell(number, values, state)
 
     def _clean(self, number: int) -> None:
         """Remove a trial's checkpoint, whole or not, and its output if there was none."""
@@ -216,6 +232,7 @@ class Book:
             UserError: a record that cannot be read, or is of something else.
         """
         self.repairs: list[str] = []
+        self._known = None  # another process may have written
         for kind in ("records", "checkpoints"):
             for half_written in (self.folder / kind).glob(".*.tmp"):
                 half_written.unlink()

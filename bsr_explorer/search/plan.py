@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import torch
 
@@ -89,12 +89,18 @@ def _seconds(step: object, device: torch.device) -> float:
 
 def expected_seconds(config: Config, fidelity: Fidelity, speed: Speed) -> float:
     """Expected duration of one trial whose fidelity leaves nothing open."""
-    actual = fidelity.at(config)
-    costs = predict(actual)
+    train_flops, forward_flops = _flops(fidelity.at(config))
     epochs, images, validation = fidelity.epochs or 0, fidelity.train_size or 0, fidelity.val_size or 0
-    each = epochs * images * costs.train_flops / speed.train
-    check = validation * costs.forward_flops / speed.forward
+    each = epochs * images * train_flops / speed.train
+    check = validation * forward_flops / speed.forward
     return OVERHEAD_SECONDS + (each + check) / config.batch_size
+
+
+@lru_cache(maxsize=4096)
+def _flops(config: Config) -> tuple[int, int]:
+    """Of a training step and of an evaluation: a plan asks for the same ones over and over."""
+    costs = predict(config)
+    return costs.train_flops, costs.forward_flops
 
 
 class Clock:

@@ -100,30 +100,40 @@ def test_costs_of_what_adds_up_over_blocks_are_laid_out(space: Space) -> None:
     assert len(space) == 77 + 140 + 4 * 2 + 1 + 2
 
 
-@pytest.mark.parametrize("counts", ["peak", "saved", "published"])
-@pytest.mark.parametrize(
-    "family",
-    [
-        "bsr+mesa",
-        "bsr+backrazor(ratio=0.5)",
-        "bsr+mesa(bits=4)+checkpoint",
-        "bsr+offload",
-        "blocks+drop+checkpoint",
-        "bsr(blocks=(1, 3))+backrazor(faithful=False)",
-    ],
+CONFIGS: tuple[dict[str, Any], ...] = (
+    {},
+    {"precision": "amp_bf16", "device": "cuda"},
+    {"micro_batches": 2, "attention": "math"},
 )
+
+LAID = (
+    "bsr+mesa",
+    "bsr+backrazor(ratio=0.5)",
+    "bsr+mesa(bits=4)+checkpoint",
+    "bsr+offload",
+    "blocks+drop+checkpoint",
+    "bsr(blocks=(1, 3))+backrazor(faithful=False)",
+)
+
+COUNTED = ("peak", "saved", "published")
+
+
 @pytest.mark.parametrize(
-    "config",
-    [{}, {"precision": "amp_bf16", "device": "cuda"}, {"micro_batches": 2, "attention": "math"}],
+    ("family", "config", "counts"),
+    [  # each family with each configuration and each way to count
+        (family, config, COUNTED[(f + c) % len(COUNTED)])
+        for f, family in enumerate(LAID)
+        for c, config in enumerate(CONFIGS)
+    ],
     ids=str,
 )
 def test_what_is_laid_out_costs_what_is_predicted(
-    make_study: MakeStudy, family: str, counts: str, config: dict[str, Any]
+    make_study: MakeStudy, family: str, config: dict[str, Any], counts: str
 ) -> None:
     spec = SpaceSpec((), 3, (1, 2), (1.0, 0.5), families=(family,))
     space = Space(make_study(config=config, space=spec, counts=counts))
     assert isinstance(space.members[0], Laid)
-    for index in np.random.default_rng(0).choice(len(space), 10):
+    for index in np.random.default_rng(0).choice(len(space), 8):
         candidate = space.at(int(index))
         assert candidate.counted_bytes == counted_bytes(candidate.config, counts)
         assert candidate.train_flops == predict(candidate.config).train_flops

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import event
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.search.book import INTERRUPTED, Book
@@ -288,8 +289,8 @@ def test_a_database_that_cannot_be_written_ends_the_search_with_a_line(
 ) -> None:
     search = open_search(make_study(trials=9), study_folder)
     engine = search.book.optuna._storage._backend.engine  # type: ignore[attr-defined]
-    with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA query_only = 1")
+    engine.dispose()
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only = 1"))
     with pytest.raises(OSError, match="attempt to write a readonly database"):
         search.run(quiet)
     engine.dispose()
