@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "accounting.py"
+import pytest
+
+from benchmarks import accounting
 
 
-def test_it_puts_every_accounting_side_by_side(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--json", "--out", str(tmp_path)]
-    rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def test_it_puts_every_accounting_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.argv", ["accounting.py", "--json", "--out", str(tmp_path)])
+    accounting.main()
+    rows = json.loads(capsys.readouterr().out)
     by_name = {(row["method"], row["attention"]): row for row in rows}
     bsr, razor = by_name["bsr", "math"], by_name["backrazor(ratio=0.9)", "math"]
     full = by_name["full", "math"]

@@ -10,7 +10,7 @@ from benchmarks import exactness
 from bsr_explorer.models.lowering import PRECISIONS
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [3, 4, 8, 12])  # few blocks; plain, Mesa, Back Razor, recomputed, moved out
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_random_configuration_is_predicted_exactly(precision: str, seed: int) -> None:
     case = exactness.draw(random.Random(seed), precision)
@@ -26,7 +26,7 @@ def test_two_hundred_random_configurations_are_predicted_exactly(precision: str)
 
 
 def test_a_wrong_prediction_is_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = exactness.draw(random.Random(0), "fp32")
+    case = exactness.draw(random.Random(12), "fp32")
     real = exactness.step_tape
     monkeypatch.setattr(exactness, "step_tape", lambda g, batch, path: real(g, batch + 1, path))
     assert exactness.compare(case, 0)

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fidelity.py"
+import pytest
+
+from benchmarks import fidelity
 
 
-def test_it_compares_gradients(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--model", "deit_t", "--image-size", "32", "--batch-size", "4"]
-    command += [
-        "--data",
-        "digits",
-        "--weights",
-        "random",
-        "--draws",
-        "2",
-        "--warm",
-        "1",
-        "--out",
-        str(tmp_path),
-        "--json",
-    ]
-    for method in ("backrazor(ratio=0, values='fp32', gelu='dense')", "mesa", "bsr+mesa(faithful=False)"):
-        command += ["--methods", method]
-    rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+@pytest.mark.usefixtures("toy")
+def test_it_compares_gradients(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = (
+        "--model toy --image-size 32 --batch-size 4 --data digits --weights random --draws 2 --warm 1 --json"
+    )
+    methods = (
+        "backrazor(ratio=0, values='fp32', gelu='dense')",
+        "mesa",
+        "bsr(blocks=(1, 3), keep={2: 0.5})+mesa(faithful=False)",
+    )
+    given = [word for method in methods for word in ("--methods", method)]
+    monkeypatch.setattr("sys.argv", ["fidelity.py", *words.split(), *given, "--out", str(tmp_path)])
+    fidelity.main()
+    rows = json.loads(capsys.readouterr().out)
     exact, mesa, composed = rows
     assert all(row["forward_equal"] and row["saved_bytes"] == row["predicted_saved_bytes"] for row in rows)
     assert exact["error"] == 0

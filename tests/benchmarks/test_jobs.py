@@ -11,6 +11,7 @@ from benchmarks import jobs
 SMALL = "--model deit_t --image-size 32 --batch-size 4 --train-size 20 --val-size 20 --epochs 1 --device cpu"
 
 
+@pytest.mark.thorough
 def test_the_same_trials_are_timed_in_turn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

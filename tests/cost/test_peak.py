@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -69,15 +69,15 @@ def _same(predicted: Ledger, measured: Ledger) -> None:
 # --- beside a real step ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("attention", ["fused", "math"])
+@pytest.mark.parametrize(("attention", "batch"), [("fused", 1), ("math", 3)])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_peaks_as_predicted(both: Both, method: str, attention: str, batch: int) -> None:
     _same(*both(method, attention, batch))
 
 
-@pytest.mark.parametrize("precision", ["amp_bf16", "amp_fp16", "bf16"])
-@pytest.mark.parametrize("attention", ["fused", "math"])
+@pytest.mark.parametrize(
+    ("attention", "precision"), [("fused", "amp_bf16"), ("math", "amp_fp16"), ("fused", "bf16")]
+)
 @pytest.mark.parametrize("method", ["full", "linear", METHODS[4], "bitfit+checkpoint", "offload"])
 def test_every_number_format_peaks_as_predicted(
     both: Both, method: str, attention: str, precision: str
@@ -85,7 +85,7 @@ def test_every_number_format_peaks_as_predicted(
     _same(*both(method, attention, 2, precision))
 
 
-@pytest.mark.parametrize("method", ["full", "linear", "checkpoint"])
+@pytest.mark.parametrize("method", ["full", "checkpoint"])
 @pytest.mark.parametrize("parts", PARTS, ids=lambda parts: ",".join(parts))
 def test_every_part_of_a_model_peaks_as_predicted(both: Both, parts: dict[str, Any], method: str) -> None:
     _same(*both(method, "math", 2, **parts))
@@ -226,9 +226,9 @@ setups = st.builds(
 
 @settings(max_examples=40)
 @given(
-    st.sets(st.integers(0, 11)),
-    st.sampled_from([{}, {3: 0.5}, {0: 0.3, 11: 0.7}]),
-    st.sampled_from(["", "+checkpoint", "+offload", "+checkpoint(blocks=(2, 5))+offload(blocks=(5, 7))"]),
+    st.sets(st.integers(0, 3)),
+    st.sampled_from([{}, {2: 0.5}, {0: 0.3, 3: 0.7}]),
+    st.sampled_from(["", "+checkpoint", "+offload", "+checkpoint(blocks=(0, 2))+offload(blocks=(2, 3))"]),
     st.sampled_from(["fused", "math"]),
     st.sampled_from(list(PRECISIONS)),
     setups,
@@ -237,7 +237,8 @@ def test_after_a_step_only_what_stands_is_left(
     blocks: set[int], keep: dict[int, float], more: str, attention: str, precision: str, setup: Setup
 ) -> None:
     method = parse_method(f"{Bsr(tuple(blocks), keep)}{more}")
-    tape = lower(method.rewrite(step_tape(geometry("deit_t", 64), 2, attention)), precision, setup.device)
+    shallow = replace(geometry("deit_t", 64), depth=4)
+    tape = lower(method.rewrite(step_tape(shallow, 2, attention)), precision, setup.device)
     memory = timeline(tape, setup)
     alive: dict[str, int] = {}
     for event in memory.events:
