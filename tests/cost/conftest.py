@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from bsr_explorer.models.lowering import lower
 from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.models.vit.reading import read_geometry
 from bsr_explorer.models.vit.step import step_tape
-from bsr_explorer.tape import Tape
+from bsr_explorer.tape import Op, Tape, Tensor
 from bsr_explorer.train.optimizer import make_optimizer
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, image_dtype, in_precision
@@ -71,6 +72,21 @@ def both() -> Iterator[Both]:
     gc.freeze()  # a measurement collects garbage first: let it look at its own objects only
     yield both
     gc.unfreeze()
+
+
+def chain(*names: str) -> Tape:
+    """x → 0.out → 1.out …, each of 10 numbers, by activations of these names."""
+    reads = ["x", *(f"{index}.out" for index in range(len(names)))]
+    ops = (Op(name, "gelu", 0, (reads[i],), f"{i}.out") for i, name in enumerate(names))
+    return Tape((Tensor("x", (10,), "x"),), {}, tuple(ops))
+
+
+def alive(changes: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Bytes by name at the end."""
+    alive: Counter[str] = Counter()
+    for name, change in changes:
+        alive[name] += change
+    return {name: size for name, size in alive.items() if size}
 
 
 Changes = list[tuple[str, int]]

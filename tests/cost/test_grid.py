@@ -147,11 +147,6 @@ def test_all_masks_are_the_binary_numbers() -> None:
     assert len(np.unique(all_masks(6), axis=0)) == 64
 
 
-def test_a_schedule_is_sorted_and_drops_what_keeps_everything() -> None:
-    assert schedule({9: 0.5, 6: 1.0, 3: 0.25}, True) == (((3, 0.25), (9, 0.5)), True)
-    assert schedule({6: 1.0}, True) == schedule({}, False) == ((), False)
-
-
 def test_trained_blocks_are_named_by_index() -> None:
     costs = grid(geometry("deit_t", 64), np.eye(12, dtype=bool)[[11, 1]], [schedule({}, False)], [1])
     assert [costs.blocks(0), costs.blocks(1)] == [(11,), (1,)]

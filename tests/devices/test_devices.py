@@ -10,11 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bsr_explorer.config import Config
-from bsr_explorer.cost.optimizers import IMPLEMENTATIONS
 from bsr_explorer.devices import (
     CPU,
     CUDA,
@@ -35,30 +32,6 @@ every_device = pytest.mark.parametrize("device", DEVICES.values(), ids=list(DEVI
 def test_a_device_stands_under_its_name(device: Device) -> None:
     assert DEVICES[device.name] is device
     assert device_of(device.name) is device
-
-
-@every_device
-def test_what_a_device_comes_to_exists_on_it(device: Device) -> None:
-    assert {"fused", "math", device.fused, device.fused_in_16_bits} <= set(device.attention)
-    assert {device.optimizer, device.optimizer_8bit} <= set(IMPLEMENTATIONS) - {"auto"}
-
-
-@given(st.integers(1, 2**20), st.integers(0, 2**40))
-def test_sizes_are_rounded_up_to_whole_pieces(granularity: int, size: int) -> None:
-    rounded = replace(CPU, granularity=granularity).rounded(size)
-    assert size <= rounded < size + granularity
-    assert rounded % granularity == 0
-
-
-@pytest.mark.parametrize(
-    ("device", "dtype", "path"),
-    [(CPU, "fp32", "fused"), (CPU, "bf16", "fused"), (CUDA, "fp32", "efficient"), (CUDA, "fp16", "flash")],
-)
-def test_the_fused_kernel_follows_from_the_device_and_the_format(
-    device: Device, dtype: str, path: str
-) -> None:
-    assert device.path("fused", dtype) == path
-    assert device.path("math", dtype) == "math"
 
 
 def test_an_unknown_device_is_named() -> None:

@@ -2,101 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from bsr_explorer.storages import Narrow, Packing, Quantized, Sparse, attention, functions
+from bsr_explorer.storages import Packing, Quantized, functions
 from bsr_explorer.storages.keeper import Keeper, take_attached
-
-LOSSLESS = Narrow("fp32")
-PACKINGS: list[Packing] = [
-    Narrow("fp16"),
-    Sparse(0.7),
-    Sparse(0.5, quantize=8),
-    Quantized(8, 3),
-    Quantized(4, 6, ema=0.0),
-]
-every_packing = pytest.mark.parametrize("packing", PACKINGS, ids=str)
-HEADS, SCALE = 3, 2**-0.5
-"""Of 6 channels: queries of 2 numbers."""
-
-Run = Callable[[dict[str, Tensor], Packing], Tensor]
-
-
-def operands(*names: str) -> dict[str, Tensor]:
-    """Leaves of an operation: x (2, 5, 6), qkv (2, 5, 18), weights."""
-    torch.manual_seed(3)
-    shapes = {"x": (2, 5, 6), "qkv": (2, 5, 18), "weight": (4, 6), "bias": (4,), "gamma": (6,), "beta": (6,)}
-    return {name: torch.randn(shapes[name]).requires_grad_() for name in names}
-
-
-def linear(t: dict[str, Tensor], packing: Packing) -> Tensor:
-    return functions.Linear.apply(t["x"], t["weight"], t["bias"], Keeper(packing).keep(t["x"]))
-
-
-def norm(t: dict[str, Tensor], packing: Packing) -> Tensor:
-    return functions.LayerNorm.apply(t["x"], t["gamma"], t["beta"], 1e-6, Keeper(packing), False, False)
-
-
-def norm_normalized(t: dict[str, Tensor], packing: Packing) -> Tensor:
-    return functions.LayerNorm.apply(t["x"], t["gamma"], t["beta"], 1e-6, Keeper(packing), True, False)
-
-
-def gelu(t: dict[str, Tensor], packing: Packing) -> Tensor:
-    return functions.Gelu.apply(t["x"], "none", Keeper(packing).keep(t["x"]), False)
-
-
-def scale(t: dict[str, Tensor], packing: Packing) -> Tensor:
-    return functions.Scale.apply(t["x"], t["gamma"], Keeper(packing).keep(t["x"]))
-
-
-def fused(t: dict[str, Tensor], packing: Packing) -> Tensor:
-    return attention.FusedAttention.apply(t["qkv"], HEADS, "fused", Keeper(packing).keep(t["qkv"]))
-
-
-def explicit(t: dict[str, Tensor], packing: Packing) -> Tensor:
-    kept = Keeper(packing).keep(t["qkv"]), Keeper(_of_softmax(packing))
-    return attention.ExplicitAttention.apply(t["qkv"], HEADS, SCALE, torch.float32, *kept)
-
-
-def _of_softmax(packing: Packing) -> Packing:
-    return Quantized(packing.bits, HEADS, 1) if isinstance(packing, Quantized) else packing
-
-
-def _by_head(qkv: Tensor) -> tuple[Tensor, ...]:
-    return qkv.view(2, 5, 3, HEADS, 2).permute(2, 0, 3, 1, 4).unbind(0)
-
-
-def plain_fused(t: dict[str, Tensor]) -> Tensor:
-    return F.scaled_dot_product_attention(*_by_head(t["qkv"])).transpose(1, 2).reshape(2, 5, 6)
-
-
-def plain_explicit(t: dict[str, Tensor]) -> Tensor:
-    q, k, v = _by_head(t["qkv"])
-    attention = ((q * SCALE) @ k.transpose(-2, -1)).softmax(dim=-1)
-    return (attention @ v).transpose(1, 2).reshape(2, 5, 6)
-
-
-OPERATIONS: dict[str, tuple[Run, Callable[[dict[str, Tensor]], Tensor], tuple[str, ...]]] = {
-    "linear": (linear, lambda t: F.linear(t["x"], t["weight"], t["bias"]), ("x", "weight", "bias")),
-    "norm": (norm, lambda t: F.layer_norm(t["x"], (6,), t["gamma"], t["beta"], 1e-6), ("x", "gamma", "beta")),
-    "gelu": (gelu, lambda t: F.gelu(t["x"]), ("x",)),
-    "scale": (scale, lambda t: t["x"] * t["gamma"], ("x", "gamma")),
-    "fused": (fused, plain_fused, ("qkv",)),
-    "explicit": (explicit, plain_explicit, ("qkv",)),
-}
-every_operation = pytest.mark.parametrize("name", OPERATIONS)
-
-
-def gradients(output: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
-    torch.manual_seed(9)
-    found = torch.autograd.grad(output, list(leaves.values()), torch.randn(output.shape))
-    return dict(zip(leaves, found, strict=True))
+from tests.storages.packed import (
+    LOSSLESS,
+    OPERATIONS,
+    every_operation,
+    every_packing,
+    gradients,
+    norm,
+    norm_normalized,
+    operands,
+    stored,
+)
 
 
 @every_operation
@@ -116,12 +38,6 @@ def test_forward_is_exact_whatever_is_kept(name: str, packing: Packing) -> None:
     run, plain, names = OPERATIONS[name]
     t = operands(*names)
     assert torch.equal(run(t, packing), plain(t))
-
-
-def stored(x: Tensor, packing: Packing) -> Tensor:
-    """What comes back of a tensor; the next draw of chance is as if it had not been packed."""
-    kept = Keeper(packing).keep(x)
-    return kept.restore(kept.tensors)
 
 
 @every_packing
@@ -156,25 +72,6 @@ def test_a_norms_gradients_take_the_exact_mean_and_deviation(packing: Packing) -
     ) / deviation
     for leaf, expected in (("x", of_x), ("gamma", (g * normed).sum((0, 1))), ("beta", g.sum((0, 1)))):
         torch.testing.assert_close(ours[leaf].double(), expected, rtol=1e-5, atol=1e-5)
-
-
-@every_packing
-def test_explicit_attention_takes_the_stored_softmax(packing: Packing) -> None:
-    t = operands("qkv")
-    torch.manual_seed(5)
-    ours = gradients(explicit(t, packing), t)["qkv"]
-    torch.manual_seed(5)
-    qkv = stored(t["qkv"], packing)
-    q, k, v = _by_head(t["qkv"].detach())
-    softmax = stored(((q * SCALE) @ k.transpose(-2, -1)).softmax(-1), _of_softmax(packing))
-    q, k, v = _by_head(qkv)
-    torch.manual_seed(9)
-    g = torch.randn(2, 5, 6).view(2, 5, HEADS, 2).transpose(1, 2)
-    of_softmax = g @ v.mT
-    of_scores = softmax * (of_softmax - (of_softmax * softmax).sum(-1, keepdim=True))
-    parts = [of_scores @ k * SCALE, of_scores.mT @ q * SCALE, softmax.mT @ g]
-    expected = torch.stack([part.transpose(1, 2) for part in parts], dim=2).reshape(2, 5, 18)
-    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
 
 
 @every_operation
@@ -230,19 +127,6 @@ def test_outputs_are_computed_again_from_inputs() -> None:
     again = take_attached(activated)
     assert again is not None
     assert torch.equal(again.restore(again.tensors), activated)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(("kernel", "dtype"), [("flash", torch.float16), ("efficient", torch.float32)])
-def test_fused_kernels_of_a_gpu(kernel: str, dtype: torch.dtype) -> None:
-    qkv = torch.randn(2, 5, 3 * 3 * 16, device="cuda", dtype=dtype, requires_grad=True)
-    kept = Keeper(Narrow("fp32")).cuda().keep(qkv)
-    ours = attention.FusedAttention.apply(qkv, HEADS, kernel, kept)
-    q, k, v = qkv.view(2, 5, 3, HEADS, 16).permute(2, 0, 3, 1, 4).unbind(0)
-    plain: Any = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 5, -1)
-    g = torch.randn_like(plain)
-    torch.testing.assert_close(torch.autograd.grad(ours, qkv, g), torch.autograd.grad(plain, qkv, g))
 
 
 def test_a_norm_that_keeps_its_normalised_input_has_the_same_gradients() -> None:
