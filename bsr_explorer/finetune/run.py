@@ -139,7 +139,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
 
     def stepped(done: int, total: int, loss: float) -> None:
         nonlocal told
-        if step.peak_bytes and not told:
+        if step.peak_bytes and not told and watch is not NOBODY:
             told = True
             watch.peak(step.peak_bytes, predict(phases.config).peak_bytes)
         progress(done, total, loss)

@@ -91,15 +91,16 @@ class WatchedStep(Step):
         then no steady step)."""
         if not self.images:
             return None
-        first = -(-self.images // self.micro_batches)
+        micro_batch = replace(actual, batch_size=-(-self.images // self.micro_batches), micro_batches=1)
+        saving = predict(micro_batch)
         account: dict[str, Any] = {
             "image_size": actual.image_size,
             "batch_size": self.images,
             "saved_bytes": self.saved_bytes,
-            "predicted_saved_bytes": predict(replace(actual, batch_size=first, micro_batches=1)).saved_bytes,
+            "predicted_saved_bytes": saving.saved_bytes,
         }
         if self.peak_bytes and self.images == actual.batch_size:
-            predicted = predict(actual).peak_bytes
+            predicted = (saving if micro_batch == actual else predict(actual)).peak_bytes
             account |= {
                 "peak_bytes": self.peak_bytes,
                 "predicted_peak_bytes": predicted,

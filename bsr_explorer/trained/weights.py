@@ -108,9 +108,9 @@ def check(config: Config) -> None:
 
 def _on_paper(config: Config) -> nn.Module:
     """The model of a configuration, without memory."""
-    import torch
+    from bsr_explorer.models.paper import on_paper
 
-    with torch.device("meta"):
+    with on_paper():
         return config.how.apply(build_model(config.model, config.image_size, config.num_classes))
 
 

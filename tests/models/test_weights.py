@@ -21,6 +21,7 @@ from torch import Tensor
 from bsr_explorer.errors import UserError
 from bsr_explorer.models import offline, weights
 from bsr_explorer.models.loading import WeightsUsed
+from bsr_explorer.models.paper import on_paper
 from bsr_explorer.models.weights import check_weights, create_model, tagged
 
 TINY = "test_vit"  # timm's own toy: width 64, 6 blocks, patch 16
@@ -297,7 +298,7 @@ def test_the_hubs_weights_of_a_tag_are_loaded_and_named(
         raise weights._NoHubWeights("no network")
 
     monkeypatch.setattr(weights, "_hub_file", noting)
-    with pytest.raises(UserError):
+    with on_paper(), pytest.raises(UserError):
         create_model("vit_large_patch16_224", image_size=224, num_classes=3, weights=word, tag="orig_in21k")
     assert asked == ["vit_large_patch16_224.orig_in21k"]
 

@@ -193,9 +193,13 @@ class Weights:
         self.final = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def tune(config: Config, cache: Cache | None, **more: Any) -> tuple[Record, dict[str, Tensor]]:
+def tune(
+    config: Config, cache: Cache | None, epochs: int = 6, **more: Any
+) -> tuple[Record, dict[str, Tensor]]:
     watch = Weights()
-    job = Job("digits", FIDELITY, "random", seed=3, every_epoch=True, cache=cache, **more)
+    job = Job(
+        "digits", replace(FIDELITY, epochs=epochs), "random", seed=3, every_epoch=True, cache=cache, **more
+    )
     return run(config, job, watch=watch), watch.final
 
 
@@ -213,8 +217,8 @@ def test_what_changes_below_is_not_made_once(
     change: Change, changing: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = changing(change)
-    cached = tune(config, Cache(tmp_path))
-    assert same(cached, tune(config, None))
+    cached = tune(config, Cache(tmp_path), epochs=2)
+    assert same(cached, tune(config, None, epochs=2))
     assert cached[0].provenance["cached_blocks"] == 0
     assert CHANGES[change] in caplog.text
 

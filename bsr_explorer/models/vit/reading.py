@@ -47,9 +47,10 @@ def _patch(model: str, num_classes: int) -> int:
     """Side of the patches of a timm model, pixels."""
     check_model(model)
     import timm
-    import torch
 
-    with torch.device("meta"):
+    from bsr_explorer.models.paper import on_paper
+
+    with on_paper():
         probe = timm.create_model(timm_name(model), num_classes=num_classes)
     _refuse_other_classes(model, probe)
     return int(probe.patch_embed.patch_size[0])
@@ -62,9 +63,10 @@ def read_from_timm(model: str, image_size: int, num_classes: int) -> Geometry:
         UserError: as ``read_geometry``.
     """
     import timm
-    import torch
 
-    with torch.device("meta"):
+    from bsr_explorer.models.paper import on_paper
+
+    with on_paper():
         built = timm.create_model(timm_name(model), img_size=image_size, num_classes=num_classes)
     return read_geometry(built, model)
 
