@@ -3,52 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods import Bsr, parse_method
 from bsr_explorer.methods.axes import MOST_SUBSETS
-from bsr_explorer.prediction import counted_bytes, predict
-from bsr_explorer.search.space import Candidate, Space, default_space
+from bsr_explorer.prediction import counted_bytes
+from bsr_explorer.search.space import Space, default_space
 from bsr_explorer.store.study import COUNTS, SpaceSpec, Study
 from bsr_explorer.units import format_bytes
+from tests.search.spaces import SEVERAL, SMALL, enumerated, sizes_of
 
 MakeStudy = Callable[..., Study]
 
-SEVERAL = (8, 2, 4)
 """Batch sizes; that of the study's configuration, 4, is not the first of them."""
-
-SMALL = SpaceSpec(("linear", "bsr(blocks=(1,), keep={1: 0.5})", "full"), 2, (1, 2), (1.0, 0.5), (True, False))
-
-
-@pytest.fixture(scope="module")
-def small(make_study: MakeStudy) -> Space:
-    """The space of ``SMALL``, most of which is within the budget."""
-    return Space(make_study(space=SMALL, budget="1100KB"))
-
-
-def enumerated(space: Space) -> dict[str, int]:
-    """Bytes by key of everything in the space, one configuration after the other."""
-    spec, depth, found = space.study.space, space.geometry.depth, {}
-    subsets = [s for size in range(spec.max_blocks + 1) for s in itertools.combinations(range(depth), size)]
-    rates = list(itertools.product(spec.keep, repeat=len(spec.drop_at)))
-    methods = [parse_method(text) for text in spec.start]
-    methods += [
-        Bsr(blocks, dict(zip(spec.drop_at, keep, strict=True)), fuse)
-        for blocks, keep, fuse in itertools.product(subsets, rates, spec.fuse)
-    ]
-    for method, size in itertools.product(methods, spec.batch_sizes or [space.study.config.batch_size]):
-        config = replace(space.study.config, method=method, batch_size=size)
-        found[config.key(depth)] = counted_bytes(config, space.study.counts)
-    return found
 
 
 # --- what exists and what fits --------------------------------------------------------------------------
@@ -88,29 +59,6 @@ def test_the_space_is_what_its_study_says(
         assert cut.fitting == sum(size <= budget for size in expected.values())
 
 
-@pytest.mark.parametrize("spec", [SMALL, replace(SMALL, batch_sizes=SEVERAL, max_blocks=1)])
-def test_every_index_has_the_costs_of_its_configuration(make_study: MakeStudy, spec: SpaceSpec) -> None:
-    space = Space(make_study(space=spec))
-    expected, found = enumerated(space), {}
-    for index in range(len(space.grids[0])):
-        candidate = space.at(index)
-        found[candidate.key] = candidate.counted_bytes
-        assert candidate.train_flops == predict(candidate.config).train_flops
-    assert found == {key: expected[key] for key in found}
-    assert len(found) == len(space.grids[0])
-
-
-@pytest.mark.parametrize("counts", COUNTS)
-def test_costs_of_a_real_model_are_those_of_the_prediction(make_study: MakeStudy, counts: str) -> None:
-    spec = SpaceSpec(("linear",), 3, (3, 6, 9), (1.0, 0.7, 0.5))
-    space = Space(make_study(config={"model": "vit_t"}, space=spec, counts=counts))
-    for index in np.random.default_rng(0).choice(len(space.grids[0]), 6, replace=False):
-        candidate = space.at(int(index))
-        assert candidate.counted_bytes == counted_bytes(candidate.config, counts)
-        assert candidate.train_flops == predict(candidate.config).train_flops
-        assert candidate.key == candidate.config.key(12)
-
-
 def test_the_smallest_is_the_smallest(make_study: MakeStudy) -> None:
     space = Space(make_study(space=SMALL))
     in_grid = {space.at(index).counted_bytes for index in range(len(space.grids[0]))}
@@ -133,45 +81,7 @@ def test_known_configurations_have_their_costs(make_study: MakeStudy) -> None:
     assert [space.fits(c) for c in space.known] == [True] * 6 + [False] * 2
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"precision": "amp_bf16"},
-        {"micro_batches": 2, "precision": "amp_fp16"},
-        {"set_to_none": False, "optimizer": "adamw_8bit"},
-        {"device": "cuda", "precision": "bf16"},
-        {"attention": "math", "optimizer": "sgd_momentum"},
-    ],
-    ids=str,
-)
-def test_costs_are_those_of_how_the_configuration_is_run(
-    make_study: MakeStudy, config: dict[str, Any]
-) -> None:
-    space = Space(make_study(config=config, space=replace(SMALL, start=("linear",), batch_sizes=(4, 8))))
-    for index in np.random.default_rng(0).choice(len(space.grids[0]), 12, replace=False):
-        candidate = space.at(int(index))
-        assert candidate.config.to_dict().items() >= config.items()
-        assert candidate.counted_bytes == counted_bytes(candidate.config, "peak")
-        assert candidate.train_flops == predict(candidate.config).train_flops
-
-
 # --- several batch sizes --------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def several(make_study: MakeStudy) -> Space:
-    """A space of three batch sizes, with configurations beside the grid."""
-    start = ("linear", "bsr(blocks=(1,), keep={})", "bitfit", "full")
-    return Space(make_study(space=replace(SMALL, start=start, batch_sizes=SEVERAL)))
-
-
-def sizes_of(candidates: Iterable[Candidate]) -> Counter[int]:
-    return Counter(candidate.config.batch_size for candidate in candidates)
-
-
-def test_there_is_as_much_at_each_batch_size(several: Space) -> None:
-    each = sizes_of(several.at(index) for index in range(len(several.grids[0])))
-    assert each == dict.fromkeys(SEVERAL, len(several.grids[0]) // 3)
 
 
 def test_what_is_known_is_tried_at_the_first_batch_size(several: Space) -> None:
@@ -193,51 +103,10 @@ def test_only_the_batch_sizes_of_the_space_are_held(several: Space) -> None:
     assert [size for size in range(1, 17) if several.holds(several.candidate(method, size))] == [2, 4, 8]
 
 
-@pytest.mark.parametrize("size", SEVERAL)
-def test_a_sample_may_have_any_batch_size(several: Space, size: int) -> None:
-    generator = np.random.default_rng(0)
-    drawn = [several.sample(generator, 0, 1e12) for _ in range(100)]
-    each = sizes_of(candidate for candidate in drawn if candidate is not None)
-    assert each[size] > 10
-    assert sizes_of(several.each(generator))[size] > 10
-
-
 def test_a_larger_batch_takes_more_memory(several: Space) -> None:
     for known in several.known:
         bytes_of = {size: several.candidate(known.config.how, size).counted_bytes for size in SEVERAL}
         assert bytes_of[2] < bytes_of[4] < bytes_of[8]
-
-
-def test_the_batch_size_is_a_parameter_where_there_are_several(make_study: MakeStudy, several: Space) -> None:
-    assert several.distributions["batch_size"].choices == (2, 4, 8)  # type: ignore[attr-defined]
-    for sizes in ((), (8,)):
-        space = Space(make_study(space=replace(SMALL, batch_sizes=sizes)))
-        assert "batch_size" not in space.distributions
-        assert sizes_of([*space.known, space.smallest]) == {(sizes or (4,))[0]: len(space.known) + 1}
-
-
-@settings(max_examples=60)
-@given(st.data())
-def test_parameters_say_the_batch_size(several: Space, draw: st.DataObject) -> None:
-    places = st.integers(0, len(several.grids[0]) - 1).map(several.at) | st.sampled_from(several.beside)
-    candidate = draw.draw(places)
-    params = several.encode(candidate)
-    assert params.keys() == several.distributions.keys()
-    assert params["batch_size"] == candidate.config.batch_size
-    assert same(several.decode(params), candidate)
-
-
-@settings(max_examples=60)
-@given(st.data())
-def test_all_parameters_are_of_a_configuration_of_the_space(several: Space, draw: st.DataObject) -> None:
-    params = {
-        name: draw.draw(st.sampled_from(distribution.choices))  # type: ignore[attr-defined]
-        for name, distribution in several.distributions.items()
-    }
-    candidate = several.decode(params)
-    assert candidate.config.batch_size == params["batch_size"]
-    assert several.holds(candidate)
-    assert same(several.decode(several.encode(candidate)), candidate)
 
 
 @pytest.mark.parametrize("start", [("linear",), ()])
@@ -330,111 +199,4 @@ def test_a_budget_that_nothing_fits_is_refused_with_what_is_needed(
 # --- samples --------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
-@given(seed=st.integers(0, 2**32 - 1), low=st.floats(0, 1), high=st.floats(0, 1))
-def test_a_sample_fits_and_lies_in_its_range(small: Space, seed: int, low: float, high: float) -> None:
-    least, most = small.range_bytes
-    low, high = (least + share * (most - least) for share in (low, high))
-    candidate = small.sample(np.random.default_rng(seed), low, high)
-    if candidate is None:
-        sizes = enumerated_sizes(small)
-        assert not any(low <= size <= min(high, 1_100_000) for size in sizes)
-    else:
-        assert low <= candidate.counted_bytes <= high
-        assert small.fits(candidate)
-        assert candidate.counted_bytes == counted_bytes(candidate.config, "peak")
-
-
-def enumerated_sizes(space: Space) -> list[int]:
-    return [space.at(index).counted_bytes for index in range(len(space.grids[0]))]
-
-
-def test_every_number_of_blocks_is_sampled_as_often(make_study: MakeStudy) -> None:
-    space = Space(make_study(space=replace(SMALL, max_blocks=4), budget="1GB"))
-    generator = np.random.default_rng(0)
-    drawn = [space.sample(generator, 0, 1e9) for _ in range(500)]
-    methods = [c.config.how for c in drawn if c is not None]
-    counts = np.bincount([len(method.blocks) for method in methods if isinstance(method, Bsr)])
-    assert counts.sum() == 500
-    assert len(counts) == 5
-    assert counts.min() > 60
-
-
 # --- Optuna's parameters --------------------------------------------------------------------------------
-
-
-def same(left: Candidate, right: Candidate) -> bool:
-    return replace(left, config=right.config) == right
-
-
-@settings(max_examples=60)
-@given(st.data())
-def test_parameters_say_the_configuration(small: Space, draw: st.DataObject) -> None:
-    index = draw.draw(st.integers(0, len(small.grids[0]) - 1))
-    candidate = small.at(index)
-    params = small.encode(candidate)
-    assert params.keys() == small.distributions.keys()
-    for name, distribution in small.distributions.items():
-        assert distribution._contains(distribution.to_internal_repr(params[name]))
-    assert same(small.decode(params), candidate)
-
-
-@settings(max_examples=60)
-@given(st.data())
-def test_all_parameters_are_of_a_configuration(small: Space, draw: st.DataObject) -> None:
-    params = {
-        name: draw.draw(st.sampled_from(distribution.choices))  # type: ignore[attr-defined]
-        for name, distribution in small.distributions.items()
-    }
-    candidate = small.decode(params)
-    assert candidate.counted_bytes == counted_bytes(candidate.config, "peak")
-    assert same(small.decode(small.encode(candidate)), candidate)
-
-
-def test_known_configurations_have_parameters(make_study: MakeStudy) -> None:
-    space = Space(make_study())
-    for candidate in space.known:
-        assert same(space.decode(space.encode(candidate)), candidate)
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        "bsr(blocks=(0,), keep={3: 0.5})",  # no drop location of the space
-        "bsr(blocks=(0,), keep={}, head=False)",
-        "bsr(blocks=(0,), keep={}, norm=False)",
-    ],
-)
-def test_known_configurations_beside_the_grid_have_parameters(make_study: MakeStudy, method: str) -> None:
-    space = Space(make_study(space=replace(SMALL, start=(method,))))
-    (candidate,) = space.known
-    assert same(space.decode(space.encode(candidate)), candidate)
-
-
-@pytest.mark.parametrize(
-    ("method", "changes"),
-    [
-        ("bsr(blocks=(0,), keep={1: 0.25})", {}),  # no keep rate of the space
-        ("bsr(blocks=(0,), keep={1: 0.5}, fuse=True)", {"fuse": (False,)}),
-    ],
-)
-def test_parameters_of_known_configurations_are_allowed(
-    make_study: MakeStudy, method: str, changes: dict[str, Any]
-) -> None:
-    space = Space(make_study(space=replace(SMALL, start=(method,), **changes)))
-    for name, value in space.encode(space.known[0]).items():
-        assert value in space.distributions[name].choices  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    "changes", [{"max_blocks": 1}, {"keep": (0.5,)}, {"fuse": (True,)}], ids=["blocks", "keep", "fuse"]
-)
-def test_parameters_say_nothing_outside_of_the_space(make_study: MakeStudy, changes: dict[str, Any]) -> None:
-    space = Space(make_study(space=replace(SMALL, start=("linear",), **changes)))
-    expected = enumerated(space)
-    names, choices = zip(
-        *((name, distribution.choices) for name, distribution in space.distributions.items()),  # type: ignore[attr-defined]
-        strict=True,
-    )
-    for values in itertools.product(*choices):
-        assert space.decode(dict(zip(names, values, strict=True))).key in expected

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
-from bsr_explorer.store.study import COUNTS, FILE, SAMPLERS, TABLES, SpaceSpec, Study
-from bsr_explorer.store.tables import read_tables
+from bsr_explorer.store.study import COUNTS, FILE, SAMPLERS, SpaceSpec, Study
 
 STUDY = Study(
     name="a study",
@@ -207,17 +206,6 @@ def test_a_method_of_the_configuration_is_tried_first(tmp_path: Path) -> None:
     assert "--method: unknown value 'fll'" in refused(edited(tmp_path, put("config", "method", "fll")))
 
 
-def test_a_file_without_tables_is_of_a_configuration(tmp_path: Path) -> None:
-    path = tmp_path / "config.toml"
-    path.write_text("model = 'deit_s'\nmethod = 'linear'\n")
-    assert read_tables(path, TABLES) == {"config": {"model": "deit_s", "method": "linear"}}
-    path.write_text("modle = 'deit_s'\n")
-    with pytest.raises(UserError, match=r"config\.toml: key of \[config\]: unknown value 'modle'"):
-        read_tables(path, TABLES)
-    path.write_text("")
-    assert read_tables(path, TABLES) == {}
-
-
 @pytest.mark.parametrize(
     ("table", "key", "value", "words"),
     [
@@ -295,27 +283,6 @@ def test_what_is_missing_is_named(tmp_path: Path, table: str, key: str | None, m
     text = refused(path)
     assert text.startswith(f"{path}: ")
     assert missing in text
-
-
-@pytest.mark.parametrize("text", ["[study", "a = ", "x = 1\nx = 2", "\0"])
-def test_what_is_not_toml_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "bad.toml"
-    path.write_text(text)
-    assert refused(path).startswith(f"{path}: not valid TOML: ")
-
-
-def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "bad.toml"
-    path.write_bytes(b"\xff\xfe")
-    assert refused(path).startswith(f"{path}: not valid TOML: ")
-
-
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert (
-        refused(tmp_path / "none.toml")
-        == f"{tmp_path / 'none.toml'}: cannot be read: No such file or directory"
-    )
-    assert refused(tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
 
 
 @pytest.mark.parametrize(
