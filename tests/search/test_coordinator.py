@@ -78,6 +78,11 @@ def outcomes(folder: Path) -> dict[int, tuple[str, int, str, float | None, list[
     return {number: (r.key, r.seed, r.status, r.accuracy, r.losses) for number, r in records}
 
 
+def first(trials: int, of: dict[int, Any]) -> dict[int, Any]:
+    """The first trials of a study."""
+    return {number: of[number] for number in range(trials)}
+
+
 def check_whole(search: Search, trials: int) -> None:
     """All trials are there once, and records and database agree."""
     records = read_records(search.folder)
@@ -132,13 +137,6 @@ def test_a_record_knows_its_study(finished_once: Path) -> None:
 
 def test_the_test_set_is_not_for_a_search(finished_once: Path) -> None:
     assert {record.test_accuracy for record in read_records(finished_once).values()} == {None}
-
-
-def test_the_same_seed_finds_the_same(
-    make_study: MakeStudy, open_search: OpenSearch, finished_once: Path, tmp_path: Path
-) -> None:
-    open_search(make_study(), tmp_path).run(Watch())
-    assert outcomes(tmp_path) == outcomes(finished_once)
 
 
 def test_another_seed_searches_elsewhere(
@@ -368,30 +366,22 @@ def test_what_ends_a_search_during_a_trial_loses_nothing(
     tmp_path: Path,
     error: type[BaseException],
 ) -> None:
-    first, watch = open_search(make_study(), tmp_path), Watch(raise_at=2, error=error)
+    study = make_study(trials=4)
+    stopped, watch = open_search(study, tmp_path), Watch(raise_at=2, error=error)
     with pytest.raises(error):
-        first.run(watch)
-    assert [trial.number for trial in first.book.trials(RUN)] == [2]
+        stopped.run(watch)
+    assert [trial.number for trial in stopped.book.trials(RUN)] == [2]
     before, key = fingerprint(tmp_path), watch.started[-1][1]
     assert list(before) == ["0000.json", "0001.json"]
 
-    second, watch = open_search(make_study(), tmp_path), Watch()
+    second, watch = open_search(study, tmp_path), Watch()
     second.run(watch)
     assert watch.started[0] == (2, key, 0)
     assert fingerprint(tmp_path).items() >= before.items()
-    check_whole(second, 7)
-    assert outcomes(tmp_path) == outcomes(finished_once)
-
-
-def test_what_is_trained_again_keeps_its_name(
-    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
-) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        open_search(make_study(), tmp_path).run(Watch(raise_at=2))
-    search = open_search(make_study(), tmp_path)
-    search.run(Watch())
-    known = [str(c.config.how) for c in search.space.known if search.space.fits(c)]
-    assert [record.method for record in read_records(tmp_path).values()][:6] == known
+    check_whole(second, 4)
+    assert outcomes(tmp_path) == first(4, outcomes(finished_once))
+    known = [str(c.config.how) for c in second.space.known if second.space.fits(c)]
+    assert [record.method for record in read_records(tmp_path).values()] == known[:4]  # by their names
 
 
 def test_ctrl_c_between_record_and_database_loses_nothing(
@@ -682,7 +672,7 @@ def test_trials_at_once_are_the_same_whatever_ends_first(
 
     monkeypatch.setattr(module, "propose", noting)
     monkeypatch.setattr(module, "bars", noting_bars)
-    study = make_study(trials=10, rungs=(1,), replicas=1, fidelity=Fidelity(32, 20, 20, epochs=2))
+    study = make_study(trials=7, rungs=(1,), replicas=1, fidelity=Fidelity(32, 20, 20, epochs=2))
     found = []
     for seed in range(2):
         search = open_search(study, tmp_path / str(seed), InAnyOrder(3, seed))
@@ -692,8 +682,8 @@ def test_trials_at_once_are_the_same_whatever_ends_first(
         for number, seen, pending in asked:
             assert seen == list(range(max(0, number - 4)))  # with 3 jobs
             assert pending == keys[len(seen) : number]
-        assert [number for number, _, _ in asked] == list(range(10))
-        assert barred == [max(0, number - 4) for number in range(10)]
+        assert [number for number, _, _ in asked] == list(range(7))
+        assert barred == [max(0, number - 4) for number in range(7)]
         found.append((outcomes(tmp_path / str(seed)), watch.ended))
         asked.clear()
         barred.clear()
@@ -712,11 +702,11 @@ def test_so_many_run_at_once_and_never_the_same(
             super().trial_starts(number, candidate, replica)
             most.append(len(workers.tasks))
 
-    search, watch = open_search(make_study(trials=8), tmp_path, workers), Counting()
+    search, watch = open_search(make_study(trials=6), tmp_path, workers), Counting()
     search.run(watch)
     assert max(most) == 3
-    assert len({key for _, key, _ in watch.started}) == len(watch.started) == 8
-    check_whole(search, 8)
+    assert len({key for _, key, _ in watch.started}) == len(watch.started) == 6
+    check_whole(search, 6)
 
 
 def test_what_fails_is_made_up_for_whatever_the_order(
@@ -765,19 +755,18 @@ def front_of(folder: Path) -> list[str]:
 
 
 def test_the_front_is_trained_again_on_fresh_seeds(
-    make_study: MakeStudy, open_search: OpenSearch, finished_once: Path, tmp_path: Path
+    make_study: MakeStudy, open_search: OpenSearch, finished_once: Path, study_folder: Path
 ) -> None:
-    search, watch = open_search(make_study(replicas=2), tmp_path), Watch()
+    search, watch = open_search(make_study(replicas=2), study_folder), Watch()
     ended = search.run(watch)
     assert (ended.because, ended.finished) == ("trials", 7)  # they are no trials of the search
-    chosen = {number: o for number, o in outcomes(tmp_path).items() if number < 7}
-    assert chosen == outcomes(finished_once)
-    front = front_of(tmp_path)
-    assert [(key, replica) for _, key, replica in watch.started[7:]] == [
+    assert first(7, outcomes(study_folder)) == outcomes(finished_once)
+    front = front_of(study_folder)
+    assert [(key, replica) for _, key, replica in watch.started] == [
         *((key, 1) for key in front),
         *((key, 2) for key in front),
     ]
-    records = list(read_records(tmp_path).values())
+    records = list(read_records(study_folder).values())
     assert len({record.seed for record in records}) == len(records)
     attrs = [trial.user_attrs for trial in search.book.trials()]
     assert [a["replica"] for a in attrs] == [record.study["replica"] for record in records]
@@ -787,9 +776,9 @@ def test_the_front_is_trained_again_on_fresh_seeds(
 def test_fresh_seeds_go_on_where_they_were(
     make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
-    study = make_study(replicas=2)
+    study = make_study(trials=4, replicas=2)
     with pytest.raises(KeyboardInterrupt):
-        open_search(study, tmp_path / "a").run(Watch(raise_at=8))
+        open_search(study, tmp_path / "a").run(Watch(raise_at=5))
     open_search(study, tmp_path / "a").run(Watch())
     open_search(study, tmp_path / "b").run(Watch())
     assert outcomes(tmp_path / "a") == outcomes(tmp_path / "b")
@@ -880,7 +869,12 @@ class Crashing(Here):
     ids=str,
 )
 def test_a_crash_ends_that_trial_alone(
-    make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path, kinds: list[Any], status: str
+    make_study: MakeStudy,
+    open_search: OpenSearch,
+    finished_once: Path,
+    tmp_path: Path,
+    kinds: list[Any],
+    status: str,
 ) -> None:
     workers = Crashing({1: list(kinds)})
     search, watch = open_search(make_study(trials=3), tmp_path, workers), Watch()
@@ -899,9 +893,7 @@ def test_a_crash_ends_that_trial_alone(
         assert record.predicted["peak_bytes"] == record.study["counted_bytes"]
         assert (record.seed, record.key) == (trial.user_attrs["seed"], trial.user_attrs["key"])
     else:
-        other = tmp_path / "other"
-        open_search(make_study(trials=3), other).run(Watch())
-        assert outcomes(tmp_path) == outcomes(other)
+        assert outcomes(tmp_path) == first(3, outcomes(finished_once))
     assert "attempts" not in read_records(tmp_path)[0].study
 
 
