@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import weakref
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +16,17 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.data import splits as data
 from bsr_explorer.data.images import ImageSplit
 from bsr_explorer.errors import UserError
-from bsr_explorer.finetune import attempt as attempt_module
 from bsr_explorer.finetune import build as build_module
 from bsr_explorer.finetune import job as job_module
-from bsr_explorer.finetune import run as run_module
-from bsr_explorer.finetune import watched as watched_module
-from bsr_explorer.finetune.attempt import attempt
-from bsr_explorer.finetune.build import build, device_of, make_step, pick_device
-from bsr_explorer.finetune.job import Job, load_data, rules_of
-from bsr_explorer.finetune.measure import measure
+from bsr_explorer.finetune.build import build
 from bsr_explorer.finetune.run import fine_tune
 from bsr_explorer.models.weights import create_model
-from bsr_explorer.prediction import predict
 from bsr_explorer.store.records import Record
 from bsr_explorer.train import loop
-from bsr_explorer.train.recipes import HALF, IMAGENET, RECIPES
-from bsr_explorer.train.step import Step
-from bsr_explorer.units import format_bytes
+from bsr_explorer.train.recipes import RECIPES
+from tests.finetune.tuning import BSR, CONFIG, PROXY, THREE, TWO, Weights, change_recipe, same, told, tune
 
 pytestmark = pytest.mark.usefixtures("toy")
-
-BSR = "bsr(blocks=(0, 2), keep={1: 0.5}, fuse=True)"
-CONFIG = Config(model="toy", image_size=48, batch_size=4, method=BSR)
-PROXY = Fidelity(image_size=32, train_size=20, val_size=20, epochs=1)
-
-
-def tune(config: Config = CONFIG, fidelity: Fidelity = PROXY, **options: Any) -> Record:
-    return fine_tune(config, "digits", fidelity, **{"weights": "random", **options})
-
-
-def change_recipe(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
-    monkeypatch.setitem(RECIPES, "short", replace(RECIPES["short"], **changes))
-
-
-@pytest.fixture(scope="module")
-def record(toy: str) -> Record:
-    return tune(seed=3)
 
 
 # --- the same each time ---------------------------------------------------------------------------------
@@ -112,141 +85,6 @@ def test_the_fidelity_of_the_record_leaves_no_epochs_or_size_open() -> None:
     assert record.fidelity["epochs"] == RECIPES["short"].epochs == len(record.losses)
 
 
-# --- prediction and measurement -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", ["full", "linear", "bitfit", "last(k=2)", BSR])
-def test_saved_bytes_are_measured_as_predicted_at_the_size_trained(method: str) -> None:
-    config = CONFIG.with_method(method)
-    measured = tune(config).measured
-    trained = predict(PROXY.at(config))
-    assert measured is not None
-    assert (measured["image_size"], measured["batch_size"]) == (32, 4)
-    assert measured["saved_bytes"] == measured["predicted_saved_bytes"] == trained.saved_bytes
-
-
-OPTIMIZERS: list[dict[str, Any]] = [
-    {"optimizer": "adamw_8bit"},
-    {"optimizer": "adamw_8bit", "precision": "bf16", "micro_batches": 2},
-    {"implementation": "foreach"},
-    {"implementation": "fused"},
-    {"set_to_none": False},
-]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"precision": "amp_bf16"},
-        {"precision": "amp_fp16"},
-        {"precision": "bf16"},
-        {"micro_batches": 2},
-        {"micro_batches": 2, "precision": "amp_fp16", "method": "full"},
-        {"attention": "math"},
-        {"method": f"{BSR}+checkpoint"},
-        {"method": f"{BSR}+offload"},
-        {"method": "full"},
-        {"method": "linear"},
-        *OPTIMIZERS,
-    ],
-    ids=str,
-)
-def test_a_run_is_measured_as_predicted_however_it_runs(
-    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
-) -> None:
-    check_measured(
-        monkeypatch, replace(CONFIG, batch_size=10, **changes), replace(PROXY, image_size=48, epochs=2)
-    )
-
-
-@pytest.mark.parametrize("changes", OPTIMIZERS, ids=str)
-def test_a_run_is_measured_as_predicted_where_the_optimiser_takes_most(
-    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
-) -> None:
-    check_measured(monkeypatch, replace(CONFIG, **changes), PROXY)
-
-
-def check_measured(monkeypatch: pytest.MonkeyPatch, config: Config, fidelity: Fidelity) -> None:
-    """Saved bytes are as predicted, and the peak."""
-    change_recipe(monkeypatch, layer_decay=1.0, head_lr_scale=1.0)  # the two groups that are predicted
-    record, trained = tune(config, fidelity), predict(fidelity.at(config))
-    measured = record.measured
-    assert record.status == "finished"
-    assert measured is not None
-    assert measured["saved_bytes"] == measured["predicted_saved_bytes"] == trained.saved_bytes
-    assert measured["predicted_peak_bytes"] == trained.peak_bytes
-    assert measured["peak_bytes"] == pytest.approx(trained.peak_bytes, rel=1e-3)
-    assert "fault" not in measured
-
-
-def test_the_peak_is_that_of_a_step_that_updates_after_another_that_did(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A gradient scaler begins by skipping steps, and Adam's state is there from the first update on."""
-    skipped: list[bool] = []
-    step = Step.__call__
-
-    def watched(self: Step, images: Any, labels: Any) -> float:
-        value = step(self, images, labels)
-        skipped.append(self.skipped)
-        return value
-
-    monkeypatch.setattr(Step, "__call__", watched)
-    config = replace(CONFIG, precision="amp_fp16", method="full")
-    measured = tune(config).measured
-    assert skipped[:2] == [True, False]
-    assert measured is not None
-    assert measured["peak_bytes"] == pytest.approx(predict(PROXY.at(config)).peak_bytes, rel=1e-3)
-
-
-def test_a_peak_above_its_prediction_is_a_fault_of_the_cost_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = tune().measured
-    assert measured is not None
-    assert "fault" not in measured
-    monkeypatch.setattr(watched_module, "TOLERANCE", -0.1)
-    fault = (tune().measured or {})["fault"]
-    assert re.fullmatch(r"the peak was -?0\.\d% above its prediction: the cost model is wrong here", fault)
-
-
-@pytest.mark.parametrize("method", [BSR, f"{BSR}+checkpoint+offload", "full+mesa", "last(k=1)+backrazor"])
-def test_measuring_changes_nothing_that_is_trained(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    watched = tune(CONFIG.with_method(method))
-    monkeypatch.setattr(run_module, "WatchedStep", Unwatched)
-    plain = tune(CONFIG.with_method(method))
-    assert (plain.losses, plain.accuracy) == (watched.losses, watched.accuracy)
-
-
-class Unwatched(Step):
-    """A step that measures nothing."""
-
-    peak_bytes = 0
-
-    def fullest(self, actual: Config) -> None:
-        """Nothing."""
-
-
-def test_memory_is_predicted_at_the_size_of_the_configuration(record: Record) -> None:
-    assert record.predicted == predict(CONFIG).summary()
-    assert record.measured is not None
-    assert record.predicted["saved_bytes"] > record.measured["saved_bytes"]
-
-
-def test_saved_bytes_agree_with_fewer_images_than_a_batch() -> None:
-    measured = tune(replace(CONFIG, batch_size=32)).measured  # 20 training images
-    assert measured is not None
-    assert measured["batch_size"] == 20
-    assert measured["saved_bytes"] == measured["predicted_saved_bytes"]
-    assert "peak_bytes" not in measured  # which is that of a whole batch, and of a second step
-
-
-@pytest.mark.parametrize("micro_batches", [8, 32])
-def test_fewer_images_than_a_batch_are_trained_on_in_micro_batches(micro_batches: int) -> None:
-    record = tune(replace(CONFIG, batch_size=64, micro_batches=micro_batches))
-    assert (record.status, record.images_trained) == ("finished", 20)
-    assert record.measured is not None
-    assert record.measured["saved_bytes"] == record.measured["predicted_saved_bytes"]
-
-
 # --- number formats and micro-batches -------------------------------------------------------------------
 
 
@@ -280,23 +118,6 @@ class Stopped(Exception):
     """Stands for whatever ends a process."""
 
 
-Weights = Callable[[], list[torch.Tensor]]
-
-
-@pytest.fixture
-def weights(monkeypatch: pytest.MonkeyPatch) -> Weights:
-    """The parameters and buffers of the model that was trained last."""
-    steps: list[Step] = []
-    make = run_module.make_step
-
-    def noted(*arguments: Any) -> Step:
-        steps.append(make(*arguments))
-        return steps[-1]
-
-    monkeypatch.setattr(run_module, "make_step", noted)
-    return lambda: [t.detach().clone() for t in (*steps[-1].model.parameters(), *steps[-1].model.buffers())]
-
-
 def interrupted(at: int, config: Config, fidelity: Fidelity, **options: Any) -> None:
     """Train until a step is done."""
 
@@ -306,20 +127,6 @@ def interrupted(at: int, config: Config, fidelity: Fidelity, **options: Any) -> 
 
     with pytest.raises(Stopped):
         tune(config, fidelity, progress=progress, **options)
-
-
-def same(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
-    """To the last bit (what a keeper has not seen yet is no number)."""
-    return all(torch.equal(a.nan_to_num(-1e9), b.nan_to_num(-1e9)) for a, b in zip(some, others, strict=True))
-
-
-def told(record: Record) -> dict[str, Any]:
-    """All that a record says but times."""
-    values = record.to_dict()
-    return {key: values[key] for key in values if key not in ("seconds", "step_seconds", "provenance")}
-
-
-TWO, THREE = (replace(PROXY, epochs=epochs) for epochs in (2, 3))
 
 
 @pytest.mark.parametrize(
@@ -391,30 +198,6 @@ def test_training_goes_on_within_an_epoch(tmp_path: Path) -> None:
     done: list[int] = []
     tune(CONFIG, THREE, progress=lambda step, total, loss: done.append(step), **options)
     assert done == list(range(9, 16))
-
-
-def test_a_watch_is_told_of_the_peak_each_epoch_and_the_model() -> None:
-    told_of: list[Any] = []
-
-    class Noting:
-        def peak(self, measured: int, predicted: int) -> None:
-            told_of.append((measured, predicted))
-
-        def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
-            told_of.append((number, epochs, loss, accuracy))
-
-        def trained(self, model: torch.nn.Module, splits: Any) -> None:
-            told_of.append((len(model.blocks), splits.classes, splits.mean_std))  # type: ignore[arg-type]
-
-    record = run_module.run(
-        CONFIG, Job(fidelity=THREE, weights="random", seed=3, every_epoch=True), watch=Noting()
-    )
-    assert record.measured is not None
-    assert told_of == [
-        (record.measured["peak_bytes"], record.measured["predicted_peak_bytes"]),
-        *((n + 1, 3, record.losses[n], record.history[n]) for n in range(3)),
-        (4, tuple("0123456789"), IMAGENET),
-    ]
 
 
 def test_times_add_up(tmp_path: Path) -> None:
@@ -511,87 +294,6 @@ def test_the_configurations_learning_rate_is_the_peak_of_the_recipes(monkeypatch
     assert tune(config).losses == tune(replace(config, lr=2e-3)).losses
 
 
-def test_the_learning_rate_keeps_its_layer_decay_and_the_heads_scale(weights: Weights) -> None:
-    config = replace(CONFIG.with_method("full"), lr=1e-3)
-    optimizer = make_step(build(config), config, rules_of(config, Job())).optimizer
-    rates = {group["lr"] for group in optimizer.param_groups}
-    assert max(rates) == 1e-3 * RECIPES["short"].head_lr_scale
-    assert 1e-3 * RECIPES["short"].layer_decay ** 5 in rates
-
-
-# --- what goes wrong ------------------------------------------------------------------------------------
-
-PREDICTED = re.escape(format_bytes(predict(Config("deit_t", 32, batch_size=4)).peak_bytes))
-
-
-@pytest.mark.parametrize(
-    ("error", "asked"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has …"), "20.00 MiB"),
-        (MemoryError(), "more memory than there is"),
-        (MemoryError("Unable to allocate 7.11 PiB for an array"), "7.11 PiB"),
-        (
-            RuntimeError(
-                "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 4000000 bytes."
-            ),
-            "4.0 MB (3.8 MiB)",
-        ),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000000"), "8.0 MB"),
-        (RuntimeError("CUDA error: out of memory"), "more memory than there is"),
-    ],
-    ids=str,
-)
-def test_out_of_memory_is_told_beside_what_was_predicted(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, asked: str
-) -> None:
-    def fails(*_: Any) -> Record:
-        raise error
-
-    monkeypatch.setattr(attempt_module, "run", fails)
-    config = Config("deit_t", 48, batch_size=4)
-    record = attempt(config, "a key", Job(fidelity=PROXY, seed=5), lambda *_: None)
-    assert (record.status, record.key, record.seed) == ("out_of_memory", "a key", 5)
-    assert re.match(
-        rf"out of memory: {re.escape(asked)}.* was asked for, and the predicted peak is {PREDICTED}; "
-        rf"{type(error).__name__} at test_run\.py:\d+: ",
-        record.reason,
-    )
-
-
-def test_an_allocation_that_really_fails_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "evaluate", lambda *_: torch.empty(10**15))
-    record = attempt(CONFIG, "a key", Job(fidelity=PROXY, weights="random", test=True), lambda *_: None)
-    assert record.status == "out_of_memory"
-    assert record.reason.startswith("out of memory: 4,000,000,000.0 MB (")
-
-
-def test_when_memory_is_out_what_the_run_held_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    held: list[weakref.ref[Any]] = []
-
-    def fails(*_: Any) -> Record:
-        large = torch.empty(1000)
-        held.append(weakref.ref(large))
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    def looked(*_: Any) -> Any:
-        assert held[0]() is None
-        return predict(CONFIG)
-
-    monkeypatch.setattr(attempt_module, "run", fails)
-    monkeypatch.setattr(attempt_module, "predict", looked)
-    assert attempt(CONFIG, "a key", Job(fidelity=PROXY), lambda *_: None).status == "out_of_memory"
-
-
-def test_any_other_error_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any) -> Record:
-        raise RuntimeError("expected 4 dimensions")
-
-    monkeypatch.setattr(attempt_module, "run", fails)
-    record = attempt(CONFIG, "a key", Job(fidelity=PROXY), lambda *_: None)
-    assert record.status == "failed"
-    assert re.fullmatch(r"RuntimeError at test_run\.py:\d+: expected 4 dimensions", record.reason)
-
-
 # --- divergence -----------------------------------------------------------------------------------------
 
 
@@ -660,11 +362,6 @@ def test_a_recipe_of_steps_trains_that_many(monkeypatch: pytest.MonkeyPatch) -> 
 # --- what is refused ------------------------------------------------------------------------------------
 
 
-def test_another_number_of_classes_is_refused() -> None:
-    with pytest.raises(UserError, match="--num-classes: the configuration has 7 classes and digits has 10"):
-        tune(replace(CONFIG, num_classes=7))
-
-
 def test_a_recipe_of_another_optimiser_is_refused() -> None:
     with pytest.raises(UserError, match="--optimizer: 'sgd' does not go with --recipe short"):
         tune(replace(CONFIG, optimizer="sgd"))
@@ -674,79 +371,7 @@ def test_a_recipe_takes_its_optimiser_in_8_bits() -> None:
     assert tune(replace(CONFIG, optimizer="adamw_8bit")).config["optimizer"] == "adamw_8bit"
 
 
-def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(UserError, match="--device: unknown device 'tpu'; choose auto, cpu or cuda"):
-        pick_device("tpu")
-
-
-def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    config = replace(CONFIG, device="cuda")
-    for refusing in (device_of, measure, tune):
-        with pytest.raises(UserError, match="--device: no CUDA device is available here; choose cpu or auto"):
-            refusing(config)
-    assert predict(config).peak_bytes > 0
-
-
-@pytest.mark.parametrize(("there", "device"), [(False, "cpu"), (True, "cuda")])
-def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch, there: bool, device: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert pick_device("auto") == device
-    assert [pick_device(name) for name in ("cpu", "cuda")] == ["cpu", "cuda"]
-
-
-def test_the_device_is_the_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [device_of(replace(CONFIG, device=name)).type for name in ("cpu", "cuda")] == ["cpu", "cuda"]
-
-
-# --- build and load -------------------------------------------------------------------------------------
-
-
-def test_build_applies_the_method() -> None:
-    model = build(CONFIG)
-    trained = {
-        name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad and "blocks" in name
-    }
-    assert trained == {"0", "2"}
-    assert model(torch.zeros(2, 3, 48, 48)).shape == (2, 10)
-
-
-def test_build_depends_on_the_seed_alone() -> None:
-    one, same, other = (build(CONFIG, seed=seed).state_dict() for seed in (1, 1, 2))
-    assert torch.equal(one["head.weight"], same["head.weight"])
-    assert not torch.equal(one["patch_embed.proj.weight"], other["patch_embed.proj.weight"])
-
-
-@pytest.mark.parametrize(
-    ("model", "optimizer", "weights", "recipe", "expected"),
-    [
-        ("deit_t", "adamw", "hub", "short", IMAGENET),
-        ("vit_t", "adamw", "hub", "short", HALF),
-        ("vit_t", "adamw", "offline", "short", IMAGENET),
-        ("deit_t", "sgd_momentum", "hub", "paper-vit-b", HALF),
-        ("toy", "adamw", "random", "short", IMAGENET),
-    ],
-)
-def test_images_are_normalised_as_the_weights_were_trained(
-    monkeypatch: pytest.MonkeyPatch, model: str, optimizer: str, weights: str, recipe: str, expected: Any
-) -> None:
-    asked: dict[str, Any] = {}
-
-    def watched(name: str, **options: Any) -> Any:
-        asked.update(options)
-        return data.load_splits(name, **options)
-
-    monkeypatch.setattr(job_module, "load_splits", watched)
-    config = Config(model=model, image_size=48, optimizer=optimizer)
-    job = Job(weights=weights, fidelity=replace(PROXY, recipe=recipe), data_dir=Path("nowhere"))
-    assert len(load_data(config, job).train) == 20
-    assert (asked["mean"], asked["std"]) == expected
-    assert asked["image_size"] == 32
-
-
 # --- the authors' protocol and recipes ------------------------------------------------------------------
-
 
 AUTHORS = Fidelity(image_size=32, epochs=3, protocol="authors")
 
@@ -791,39 +416,6 @@ def test_the_held_out_protocol_is_the_usual_one_and_is_named(record: Record) -> 
     assert Record.from_dict(old).protocol == record.protocol
 
 
-@pytest.mark.parametrize(
-    ("method", "images", "batch", "steps"),
-    [
-        (BSR, 22, 4, 6),
-        (BSR, 13, 12, 2),
-        ("full", 20, 4, 5),
-        ("full", 14, 12, 2),
-        ("bsr(blocks=(2,), keep={1: 0.5})+mesa", 22, 4, 6),
-        ("bsr(blocks=(2,), keep={1: 0.5})+mesa", 13, 12, 2),
-        ("backrazor", 14, 12, 2),
-    ],
-)
-def test_the_last_images_of_an_epoch_are_trained_on_and_the_peak_is_that_of_full_batches(
-    monkeypatch: pytest.MonkeyPatch, method: str, images: int, batch: int, steps: int
-) -> None:
-    change_recipe(monkeypatch, partial_batch=True)
-    config = replace(CONFIG, batch_size=batch, method=method)
-    told: list[int] = []
-    record = fine_tune(
-        config,
-        "digits",
-        replace(PROXY, train_size=images, epochs=3),
-        "random",
-        progress=lambda done, total, loss: told.append(total),
-    )
-    assert set(told) == {3 * steps}
-    assert record.images_trained == 3 * images
-    assert record.measured is not None
-    assert record.measured["batch_size"] == batch
-    assert record.measured["peak_bytes"] == record.measured["predicted_peak_bytes"]
-    assert record.measured["saved_bytes"] == record.measured["predicted_saved_bytes"]
-
-
 def test_a_paper_recipe_trains_as_the_authors_do(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
     seen: list[Any] = []
@@ -844,10 +436,3 @@ def test_a_paper_recipe_trains_as_the_authors_do(monkeypatch: pytest.MonkeyPatch
     assert (asked["interpolation"], asked["squash"], asked["crop_scale"]) == ("bilinear", True, (0.05, 1.0))
     assert seen == [0.0, "orig_in21k"]
     assert record.images_trained == 40  # 20 images an epoch: 8, 8 and 4
-
-
-def test_a_job_has_the_arguments_of_fine_tune() -> None:
-    import inspect
-
-    arguments = set(inspect.signature(fine_tune).parameters) - {"config", "progress"}
-    assert {f.name for f in fields(Job)} == arguments

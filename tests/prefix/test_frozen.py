@@ -25,11 +25,10 @@ from bsr_explorer.prefix.continued import Continued
 from bsr_explorer.prefix.frozen import frozen_blocks, hashes
 from bsr_explorer.prefix.stages import stages_of
 from bsr_explorer.store.records import Record
-from bsr_explorer.tape import Op, Parameter, Tape
+from tests.prefix.changing import TOY, Prompted
 
 pytestmark = pytest.mark.usefixtures("toy")
 
-TOY = Config(model="toy", image_size=32, batch_size=4)
 FIDELITY = Fidelity(train_size=22, val_size=21, epochs=6)
 
 
@@ -260,43 +259,6 @@ def test_what_changes_above_is_no_matter(changing: Any, tmp_path: Path) -> None:
     cached = tune(config, Cache(tmp_path))
     assert same(cached, tune(config, None))
     assert cached[0].provenance["cached_blocks"] == 3
-
-
-class Prompted(Last):
-    """A method that says on its tape what it adds below the blocks."""
-
-    name: ClassVar[str] = "prompted"
-
-    def rewrite(self, tape: Tape) -> Tape:
-        """Add a trained vector to what the patch embedding makes."""
-        tape = super().rewrite(tape)
-        stem = tape.op("patch_embed.proj", "patch_embed")
-        prompt = Op("prompt", "add_parameter", None, (stem.writes,), "prompted", {"value": "prompt"})
-        parameters = {**tape.parameters, "prompt": Parameter("prompt", (32,), None)}
-        return replace(tape, parameters=parameters).insert_after(stem, prompt, instead_of=stem.writes)
-
-
-class Branched(Last):
-    """A method that says on its tape that something above goes by what the first block makes."""
-
-    name: ClassVar[str] = "branched"
-
-    def rewrite(self, tape: Tape) -> Tape:
-        """Add it to what the last block makes."""
-        tape = super().rewrite(tape)
-        last = next(op for op in tape if op.writes == "blocks.3.out")
-        side = Op("side", "add", None, (last.writes, "blocks.0.out"), "both")
-        return tape.insert_after(last, side, instead_of=last.writes)
-
-
-def test_the_tape_says_where_something_trains_and_what_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def frozen(method: type[Last]) -> list[bool]:
-        monkeypatch.setitem(METHODS, method.name, method)
-        return [stage.frozen for stage in stages_of(TOY.with_method(f"{method.name}(k=1)"))]
-
-    assert frozen(Last) == [True, True, True, True, False]
-    assert frozen(Prompted) == [False, True, True, True, False]
-    assert frozen(Branched) == [True, True, False, False, False]
 
 
 def test_nothing_is_said_where_the_tape_knows(
