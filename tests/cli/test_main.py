@@ -6,9 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -132,33 +132,89 @@ def test_ctrl_c_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 SLOW_TO_IMPORT = ("torch", "timm", "optuna", "torchvision", "sklearn")
 
 
-def run_apart(*arguments: str | Path, absent: str = "") -> tuple[int, set[str], str, str]:
-    """A command in a process of its own: how it ended, which slow packages it imported, and what it said.
+PARENT = """import contextlib, io, json, os, sys
+from bsr_explorer import cli
+from bsr_explorer.cli import app
+app._register()
+app.app.registered_commands.clear()
+import typer.main  # and what it imports when it answers
+slow = {slow!r}
+print(json.dumps([name for name in slow if name in sys.modules]), flush=True)
+for line in sys.stdin:
+    words, absent, before, folder = json.loads(line)
+    reader, writer = os.pipe()
+    if not os.fork():
+        os.chdir(folder)
+        sys.argv = ["bsr-explore", *words]
+        sys.modules.update(dict.fromkeys(absent))
+        exec(before)
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                cli.main()
+        except SystemExit as ended:
+            code = ended.code or 0
+        imported = [name for name in slow if name in sys.modules and name not in absent]
+        with open(writer, "w") as file:
+            json.dump([code, imported, out.getvalue(), err.getvalue()], file)
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as file:
+        print(file.read(), flush=True)
+    os.wait()
+"""
+"""A process that has imported the commands, and none of what is slow: each command that it reads, a child of it runs,
+which ends as the command does."""
 
-    Args:
-        absent: a package to take for one that is not installed.
-    """
-    code = (
-        "import sys\n"
-        f"sys.modules.update(dict.fromkeys({absent.split()!r}))\n"
-        "from bsr_explorer.cli import main\n"
-        "code = 0\n"
-        "try:\n    main()\n"
-        "except SystemExit as ended:\n    code = ended.code or 0\n"
-        f"print('ended', code, *({set(SLOW_TO_IMPORT)!r} & set(sys.modules)))\n"
-    )
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    *said, last = run.stdout.splitlines()
-    _, ended, *imported = last.split()
-    return int(ended), set(imported), "\n".join(said), run.stderr
+
+@pytest.fixture(scope="module")
+def parent() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", PARENT.replace("{slow!r}", repr(SLOW_TO_IMPORT))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert json.loads(process.stdout.readline()) == []  # to import the commands needs nothing slow
+        yield process
+        process.stdin.close()
 
 
-def imported_by(*arguments: str | Path) -> set[str]:
+class Apart(Protocol):
+    """Runs a command in a process of its own."""
+
+    def __call__(
+        self, *arguments: str | Path, absent: str = "", before: str = ""
+    ) -> tuple[int, set[str], str, str]: ...
+
+
+@pytest.fixture
+def run_apart(parent: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Apart:
+    """A command in a process of its own, in an empty folder: how it ended, which slow packages it imported, and what it
+    said. ``absent``: a package to take for one that is not installed; ``before``: Python to run
+    before it."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path, absent: str = "", before: str = "") -> tuple[int, set[str], str, str]:
+        assert parent.stdin is not None and parent.stdout is not None
+        print(
+            json.dumps([[*map(str, arguments)], absent.split(), before, str(tmp_path)]),
+            file=parent.stdin,
+            flush=True,
+        )
+        code, imported, said, error = json.loads(parent.stdout.readline())
+        return code, set(imported), said, error
+
+    return run
+
+
+@pytest.fixture
+def imported_by(run_apart: Apart) -> Callable[..., set[str]]:
     """The slow ones of the packages that a command imports, which ends well."""
-    code, imported, _, _ = run_apart(*arguments)
-    assert code == 0
-    return imported
+
+    def run(*arguments: str | Path, before: str = "") -> set[str]:
+        code, imported, _, _ = run_apart(*arguments, before=before)
+        assert code == 0
+        return imported
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -170,7 +226,9 @@ def imported_by(*arguments: str | Path) -> set[str]:
     ],
     ids=" ".join,
 )
-def test_asking_what_there_is_needs_no_torch(arguments: list[str]) -> None:
+def test_asking_what_there_is_needs_no_torch(
+    arguments: list[str], imported_by: Callable[..., set[str]]
+) -> None:
     assert imported_by(*arguments) == set()
 
 
@@ -225,9 +283,8 @@ REFUSED = [
 
 @pytest.mark.parametrize("asked", REFUSED, ids=lambda asked: " ".join(asked[:-1]).replace(EXAMPLE, "STUDY"))
 def test_what_needs_no_model_is_refused_without_torch(
-    asked: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: tuple[str, ...], run_apart: Apart, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     code, imported, said, error = run_apart(*asked[:-1])
     assert (code, imported, said) == (2, set(), "")
     assert error.startswith(f"error: {asked[-1]}")
@@ -263,21 +320,20 @@ def test_what_needs_no_model_is_refused_without_torch(
     ids=lambda value: " ".join(value).replace(EXAMPLE, "STUDY") if isinstance(value, tuple) else None,
 )
 def test_a_missing_package_is_found_without_torch(
-    package: str, asked: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: str, asked: tuple[str, ...], words: str, run_apart: Apart
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     code, imported, _, error = run_apart(*asked, absent=package)
     assert (code, imported) == (2, set())
     assert error.startswith(f"error: {words}")
 
 
-def test_costs_of_an_optimiser_need_no_package_of_it() -> None:
+def test_costs_of_an_optimiser_need_no_package_of_it(run_apart: Apart) -> None:
     assert run_apart("profile", "--optimizer", "adamw_8bit", absent="bitsandbytes")[:2] == (0, set())
     costs = ("compare", "--optimizer", "adamw_8bit", "--costs-only", "--dry-run", "--methods", "full")
     assert run_apart(*costs, absent="bitsandbytes")[0] == 0
 
 
-def test_a_finished_search_says_so_without_torch(tmp_path: Path) -> None:
+def test_a_finished_search_says_so_without_torch(run_apart: Apart, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "study"))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     search = ("search", "--model", "deit_s", "--budget", "2GB", "--out", str(folder))
@@ -297,17 +353,25 @@ def test_a_finished_search_says_so_without_torch(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_a_report_of_a_known_model_needs_no_torch(tmp_path: Path) -> None:
+ONE_FORMAT = "from bsr_explorer.report import style; style.UNDATED = {'png': style.UNDATED['png']}"
+"""Three formats of a figure take thrice as long."""
+
+
+def test_a_report_of_a_known_model_needs_no_torch(
+    imported_by: Callable[..., set[str]], tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "study"))
     (folder / "report.md").unlink()
-    assert imported_by("report", folder) <= {"optuna"}  # which lays out what else could have been chosen
+    assert imported_by("report", folder, before=ONE_FORMAT) <= {
+        "optuna"
+    }  # which lays out what else could have been chosen
     assert (folder / "report.md").exists()
 
 
 def test_a_report_of_a_model_that_is_not_known_here_leaves_out_what_follows_from_it(
-    study_folder: Path,
+    imported_by: Callable[..., set[str]], study_folder: Path
 ) -> None:
-    imported_by("report", study_folder)
+    imported_by("report", study_folder, before=ONE_FORMAT)
     page = (study_folder / "report.md").read_text()
     assert "What follows from the model alone is not drawn: --model: unknown model 'toy'" in page
     assert {path.stem for path in (study_folder / "figures").iterdir()} == {
@@ -319,11 +383,15 @@ def test_a_report_of_a_model_that_is_not_known_here_leaves_out_what_follows_from
     "arguments",
     [("show", "0"), ("select",), ("select", "knee"), ("export",), ("export", "--select", "trial 0")],
 )
-def test_looking_at_a_study_needs_no_torch(arguments: tuple[str, ...], study_folder: Path) -> None:
+def test_looking_at_a_study_needs_no_torch(
+    arguments: tuple[str, ...], imported_by: Callable[..., set[str]], study_folder: Path
+) -> None:
     assert imported_by(arguments[0], study_folder, *arguments[1:]) == set()
 
 
-def test_the_status_of_a_study_needs_no_torch(study_folder: Path) -> None:
+def test_the_status_of_a_study_needs_no_torch(
+    imported_by: Callable[..., set[str]], study_folder: Path
+) -> None:
     assert imported_by("status", study_folder) <= {"optuna"}  # which reads the database
 
 
