@@ -34,7 +34,7 @@ FIRST = "bsr-explore search --model deit_s --budget 2GB"
 """The README's first command. It has a test of its own."""
 
 SMALL = {
-    "search": "--trials 1 --proxy-size 32 --train-size 32 --val-size 32 --epochs 1 --weights random",
+    "search": "--trials 1 --replicas 0 --proxy-size 32 --train-size 32 --val-size 32 --epochs 1 --weights random",
     "compare": (
         "--model deit_t --image-size 64 --data digits --seeds 1 --rounds 1 --batch-size 2 --proxy-size 32 "
         "--train-size 32 --val-size 32 --epochs 1 --weights random"
@@ -112,6 +112,7 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert end.code in (None, 0)
 
 
+@pytest.mark.thorough
 def test_the_first_command_trains(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words, folder = shlex.split(FIRST), clone / "reports" / "deit_s-digits-2GB"
     assert not folder.exists()

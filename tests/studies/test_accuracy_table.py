@@ -96,6 +96,7 @@ def test_what_is_trained_matters(rows: list[dict[str, str]]) -> None:
     assert spread > 10 * sum(noise) / len(noise)
 
 
+@pytest.mark.thorough
 def test_it_goes_on_where_it_was_killed(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

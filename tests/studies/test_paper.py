@@ -48,6 +48,13 @@ def test_there_are_files_of_everything() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "file",
+    [  # a table is of five data sets, and all methods
+        pytest.param(file, marks=pytest.mark.thorough if "table" in file.stem else (), id=file.stem)
+        for file in FILES
+    ],
+)
 def test_a_file_plans_and_its_head_is_true(file: Path) -> None:
     asked = ComparisonFile.from_toml(file)
     assert asked.name == file.stem
@@ -151,6 +158,7 @@ def test_a_ratio_near_the_papers_is_the_papers() -> None:
     assert claims._same(1.8, 2.0) == "differs by -10%"
 
 
+@pytest.mark.thorough
 def test_the_script_writes_tables_and_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
