@@ -22,9 +22,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import torch
 
-from bsr_explorer import Config, predict
+from bsr_explorer import Config
 from bsr_explorer.cost import entries
 from bsr_explorer.cost import grid as grids
+from bsr_explorer.cost.peak import step_ledger
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.models.vit.reading import geometry
 from bsr_explorer.prediction import tape_of
@@ -62,8 +63,7 @@ def main() -> None:
     count = len(lay_out())
     whole = _median_seconds(lay_out, options.repeats)
     config = Config(model=options.model, batch_size=1, method="bsr")
-    tape_of(config)
-    scalar = _median_seconds(lambda: predict(config), options.repeats)
+    scalar = _median_seconds(lambda: step_ledger(tape_of(config), config.setup), options.repeats)
     traced = _median_seconds(lambda: measure(config), options.repeats)
     answer = {
         "configurations": count,

@@ -8,6 +8,7 @@ from functools import lru_cache
 from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.cost.peak import Level, course, step_ledger, timeline
+from bsr_explorer.cost.step import Recorded
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger, in_phases
 from bsr_explorer.models.architecture import architecture_of, geometry
@@ -85,7 +86,7 @@ def over_time(config: Config) -> list[Level]:
     """
     phases = [config.with_method(phase.method) for phase in config.how.phases()]
     fullest = max(phases, key=lambda each: predict(each).peak_bytes) if len(phases) > 1 else config
-    return course(timeline(tape_of(fullest), config.setup))
+    return course(timeline(Recorded.of(tape_of(fullest)), config.setup))
 
 
 def tokens_by_block(config: Config) -> dict[int, tuple[int, int]]:

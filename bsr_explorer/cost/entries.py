@@ -14,7 +14,7 @@ from bsr_explorer.cost.holders import Memory
 from bsr_explorer.cost.passes import Pass
 from bsr_explorer.cost.peak import levels, optimizer_peak, standing_rows
 from bsr_explorer.cost.setup import Setup
-from bsr_explorer.cost.step import activation_rows
+from bsr_explorer.cost.step import Recorded, activation_rows
 from bsr_explorer.models.lowering import lower
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.step import block_tape, drop_tokens, stem_tape, step_tape, tail_tape
@@ -179,15 +179,16 @@ def _block_entry(
         for trains in (False, True):
             activations = published.block_activation_bytes(tape, 0, trains, live)
             part = runs.of_blocks(tape if trains else frozen, live)
-            rows.append((*_sums(part, live), activations, *_profile(part, live, "blocks", runs)))
+            recorded = Recorded.of(part, live)
+            rows.append((*_sums(recorded), activations, *_profile(recorded, "blocks", runs)))
     return tuple(rows), tape.tensors[tape.ops[-1].writes].shape[1]
 
 
 @lru_cache(maxsize=1024)
 def _stem(geometry: Geometry, batch: int, runs: Runs) -> tuple[int, ...]:
     """Columns of what stands before the blocks, and does not train."""
-    tape = runs.lowered(stem_tape(geometry, batch).train_only(lambda p: False))
-    return (*_sums(tape, False), 0, *_profile(tape, False, "", runs))
+    recorded = Recorded.of(runs.lowered(stem_tape(geometry, batch).train_only(lambda p: False)))
+    return (*_sums(recorded), 0, *_profile(recorded, "", runs))
 
 
 @lru_cache(maxsize=4096)
@@ -196,12 +197,13 @@ def _tail(geometry: Geometry, batch: int, tokens: int, runs: Runs) -> tuple[tupl
     tape = tail_tape(geometry, batch, tokens)
     activations = published.tail_activation_bytes(tape)
     part = runs.lowered(tape)
-    return tuple((*_sums(part, live), activations, *_profile(part, live, "", runs)) for live in (False, True))
+    both = [Recorded.of(part, live) for live in (False, True)]
+    return tuple((*_sums(recorded), activations, *_profile(recorded, "", runs)) for recorded in both)
 
 
-def _sums(tape: Tape, live: bool) -> tuple[int, int, int]:
+def _sums(recorded: Recorded) -> tuple[int, int, int]:
     """Saved bytes, FLOPs forward, FLOPs backward of a part of a step."""
-    rows = list(activation_rows(tape, live))
+    rows = list(activation_rows(recorded))
     return (
         sum(row.bytes for row in rows),
         sum(row.flops for row in rows if row.kind == "forward"),
@@ -209,10 +211,10 @@ def _sums(tape: Tape, live: bool) -> tuple[int, int, int]:
     )
 
 
-def _profile(tape: Tape, live: bool, fed_at: str, runs: Runs) -> tuple[int, ...]:
+def _profile(recorded: Recorded, fed_at: str, runs: Runs) -> tuple[int, ...]:
     """The columns from ``LEVEL`` on of a part of a step."""
-    memory = Memory(runs.setup.on.granularity)
-    run = Pass(tape, memory, live, fed_at, runs.setup.gradients_stand)
+    tape, memory = recorded.tape, Memory(runs.setup.on.granularity)
+    run = Pass(recorded, memory, fed_at, runs.setup.gradients_stand)
     fed = [tensor for tensor in tape.inputs if tensor.role == "activation"]
     for tensor in tape.inputs:
         memory.found(tensor.name, tensor.bytes)

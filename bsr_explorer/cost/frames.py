@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from bsr_explorer.operations.kinds import kind_of
 from bsr_explorer.tape import Op, Tape
 
@@ -49,7 +51,8 @@ class Frames:
         return self._last[path]
 
 
-def _paths(name: str) -> list[str]:
+@lru_cache(maxsize=65536)
+def _paths(name: str) -> tuple[str, ...]:
     """A module path and those around it, outermost first: ``blocks``, ``blocks.3``, ``blocks.3.attn``."""
     parts = name.split(".") if name else []
-    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+    return tuple(".".join(parts[: i + 1]) for i in range(len(parts)))

@@ -13,17 +13,17 @@ from bsr_explorer.cost.frames import Frames
 from bsr_explorer.cost.gradients import Gradients
 from bsr_explorer.cost.holders import Memory, Moment
 from bsr_explorer.cost.recording import Recording
-from bsr_explorer.cost.step import Recomputed, contexts, kept_by_op, recomputed
+from bsr_explorer.cost.step import Recomputed, Recorded
 from bsr_explorer.cost.unwinding import Unwinding
 from bsr_explorer.operations.kinds import rule_of
-from bsr_explorer.tape import DENSE, Tape
+from bsr_explorer.tape import DENSE
 
 
 class Pass:
     """The forward and the backward pass of a tape, or of a part of one, as events in a memory.
 
     Args:
-        live_inputs: for a part, whether something trains below it.
+        recorded: the tape, as autograd records it.
         fed_at: for a part, the module path from which it is fed.
         gradients_stand: whether the parameters' gradients exist already, so that new ones are added.
 
@@ -34,17 +34,15 @@ class Pass:
 
     def __init__(
         self,
-        tape: Tape,
+        recorded: Recorded,
         memory: Memory,
-        live_inputs: bool = False,
         fed_at: str = "",
         gradients_stand: bool = False,
     ) -> None:
-        self.tape, self.memory = tape, memory
-        self.contexts = list(contexts(tape, live_inputs))
+        tape = recorded.tape
+        self.tape, self.memory, self.contexts = tape, memory, recorded.contexts
         self._frames = Frames(tape, fed_at)
-        self._keeps = kept_by_op(tape, self.contexts)
-        self._again = recomputed(tape, self.contexts)
+        self._keeps, self._again = recorded.keeps, recorded.again
         self._held: list[list[str]] = [[] for _ in self.contexts]
         self.gradients = Gradients(tape, memory, gradients_stand)
         self.until_end: list[str] = []

@@ -11,7 +11,7 @@ from bsr_explorer.cost.holders import Event, Memory, Moment
 from bsr_explorer.cost.optimizers import OPTIMIZERS, groups
 from bsr_explorer.cost.passes import Pass
 from bsr_explorer.cost.setup import Setup
-from bsr_explorer.cost.step import activation_rows, input_rows, parameter_rows
+from bsr_explorer.cost.step import Recorded, activation_rows, input_rows, parameter_rows
 from bsr_explorer.ledger import Ledger, Peak, Row, ledger
 from bsr_explorer.tape import Parameter, Tape
 from bsr_explorer.units import WIDTH
@@ -30,26 +30,28 @@ def standing_rows(tape: Tape, setup: Setup) -> Iterator[Row]:
 def step_ledger(tape: Tape, setup: Setup) -> Ledger:
     """The ledger of a whole step, with its peak."""
     rows = [*standing_rows(tape, setup)]
-    for row in activation_rows(tape):
+    recorded = Recorded.of(tape)
+    for row in activation_rows(recorded):
         yields = row.flops * setup.micro_batches
         rows.append(Row(row.block, row.operation, row.kind, row.bytes, yields))
-    peak = find_peak(timeline(tape, setup))
+    peak = find_peak(timeline(recorded, setup))
     return ledger(rows, peak.bytes, "predicted", peak)
 
 
-def timeline(tape: Tape, setup: Setup) -> Memory:
+def timeline(recorded: Recorded, setup: Setup) -> Memory:
     """Everything that a steady step allocates and frees, in order (optimiser state exists already)."""
+    tape = recorded.tape
     memory = Memory(setup.on.granularity)
     for row in standing_rows(tape, setup):
         if row.bytes and (row.kind != "gradient" or setup.gradients_stand):
             noun = "" if row.kind in ("parameter", "input") else f"{row.kind} of "
             memory.take(f"{noun}{row.operation}", row.bytes, row.kind)
     if setup.gradients_stand:
-        for name, size in _held_by_views(tape):
+        for name, size in _held_by_views(recorded):
             memory.take(name, size, "gradient")
     if setup.on.workspace:
         memory.take("workspace of the libraries", setup.on.workspace)
-    run = Pass(tape, memory, gradients_stand=setup.gradients_stand)
+    run = Pass(recorded, memory, gradients_stand=setup.gradients_stand)
     run.forward()
     made = made_of_the_loss(tape, setup)
     for name, size in made.items():
@@ -70,11 +72,11 @@ def made_of_the_loss(tape: Tape, setup: Setup) -> dict[str, int]:
     return {**share, "scaled loss": size} if setup.scaler else share
 
 
-def _held_by_views(tape: Tape) -> Iterator[tuple[str, int]]:
+def _held_by_views(recorded: Recorded) -> Iterator[tuple[str, int]]:
     """Bytes, beside parameters' gradients, of the larger gradients of which these are views, and which they hold whole.
     (With one image: those of the class token, of registers, and of positions that are added to narrower patches.)"""
     memory = Memory()
-    first = Pass(tape, memory)
+    first = Pass(recorded, memory)
     first.forward()
     first.begin_backward()
     first.backward()

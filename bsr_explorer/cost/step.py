@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,7 +61,8 @@ def kept_by_op(tape: Tape, all_contexts: Sequence[Context]) -> list[list[Keep]]:
 
 
 def _keeps(tape: Tape, c: Context) -> list[Keep]:
-    tensors, device, found = tape.tensors, device_of(tape.device), {}
+    tensors, device = tape.tensors, device_of(tape.device)
+    found: dict[tuple[str, Storage], Keep] = {}
     for kept in rule_of(c.op).keeps(c):
         if kept.tensor in tape.parameters:
             continue
@@ -74,11 +75,15 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
         how = c.op.stores(kept.tensor)
         if c.op.segment and kept.tensor not in c.op.stored:
             how = DENSE  # what is taken elsewhere is what the segment is fed with
+        dense = DENSE.bytes(owner.needed or owner.shape, owner.dtype)
+        if how is DENSE and not owner.needed:
+            found[owner.tensor, how] = Keep(owner.tensor, how, dense, dense)
+            continue
         found[owner.tensor, how] = Keep(
             owner.tensor,
             how,
             how.bytes(owner.shape, owner.dtype),
-            DENSE.bytes(owner.needed or owner.shape, owner.dtype),
+            dense,
             how.pack_scratch(owner.shape, owner.dtype, device),
             how.unpack_scratch(owner.shape, owner.dtype, device),
             how.passing(owner.shape, owner.dtype),
@@ -148,19 +153,38 @@ def recomputed(tape: Tape, all_contexts: Sequence[Context]) -> dict[str, Recompu
     return found
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """A tape as autograd records it: made once, read by what is saved and by who holds what when.
+
+    Attributes:
+        keeps: see ``kept_by_op``.
+        again: see ``recomputed``.
+    """
+
+    tape: Tape
+    contexts: list[Context]
+    keeps: list[list[Keep]]
+    again: dict[str, Recomputed]
+
+    @classmethod
+    def of(cls, tape: Tape, live_inputs: bool = False) -> Recorded:
+        """Record a tape; for ``live_inputs`` see ``contexts``."""
+        found = list(contexts(tape, live_inputs))
+        return cls(tape, found, kept_by_op(tape, found), recomputed(tape, found))
+
+
 def saved(tape: Tape, live_inputs: bool = False) -> Iterator[tuple[int | None, str, str, int]]:
     """(block, operation, storage, bytes) of each unique storage kept for backward at the end of forward,
     under the first to keep it (a recomputed segment keeps what it is fed with)."""
-    all_contexts = list(contexts(tape, live_inputs))
-    yield from _saved(tape, all_contexts, recomputed(tape, all_contexts))
+    yield from _saved(Recorded.of(tape, live_inputs))
 
 
-def _saved(
-    tape: Tape, all_contexts: Sequence[Context], again: Mapping[str, Recomputed]
-) -> Iterator[tuple[int | None, str, str, int]]:
+def _saved(recorded: Recorded) -> Iterator[tuple[int | None, str, str, int]]:
+    tape, again = recorded.tape, recorded.again
     begins = {segment.first: segment for segment in again.values()}
     held: set[tuple[str, Storage]] = set()
-    for index, (c, keeps) in enumerate(zip(all_contexts, kept_by_op(tape, all_contexts), strict=True)):
+    for index, (c, keeps) in enumerate(zip(recorded.contexts, recorded.keeps, strict=True)):
         if index in begins:
             segment = begins[index]
             for name in segment.inputs:
@@ -180,20 +204,18 @@ def _saved(
 # --- rows -----------------------------------------------------------------------------------------------
 
 
-def activation_rows(tape: Tape, live_inputs: bool = False) -> Iterator[Row]:
+def activation_rows(recorded: Recorded) -> Iterator[Row]:
     """Rows of what is saved and what is computed, which add up over the parts of a step."""
-    all_contexts = list(contexts(tape, live_inputs))
-    again = recomputed(tape, all_contexts)
-    for block, operation, _, size in _saved(tape, all_contexts, again):
+    for block, operation, _, size in _saved(recorded):
         yield Row(block, operation, "saved", bytes=size)
-    for c in all_contexts:
+    for c in recorded.contexts:
         op, rule = c.op, rule_of(c.op)
         yield Row(op.block, op.name, "forward", flops=rule.forward(c))
         yield Row(op.block, op.name, "backward", flops=rule.backward(c))
-    for segment in again.values():
+    for segment in recorded.again.values():
         for i in segment.indices if segment.computes_last else segment.indices[:-1]:
-            op = all_contexts[i].op
-            yield Row(op.block, op.name, "recompute", flops=rule_of(op).forward(all_contexts[i]))
+            op = recorded.contexts[i].op
+            yield Row(op.block, op.name, "recompute", flops=rule_of(op).forward(recorded.contexts[i]))
 
 
 def parameter_rows(tape: Tape, optimizer: str) -> Iterator[Row]:
@@ -222,4 +244,4 @@ def step_rows(tape: Tape, optimizer: str) -> Iterator[Row]:
     """All rows of a whole step."""
     yield from parameter_rows(tape, optimizer)
     yield from input_rows(tape)
-    yield from activation_rows(tape)
+    yield from activation_rows(Recorded.of(tape))

@@ -15,6 +15,7 @@ from bsr_explorer.cost.holders import Memory
 from bsr_explorer.cost.passes import Pass
 from bsr_explorer.cost.peak import step_ledger
 from bsr_explorer.cost.setup import Setup
+from bsr_explorer.cost.step import Recorded
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.measurement.step import measure_step
 from bsr_explorer.methods import Method, parse_method
@@ -101,7 +102,7 @@ def passes() -> Callable[..., tuple[Changes, Changes]]:
         memory = Memory()
         for tensor in tape.inputs:
             memory.found(tensor.name, tensor.bytes)
-        run = Pass(tape, memory, live, gradients_stand=stand)
+        run = Pass(Recorded.of(tape, live), memory, gradients_stand=stand)
         run.forward(to_the_end=False)
         until = len(memory.events)
         if run.contexts[-1].live:

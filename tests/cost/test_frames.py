@@ -8,6 +8,7 @@ from dataclasses import replace
 from bsr_explorer.cost.frames import Frames
 from bsr_explorer.cost.holders import Memory
 from bsr_explorer.cost.passes import Pass
+from bsr_explorer.cost.step import Recorded
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 from tests.cost.conftest import chain
 
@@ -62,7 +63,8 @@ def test_autocast_holds_its_copies_of_trained_weights_until_it_is_left() -> None
         memory = Memory()
         memory.found("x", 40)
         parameters = {"w": Parameter("w", (10,), 0, trains=False)}
-        Pass(replace(tape, parameters=parameters, ops=(copy, first, *tape.ops[1:])), memory).forward()
+        changed = replace(tape, parameters=parameters, ops=(copy, first, *tape.ops[1:]))
+        Pass(Recorded.of(changed), memory).forward()
         assert {e.moment.operation for e in memory.events if e.change == -20} == {freed_by}
 
 

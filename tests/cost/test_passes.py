@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bsr_explorer.cost.peak import find_peak, timeline
 from bsr_explorer.cost.setup import Setup
+from bsr_explorer.cost.step import Recorded
 from bsr_explorer.methods import Bsr, parse_method
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.geometry import Geometry
@@ -128,7 +129,7 @@ def rounded_to_blocks(size: int, setup: Setup) -> int:
 @given(steps())
 def test_a_step_leaves_what_stands_and_gradients_and_nothing_else(step: tuple[Tape, Setup]) -> None:
     tape, setup = step
-    events = timeline(tape, setup).events
+    events = timeline(Recorded.of(tape), setup).events
     expected = {e.name: e.change for e in events if e.moment.phase == "standing" and e.change}
     for p in tape.parameters.values():
         if p.trains:
@@ -142,16 +143,18 @@ def test_a_step_leaves_what_stands_and_gradients_and_nothing_else(step: tuple[Ta
 @given(steps())
 def test_nothing_is_freed_before_it_is_there(step: tuple[Tape, Setup]) -> None:
     alive: Counter[str] = Counter()
-    for event in timeline(*step).events:
+    tape, setup = step
+    for event in timeline(Recorded.of(tape), setup).events:
         alive[event.name] += event.change
         assert alive[event.name] >= 0
-        assert event.change % step[1].on.granularity == 0
+        assert event.change % setup.on.granularity == 0
 
 
 @settings(max_examples=40)
 @given(steps())
 def test_what_is_alive_at_the_peak_adds_up_to_it(step: tuple[Tape, Setup]) -> None:
-    memory = timeline(*step)
+    tape, setup = step
+    memory = timeline(Recorded.of(tape), setup)
     peak = find_peak(memory)
     assert sum(peak.alive.values()) == peak.bytes
     assert min(peak.alive.values()) > 0

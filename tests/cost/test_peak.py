@@ -24,6 +24,7 @@ from bsr_explorer.cost.peak import (
     timeline,
 )
 from bsr_explorer.cost.setup import Setup
+from bsr_explorer.cost.step import Recorded
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.methods import Bsr, Full, Method, parse_method
 from bsr_explorer.methods.subset import Subset
@@ -162,12 +163,12 @@ def test_without_a_graph_tensors_are_let_go_once_read() -> None:
     ops = tuple(Op(f"act{i}", "gelu", None, (f"t{i}",), f"t{i + 1}") for i in range(3))
     memory = Memory()
     tape = Tape((Tensor("t0", (10,), "t0", role="input"),), {}, ops)
-    Pass(tape, memory).forward()
+    Pass(Recorded.of(tape), memory).forward()
     assert levels(memory.events)[1] == 2 * 40
 
 
 def test_on_cuda_every_tensor_takes_multiples_of_512_bytes() -> None:
-    memory = timeline(_head(), Setup("sgd", device="cuda"))
+    memory = timeline(Recorded.of(_head()), Setup("sgd", device="cuda"))
     assert {event.change % 512 for event in memory.events} == {0}
 
 
@@ -239,7 +240,7 @@ def test_after_a_step_only_what_stands_is_left(
     method = parse_method(f"{Bsr(tuple(blocks), keep)}{more}")
     shallow = replace(geometry("deit_t", 64), depth=4)
     tape = lower(method.rewrite(step_tape(shallow, 2, attention)), precision, setup.device)
-    memory = timeline(tape, setup)
+    memory = timeline(Recorded.of(tape), setup)
     alive: dict[str, int] = {}
     for event in memory.events:
         alive[event.name] = alive.get(event.name, 0) + event.change
@@ -274,7 +275,7 @@ def test_the_optimisers_own_peak_is_that_of_its_timeline(sizes: list[int], setup
 
 @pytest.mark.parametrize("setup", [Setup(), Setup(optimizer="sgd_momentum", device="cuda", micro_batches=2)])
 def test_the_highest_level_of_a_step_is_its_peak(setup: Setup) -> None:
-    memory = timeline(step_tape(geometry("deit_t", 32), 2, "fused"), setup)
+    memory = timeline(Recorded.of(step_tape(geometry("deit_t", 32), 2, "fused")), setup)
     course_of = course(memory)
     peak = find_peak(memory)
     highest = max(course_of, key=lambda level: level.bytes)

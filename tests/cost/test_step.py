@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bsr_explorer.config import Config
-from bsr_explorer.cost.step import activation_rows, parameter_rows, saved
+from bsr_explorer.cost.step import Recorded, activation_rows, parameter_rows, saved
 from bsr_explorer.ledger import ledger
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.step import block_tape
@@ -89,7 +89,7 @@ def test_a_frozen_block_below_everything_keeps_nothing(
     attention: str, g: Geometry, batch: int, tokens: int
 ) -> None:
     tape = block_tape(g, batch, tokens, attention).train_only(lambda p: False)
-    rows = ledger(activation_rows(tape))
+    rows = ledger(activation_rows(Recorded.of(tape)))
     assert (rows.saved_bytes, rows.flops_of("backward")) == (0, 0)
 
 
@@ -101,7 +101,7 @@ def test_a_blocks_flops_follow_from_its_products(
     linear = 2 * batch * tokens * (4 * g.width * g.width + g.width * (inner + g.hidden))
     attention = 4 * batch * tokens * tokens * g.width
     tape = block_tape(g, batch, tokens, "fused" if fused else "math").train_only(lambda p: trains)
-    rows = ledger(activation_rows(tape, live_inputs=True))
+    rows = ledger(activation_rows(Recorded.of(tape, live_inputs=True)))
     assert rows.forward_flops == linear + attention
     assert rows.flops_of("backward") == linear * (1 + trains) + (
         5 * attention // 2 if fused else 2 * attention

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bsr_explorer.cost.step import activation_rows, saved
+from bsr_explorer.cost.step import Recorded, activation_rows, saved
 from bsr_explorer.ledger import ledger
 from bsr_explorer.tape import Op, Tape, Tensor
 
@@ -94,5 +94,5 @@ def test_without_a_graph_only_the_output_is_left(passes: Passes) -> None:
 @pytest.mark.parametrize(("path", "backward"), [("fused", 5), ("math", 4)])
 def test_both_products_forward_and_more_backward(path: str, backward: int) -> None:
     product = 2 * B * N * N * D
-    step = ledger(activation_rows(_attention(path), live_inputs=True))
+    step = ledger(activation_rows(Recorded.of(_attention(path), live_inputs=True)))
     assert (step.forward_flops, step.flops_of("backward")) == (2 * product, backward * product)

@@ -17,7 +17,7 @@ from torch import nn
 import bsr_explorer.operations
 from bsr_explorer.config import Config
 from bsr_explorer.cost.optimizers import OPTIMIZERS
-from bsr_explorer.cost.step import activation_rows
+from bsr_explorer.cost.step import Recorded, activation_rows
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.ledger import Ledger, Row
@@ -94,7 +94,7 @@ def test_what_cannot_pack_is_named() -> None:
 
 
 def predicted_rows(tape: Tape) -> list[Row]:
-    return list(activation_rows(tape, live_inputs=True))
+    return list(activation_rows(Recorded.of(tape, live_inputs=True)))
 
 
 # --- kinds from elsewhere -------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bsr_explorer.cost.step import activation_rows, saved
+from bsr_explorer.cost.step import Recorded, activation_rows, saved
 from bsr_explorer.ledger import Row
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 
@@ -90,6 +90,6 @@ def test_a_linear_backward_is_a_product_for_the_weight_and_one_for_the_input(
     tape = Tape(
         (Tensor("x", (2, 3), "x"),), parameters, (Op("fc", "linear", None, ("x",), "y", {"weight": "w"}),)
     )
-    rows = list(activation_rows(tape, live))
+    rows = list(activation_rows(Recorded.of(tape, live)))
     assert Row(None, "fc", "forward", flops=48) in rows
     assert Row(None, "fc", "backward", flops=backward) in rows
