@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -56,10 +57,11 @@ def tasks(comparison: Comparison, folder: Path, rounds: int) -> list[Task]:
         flops = sum(entry.train_flops for entry in comparison.fitting)
         found.append(Task("step times", (1 + rounds) * flops))
     settled = {(r.key, r.seed) for r in read_records(folder).values() if r.status != "failed"}
+    flops_of = cache(lambda entry: run_flops(comparison, entry))  # the same of each seed
     for seed in range(comparison.seeds):
         for entry in comparison.fitting:
             if (entry.key, seed) not in settled:
-                found.append(Task(f"{entry.label}, seed {seed}", run_flops(comparison, entry), entry, seed))
+                found.append(Task(f"{entry.label}, seed {seed}", flops_of(entry), entry, seed))
     return found
 
 

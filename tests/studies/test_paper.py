@@ -26,10 +26,16 @@ ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "reports" / "examples" / "paper"
 
 
-@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
 def file(request: pytest.FixtureRequest) -> Path:
     assert isinstance(request.param, Path)
     return request.param
+
+
+@pytest.fixture(scope="module")
+def planned(file: Path) -> list[Comparison]:
+    """What a file comes to, one for each of its data sets."""
+    return plan_file(ComparisonFile.from_toml(file))
 
 
 def settled(planned: Comparison) -> Comparison:
@@ -48,23 +54,16 @@ def test_there_are_files_of_everything() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "file",
-    [  # a table is of five data sets, and all methods
-        pytest.param(file, marks=pytest.mark.thorough if "table" in file.stem else (), id=file.stem)
-        for file in FILES
-    ],
-)
-def test_a_file_plans_and_its_head_is_true(file: Path) -> None:
+def test_a_file_plans_and_its_head_is_true(file: Path, planned: list[Comparison]) -> None:
     asked = ComparisonFile.from_toml(file)
     assert asked.name == file.stem
-    planned = [settled(each) for each in plan_file(asked)]
-    assert all(each.settled for each in planned)
+    whole = [settled(each) for each in planned]
+    assert all(each.settled for each in whole)
     head = "\n".join(line for line in file.read_text().splitlines() if line.startswith("#"))
     assert f"# bsr-explore compare studies/paper/{file.name} --device cuda\n" in head
     assert "Expected of the paper: " in head
-    left = [task for each in planned for task in tasks(each, Path("nowhere"), asked.rounds)]
-    work, peak = sum(task.flops for task in left), max(e.peak_bytes for each in planned for e in each.entries)
+    left = [task for each in whole for task in tasks(each, Path("nowhere"), asked.rounds)]
+    work, peak = sum(task.flops for task in left), max(e.peak_bytes for each in whole for e in each.entries)
     runs, petaflops, hours, speed = re.findall(
         r"([\d,]+) runs, ([\d,]+) PFLOP; ([\d,]+) hours .* (\d+) TF", head
     )[0]
@@ -100,7 +99,7 @@ def test_the_ablations_head_warns_of_blocks_picked_by_substring() -> None:
     assert said == {str(blocks): str(count) for blocks, count in some.items() if count}
 
 
-def test_what_is_committed_is_what_the_file_says(file: Path) -> None:
+def test_what_is_committed_is_what_the_file_says(file: Path, planned: list[Comparison]) -> None:
     asked = ComparisonFile.from_toml(file)
     folder = KEPT / asked.name
     if len(asked.data) > 1:
@@ -109,7 +108,7 @@ def test_what_is_committed_is_what_the_file_says(file: Path) -> None:
         rows = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
         assert rows == {str(method) for method in asked.methods}
     else:
-        assert read_comparison(folder) == plan_file(asked)[0]
+        assert read_comparison(folder) == planned[0]
 
 
 def test_the_committed_claims_are_ours() -> None:
