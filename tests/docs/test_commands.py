@@ -15,6 +15,7 @@ import re
 import runpy
 import shlex
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from bsr_explorer import cli
 from bsr_explorer.cli import app
 from bsr_explorer.config import Config
 from bsr_explorer.finetune.build import build
+from bsr_explorer.report import style
+from bsr_explorer.search import plan
 from bsr_explorer.store.records import read_records
 from bsr_explorer.trained import weights
 from tests.docs.pages import ROOT, Block, blocks, inline, python, shown
@@ -74,6 +77,21 @@ def _ours(block: Block) -> tuple[str, ...]:
 
 def _takes_long(block: Block) -> bool:
     return any(THOROUGH & set(shlex.split(command)) for command in _ours(block))
+
+
+@pytest.fixture(autouse=True)
+def one_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures as PNG alone: tests/report has the other formats, which take thrice as long."""
+    monkeypatch.setattr(style, "UNDATED", {"png": style.UNDATED["png"]})
+
+
+CALIBRATED = cache(plan.calibrate)
+
+
+@pytest.fixture(autouse=True)
+def timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several commands plan for the same model on the same machine."""
+    monkeypatch.setattr(plan, "calibrate", CALIBRATED)
 
 
 @pytest.mark.parametrize(

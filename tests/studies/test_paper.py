@@ -163,9 +163,9 @@ def test_the_script_writes_tables_and_figures(
 ) -> None:
     keep, table = tmp_path / "ablation_keep.toml", tmp_path / "table.toml"
     text = (ROOT / "studies/paper/ablation_keep.toml").read_text()
-    keep.write_text(text.replace("batch_size = 128", "batch_size = 2"))
+    keep.write_text(re.sub(r'    "bsr.*0\.[73].*\n', "", text))
     text = (ROOT / "studies/paper/table_deit_s.toml").read_text()
-    table.write_text(text.replace("batch_size = 128", "batch_size = 2"))
+    table.write_text(text.replace(', "flowers102", "pets", "food101"]', "]"))
     monkeypatch.setattr(make, "files", lambda: [keep, table])
     monkeypatch.setattr("sys.argv", ["make.py", "--out", str(tmp_path / "out")])
     make.main()
