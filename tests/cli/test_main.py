@@ -1,4 +1,4 @@
-"""The command line as a whole: help, version, exit codes, and how fast it can answer."""
+"""The command line as a whole: help, version, Ctrl-C, and how fast it can answer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from typing import Any, Protocol
 import pytest
 
 from bsr_explorer.cli import STOPPED
-from bsr_explorer.cli import app as module
-from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import read_records
 from bsr_explorer.version import __version__
 
@@ -50,16 +48,6 @@ def test_help_shows_an_example(cli: Cli) -> None:
     assert "Example" in cli("--help").out
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_is_explained(cli: Cli, command: str) -> None:
-    import typer
-
-    module._register()
-    group = typer.main.get_command(module.app)
-    for option in group.commands[command].params:  # type: ignore[attr-defined]
-        assert getattr(option, "help", None), f"{command}: {option.name}"
-
-
 def test_the_version_is_printed(cli: Cli) -> None:
     done = cli("--version")
     assert (done.code, done.out) == (0, f"bsr-explore {__version__}\n")
@@ -71,40 +59,7 @@ def test_nothing_asked_is_answered_with_help(cli: Cli) -> None:
     assert "Usage" in done.out
 
 
-# --- exit codes -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        (["nonsense"], "nonsense"),
-        (["list"], "what"),
-        (["search", "--no-such-flag"], "--no-such-flag"),
-        (["search", "--trials", "abc"], "--trials"),
-        (["search", "--batch-size", "1.5"], "--batch-size"),
-        (["max-batch", "--micro-batches", "1.5"], "--micro-batches"),
-        (["report"], "STUDY"),
-        (["show", "reports"], "TRIAL"),
-        (["train"], "CONFIG.toml"),
-    ],
-)
-def test_a_usage_error_is_one_line_and_2(cli: Cli, arguments: list[str], word: str) -> None:
-    done = cli(*arguments)
-    assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error: ")
-    assert done.err.count("\n") == 1
-    assert word in done.err
-
-
-def test_a_user_error_is_one_line_and_2(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bsr_explorer.cli import listing
-
-    def wrong() -> None:
-        raise UserError("list: a value\n  that is wrong")
-
-    monkeypatch.setattr(listing, "_models", wrong)
-    done = cli("list", "models")
-    assert (done.code, done.out, done.err) == (2, "", "error: list: a value that is wrong\n")
+# --- Ctrl-C ----------------------------------------------------------------------------------------------
 
 
 def stop() -> None:

@@ -18,12 +18,9 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.run import run
 from bsr_explorer.search import plan
-from bsr_explorer.search.executors.here import Here
-from bsr_explorer.search.executors.processes import Processes
 from bsr_explorer.search.space import Space
-from bsr_explorer.store.folder import alone
 from bsr_explorer.store.records import Record, read_records
-from bsr_explorer.store.study import LOCK, SpaceSpec, Study
+from bsr_explorer.store.study import SpaceSpec, Study
 from tests.pictures import Pictures
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -37,13 +34,6 @@ FLAGS = (
     *("--weights", "random", "--device", "cpu", "--sampler", "random", "--replicas", "0", "--jobs", "0"),
 )
 NAME = "toy-digits-1400KB"
-
-
-@pytest.fixture
-def quick(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """The command line without figures, which take longer to draw than the searches of this file."""
-    monkeypatch.setattr("bsr_explorer.report.study.write.FIGURES", {})
-    return cli
 
 
 def outcomes(folder: Path) -> list[tuple[str, int, float | None, list[float]]]:
@@ -64,6 +54,7 @@ def study_file(study: Study, path: Path) -> Path:
 # --- from flags -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("one_format")
 def test_a_search_shows_its_front_and_names_its_files(cli: Cli) -> None:
     done = cli(*FLAGS, "--trials", "3")
     assert done.code == 0, done.err
@@ -76,7 +67,7 @@ def test_a_search_shows_its_front_and_names_its_files(cli: Cli) -> None:
     assert any(line.startswith("Recommended: ") for line in lines)
     assert "(a proxy: memory is counted at 48 px)" in " ".join(lines)
     written = [path for line in lines[lines.index("Written:") + 1 :] for path in expanded(line)]
-    assert len(written) == 2 + 2 + 1 + 8 * 3 + 3  # pages, tables, figures, and what the search itself wrote
+    assert len(written) == 2 + 2 + 1 + 8 + 3  # pages, tables, figures, and what the search itself wrote
     assert all(path.exists() for path in written)
     assert [line.split(":")[0] for line in done.err.splitlines() if line.startswith("trial ")] == [
         *("trial 0", "trial 1", "trial 2")
@@ -132,26 +123,6 @@ def test_flags_are_the_study(quick: Cli) -> None:
 # --- only planned ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(*_: Any) -> Record:
-        pytest.fail("a dry run trains nothing")
-
-    monkeypatch.setattr("bsr_explorer.finetune.attempt.run", train)
-
-
-@pytest.mark.usefixtures("no_training")
-def test_a_dry_run_trains_and_writes_nothing(quick: Cli, tmp_path: Path) -> None:
-    done = quick(*FLAGS, "--dry-run")
-    assert (done.code, list(tmp_path.iterdir())) == (0, [])
-    lines = [" ".join(line.split()) for line in done.out.splitlines()]
-    assert {"configurations 851", "budget 1400KB = 1.4 MB (1.3 MiB)"} <= set(lines)
-    assert "trials 12: 20 images, 1 epoch, 32 px" in lines
-    assert "does not fit" in next(line for line in done.out.splitlines() if line.startswith("full"))
-    assert "fits" in next(line for line in done.out.splitlines() if line.startswith("linear"))
-    assert "Nothing was trained or written" in done.out
-
-
 @pytest.mark.usefixtures("no_training")
 def test_a_search_by_the_authors_protocol_is_refused(quick: Cli, tmp_path: Path) -> None:
     done = quick("search", "--protocol", "authors", "--out", tmp_path / "new")
@@ -161,19 +132,6 @@ def test_a_search_by_the_authors_protocol_is_refused(quick: Cli, tmp_path: Path)
         "compare or train\n"
     )
     assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.usefixtures("no_training")
-def test_a_dry_run_in_json_says_the_same(quick: Cli, tmp_path: Path, make_study: MakeStudy) -> None:
-    done = quick(*FLAGS, "--dry-run", "--json")
-    assert (done.code, list(tmp_path.iterdir())) == (0, [])
-    answer, space = json.loads(done.out), Space(make_study())
-    assert (answer["configurations"], answer["fitting"]) == (len(space), space.fitting)
-    assert (answer["least_bytes"], answer["most_bytes"]) == space.range_bytes
-    assert answer["budget_bytes"] == 1_400_000
-    assert answer["expected_seconds"] > 0
-    assert answer["folder"] == f"reports/{NAME}"
-    assert answer["study"]["fidelity"] == make_study().to_toml()["fidelity"]
 
 
 @pytest.mark.usefixtures("no_training")
@@ -300,119 +258,6 @@ def test_ctrl_c_before_the_first_trial_is_130(
     assert list(tmp_path.iterdir()) == []
 
 
-# --- finished -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def settle(*_: Any) -> None:
-        pytest.fail("a finished search loads and times nothing")
-
-    monkeypatch.setattr(plan, "settle", settle)
-
-
-def everything(folder: Path) -> dict[Path, bytes]:
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.mark.usefixtures("nothing_loaded")
-def test_a_finished_search_says_so_and_what_goes_on(quick: Cli, study_folder: Path) -> None:
-    (study_folder / "report.html").touch()
-    before = everything(study_folder)
-    done = quick(*FLAGS, "--out", study_folder, "--trials", "7")
-    assert (done.code, done.err) == (0, "")
-    first, more, again, *_ = done.out.splitlines()
-    assert first.startswith("toy-study is finished: 7 trials, the last at 20")
-    assert first.endswith("; nothing is left to train.")
-    assert "--trials N, more than 7" in more
-    assert f"--fresh, which moves {study_folder} to {study_folder}.1" in again
-    assert "Recommended: " in done.out
-    assert everything(study_folder) == before
-
-
-@pytest.mark.usefixtures("nothing_loaded")
-def test_a_finished_search_says_so_in_json(quick: Cli, study_folder: Path) -> None:
-    (study_folder / "report.html").touch()
-    done = quick(*FLAGS, "--out", study_folder, "--trials", "5", "--json")
-    assert (done.code, done.out.count("\n")) == (0, 1)
-    answer = json.loads(done.out)
-    assert (answer["ended"], answer["finished_before"]["trials"], answer["files"]) == ("trials", 7, [])
-    times = [record.provenance["time"] for record in read_records(study_folder).values()]
-    assert answer["finished_before"]["time"] == max(times)
-    assert answer["recommended"]["trial"] in [entry["trial"] for entry in answer["front"]]
-
-
-def test_a_report_that_ctrl_c_broke_off_is_written(
-    quick: Cli, study_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (study_folder / "report.html").touch()  # of fewer trials
-
-    def stop(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    command = (*FLAGS, "--out", study_folder, "--trials", "8")
-    with monkeypatch.context() as patch:
-        patch.setattr("bsr_explorer.cli.search_run.write_report", stop)
-        assert quick(*command).code == 130
-    assert not (study_folder / "report.html").read_text()
-    done = quick(*command)
-    assert done.out.startswith("toy-study is finished: 8 trials, ")
-    assert f"  {study_folder}/report.{{md,html}}\n" in done.out
-    assert (study_folder / "report.html").read_text()
-    assert "Written:" not in quick(*command).out
-
-
-def test_more_fresh_seeds_go_on(quick: Cli, study_folder: Path) -> None:
-    done = quick(*FLAGS, "--out", study_folder, "--trials", "7", "--replicas", "1", "--json")
-    assert done.code == 0, done.err
-    assert json.loads(done.out)["finished_before"] is None
-    assert any(record.study["replica"] == 1 for record in read_records(study_folder).values())
-
-
-def test_a_fresh_start_moves_the_study_aside(quick: Cli, study_folder: Path) -> None:
-    before = everything(study_folder)
-    old = study_folder.with_name("toy-study.1")
-    done = quick(*FLAGS, "--out", study_folder, "--trials", "1", "--seed", "3", "--fresh")
-    assert done.code == 0, done.err
-    assert f"moved aside: {study_folder} is now {old}" in done.err
-    assert everything(old).items() >= before.items()
-    assert len(read_records(study_folder)) == 1
-    assert Study.from_toml(study_folder / "study.toml").seed == 3  # another study may take its place
-    done = quick(*FLAGS, "--out", study_folder, "--trials", "1", "--fresh", "--json")
-    assert json.loads(done.out)["finished_before"] is None
-    assert len(read_records(study_folder.with_name("toy-study.2"))) == 1
-
-
-@pytest.mark.parametrize("flags", [("--budget", "1KB"), ("--dry-run",)], ids=" ".join)
-def test_nothing_is_moved_before_the_search_begins(
-    quick: Cli, study_folder: Path, flags: tuple[str, ...]
-) -> None:
-    before = everything(study_folder.parent)
-    quick(*FLAGS, "--out", study_folder, *flags, "--fresh")
-    assert everything(study_folder.parent) == before
-
-
-@pytest.mark.parametrize("flags", [(), ("--fresh",)])
-def test_a_folder_in_use_is_refused_before_anything_is_loaded(
-    quick: Cli, study_folder: Path, flags: tuple[str, ...], nothing_loaded: None
-) -> None:
-    with alone(study_folder, LOCK, "search"):
-        done = quick(*FLAGS, "--out", study_folder, "--trials", "9", *flags)
-    assert (done.code, done.out) == (2, "")
-    assert done.err == (
-        f"error: --out: another search is at work in {study_folder}; wait for it, or give another --out\n"
-    )
-    assert not study_folder.with_name("toy-study.1").exists()
-
-
-def test_a_folder_without_a_study_is_not_moved(quick: Cli, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "letter").write_text("dear")
-    assert quick(*FLAGS, "--out", "mine", "--trials", "1", "--fresh").code == 0
-    assert (tmp_path / "mine" / "letter").read_text() == "dear"
-    assert len(read_records(tmp_path / "mine")) == 1
-
-
 # --- from a study file ----------------------------------------------------------------------------------
 
 
@@ -513,24 +358,6 @@ def test_a_cluster_needs_ray(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> Non
     done = quick(*FLAGS, "--cluster", "local")
     assert done.code == 2
     assert done.err == 'error: --cluster: needs ray; install it with pip install "bsr-explorer[cluster]"\n'
-
-
-def test_trials_run_in_processes_unless_told_otherwise(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bsr_explorer.cli import search_run as module
-
-    made: list[Any] = []
-    make = module.make_workers
-
-    def noting(*arguments: Any) -> Any:
-        made.append(make(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(module, "make_workers", noting)
-    start = FLAGS[: FLAGS.index("--jobs")]
-    for jobs in ((), ("--jobs", "3"), ("--jobs", "0")):
-        assert quick(*start, *jobs, "--dry-run").code == 0
-    assert [(type(workers), workers.jobs) for workers in made] == [(Processes, 1), (Processes, 3), (Here, 1)]
-    assert made[0].imports == ("sklearn.datasets",)
 
 
 def test_what_a_killed_search_has_left_is_told(

@@ -1,0 +1,51 @@
+"""Parts of a profile on the terminal: its fullest moment, and its blocks."""
+
+from __future__ import annotations
+
+import pytest
+
+from bsr_explorer.cli.profile_shown import show_blocks, show_peak
+from bsr_explorer.config import Config
+from bsr_explorer.ledger import NAMES
+from bsr_explorer.prediction import predict
+from bsr_explorer.units import format_mb
+
+CONFIG = Config("deit_t", 48, batch_size=2, method="bsr(blocks=(1, 3), keep={2: 0.5})")
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("method", ["full", "linear"])
+def test_what_is_alive_at_the_peak_is_said_with_the_most_first(
+    method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = CONFIG.with_method(method)
+    peak = predict(config).peak
+    assert peak is not None
+    show_peak(config, predict(config))
+    shown = said(capsys)
+    sizes = sorted(peak.alive.items(), key=lambda item: -item[1])
+    assert shown.endswith("in MB: " + ", ".join(f"{NAMES[kind]} {format_mb(size)}" for kind, size in sizes))
+    assert ("in the optimiser's step" in shown) == (peak.phase == "optimizer")
+
+
+def test_only_a_device_other_than_the_cpu_is_doubted(capsys: pytest.CaptureFixture[str]) -> None:
+    for device in ("cpu", "cuda"):
+        config = Config("deit_t", 48, batch_size=2, device=device)
+        show_peak(config, predict(config))
+        assert ("predictions for cuda are" in said(capsys)) == (device == "cuda")
+
+
+def test_blocks_say_their_tokens_and_whether_they_train(capsys: pytest.CaptureFixture[str]) -> None:
+    show_blocks(CONFIG, predict(CONFIG))
+    rows = {
+        line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.split()
+    }
+    assert {name for name in rows if name.isdigit()} == set(map(str, range(12)))
+    assert {name for name, row in rows.items() if name.isdigit() and "trains" in row} == {"1", "3"}
+    tokens = [rows[str(block)][0] for block in range(4)]
+    before, after = tokens[2].split("→")
+    assert tokens == [before, before, f"{before}→{after}", after]
+    assert int(after) < int(before) == 10
