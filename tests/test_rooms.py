@@ -76,3 +76,32 @@ def test_a_light_room_starts_without_torch(room: str) -> None:
 def test_the_report_knows_no_search_library() -> None:
     for path in _files("report"):
         assert not any(module.startswith("optuna") for module in _imports(path, at_start_only=False)), path
+
+
+# --- tests ----------------------------------------------------------------------------------------------
+
+TESTED_ELSEWHERE = {
+    "__main__.py": "it calls the command line",
+    "version.py": "it is a number",
+}
+"""Modules without a test file of their own, and why."""
+
+
+def _does_something(path: Path) -> bool:
+    """Whether any function of a file has a body (protocols have none), or the file says anything but imports."""
+    functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+    return any(
+        not isinstance(part, ast.Expr) for function in functions for part in function.body
+    )  # a docstring, or ...
+
+
+def test_tests_mirror_the_package() -> None:
+    tests = Path(__file__).parent
+    without = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__init__.py"
+        and _does_something(path)
+        and not (tests / path.relative_to(PACKAGE)).with_name(f"test_{path.name}").exists()
+    }
+    assert without - TESTED_ELSEWHERE.keys() == set()
