@@ -47,6 +47,7 @@ def _register() -> None:
     from bsr_explorer.cli import (
         compare,
         compare_studies,
+        confirm,
         export,
         listing,
         max_batch,
@@ -68,6 +69,7 @@ def _register() -> None:
     app.command("retry")(retry.retry)
     app.command("compare")(compare.compare)
     app.command("compare-studies")(compare_studies.compare_studies)
+    app.command("confirm")(confirm.confirm)
     app.command("report")(report.write)
     app.command("show")(show.show)
     app.command("select")(select.select)

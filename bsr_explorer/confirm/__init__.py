@@ -1,0 +1,1 @@
+"""What a study said of its configurations, confirmed by training them at the target."""
