@@ -76,7 +76,7 @@ def confirm(
     first = found.points[0].record
     asked = Fidelity(None, train_size, val_size, epochs, recipe_name or first.fidelity["recipe"])
     where = data_dir or default_data_dir()
-    recipe(asked.recipe, first.data, first.config["optimizer"])
+    rules = recipe(asked.recipe, first.data, first.config["optimizer"])
     check_data(first.data, where)
     check_optimizer(first.config["optimizer"])
     at = folder or study / "confirmed"
@@ -103,8 +103,12 @@ def confirm(
         data_dir=where,
         cache=None if kept is None else Cache(most_bytes=kept),
     )
+
+    def filled(given: Fidelity, train: int, validation: int) -> Fidelity:
+        return plan.filled(given, train, validation, rules, config.batch_size)
+
     with loading("loading weights and data…") as told:
-        job = damage.settled(config, job, plan.filled, told=told)
+        job = damage.settled(config, job, filled, told=told)
     runs = plan.left(points, seeds, job, at)
     if not as_json:
         out.print(planned(found, points, job.fidelity, seeds, runs), markup=False, soft_wrap=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
-from bsr_explorer.finetune.job import Job
+from bsr_explorer.finetune.job import Job, epochs_of
 from bsr_explorer.report.front import Point
 from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.records import Record, read_records
+from bsr_explorer.train.recipes import Recipe
 
 IMAGES, VALIDATION = 1000, 500
 """Training and validation images where nothing else is said."""
@@ -65,12 +66,14 @@ def target(of: Record, asked: Fidelity) -> Fidelity:
     return replace(asked, image_size=size, skip=asked.skip or of.fidelity.get("skip"))
 
 
-def filled(given: Fidelity, train: int, validation: int) -> Fidelity:
-    """What a fidelity leaves open, given the images that there are. (Epochs left open are the recipe's.)"""
+def filled(given: Fidelity, train: int, validation: int, rules: Recipe, batch_size: int) -> Fidelity:
+    """What a fidelity leaves open, given the images that there are, the recipe and the images of a step."""
+    train_size = given.train_size or min(IMAGES, train)
     return replace(
         given,
-        train_size=given.train_size or min(IMAGES, train),
+        train_size=train_size,
         val_size=given.val_size or min(VALIDATION, validation),
+        epochs=given.epochs or epochs_of(rules, train_size, batch_size),
     )
 
 

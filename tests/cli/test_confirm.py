@@ -14,7 +14,7 @@ from bsr_explorer.store.records import read_records
 
 Cli = Callable[..., Any]
 
-FEW = ("--train-size", "20", "--val-size", "20", "--epochs", "1", "--cache", "none")
+FEW = ("--train-size", "20", "--val-size", "20", "--cache", "none")
 
 
 def test_the_front_is_trained_at_the_target_and_both_orders_are_shown(cli: Cli, study_folder: Path) -> None:

@@ -13,6 +13,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.job import Job
 from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.records import write_record
+from bsr_explorer.train.recipes import RECIPES
 
 
 @pytest.fixture
@@ -69,9 +70,10 @@ def test_the_target_is_the_configurations_own_size(found: Findings) -> None:
 
 @pytest.mark.parametrize(("there", "taken"), [(5000, IMAGES), (100, 100)])
 def test_what_is_left_open_is_what_there_is(there: int, taken: int) -> None:
-    settled = filled(Fidelity(48, epochs=2), there, there)
+    settled = filled(Fidelity(48), there, there, RECIPES["short"], 4)
     assert (settled.train_size, settled.val_size) == (taken, min(taken, VALIDATION))
-    assert filled(Fidelity(48, 7, 9), there, there) == Fidelity(48, 7, 9)
+    assert settled.epochs == RECIPES["short"].epochs
+    assert filled(Fidelity(48, 7, 9, 2), there, there, RECIPES["short"], 4) == Fidelity(48, 7, 9, 2)
 
 
 def test_a_configuration_may_move_to_another_device(found: Findings) -> None:
