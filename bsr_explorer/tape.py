@@ -94,8 +94,13 @@ class Tape:
 
     def train_only(self, trains: Callable[[Parameter], bool]) -> Tape:
         """The same step with exactly those parameters training."""
-        parameters = {name: replace(p, trains=trains(p)) for name, p in self.parameters.items()}
-        return replace(self, parameters=parameters)
+        parameters = {
+            name: p if p.trains == (will := trains(p)) else replace(p, trains=will)
+            for name, p in self.parameters.items()
+        }
+        made = replace(self, parameters=parameters)
+        vars(made)["tensors"] = self.tensors  # no shape follows from what trains
+        return made
 
     def insert_after(self, op: Op, new: Op, instead_of: str | None = None) -> Tape:
         """``new`` right after ``op``; later operations read what it writes ``instead_of`` that tensor."""

@@ -103,7 +103,8 @@ def costs_by_batch(
     for drops, fuse in schedules:
         rates, tokens, table = dict(drops), geometry.tokens, []
         for block in range(geometry.depth):
-            entry, tokens = _block_entry(geometry, batch, tokens, rates.get(block, 1.0), fuse, runs)
+            keep = rates.get(block, 1.0)
+            entry, tokens = _block_entry(geometry, batch, tokens, keep, fuse and keep < 1, runs)
             table.append(entry)
         tables.append(table)
         tails.append(_tail(geometry, batch, tokens, runs))

@@ -108,4 +108,4 @@ class Op:
     @property
     def packs(self) -> bool:
         """Whether it runs as a function that packs what it keeps."""
-        return any(how.packs for how in self.stored.values())
+        return bool(self.stored) and any(how.packs for how in self.stored.values())
