@@ -87,7 +87,7 @@ def left(points: Sequence[Point], seeds: int, job: Job, folder: Path) -> list[Ru
     """The runs that a folder does not hold, a seed after the other. What failed is tried again.
 
     Raises:
-        UserError: the folder holds runs of another fidelity, or of other data or weights.
+        UserError: the folder holds runs of another fidelity, or of other data. (Weights are not compared.)
     """
     done = set()
     for number, record in read_records(folder).items():
