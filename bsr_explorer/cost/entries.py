@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bsr_explorer.cost import published
+from bsr_explorer.cost.frames import Frames
 from bsr_explorer.cost.holders import Memory
 from bsr_explorer.cost.passes import Pass
 from bsr_explorer.cost.peak import levels, optimizer_peak, standing_rows
 from bsr_explorer.cost.setup import Setup
-from bsr_explorer.cost.step import Recorded, activation_rows
+from bsr_explorer.cost.step import Recorded
 from bsr_explorer.models.lowering import lower
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.step import block_tape, drop_tokens, stem_tape, step_tape, tail_tape
@@ -174,14 +175,15 @@ def _block_entry(
     tape = block_tape(geometry, batch, tokens, runs.attention)
     if keep < 1:
         tape = drop_tokens(tape, 0, keep, fuse, faithful=fuse)
-    frozen = tape.train_only(lambda p: False)
+    trainings = (tape.train_only(lambda p: False), tape)
     rows = []
     for live in (False, True):
-        for trains in (False, True):
-            activations = published.block_activation_bytes(tape, 0, trains, live)
-            part = runs.of_blocks(tape if trains else frozen, live)
+        if not live or runs.rewrites:  # without a rewrite, a tape is run in one way whatever is below it
+            parts = [(part, Frames(part, "blocks")) for part in (runs.of_blocks(t, live) for t in trainings)]
+        for trains, (part, frames) in enumerate(parts):
+            activations = published.block_activation_bytes(tape, 0, bool(trains), live)
             recorded = Recorded.of(part, live)
-            rows.append((*_sums(recorded), activations, *_profile(recorded, "blocks", runs)))
+            rows.append((*_sums(recorded), activations, *_profile(recorded, frames, runs)))
     return tuple(rows), tape.tensors[tape.ops[-1].writes].shape[1]
 
 
@@ -189,7 +191,7 @@ def _block_entry(
 def _stem(geometry: Geometry, batch: int, runs: Runs) -> tuple[int, ...]:
     """Columns of what stands before the blocks, and does not train."""
     recorded = Recorded.of(runs.lowered(stem_tape(geometry, batch).train_only(lambda p: False)))
-    return (*_sums(recorded), 0, *_profile(recorded, "", runs))
+    return (*_sums(recorded), 0, *_profile(recorded, Frames(recorded.tape), runs))
 
 
 @lru_cache(maxsize=4096)
@@ -198,24 +200,22 @@ def _tail(geometry: Geometry, batch: int, tokens: int, runs: Runs) -> tuple[tupl
     tape = tail_tape(geometry, batch, tokens)
     activations = published.tail_activation_bytes(tape)
     part = runs.lowered(tape)
-    both = [Recorded.of(part, live) for live in (False, True)]
-    return tuple((*_sums(recorded), activations, *_profile(recorded, "", runs)) for recorded in both)
+    frames, both = Frames(part), [Recorded.of(part, live) for live in (False, True)]
+    return tuple((*_sums(recorded), activations, *_profile(recorded, frames, runs)) for recorded in both)
 
 
 def _sums(recorded: Recorded) -> tuple[int, int, int]:
     """Saved bytes, FLOPs forward, FLOPs backward of a part of a step."""
-    rows = list(activation_rows(recorded))
-    return (
-        sum(row.bytes for row in rows),
-        sum(row.flops for row in rows if row.kind == "forward"),
-        sum(row.flops for row in rows if row.kind != "forward"),
-    )
+    flops = {True: 0, False: 0}
+    for _, kind, count in recorded.computed():
+        flops[kind == "forward"] += count
+    return sum(size for *_, size in recorded.saved()), flops[True], flops[False]
 
 
-def _profile(recorded: Recorded, fed_at: str, runs: Runs) -> tuple[int, ...]:
+def _profile(recorded: Recorded, frames: Frames, runs: Runs) -> tuple[int, ...]:
     """The columns from ``LEVEL`` on of a part of a step."""
     tape, memory = recorded.tape, Memory(runs.setup.on.granularity)
-    run = Pass(recorded, memory, fed_at, runs.setup.gradients_stand)
+    run = Pass(recorded, memory, frames, runs.setup.gradients_stand)
     fed = [tensor for tensor in tape.inputs if tensor.role == "activation"]
     for tensor in tape.inputs:
         memory.found(tensor.name, tensor.bytes)

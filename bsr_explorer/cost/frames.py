@@ -11,7 +11,8 @@ from bsr_explorer.tape import Op, Tape
 class Frames:
     """When the Python frames of a model let go of each tensor: after which operation of the tape."""
 
-    def __init__(self, tape: Tape, fed_at: str) -> None:
+    def __init__(self, tape: Tape, fed_at: str = "") -> None:
+        """``fed_at``: for a part of a step, the module path from which it is fed."""
         outside = {
             op.name for op in tape if kind_of(op).is_loss
         }  # the model calls neither the loss nor its casts

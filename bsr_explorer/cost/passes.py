@@ -24,7 +24,7 @@ class Pass:
 
     Args:
         recorded: the tape, as autograd records it.
-        fed_at: for a part, the module path from which it is fed.
+        frames: of the tape; for a part, with the module path from which it is fed.
         gradients_stand: whether the parameters' gradients exist already, so that new ones are added.
 
     Attributes:
@@ -36,12 +36,12 @@ class Pass:
         self,
         recorded: Recorded,
         memory: Memory,
-        fed_at: str = "",
+        frames: Frames | None = None,
         gradients_stand: bool = False,
     ) -> None:
         tape = recorded.tape
         self.tape, self.memory, self.contexts = tape, memory, recorded.contexts
-        self._frames = Frames(tape, fed_at)
+        self._frames = frames or Frames(tape)
         self._keeps, self._again = recorded.keeps, recorded.again
         self._held: list[list[str]] = [[] for _ in self.contexts]
         self.gradients = Gradients(tape, memory, gradients_stand)

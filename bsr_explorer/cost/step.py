@@ -11,7 +11,7 @@ from bsr_explorer.devices import device_of
 from bsr_explorer.ledger import Row
 from bsr_explorer.operations.kinds import kind_of, rule_of
 from bsr_explorer.operations.rule import Context, Kept
-from bsr_explorer.tape import DENSE, EVERYTHING, Storage, Tape
+from bsr_explorer.tape import DENSE, EVERYTHING, Op, Storage, Tape
 
 
 def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:
@@ -173,32 +173,42 @@ class Recorded:
         found = list(contexts(tape, live_inputs))
         return cls(tape, found, kept_by_op(tape, found), recomputed(tape, found))
 
+    def saved(self) -> Iterator[tuple[int | None, str, str, int]]:
+        """(block, operation, storage, bytes) of each unique storage kept for backward at the end of forward,
+        under the first to keep it (a recomputed segment keeps what it is fed with)."""
+        begins = {segment.first: segment for segment in self.again.values()}
+        held: set[tuple[str, Storage]] = set()
+        for index, (c, keeps) in enumerate(zip(self.contexts, self.keeps, strict=True)):
+            if index in begins:
+                segment = begins[index]
+                for name in segment.inputs:
+                    if (name, segment.how) not in held:
+                        held.add((name, segment.how))
+                        tensor = self.tape.tensors[name]
+                        size = segment.how.bytes(tensor.shape, tensor.dtype)
+                        yield segment.block, segment.name, name, size
+            if c.op.segment in self.again:
+                continue
+            for keep in keeps:
+                if (keep.name, keep.how) not in held:
+                    held.add((keep.name, keep.how))
+                    yield c.op.block, c.op.name, keep.name, keep.bytes
+
+    def computed(self) -> Iterator[tuple[Op, str, int]]:
+        """(operation, kind, FLOPs), where the kind is ``forward``, ``backward`` or ``recompute``."""
+        for c in self.contexts:
+            rule = rule_of(c.op)
+            yield c.op, "forward", rule.forward(c)
+            yield c.op, "backward", rule.backward(c)
+        for segment in self.again.values():
+            for i in segment.indices if segment.computes_last else segment.indices[:-1]:
+                again = self.contexts[i]
+                yield again.op, "recompute", rule_of(again.op).forward(again)
+
 
 def saved(tape: Tape, live_inputs: bool = False) -> Iterator[tuple[int | None, str, str, int]]:
-    """(block, operation, storage, bytes) of each unique storage kept for backward at the end of forward,
-    under the first to keep it (a recomputed segment keeps what it is fed with)."""
-    yield from _saved(Recorded.of(tape, live_inputs))
-
-
-def _saved(recorded: Recorded) -> Iterator[tuple[int | None, str, str, int]]:
-    tape, again = recorded.tape, recorded.again
-    begins = {segment.first: segment for segment in again.values()}
-    held: set[tuple[str, Storage]] = set()
-    for index, (c, keeps) in enumerate(zip(recorded.contexts, recorded.keeps, strict=True)):
-        if index in begins:
-            segment = begins[index]
-            for name in segment.inputs:
-                if (name, segment.how) not in held:
-                    held.add((name, segment.how))
-                    tensor = tape.tensors[name]
-                    size = segment.how.bytes(tensor.shape, tensor.dtype)
-                    yield segment.block, segment.name, name, size
-        if c.op.segment in again:
-            continue
-        for keep in keeps:
-            if (keep.name, keep.how) not in held:
-                held.add((keep.name, keep.how))
-                yield c.op.block, c.op.name, keep.name, keep.bytes
+    """See ``Recorded.saved``."""
+    return Recorded.of(tape, live_inputs).saved()
 
 
 # --- rows -----------------------------------------------------------------------------------------------
@@ -206,16 +216,10 @@ def _saved(recorded: Recorded) -> Iterator[tuple[int | None, str, str, int]]:
 
 def activation_rows(recorded: Recorded) -> Iterator[Row]:
     """Rows of what is saved and what is computed, which add up over the parts of a step."""
-    for block, operation, _, size in _saved(recorded):
+    for block, operation, _, size in recorded.saved():
         yield Row(block, operation, "saved", bytes=size)
-    for c in recorded.contexts:
-        op, rule = c.op, rule_of(c.op)
-        yield Row(op.block, op.name, "forward", flops=rule.forward(c))
-        yield Row(op.block, op.name, "backward", flops=rule.backward(c))
-    for segment in recorded.again.values():
-        for i in segment.indices if segment.computes_last else segment.indices[:-1]:
-            op = recorded.contexts[i].op
-            yield Row(op.block, op.name, "recompute", flops=rule_of(op).forward(recorded.contexts[i]))
+    for op, kind, flops in recorded.computed():
+        yield Row(op.block, op.name, kind, flops=flops)
 
 
 def parameter_rows(tape: Tape, optimizer: str) -> Iterator[Row]:
