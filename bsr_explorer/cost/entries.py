@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,59 +113,84 @@ def costs_by_batch(
     blocks = np.array(tables)  # (schedules, depth, states, columns)
     ends = np.array(tails)  # (schedules, without and with a gradient below, columns)
     live = masks.any(axis=1).astype(int)
-    weights = blocks[..., :LEVEL].astype(np.float64)
-    assert weights.sum(axis=1).max() < _EXACT
-    one_hot = (states[..., None] == np.arange(4)).reshape(len(masks), 4 * geometry.depth).T.astype(np.float64)
-    added = weights.reshape(len(schedules), -1, LEVEL).transpose(2, 0, 1) @ np.ascontiguousarray(one_hot)
-    outside = (stem[None, None] + ends)[..., :LEVEL].transpose(2, 0, 1)  # (columns, schedules, live)
-    return added.astype(np.int64) + outside[:, :, live], np.concatenate(
-        [
-            _heights(blocks[some : some + _AT_ONCE], ends[some : some + _AT_ONCE], stem, states, live)
-            for some in range(0, len(schedules), _AT_ONCE)
-        ],
-        axis=1,
-    )
+    outside = stem[None, None] + ends
+    weights = np.concatenate(
+        [part[..., :LEVEL].reshape(len(schedules), -1, LEVEL) for part in (blocks, outside)], axis=1
+    ).transpose(2, 0, 1)  # (columns, schedules, 4 states of each block and 2 of what is outside)
+    assert blocks[..., :LEVEL].sum(axis=1).max() + outside.max() < _EXACT
+    one_hot = [
+        (states[..., None] == np.arange(4)).reshape(len(masks), 4 * geometry.depth),
+        live[:, None] == np.arange(2),
+    ]
+    which = np.ascontiguousarray(np.concatenate(one_hot, axis=1).T, dtype=np.float64)
+    sums = np.ascontiguousarray(weights, dtype=np.float64) @ which
+    up, down = _branches(states), _branches(states[:, ::-1])
+    heights = [
+        _heights(blocks[some : some + _AT_ONCE], ends[some : some + _AT_ONCE], stem, live, up, down)
+        for some in range(0, len(schedules), _AT_ONCE)
+    ]
+    return sums.astype(np.int64), np.concatenate(heights, axis=1)
 
 
-_AT_ONCE = 16
+_AT_ONCE = 32
 """Schedules whose heights are followed at once, so that they stay in the processor's cache."""
+
+
+class _Branches(NamedTuple):
+    """Rows of states as a tree: rows that begin alike share their first nodes.
+
+    Attributes:
+        steps: for each block, every node's parent among the nodes before it, and its state.
+        leaves: for each row, its last node.
+    """
+
+    steps: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+    leaves: NDArray[np.int64]
+
+
+def _branches(states: NDArray[np.int64]) -> _Branches:
+    """The tree of (masks, depth) states, from the first column on."""
+    steps, node = [], np.zeros(len(states), np.int64)
+    for state in states.T:
+        nodes, node = np.unique(4 * node + state, return_inverse=True)
+        steps.append((nodes // 4, nodes % 4))
+    return _Branches(steps, node)
 
 
 def _heights(
     blocks: NDArray[np.int64],
     ends: NDArray[np.int64],
     stem: NDArray[np.int64],
-    states: NDArray[np.int64],
     live: NDArray[np.int64],
+    up: _Branches,
+    down: _Branches,
 ) -> Counts:
-    """How high the forward and the backward pass go, block by block: (2, schedules, masks)."""
-    columns = np.ascontiguousarray(blocks.transpose(3, 1, 0, 2))  # (columns, depth, schedules, states)
+    """How high the forward and the backward pass go: (2, schedules, masks). Masks whose first blocks are alike share
+    their way up, and those whose last blocks are alike their way down."""
+    columns = np.ascontiguousarray(blocks.transpose(3, 1, 2, 0))  # (columns, depth, states, schedules)
+    at_end = np.ascontiguousarray(ends.transpose(2, 1, 0))  # (columns, without and with a gradient below, schedules)
+    root = np.zeros((1, len(blocks)), np.int64)
 
-    def of(column: int, block: int) -> NDArray[np.int64]:
-        return np.take(columns[column, block], states[:, block], axis=1)  # (schedules, masks)
-
-    depth = states.shape[1]
-    level = np.full((len(blocks), len(states)), stem[LEVEL])
-    forward = np.full_like(level, stem[HIGH])
-    until_end = np.full_like(level, stem[CACHED])
-    fed = of(FED, 0)  # held by the caller of all blocks until they return
-    cached = bool(blocks[..., CACHED].any())
-    for block in range(depth):
-        np.maximum(forward, level + of(HIGH, block), out=forward)
-        level += of(LEVEL, block)
+    level, high, fed, cached = root + stem[LEVEL], root + stem[HIGH], root, root + stem[CACHED]
+    for block, (parents, state) in enumerate(up.steps):
+        level, high, cached = level[parents], high[parents], cached[parents]
+        np.maximum(high, level + columns[HIGH, block][state], out=high)
+        fed = columns[FED, block][state] if block == 0 else fed[parents]
         if block == 0:
-            level += fed
-        if cached:
-            until_end += of(CACHED, block)
-    level -= fed
-    np.maximum(forward, level + ends[:, live, HIGH], out=forward)
-    level += ends[:, live, LEVEL] - until_end - ends[:, live, CACHED]
-    backward = level + ends[:, live, BACK_HIGH]
-    level += ends[:, live, BACK_LEVEL]
-    for block in reversed(range(depth)):
-        np.maximum(backward, level + of(BACK_HIGH, block), out=backward)
-        level += of(BACK_LEVEL, block)
-    return np.stack([forward, backward])
+            level += fed  # held by the caller of all blocks until they return
+        level += columns[LEVEL, block][state]
+        cached += columns[CACHED, block][state]
+    level, forward, cached = (level - fed)[up.leaves], high[up.leaves], cached[up.leaves]
+    np.maximum(forward, level + at_end[HIGH][live], out=forward)
+    level += (at_end[LEVEL] - at_end[CACHED])[live] - cached
+
+    below, high = root, root + np.iinfo(np.int64).min
+    for block, (parents, state) in zip(reversed(range(columns.shape[1])), down.steps, strict=True):
+        below, high = below[parents], high[parents]
+        np.maximum(high, below + columns[BACK_HIGH, block][state], out=high)
+        below += columns[BACK_LEVEL, block][state]
+    backward = level + np.maximum(at_end[BACK_HIGH][live], at_end[BACK_LEVEL][live] + high[down.leaves])
+    return np.stack([forward.T, backward.T])
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import NamedTuple
 
 
@@ -37,7 +36,7 @@ class Memory:
         self.moment = Moment("standing", None, "")
         self._granularity = granularity
         self._sizes: dict[str, int] = {}
-        self._holders: Counter[str] = Counter()
+        self._holders: dict[str, int] = {}
 
     def take(self, name: str, size: int, kind: str = "transient") -> None:
         """Allocate; the caller holds it."""
@@ -46,7 +45,7 @@ class Memory:
 
     def found(self, name: str, size: int, kind: str = "transient") -> None:
         """It was allocated before the record begins; the caller holds it."""
-        assert not self._holders[name], f"{name} is already there"
+        assert not self._holders.get(name), f"{name} is already there"
         self._sizes[name] = -(-size // self._granularity) * self._granularity
         self._holders[name] = 1
         if kind != "transient":
@@ -54,7 +53,7 @@ class Memory:
 
     def hold(self, name: str, kind: str | None = None) -> None:
         """One more holder."""
-        assert self._holders[name], f"{name} is gone"
+        assert self._holders.get(name), f"{name} is gone"
         self._holders[name] += 1
         if kind is not None:
             self.kinds[name] = kind
@@ -62,9 +61,10 @@ class Memory:
     def drop(self, *names: str) -> None:
         """One holder less of each; freed with the last."""
         for name in names:
-            assert self._holders[name], f"{name} is gone"
-            self._holders[name] -= 1
-            if not self._holders[name]:
+            left = self._holders.get(name, 0) - 1
+            assert left >= 0, f"{name} is gone"
+            self._holders[name] = left
+            if not left:
                 self.events.append(Event(-self._sizes[name], name, self.moment))
 
     def size(self, name: str) -> int:
@@ -73,4 +73,4 @@ class Memory:
 
     def holders(self, name: str) -> int:
         """How many hold it."""
-        return self._holders[name]
+        return self._holders.get(name, 0)

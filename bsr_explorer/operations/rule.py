@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
@@ -36,7 +37,7 @@ class Context:
         """Whether what plays this part exists and gets a gradient."""
         return self.part_needs.get(part, False)
 
-    @property
+    @cached_property
     def live(self) -> bool:
         """Whether autograd records this operation at all."""
         return any(self.needs) or any(self.part_needs.values())
