@@ -168,7 +168,9 @@ def _heights(
     """How high the forward and the backward pass go: (2, schedules, masks). Masks whose first blocks are alike share
     their way up, and those whose last blocks are alike their way down."""
     columns = np.ascontiguousarray(blocks.transpose(3, 1, 2, 0))  # (columns, depth, states, schedules)
-    at_end = np.ascontiguousarray(ends.transpose(2, 1, 0))  # (columns, without and with a gradient below, schedules)
+    at_end = np.ascontiguousarray(
+        ends.transpose(2, 1, 0)
+    )  # (columns, without and with a gradient below, schedules)
     root = np.zeros((1, len(blocks)), np.int64)
 
     level, high, fed, cached = root + stem[LEVEL], root + stem[HIGH], root, root + stem[CACHED]
