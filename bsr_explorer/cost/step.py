@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bsr_explorer.cost.optimizers import OPTIMIZERS
 from bsr_explorer.devices import device_of
-from bsr_explorer.ledger import Row
+from bsr_explorer.ledger import Kind, Row
 from bsr_explorer.operations.kinds import kind_of, rule_of
 from bsr_explorer.operations.rule import Context, Kept
 from bsr_explorer.tape import DENSE, EVERYTHING, Op, Storage, Tape
@@ -194,7 +194,7 @@ class Recorded:
                     held.add((keep.name, keep.how))
                     yield c.op.block, c.op.name, keep.name, keep.bytes
 
-    def computed(self) -> Iterator[tuple[Op, str, int]]:
+    def computed(self) -> Iterator[tuple[Op, Kind, int]]:
         """(operation, kind, FLOPs), where the kind is ``forward``, ``backward`` or ``recompute``."""
         for c in self.contexts:
             rule = rule_of(c.op)
