@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import accounting
 
+pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
+
 
 def test_it_puts_every_accounting_side_by_side(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -9,6 +9,8 @@ import pytest
 from benchmarks import cap
 from bsr_explorer import Config
 
+pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")

@@ -9,6 +9,8 @@ import pytest
 from benchmarks import exactness
 from bsr_explorer.models.lowering import PRECISIONS
 
+pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
+
 
 @pytest.mark.parametrize("seed", [3, 4, 8, 12])  # few blocks; plain, Mesa, Back Razor, recomputed, moved out
 @pytest.mark.parametrize("precision", PRECISIONS)

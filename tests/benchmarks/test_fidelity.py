@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import fidelity
 
+pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
+
 
 @pytest.mark.usefixtures("toy")
 def test_it_compares_gradients(

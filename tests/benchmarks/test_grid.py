@@ -10,6 +10,8 @@ import torch
 
 from benchmarks import grid
 
+pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
+
 
 def test_it_prints_configurations_a_second(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -12,6 +12,8 @@ from PIL import Image
 from benchmarks import image_modes
 from bsr_explorer.data.reading import to_rgb
 
+pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
+
 GREYS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 

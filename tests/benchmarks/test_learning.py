@@ -9,6 +9,8 @@ import pytest
 from benchmarks import learning
 from bsr_explorer.store.records import read_records
 
+pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
+
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:

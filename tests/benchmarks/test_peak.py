@@ -10,6 +10,8 @@ import pytest
 from benchmarks import peak
 from bsr_explorer import Config
 
+pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
+
 
 @pytest.fixture(scope="module")
 def compared() -> list[dict[str, object]]:

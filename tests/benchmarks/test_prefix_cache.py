@@ -10,6 +10,8 @@ import pytest
 from benchmarks import prefix_cache
 from bsr_explorer.config import Config, Fidelity
 
+pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
+
 SMALL = "--data digits --image-size 32 --batch-size 4 --train-size 20 --val-size 20 --epochs 1 --device cpu"
 
 

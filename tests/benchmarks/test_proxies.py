@@ -17,6 +17,8 @@ from benchmarks.proxies import BLOCKS, DROPS, EPOCHS, PROXIES, Proxy, configurat
 from bsr_explorer.prediction import tokens_by_block
 from bsr_explorer.report import style
 
+pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
+
 
 def rows(proxy: Proxy, accuracy: Callable[[int], float]) -> list[dict[str, str]]:
     """One training of each configuration, with the same accuracy after each epoch."""

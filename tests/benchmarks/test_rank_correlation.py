@@ -14,6 +14,8 @@ from benchmarks import rank_correlation
 from bsr_explorer import Config, Fidelity, build
 from bsr_explorer.report import style
 
+pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
+
 FALLING = {f"m{place}": {0: [0.1, 0.9 - place / 10], 1: [0.1, 0.9 - place / 10]} for place in range(6)}
 
 

@@ -15,6 +15,8 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.pareto import hypervolume
 
+pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
+
 METHODS = (
     *(f"last(k={k})" for k in range(1, 9)),
     *(f"bsr(blocks=({b}, 11), keep={{{d}: 0.5}}, fuse=True)" for b in range(4, 10) for d in (3, 6)),

@@ -7,6 +7,8 @@ import pytest
 from benchmarks import step_time
 from bsr_explorer import Config
 
+pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
+
 
 def test_ratios_of_full_to_itself_are_one_but_for_time() -> None:
     full = Config("deit_t", 32, batch_size=2, method="full")

@@ -4,7 +4,6 @@ How a command is tried follows from what it does:
 
 - what only predicts or reads is run as it stands, and the output that a page shows below it is compared;
 - what trains is run with the flags of ``SMALL`` beside its own;
-- what trains for minutes even then is run so by ``-m thorough``;
 - ``PARSED`` is not run here: its real words go through the real parser of the command.
 """
 
@@ -33,6 +32,8 @@ from bsr_explorer.store.records import read_records
 from bsr_explorer.trained import weights
 from tests.docs.pages import ROOT, Block, blocks, inline, python, shown
 
+pytestmark = pytest.mark.thorough  # each command of a page is run
+
 FIRST = "bsr-explore search --model deit_s --budget 2GB"
 """The README's first command. It has a test of its own."""
 
@@ -48,9 +49,6 @@ SMALL = {
 
 SHORT = {"--dry-run", "--costs-only"}
 """Words of commands that need no further flags to be short."""
-
-THOROUGH = {"train", "reproduce", "compare-studies", "fashion_mnist"}
-"""Words of commands that train for long even where they are made small."""
 
 PARSED = {
     "--jobs": "trials in processes of their own: tests/search has them",
@@ -75,10 +73,6 @@ def _ours(block: Block) -> tuple[str, ...]:
     )
 
 
-def _takes_long(block: Block) -> bool:
-    return any(THOROUGH & set(shlex.split(command)) for command in _ours(block))
-
-
 @pytest.fixture(autouse=True)
 def one_format(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures as PNG alone: tests/report has the other formats, which take thrice as long."""
@@ -96,11 +90,7 @@ def timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "block",
-    [
-        pytest.param(block, marks=pytest.mark.thorough if _takes_long(block) else ())
-        for block in BLOCKS
-        if _ours(block)
-    ],
+    [block for block in BLOCKS if _ours(block)],
     ids=lambda block: f"{block.page}: {_ours(block)[0].removeprefix('bsr-explore ')}",
 )
 def test_a_block_of_commands_runs(
@@ -130,7 +120,6 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert end.code in (None, 0)
 
 
-@pytest.mark.thorough
 def test_the_first_command_trains(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words, folder = shlex.split(FIRST), clone / "reports" / "deit_s-digits-2GB"
     assert not folder.exists()

@@ -28,6 +28,8 @@ from bsr_explorer.trained import onnx
 from bsr_explorer.trained.training import Training, train
 from bsr_explorer.trained.weights import check
 
+pytestmark = pytest.mark.thorough  # each method is trained, saved, exported and searched
+
 FIDELITY = Fidelity(image_size=32, train_size=20, val_size=20, epochs=3, recipe="standard", views=1)
 
 

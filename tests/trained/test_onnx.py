@@ -15,7 +15,7 @@ from bsr_explorer.finetune.build import build
 from bsr_explorer.train.step import in_precision
 from bsr_explorer.trained import onnx
 
-pytestmark = pytest.mark.usefixtures("toy")
+pytestmark = [pytest.mark.usefixtures("toy"), pytest.mark.thorough]  # an export takes seconds
 
 
 @pytest.mark.parametrize(

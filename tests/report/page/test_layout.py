@@ -16,6 +16,8 @@ from bsr_explorer.report.page import page as pages
 from bsr_explorer.report.page.layout import Beside, Layout
 from bsr_explorer.report.study.findings import Findings
 
+pytestmark = pytest.mark.thorough  # a browser opens the page
+
 MASKS = np.array([[False, False], [True, False], [False, True], [True, True]])
 SCHEDULES = ((), False), (((1, 0.5),), True), (((0, 0.7), (1, 0.5)), False)
 

@@ -25,7 +25,7 @@ from bsr_explorer.store.records import read_records, write_record
 from bsr_explorer.store.study import FILE, Study
 from bsr_explorer.units import format_bytes, format_mb
 
-pytestmark = pytest.mark.usefixtures("toy")
+pytestmark = [pytest.mark.usefixtures("toy"), pytest.mark.thorough]  # a browser opens the page
 
 Open = Callable[..., Any]
 
