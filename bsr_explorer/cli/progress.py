@@ -18,8 +18,8 @@ from bsr_explorer.units import format_mb, plural
 if TYPE_CHECKING:
     from bsr_explorer.compare.task import Task
     from bsr_explorer.search.coordinator import Search
-    from bsr_explorer.search.plan import Clock
     from bsr_explorer.search.space import Candidate, Space
+    from bsr_explorer.search.speed import Clock
     from bsr_explorer.store.records import Record
 
 

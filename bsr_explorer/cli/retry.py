@@ -81,12 +81,14 @@ def _retry(
     from bsr_explorer.search import plan
     from bsr_explorer.search.coordinator import Search
     from bsr_explorer.search.space import Space
+    from bsr_explorer.search.speed import Clock
 
     space = Space(study)
     searching = Search(study, folder, space, job, workers)
     asked, refused = searching.retry(numbers or None)
     if asked:
         with err.status("loading weights and data, and timing this machine…"):
-            study, speed = plan.settle(study, space, job, TIME_LIMIT, workers)
-        train(searching, plan.Clock(study.fidelity, speed), timeout, new=False)
+            settled = plan.settle(study, space, job, TIME_LIMIT, workers)
+        clock = Clock(settled.study.fidelity, settled.speed, job.cache is not None)
+        train(searching, clock, timeout, new=False)
     return asked, refused

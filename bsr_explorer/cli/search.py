@@ -49,8 +49,12 @@ def search(
     recipe_name: options.RecipeName = "short",
     weights: options.Weights = "auto",
     trials: Annotated[
-        int, typer.Option(help="Number of configurations to train, those trained before included.")
-    ] = 12,
+        int | None,
+        typer.Option(
+            help="Number of configurations to train, those trained before included.",
+            show_default="as many as the time allows, 8 or more",
+        ),
+    ] = None,
     time_limit: Annotated[
         str | None,
         typer.Option(help="Time limit of this run, such as 10m. No trial starts that would exceed it."),
@@ -95,7 +99,10 @@ def search(
     ] = None,
     replicas: Annotated[
         int | None,
-        typer.Option(help="Number of fresh seeds on which the front is trained again.", show_default="3"),
+        typer.Option(
+            help="Number of fresh seeds on which the front is trained again.",
+            show_default="as many as the time allows, 1 to 3",
+        ),
     ] = None,
     family: Annotated[
         list[str] | None,
@@ -149,6 +156,7 @@ def search(
         cluster=cluster,
         cache=cache_bytes(cache),
         timeout=None if trial_timeout is None else parse_seconds(trial_timeout, "--trial-timeout"),
+        open=_open(study_file, trials, replicas),
         skip_bad=skip_bad,
         fresh=fresh,
         dry_run=dry_run,
@@ -159,18 +167,18 @@ def search(
         "objectives": objectives and tuple(part.strip() for part in objectives.split(",")),
         "rungs": rungs and _rungs(rungs),
         "replicas": replicas,
+        "trials": trials,
     }
     how = {key: value for key, value in how.items() if value is not None}
     if study_file is not None:
         options.refuse_flags(context, _BESIDE_FILE)
         study = Study.from_toml(study_file)
-        wanted = trials if options.given(context, "trials") else study.trials
         config = (
             replace(study.config, device=resolved(device))
             if options.given(context, "device")
             else study.config
         )
-        study = replace(study, config=config, trials=wanted, time_limit=limit or study.time_limit, **how)
+        study = replace(study, config=config, time_limit=limit or study.time_limit, **how)
         _check(study, where)
     else:
         if budget_counts not in COUNTS:
@@ -192,13 +200,19 @@ def search(
             device=resolved(device),
         )
         fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views, protocol=protocol)
-        study = _study(name, config, budget, budget_counts, data, weights, fidelity, seed, trials, limit)
+        study = _study(name, config, budget, budget_counts, data, weights, fidelity, seed, limit)
         space = replace(study.space, families=tuple(family or study.space.families))
         if len(sizes) > 1:
             space = replace(space, batch_sizes=sizes)
         study = replace(study, space=space)
         study = replace(study, **how)
     run_search(study, folder or Path("reports") / study.name, run)
+
+
+def _open(study_file: Path | None, trials: int | None, replicas: int | None) -> frozenset[str]:
+    """What is as many as the time allows; a study file says how many."""
+    given = {"trials": trials, "replicas": replicas}
+    return frozenset(key for key, value in given.items() if value is None and study_file is None)
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
@@ -242,7 +256,6 @@ def _study(
     weights: str,
     fidelity: Fidelity,
     seed: int,
-    trials: int,
     limit: float | None,
 ) -> Study:
     """The study that the flags say; what its fidelity leaves open is planned later."""
@@ -260,6 +273,5 @@ def _study(
         fidelity=fidelity,
         space=default_space(geometry),
         seed=seed,
-        trials=trials,
         time_limit=limit,
     )

@@ -33,6 +33,8 @@ class How:
     Attributes:
         cache: the most bytes of cached prefixes; None: nothing is cached.
         timeout: seconds after which a trial is ended; None: by what is expected.
+        open: which of ``trials`` and ``replicas`` the user leaves open: as many as the time allows, or as the study in
+            the folder has.
         skip_bad: whether damaged images are left out.
         fresh: whether a study that is in the folder is moved aside.
     """
@@ -42,6 +44,7 @@ class How:
     cluster: str | None
     cache: int | None
     timeout: float | None
+    open: frozenset[str]
     skip_bad: bool
     fresh: bool
     dry_run: bool
@@ -54,7 +57,7 @@ def run(study: Study, folder: Path, how: How) -> None:
     from bsr_explorer.store import reopened
 
     replaced = how.fresh and (folder / FILE).exists()
-    stored = None if replaced else reopened.stored_study(study, folder)
+    stored = None if replaced else reopened.stored_study(study, folder, how.open)
     if stored is not None and not how.dry_run and (before := reopened.finished(stored, folder)) is not None:
         _show_finished(before, stored, folder, how.as_json)
         return
@@ -72,17 +75,28 @@ def run(study: Study, folder: Path, how: How) -> None:
     from bsr_explorer.finetune.job import load_data
     from bsr_explorer.search import plan
     from bsr_explorer.search.coordinator import Search
+    from bsr_explorer.search.speed import Clock
     from bsr_explorer.store.records import read_records
 
     workers, job = make_workers(study, how.jobs, how.cluster), make_job(study, how.data_dir, how.cache)
     with loading("loading weights and data, and timing this machine…") as told:
-        study, speed = plan.settle(
-            stored or study, space, job, TIME_LIMIT, workers, skip_bad=how.skip_bad, told=told
+        settled = plan.settle(
+            stored or study,
+            space,
+            job,
+            TIME_LIMIT,
+            workers,
+            open=how.open if stored is None else (),
+            skip_bad=how.skip_bad,
+            told=told,
         )
-    clock = plan.Clock(study.fidelity, speed)
+    if settled.study.space != study.space:
+        space = Space(settled.study)
+    study = settled.study
+    clock = Clock(study.fidelity, settled.speed, job.cache is not None)
     contents = load_data(study.config, replace(job, fidelity=study.fidelity, weights=study.weights)).contents
     if how.dry_run:
-        show_dry_run(study, space, clock, workers, folder, contents, how.as_json)
+        show_dry_run(settled, space, workers, folder, contents, how.as_json)
         if replaced and not how.as_json:
             out.print(f"(--fresh would move what is there to {aside(folder)}.)", markup=False, soft_wrap=True)
         return
@@ -93,7 +107,7 @@ def run(study: Study, folder: Path, how: How) -> None:
     job = replace(job, fidelity=study.fidelity, weights=study.weights)
     searching = Search(study, folder, space, job, workers)
     if not how.as_json:
-        show_plan(study, space, folder, searching, contents)
+        show_plan(settled, space, folder, searching, contents)
     ended = train(searching, clock, how.timeout)
     if not ended.finished:
         reasons = [record.reason for record in read_records(folder).values()] or [

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from bsr_explorer.cli.console import format_seconds, out, table
-from bsr_explorer.cli.progress import mean_expected
 from bsr_explorer.config import HELD_OUT
 from bsr_explorer.store.study import COUNTS, Study
 from bsr_explorer.units import format_bytes, format_mb, plural, some
@@ -21,13 +20,13 @@ if TYPE_CHECKING:
     from bsr_explorer.report.study.findings import Findings
     from bsr_explorer.search.coordinator import Search
     from bsr_explorer.search.executors.base import Executor
-    from bsr_explorer.search.plan import Clock
+    from bsr_explorer.search.plan import Plan, Settled
     from bsr_explorer.search.space import Space
     from bsr_explorer.store.reopened import Finished
 
 
-def show_plan(study: Study, space: Space, folder: Path, searching: Search, contents: Contents) -> None:
-    low, high = space.range_bytes
+def show_plan(settled: Settled, space: Space, folder: Path, searching: Search, contents: Contents) -> None:
+    study, (low, high) = settled.study, space.range_bytes
     done = searching.book.counts()["worth"]
     trained, target = study.fidelity.image_size, study.config.image_size
     out.print(
@@ -35,15 +34,50 @@ def show_plan(study: Study, space: Space, folder: Path, searching: Search, conte
         f"{target} px, batch {study.config.batch_size}, from {format_bytes(low)} to {format_bytes(high)}\n"
         f"budget {study.budget} = {format_bytes(study.budget_bytes)}, counting {COUNTS[study.counts]}: "
         f"{space.fitting:,} fit\n"
-        f"weights: {study.weights}; data: {escape(study.data)}, {some(study.fidelity.train_size, 'training image')}, "
-        f"{some(study.fidelity.epochs, 'epoch', 'the recipe’s')} at {trained} px"
-        + (f" (a proxy: memory is counted at {target} px)" if trained != target else "")
-        + f"; protocol {study.fidelity.protocol}"
-        + f"\n{escape(str(contents))}\n{plural(study.trials, 'trial')}"
+        f"weights: {study.weights}; data: {escape(study.data)}; protocol {study.fidelity.protocol}"
+        + f"\n{escape(str(contents))}\n{planned(settled, searching.workers.parallel(study.config.device))}\n"
+        + (
+            f"a proxy: trials train at {trained} px; memory is counted at {target} px\n"
+            if trained != target
+            else ""
+        )
+        + plural(study.trials, "trial")
         + (f", {done} of them done" if done else "")
         + f", {_how(study)}; folder {escape(str(folder))}\n"
         + "".join(f"{repair}\n" for repair in searching.book.repairs)
     )
+
+
+def planned(settled: Settled, parallel: int) -> str:
+    """The plan in words, and what more time would buy."""
+    now, limit = settled.plan, settled.study.time_limit or 0.0
+    seconds = now.seconds / parallel
+    lines = [f"plan: {_effort(now)}, about {format_seconds(seconds)}"]
+    if seconds > limit:
+        room = max(1, int(now.trials * limit / seconds))
+        lines.append(
+            f"  the time limit of {format_seconds(limit)} has room for about {room} of them: fewer or smaller images "
+            "would not rank configurations as the target does"
+        )
+    if settled.more is not None:
+        more, then = settled.more
+        lines.append(f"  with --time-limit {format_limit(more)}: {_effort(then)}")
+    return "\n".join(lines)
+
+
+def _effort(of: Plan) -> str:
+    fidelity = of.fidelity
+    fresh = f", the front again on {plural(of.replicas, 'fresh seed')}" if of.replicas else ""
+    error = f" (one trial: ± {of.error:.1f} points)" if fidelity.val_size else ""
+    return (
+        f"{plural(of.trials, 'configuration')}{fresh}, {some(fidelity.train_size, 'training image')}, "
+        f"{some(fidelity.epochs, 'epoch', 'the recipe’s')}, {fidelity.image_size} px{error}"
+    )
+
+
+def format_limit(seconds: float) -> str:
+    """As ``--time-limit`` takes it, in whole minutes where that is exact."""
+    return f"{seconds / 60:.0f}m" if seconds % 60 == 0 else f"{seconds:.0f}s"
 
 
 def _how(study: Study) -> str:
@@ -57,16 +91,15 @@ def _how(study: Study) -> str:
 
 
 def show_dry_run(
-    study: Study,
+    settled: Settled,
     space: Space,
-    clock: Clock,
     workers: Executor,
     folder: Path,
     contents: Contents,
     as_json: bool,
 ) -> None:
-    low, high = space.range_bytes
-    seconds = mean_expected(space, clock) * study.runs / workers.parallel(study.config.device)
+    study, (low, high) = settled.study, space.range_bytes
+    seconds = settled.plan.seconds / workers.parallel(study.config.device)
     if as_json:
         answer = {
             "study": study.to_toml(),
@@ -81,7 +114,6 @@ def show_dry_run(
         }
         print(json.dumps(answer))
         return
-    trained = study.fidelity.image_size
     rows = [
         ("configurations", f"{len(space):,}"),
         ("within the budget", f"{space.fitting:,}"),
@@ -89,13 +121,9 @@ def show_dry_run(
         ("most memory", format_bytes(high)),
         ("budget", f"{study.budget} = {format_bytes(study.budget_bytes)}"),
         ("counting", COUNTS[study.counts]),
-        (
-            "trials",
-            f"{study.trials}: {some(study.fidelity.train_size, 'image')}, "
-            f"{some(study.fidelity.epochs, 'epoch', 'the recipe’s')}, {trained} px",
-        ),
         ("data", str(contents)),
         ("protocol", f"{HELD_OUT.name}: {HELD_OUT.summary}"),
+        ("plan", planned(settled, workers.parallel(study.config.device)).removeprefix("plan: ")),
         ("how", f"{_how(study)}; {workers.jobs} at once"),
         ("expected time", format_seconds(seconds)),
         ("folder", str(folder)),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bsr_explorer.search.coordinator import Search
     from bsr_explorer.search.endings import Ended
     from bsr_explorer.search.executors.base import Executor
-    from bsr_explorer.search.plan import Clock
+    from bsr_explorer.search.speed import Clock
 
 TIME_LIMIT = 480.0
 """Seconds that a search takes if nothing else is said: with its start and its report, under 10 minutes."""

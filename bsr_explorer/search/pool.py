@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -43,6 +44,12 @@ class Rows:
         """Of each family, the profiles that its rows are made of."""
         config = self.study.config
         return [[self._profile(config.with_method(m)) for m in each.kinds()] for each in self.members]
+
+    @cached_property
+    def drop(self) -> bool:
+        """Whether tokens are dropped by any of the others, or of the ``kinds``."""
+        others = [self._profile(candidate.config) for candidate in self.others]
+        return any(min(each.tokens) < 0 for each in itertools.chain(others, *self._kinds))
 
     @cached_property
     def table(self) -> Table:

@@ -99,6 +99,11 @@ class Space:
         return [grid for each in self.members if isinstance(each, Laid) for grid in each.grids]
 
     @property
+    def drops(self) -> bool:
+        """Whether any configuration drops tokens."""
+        return self._rows.drop or any(rates for grid in self.grids for rates, _ in grid.schedules)
+
+    @property
     def apart(self) -> Iterator[Candidate]:
         """What is in none of the ``grids``."""
         for place, each in enumerate(self.members):

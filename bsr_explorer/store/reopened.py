@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,9 +43,12 @@ def open_folder(study: Study, folder: Path, command: str) -> Study:
     return study
 
 
-def stored_study(study: Study, folder: Path) -> Study | None:
+def stored_study(study: Study, folder: Path, open: Collection[str] = ()) -> Study | None:
     """The study of an existing folder, if it is the same as ``study``; None where there is none that binds: what was
     planned follows from the data, which may have changed before anything was trained.
+
+    Args:
+        open: which of ``trials`` and ``replicas`` are as they are stored.
 
     Raises:
         UserError: it is another study, with the differences.
@@ -64,7 +67,7 @@ def stored_study(study: Study, folder: Path) -> Study | None:
     if differences and not _ended(folder):
         return None
     refuse(folder, differences)
-    return replace(same, name=stored.name)
+    return replace(same, name=stored.name, **{key: getattr(stored, key) for key in open})
 
 
 def _ended(folder: Path) -> bool:

@@ -124,7 +124,7 @@ class Study:
     @property
     def runs(self) -> int:
         """Trainings to expect: the trials, and the fresh seeds of a front that has a quarter of them."""
-        return self.trials + self.replicas * max(1, self.trials // 4)
+        return runs(self.trials, self.replicas)
 
     def to_toml(self) -> dict[str, dict[str, Any]]:
         """The tables of the file; what is None is left out."""
@@ -240,6 +240,11 @@ class Study:
 
     def _write(self, folder: Path, head: list[str]) -> None:
         write_text(folder / FILE, "\n".join([*head, "", tomli_w.dumps(self.to_toml())]))
+
+
+def runs(trials: int, replicas: int) -> int:
+    """See ``Study.runs``."""
+    return trials + replicas * max(1, trials // 4)
 
 
 _FREE = frozenset(

@@ -17,7 +17,7 @@ import tomli_w
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.run import run
-from bsr_explorer.search import plan
+from bsr_explorer.search import plan, speed
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.records import Record, read_records
 from bsr_explorer.store.study import SpaceSpec, Study
@@ -31,7 +31,20 @@ MakeStudy = Callable[..., Study]
 FLAGS = (
     *("search", "--model", "toy", "--budget", "1400KB", "--batch-size", "4", "--image-size", "48"),
     *("--proxy-size", "32", "--train-size", "20", "--val-size", "20", "--epochs", "1"),
-    *("--weights", "random", "--device", "cpu", "--sampler", "random", "--replicas", "0", "--jobs", "0"),
+    *(
+        "--weights",
+        "random",
+        "--device",
+        "cpu",
+        "--sampler",
+        "random",
+        "--replicas",
+        "0",
+        "--trials",
+        "12",
+        "--jobs",
+        "0",
+    ),
 )
 NAME = "toy-digits-1400KB"
 
@@ -65,7 +78,7 @@ def test_a_search_shows_its_front_and_names_its_files(cli: Cli) -> None:
         f"{NAME}: 851 configurations of toy at 48 px, batch 4, from 0.47 MB (0.45 MiB)"
     )
     assert any(line.startswith("Recommended: ") for line in lines)
-    assert "(a proxy: memory is counted at 48 px)" in " ".join(lines)
+    assert "a proxy: trials train at 32 px; memory is counted at 48 px" in " ".join(lines)
     written = [path for line in lines[lines.index("Written:") + 1 :] for path in expanded(line)]
     assert len(written) == 2 + 2 + 1 + 8 + 3  # pages, tables, figures, and what the search itself wrote
     assert all(path.exists() for path in written)
@@ -405,10 +418,10 @@ def test_the_example_studies_can_be_searched() -> None:
 
 
 def test_the_end_of_the_time_is_told(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def expected(self: plan.Clock, config: Any) -> float:
+    def expected(self: speed.Clock, config: Any) -> float:
         return 1e9 if str(config.how).startswith("last") else 0.1
 
-    monkeypatch.setattr(plan.Clock, "expected", expected)
+    monkeypatch.setattr(speed.Clock, "expected", expected)
     done = quick(*FLAGS, "--out", "here", "--time-limit", "1h")
     assert done.code == 0, done.err
     assert "The time limit was reached after 2 of 12 trials; the same command trains more." in done.out

@@ -1,13 +1,13 @@
-"""The plan: how long trials are expected to take, and how thorough they can be in the time there is."""
+"""The plan: how many trials, and how thorough ones, in the time there is."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,23 +16,13 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.job import Job
 from bsr_explorer.models.weights import create_model
-from bsr_explorer.prediction import predict
 from bsr_explorer.search import plan as module
 from bsr_explorer.search.executors.here import Here
-from bsr_explorer.search.plan import (
-    LEAST_IMAGES,
-    MOST_IMAGES,
-    MOST_VALIDATION,
-    OVERHEAD_SECONDS,
-    Clock,
-    Speed,
-    calibrate,
-    expected_seconds,
-    plan,
-    settle,
-)
+from bsr_explorer.search.plan import A_CLASS, LADDER, MORE, SPARE, Asked, Plan, plan, settle
 from bsr_explorer.search.space import Space, proxy_sizes
-from bsr_explorer.store.study import Study
+from bsr_explorer.search.speed import Speed, expected_seconds
+from bsr_explorer.store.space import SpaceSpec
+from bsr_explorer.store.study import Study, runs
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -41,64 +31,8 @@ MakeStudy = Callable[..., Study]
 CONFIG = Config(model="toy", image_size=96, batch_size=32, method="full")
 CONFIGS = [CONFIG.with_method(method) for method in ("linear", "last(k=1)", "full")]
 FAST, SLOW = Speed(1e15, 1e15), Speed(1e6, 1e6)
-FULL = Fidelity(96, 320, 64, 2)
 ALL = (54_000, 6_000)
-
-
-def total(fidelity: Fidelity, trials: int, speed: Speed) -> float:
-    return trials * sum(expected_seconds(config, fidelity, speed) for config in CONFIGS) / len(CONFIGS)
-
-
-# --- what a trial takes ---------------------------------------------------------------------------------
-
-
-def test_a_trial_takes_its_steps_and_its_validation() -> None:
-    costs = predict(CONFIG)
-    speed = Speed(1e9, 2e9)
-    expected = OVERHEAD_SECONDS + 2 * 10 * costs.train_flops / 1e9 + 2 * costs.forward_flops / 2e9
-    assert expected_seconds(CONFIG, FULL, speed) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(("epochs", "images"), [(4, 320), (2, 640)])
-def test_time_scales_with_the_images_trained(epochs: int, images: int) -> None:
-    speed, unseen = Speed(1e8, 1e99), replace(FULL, val_size=1)
-    once = expected_seconds(CONFIG, unseen, speed) - OVERHEAD_SECONDS
-    more = replace(unseen, epochs=epochs, train_size=images)
-    twice = expected_seconds(CONFIG, more, speed) - OVERHEAD_SECONDS
-    assert twice == pytest.approx(2 * once)
-
-
-def test_time_scales_with_the_machine() -> None:
-    slow, fast = (expected_seconds(CONFIG, FULL, Speed(x, x)) - OVERHEAD_SECONDS for x in (1e8, 3e8))
-    assert slow == pytest.approx(3 * fast)
-
-
-def test_a_proxy_and_a_cheaper_method_take_less() -> None:
-    assert expected_seconds(CONFIG, replace(FULL, image_size=32), SLOW) < expected_seconds(CONFIG, FULL, SLOW)
-    assert expected_seconds(CONFIGS[0], FULL, SLOW) < expected_seconds(CONFIG, FULL, SLOW)
-
-
-def test_the_clock_learns_how_far_off_it_was() -> None:
-    clock = Clock(FULL, Speed(1e9, 1e9))
-    before = [clock.expected(config) for config in CONFIGS]
-    clock.learn(CONFIGS[0], 3 * before[0])
-    assert [clock.expected(config) for config in CONFIGS] == pytest.approx(
-        [3 * seconds for seconds in before]
-    )
-    clock.learn(CONFIGS[2], before[2])
-    factor = (3 * before[0] + before[2]) / (before[0] + before[2])
-    assert clock.expected(CONFIGS[1]) == pytest.approx(factor * before[1])
-
-
-def test_the_clock_predicts_a_configuration_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(FULL, Speed(1e9, 1e9))
-    before = clock.expected(CONFIG)
-    monkeypatch.setattr("bsr_explorer.search.plan.predict", lambda config: pytest.fail("once is enough"))
-    clock.learn(CONFIG, 2 * before)
-    assert clock.expected(replace(CONFIG)) == pytest.approx(2 * before)
-
-
-# --- the plan -------------------------------------------------------------------------------------------
+ASKED = Asked(CONFIGS, Fidelity(), None, None, drops=False, available=ALL)
 
 
 def test_proxy_sizes_are_whole_patches() -> None:
@@ -108,54 +42,91 @@ def test_proxy_sizes_are_whole_patches() -> None:
     assert proxy_sizes(Config(model="dinov2_s", image_size=518)) == [518, 252, 126]
 
 
-def test_a_fast_machine_trains_at_the_target_size() -> None:
-    fidelity = plan(CONFIGS, 12, Fidelity(), 480, FAST, ALL)
-    assert fidelity == Fidelity(96, MOST_IMAGES, MOST_VALIDATION, 3, "short")
+def test_more_time_never_buys_less() -> None:
+    for before, after in itertools.pairwise(LADDER):
+        assert after != before
+        for key in ("trials", "replicas", "images", "validation"):
+            assert getattr(after, key) >= getattr(before, key)
 
 
-def test_a_slow_machine_trains_at_a_proxy_size() -> None:
-    fidelity = plan(CONFIGS, 12, Fidelity(), 480, SLOW, ALL)
-    assert fidelity == Fidelity(32, CONFIG.batch_size, MOST_VALIDATION, 3, "short")
+def test_a_fast_machine_takes_the_last_step() -> None:
+    made, most = plan(ASKED, 480, FAST), LADDER[-1]
+    assert (made.trials, made.replicas) == (most.trials, most.replicas)
+    assert made.fidelity == Fidelity(96, most.images, most.validation, 3)
 
 
-def test_in_between_the_size_falls_as_the_machine_slows() -> None:
-    speeds = [10 ** (12 - step / 10) for step in range(50)]
-    plans = [plan(CONFIGS, 12, Fidelity(), 480, Speed(speed, speed), ALL) for speed in speeds]
-    work = [(p.image_size or 0, p.train_size or 0) for p in plans]
-    sizes = [size for size, _ in work]
-    assert sizes == sorted(sizes, reverse=True)
+@pytest.mark.parametrize("speed", [10 ** (e / 4) for e in range(20, 60)])
+def test_what_drops_tokens_trains_at_the_target(speed: float) -> None:
+    made = plan(replace(ASKED, drops=True), 480, Speed(speed, speed))
+    assert made.fidelity.image_size == 96
+    assert (made.fidelity.train_size or 0) >= A_CLASS * CONFIG.num_classes
+    assert made.trials >= LADDER[0].trials
+
+
+def test_where_nothing_drops_tokens_the_size_falls_as_the_machine_slows() -> None:
+    plans = [plan(ASKED, 480, Speed(10**e, 10**e)) for e in (n / 10 for n in range(60, 140))]
+    sizes = [made.fidelity.image_size or 0 for made in plans]
+    assert sizes == sorted(sizes)
     assert set(sizes) == {96, 48, 32}
-    assert all(images >= LEAST_IMAGES for size, images in work if size > 32)
+
+
+def test_a_size_that_is_given_stays() -> None:
+    for drops in (True, False):
+        asked = replace(ASKED, fidelity=Fidelity(image_size=48), drops=drops)
+        assert {plan(asked, 480, speed).fidelity.image_size for speed in (FAST, SLOW)} == {48}
+
+
+def test_there_are_images_of_each_class() -> None:
+    config = replace(CONFIG, num_classes=100)
+    made = plan(replace(ASKED, configs=[config]), 480, SLOW)
+    assert made.fidelity.train_size == 1216  # whole batches of 32
+    few = plan(replace(ASKED, configs=[config], available=(500, 100)), 480, SLOW)
+    assert (few.fidelity.train_size, few.fidelity.val_size) == (500, 100)
+
+
+def test_what_is_known_takes_half_of_the_trials_that_are_planned() -> None:
+    assert [ASKED.first(trials) for trials in (1, 4, 8)] == [1, 2, 3]
+    assert [replace(ASKED, trials=9).first(trials) for trials in (1, 2, 9)] == [1, 2, 3]
+
+
+def test_its_seconds_are_those_of_what_is_tried_first_and_of_typical_others() -> None:
+    fidelity = Fidelity(96, 320, 64, 2)
+    each = [expected_seconds(config, fidelity, SLOW) for config in CONFIGS]
+    made = plan(replace(ASKED, fidelity=fidelity, trials=8, replicas=2), 1.0, SLOW)
+    assert made.seconds == pytest.approx(sum(each) + sum(each) / 3 * (8 + 2 * 2 - 3))
 
 
 @settings(max_examples=50)
 @given(
     speed=st.floats(5, 16).map(lambda e: 10**e),
     ratio=st.floats(0.5, 4),
-    trials=st.integers(1, 60),
+    trials=st.none() | st.integers(1, 60),
+    replicas=st.none() | st.integers(0, 5),
     seconds=st.floats(1, 1e5),
-    images=st.integers(33, 60_000),  # more than a batch
+    images=st.integers(33, 60_000),
     validation=st.integers(10, 10_000),
-    given_epochs=st.none() | st.integers(1, 20),
+    drops=st.booleans(),
 )
 def test_the_trials_end_in_time_or_are_the_least_there_is(
     speed: float,
     ratio: float,
-    trials: int,
+    trials: int | None,
+    replicas: int | None,
     seconds: float,
     images: int,
     validation: int,
-    given_epochs: int | None,
+    drops: bool,
 ) -> None:
-    machine = Speed(speed, speed * ratio)
-    fidelity = plan(CONFIGS, trials, Fidelity(epochs=given_epochs), seconds, machine, (images, validation))
-    assert fidelity.train_size is not None
-    assert 1 <= fidelity.train_size <= min(images, MOST_IMAGES)
-    assert fidelity.train_size % CONFIG.batch_size == 0 or fidelity.train_size in (images, MOST_IMAGES)
-    assert fidelity.val_size == min(validation, MOST_VALIDATION)
-    assert fidelity.epochs == (given_epochs or 3)
-    least = fidelity.image_size == 32 and fidelity.train_size == min(CONFIG.batch_size, images)
-    assert least or total(fidelity, trials, machine) <= seconds
+    asked = replace(ASKED, trials=trials, replicas=replicas, available=(images, validation), drops=drops)
+    made = plan(asked, seconds, Speed(speed, speed * ratio))
+    fidelity = made.fidelity
+    assert asked.least_images <= (fidelity.train_size or 0) <= images
+    assert 1 <= (fidelity.val_size or 0) <= validation
+    assert fidelity.epochs == 3
+    assert made.trials == trials or (trials is None and made.trials in {step.trials for step in LADDER})
+    assert made.replicas == replicas or replicas is None
+    least = fidelity.image_size == asked.sizes[-1] and fidelity.train_size == asked.least_images
+    assert least or made.seconds <= seconds * SPARE
 
 
 @given(
@@ -166,73 +137,25 @@ def test_the_trials_end_in_time_or_are_the_least_there_is(
         val_size=st.none() | st.integers(1, 1000),
         epochs=st.none() | st.integers(1, 9),
     ),
-    seconds=st.none() | st.floats(1, 1e4),
+    seconds=st.floats(1, 1e4),
     exponent=st.floats(6, 14),
 )
-def test_what_is_given_stays(fidelity: Fidelity, seconds: float | None, exponent: float) -> None:
-    speed = Speed(10**exponent, 10**exponent)
-    planned = plan(CONFIGS, 12, fidelity, seconds, speed, ALL)
+def test_what_is_given_stays(fidelity: Fidelity, seconds: float, exponent: float) -> None:
+    planned = plan(replace(ASKED, fidelity=fidelity), seconds, Speed(10**exponent, 10**exponent)).fidelity
     for key in ("image_size", "train_size", "val_size", "epochs"):
         assert getattr(fidelity, key) in (None, getattr(planned, key))
     assert planned.recipe == fidelity.recipe
-    assert planned.image_size is not None
 
 
-def test_given_images_that_take_too_long_make_the_size_smaller() -> None:
-    asked = Fidelity(train_size=2000)
-    sizes = [plan(CONFIGS, 12, asked, 480, Speed(x, x), ALL).image_size for x in (1e15, 1e6)]
-    assert sizes == [96, 32]
-
-
-def test_without_a_limit_everything_is_trained_on() -> None:
-    assert plan(CONFIGS, 12, Fidelity(), None, SLOW, ALL) == Fidelity(image_size=96)
-    assert plan(CONFIGS, 12, Fidelity(train_size=50), None, SLOW, ALL) == Fidelity(96, 50)
-
-
-@pytest.mark.parametrize(("batch", "available"), [(LEAST_IMAGES, ALL), (32, (30, 10))])
-def test_a_single_batch_that_takes_too_long_makes_the_size_smaller(
-    batch: int, available: tuple[int, int]
-) -> None:
-    config = replace(CONFIG, batch_size=batch)
-    fidelity = plan([config], 12, Fidelity(), 480, SLOW, available)
-    assert fidelity.image_size == 32
-
-
-def test_planned_images_can_be_loaded() -> None:
-    config = replace(CONFIG, batch_size=4, num_classes=10)
-    fidelity = plan([config], 12, Fidelity(), 10, SLOW, ALL)
-    assert (fidelity.train_size or 0) >= config.num_classes
+def test_the_error_is_that_of_the_validation_images() -> None:
+    assert Plan(Fidelity(val_size=400), 8, 0, 0.0).error == pytest.approx(2.0)
+    assert Plan(Fidelity(), 8, 0, 0.0).error == 0.0
 
 
 # --- settled on this machine ----------------------------------------------------------------------------
 
 
-def test_the_machine_is_timed() -> None:
-    speed = calibrate(replace(CONFIG, image_size=32))
-    assert 1e6 < speed.train < 1e16
-    assert 1e6 < speed.forward < 1e16
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"precision": "amp_fp16"},
-        {"precision": "bf16", "optimizer": "adamw_8bit"},
-        {"micro_batches": 4},
-        {"method": "checkpoint"},
-        {"optimizer": "sgd_momentum"},
-    ],
-    ids=str,
-)
-def test_every_way_to_run_is_timed(changes: dict[str, Any]) -> None:
-    speed = calibrate(replace(CONFIG, image_size=32, **changes))
-    assert min(speed.train, speed.forward) > 1e6
-
-
-def test_speed_is_work_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_seconds", lambda step, device: 0.5)
-    costs = predict(replace(CONFIG, batch_size=8))
-    assert calibrate(CONFIG) == Speed(2 * costs.train_flops, 2 * costs.forward_flops)
+OPEN = ("trials", "replicas")
 
 
 @pytest.fixture
@@ -240,20 +163,59 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "calibrate", lambda config, threads: FAST)
 
 
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "calibrate", lambda config, threads: SLOW)
+
+
 @pytest.mark.usefixtures("fast")
 def test_everything_open_is_settled(make_study: MakeStudy) -> None:
     study = make_study(fidelity=Fidelity(), time_limit=None)
-    settled, speed = settle(study, Space(study), Job(), 100.0)
-    assert speed == FAST
-    assert settled.time_limit == 100.0
-    assert settled.fidelity == Fidelity(48, 1078, 359, 3, "short")  # all images of digits
-    assert replace(settled, time_limit=None, fidelity=Fidelity()) == study
+    settled = settle(study, Space(study), Job(), 1000.0, open=OPEN)
+    most, made = LADDER[-1], settled.study
+    assert settled.speed == FAST
+    assert made.time_limit == 1000.0
+    assert made.fidelity == Fidelity(made.config.image_size, 1078, 359, 3)  # all images of digits
+    assert (made.trials, made.replicas) == (most.trials, most.replicas)
+    assert settled.plan.fidelity == made.fidelity
+    assert settled.more is None  # there is nothing more
+    assert replace(made, time_limit=None, fidelity=Fidelity(), trials=12, replicas=3) == replace(
+        study, trials=12, replicas=3
+    )
+
+
+@pytest.mark.usefixtures("slow")
+def test_what_is_tried_first_leaves_trials_to_search_with(make_study: MakeStudy) -> None:
+    study = make_study(fidelity=Fidelity(), time_limit=None)
+    starts = ("linear", "last(k=1)", "last(k=2)", "full", "full+mesa")
+    study = replace(study, space=replace(study.space, start=starts))
+    made = settle(study, Space(study), Job(), 100.0, open=OPEN).study
+    assert made.trials == 8
+    assert made.space.start == study.space.start[:4]
+    kept = settle(study, Space(study), Job(), 100.0, open=("replicas",)).study
+    assert kept.space.start == study.space.start
+
+
+@pytest.mark.usefixtures("slow")
+def test_only_a_space_that_drops_nothing_is_trained_at_a_proxy(make_study: MakeStudy) -> None:
+    sizes = []
+    for families, start in (
+        ("bsr", "linear"),
+        ("last", "linear"),
+        ("last", "bsr(blocks=(1,), keep={0: 0.5})"),
+    ):
+        study = make_study(fidelity=Fidelity(), space=SpaceSpec(families=(families,), start=(start,)))
+        space = Space(study)
+        sizes.append((space.drops, settle(study, space, Job(), 100.0).study.fidelity.image_size))
+        own = study.config.image_size
+    assert sizes == [(True, own), (False, min(proxy_sizes(study.config))), (True, own)]
 
 
 @pytest.mark.usefixtures("fast")
 def test_what_is_settled_stays(make_study: MakeStudy) -> None:
     study = make_study(time_limit=50.0)
-    assert settle(study, Space(study), Job(), 100.0) == (study, FAST)
+    settled = settle(study, Space(study), Job(), 100.0)
+    assert (settled.study, settled.more) == (study, None)
 
 
 def test_fresh_seeds_and_trials_at_once_are_planned_for(
@@ -266,9 +228,10 @@ def test_fresh_seeds_and_trials_at_once_are_planned_for(
         threads.append(given)
         return SLOW
 
-    def noting(configs: Any, trials: int, given: Fidelity, seconds: float, *rest: Any) -> Fidelity:
-        planned.append((trials, seconds))
-        return plan(configs, trials, given, seconds, *rest)
+    def noting(asked: Asked, seconds: float, speed: Speed) -> Plan:
+        made = plan(asked, seconds, speed)
+        planned.append((runs(made.trials, made.replicas), seconds))
+        return made
 
     class Eight(Here):
         threads = 3
@@ -281,23 +244,8 @@ def test_fresh_seeds_and_trials_at_once_are_planned_for(
     study = make_study(time_limit=50.0, replicas=3, trials=12)
     settle(study, Space(study), Job(), 100.0)
     settle(study, Space(study), Job(), 100.0, Eight())
-    assert planned == [(12 + 3 * 3, 50.0), (12 + 3 * 3, 400.0)]
+    assert planned == [(12 + 3 * 3, seconds) for seconds in (50.0, MORE * 50.0, 400.0, MORE * 400.0)]
     assert threads == [None, 3]
-
-
-def test_the_machine_is_timed_with_the_threads_of_a_trial() -> None:
-    before = torch.get_num_threads()
-    seen: list[int] = []
-
-    def noting(config: Config) -> Speed:
-        seen.append(torch.get_num_threads())
-        raise RuntimeError
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(module, "_calibrate", noting)
-        calibrate(CONFIG, before + 1)
-    assert seen == [before + 1]
-    assert torch.get_num_threads() == before
 
 
 @pytest.mark.usefixtures("fast")
@@ -311,7 +259,7 @@ def test_auto_weights_become_what_was_found(monkeypatch: pytest.MonkeyPatch, mak
 
     monkeypatch.setattr(damage, "create_model", found)
     study = make_study(weights="auto")
-    assert settle(study, Space(study), Job(), 100.0)[0].weights == "offline"
+    assert settle(study, Space(study), Job(), 100.0).study.weights == "offline"
     assert asked == ["auto"]
 
 
