@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.confirm_shown import answer, planned, show, write
-from bsr_explorer.cli.console import fail, format_seconds, out, resolved, say_written
-from bsr_explorer.cli.progress import Showing, loading, showing
+from bsr_explorer.cli.console import fail, out, resolved, say_written
+from bsr_explorer.cli.progress import loading, watching_tasks
 from bsr_explorer.cli.trials import cache_bytes
 from bsr_explorer.config import Fidelity
 from bsr_explorer.data.places import check_data, default_data_dir
@@ -23,11 +21,7 @@ from bsr_explorer.store.study import FILE, Study
 from bsr_explorer.train.recipes import check_optimizer, recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from bsr_explorer.confirm.plan import Run
     from bsr_explorer.report.study.findings import Findings
-    from bsr_explorer.store.records import Record
 
 
 def confirm(
@@ -119,7 +113,7 @@ def confirm(
             out.print("\nNothing was trained or written (--dry-run).")
         return
     if runs:
-        with showing(lambda progress: _Runs(progress, runs)) as watcher:
+        with watching_tasks() as watcher:
             run_all(runs, job, on, at, watcher)
     records = read_records(at)
     orders = Orders.of(points, records.values(), found.recommendation.point.number)
@@ -156,36 +150,3 @@ def _finished(folder: Path) -> Findings:
         if finished(study, folder, most=Space(study).fitting) is None:
             raise UserError(f"STUDY: {folder} is not finished; run its search to the end first")
     return Findings.read(folder)
-
-
-class _Runs(Showing):
-    """Prints a line a run, and keeps the bar and the time left, at the pace so far."""
-
-    def __init__(self, progress: Progress, runs: Sequence[Run]) -> None:
-        super().__init__(progress)
-        flops = [run.point.record.predicted["train_flops"] for run in runs]
-        self.flops, self.total = dict(zip(map(id, runs), flops, strict=True)), sum(flops)
-        self.began, self.done, self.now = time.monotonic(), 0, 0
-
-    def begins(self, run: Run) -> None:
-        """Show what runs."""
-        self.now = self.flops[id(run)]
-        what = f"trial {run.point.number}: {run.point.method}"
-        self.progress.update(self.bar, description=what if len(what) < 60 else what[:59] + "…")
-
-    def step(self, done: int, total: int, loss: float = 0.0) -> None:
-        """Advance the bar."""
-        share = (self.done + self.now * done / total) / self.total
-        spent = time.monotonic() - self.began
-        left = f"about {format_seconds(spent * (1 - share) / share)} left" if share else ""
-        self.progress.update(self.bar, completed=share, left=left)
-
-    def ends(self, run: Run, record: Record) -> None:
-        """Say what it came to."""
-        self.done += self.now
-        reached = f"{100 * record.accuracy:.1f}%" if record.accuracy is not None else record.status
-        self.progress.console.print(
-            f"trial {run.point.number}, seed {run.seed}: {reached}, {format_seconds(record.seconds)}, "
-            f"{run.point.method}",
-            markup=False,
-        )

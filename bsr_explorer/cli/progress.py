@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -16,7 +16,6 @@ from bsr_explorer.cli.console import err, format_seconds
 from bsr_explorer.units import format_mb, plural
 
 if TYPE_CHECKING:
-    from bsr_explorer.compare.task import Task
     from bsr_explorer.search.coordinator import Search
     from bsr_explorer.search.space import Candidate, Space
     from bsr_explorer.search.speed import Clock
@@ -79,7 +78,7 @@ def watching(searching: Search, clock: Clock) -> Iterator[Progressing]:
 
 @contextmanager
 def watching_tasks() -> Iterator[Tasks]:
-    """The same of a comparison."""
+    """The same of a comparison or a confirmation."""
     with showing(Tasks) as watcher:
         yield watcher
 
@@ -186,8 +185,22 @@ class _Shown:
     share: float = 0.0
 
 
+class Task(Protocol):
+    """One of several things to be done, with its share of all work."""
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        ...
+
+    @property
+    def flops(self) -> int:
+        """Of all its steps, or of as many as each of the others has."""
+        ...
+
+
 class Tasks(Showing):
-    """Prints a line a run of a comparison, and keeps the bar and the time left, at the pace so far."""
+    """Prints a line a run of a comparison or a confirmation; keeps the bar and the time left, at the pace so far."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(progress)

@@ -29,6 +29,16 @@ class Run:
     point: Point
     seed: int
 
+    @property
+    def what(self) -> str:
+        """In words."""
+        return f"trial {self.point.number}, seed {self.seed}: {self.point.method}"
+
+    @property
+    def flops(self) -> int:
+        """Of one of its steps; all runs have as many steps."""
+        return int(self.point.record.predicted["train_flops"])
+
 
 def chosen(found: Findings, rivals: int) -> list[Point]:
     """The front, and so many others that come nearest to it, least memory first.
@@ -87,7 +97,7 @@ def left(points: Sequence[Point], seeds: int, job: Job, folder: Path) -> list[Ru
     """The runs that a folder does not hold, a seed after the other. What failed is tried again.
 
     Raises:
-        UserError: the folder holds runs of another fidelity, or of other data. (Weights are not compared.)
+        UserError: the folder holds runs of another fidelity, or of other data or weights.
     """
     done = set()
     for number, record in read_records(folder).items():
@@ -105,11 +115,18 @@ def left(points: Sequence[Point], seeds: int, job: Job, folder: Path) -> list[Ru
 
 def _differences(record: Record, job: Job) -> list[str]:
     """How a run was trained otherwise than a job would, ``key: then → now`` each."""
-    then: dict[str, Any] = {**record.fidelity, "data": record.data}
-    now: dict[str, Any] = {**asdict(job.fidelity), "data": job.data}
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in now.items()}
+    then: dict[str, Any] = {
+        **record.fidelity,
+        "data": record.data,
+        "weights": record.weights.partition(":")[0],
+    }
+    now: dict[str, Any] = {**asdict(job.fidelity), "data": job.data, "weights": job.weights}
     return [
         f"{key}: {then.get(key)!r} → {value!r}"
-        for key, value in plain.items()
-        if (list(then[key]) if isinstance(then.get(key), tuple) else then.get(key)) != value
+        for key, value in now.items()
+        if _plain(then.get(key)) != _plain(value)
     ]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

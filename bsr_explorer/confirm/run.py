@@ -23,13 +23,16 @@ CHECKPOINT_EVERY = 60.0
 class Watcher(Protocol):
     """What a user is shown meanwhile."""
 
-    def begins(self, run: Run) -> None:
-        """A run begins."""
+    def begins(self, tasks: Sequence[Run]) -> None:
+        """These are to be done, in this order."""
+
+    def starts(self, task: Run) -> None:
+        """The next of them begins."""
 
     def step(self, done: int, total: int, loss: float = 0.0) -> None:
         """A step of it is done."""
 
-    def ends(self, run: Run, record: Record) -> None:
+    def ends(self, task: Run, record: Record) -> None:
         """It is over."""
 
 
@@ -45,9 +48,10 @@ def confirm(runs: Sequence[Run], job: Job, device: str | None, folder: Path, wat
     """
     folder.mkdir(parents=True, exist_ok=True)
     with interrupt.held(), alone(folder, LOCK, "confirmation"):
+        watcher.begins(runs)
         for run in runs:
             interrupt.check()
-            watcher.begins(run)
+            watcher.starts(run)
             key, known = run.point.record.key, read_records(folder)
             same = [number for number, r in known.items() if (r.key, r.seed) == (key, run.seed)]
             number = same[0] if same else max(known, default=-1) + 1

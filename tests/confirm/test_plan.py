@@ -84,7 +84,7 @@ def test_a_configuration_may_move_to_another_device(found: Findings) -> None:
 
 def test_what_a_folder_holds_is_not_trained_again(found: Findings, tmp_path: Path) -> None:
     points = chosen(found, 1)
-    job = Job("digits", Fidelity(48, 20, 20, 1))
+    job = Job("digits", Fidelity(48, 20, 20, 1), "random")
     whole = [(run.point.number, run.seed) for run in left(points, 2, job, tmp_path)]
     assert whole == [(point.number, seed) for seed in range(2) for point in points]
     record = replace(points[0].record, seed=0, fidelity=asdict(job.fidelity))
@@ -94,11 +94,19 @@ def test_what_a_folder_holds_is_not_trained_again(found: Findings, tmp_path: Pat
     assert len(left(points, 2, job, tmp_path)) == len(whole)
 
 
+def test_a_run_is_said_in_words_and_by_its_work(found: Findings, tmp_path: Path) -> None:
+    point = found.points[0]
+    run = left([point], 1, Job("digits", Fidelity(48, 20, 20, 1), "random"), tmp_path)[0]
+    assert run.what == f"trial {point.number}, seed 0: {point.method}"
+    assert run.flops == point.record.predicted["train_flops"]
+
+
 @pytest.mark.parametrize(
     ("job", "said"),
     [
-        (Job("digits", Fidelity(48, 30, 20, 1)), "train_size: 20 → 30"),
-        (Job("cifar10", Fidelity(48, 20, 20, 1)), "data: 'digits' → 'cifar10'"),
+        (Job("digits", Fidelity(48, 30, 20, 1), "random"), "train_size: 20 → 30"),
+        (Job("cifar10", Fidelity(48, 20, 20, 1), "random"), "data: 'digits' → 'cifar10'"),
+        (Job("digits", Fidelity(48, 20, 20, 1), "offline"), "weights: 'random' → 'offline'"),
     ],
 )
 def test_runs_of_another_fidelity_are_refused(found: Findings, tmp_path: Path, job: Job, said: str) -> None:

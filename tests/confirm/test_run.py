@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,15 +25,18 @@ class Watch:
     def __init__(self, raise_at: tuple[int, int] | None = None) -> None:
         self.raise_at, self.begun, self.ended = raise_at, 0, []  # type: ignore[var-annotated]
 
-    def begins(self, run: Run) -> None:
+    def begins(self, tasks: Sequence[Run]) -> None:
+        self.total = len(tasks)
+
+    def starts(self, task: Run) -> None:
         self.begun += 1
 
     def step(self, done: int, total: int, loss: float = 0.0) -> None:
         if (self.begun, done) == self.raise_at:
             raise KeyboardInterrupt
 
-    def ends(self, run: Run, record: Record) -> None:
-        self.ended.append((run.point.number, run.seed, record.status))
+    def ends(self, task: Run, record: Record) -> None:
+        self.ended.append((task.point.number, task.seed, record.status))
 
 
 @pytest.fixture
@@ -45,6 +49,7 @@ def test_each_run_leaves_its_record(runs: list[Run], tmp_path: Path) -> None:
     watch = Watch()
     confirm(runs, JOB, None, tmp_path, watch)
     assert watch.ended == [(run.point.number, 0, "finished") for run in runs]
+    assert watch.total == watch.begun == len(runs)
     records = read_records(tmp_path)
     assert [record.key for record in records.values()] == [run.point.record.key for run in runs]
     assert {(r.fidelity["image_size"], r.seed) for r in records.values()} == {(48, 0)}
