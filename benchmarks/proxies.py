@@ -7,12 +7,13 @@
 are really trained on Fashion-MNIST from the offline weights, at image sizes 64 to 224 px × 128 to 1,024 training images
 × epochs (below 224 px each epoch of a training is looked at). Three more proxies keep what may matter: at a smaller
 image the drops held in *tokens that remain* instead of rates; 224 px with fewer images; 16-bit autocast. Each training
-appends one line to a CSV, with its seconds: of CPU time on a CPU, so that other work beside it does not count (outputs of
-frozen blocks are computed once, as a search does it).
+appends one line to a CSV, with its seconds: of CPU time on a CPU, so that other work beside it does not count (outputs
+of frozen blocks are computed once, as a search does it).
 
 The reference is the highest fidelity at which 8 configurations or more have been trained, which the table says. Of each
-other fidelity: Spearman and Kendall to it, over all configurations, and within those that drop tokens and those that do
-not; its bias against drops (mean accuracy with them less without, less the same of the reference); seconds of a training.
+other fidelity: Spearman and Kendall to it, over all configurations, and within those that drop tokens and those that
+do not; its bias against drops (mean accuracy with them less without, less the same of the reference); seconds of a
+training.
 An error is a bootstrap's, over configurations.
 """
 

@@ -13,6 +13,8 @@ Counted is the hypervolume of what was trained (true accuracies: means over repl
 that of all configurations within the budget. What a sampler proposes that is over the budget, trained before or no row
 of the table is moved to the nearest that may be trained. Two strategies stop trials early: ``exact+rungs`` (``search
 --rungs``) and ``brief`` (a random sample all trained to the first rung, then the best of them to the end).
+``exact+prior`` begins with an earlier, cheaper study (``search --prior``): random configurations trained to the first
+rung, whose images count, too.
 
 Without --table and --budget both spaces run, at a loose budget (all fits, or nearly) and at a tight one.
 """
@@ -62,16 +64,20 @@ from bsr_explorer.search.choices import Candidate, Pool
 from bsr_explorer.search.features import Floats, Table, profile
 from bsr_explorer.search.proposals import SAMPLERS, derived_seed, propose
 from bsr_explorer.search.rungs import Seen, bars
+from bsr_explorer.search.surrogate import Surrogate
 from bsr_explorer.store.records import write_text
 from bsr_explorer.units import format_bytes, parse_bytes
 
-STRATEGIES = (*SAMPLERS, "exact+rungs", "brief")
+STRATEGIES = (*SAMPLERS, "exact+rungs", "exact+prior", "brief")
 TRAININGS = 60
-SLOW, SLOW_TRAININGS = ("exact", "exact+rungs", "gp"), 40
+EARLIER = 12
+"""Configurations of the earlier study of ``exact+prior``."""
+
+SLOW, SLOW_TRAININGS = ("exact", "exact+rungs", "exact+prior", "gp"), 40
 LOOSE, TIGHT = 0.98, 0.3
 """Shares of the configurations that a budget lets in."""
 
-OURS = ("exact", "exact+rungs")
+OURS = ("exact", "exact+rungs", "exact+prior")
 TABLE = Path(__file__).parents[1] / "studies" / "accuracy_table" / "table.csv"
 RUNG_IMAGES = 400
 """Validation images of the synthetic space."""
@@ -96,6 +102,7 @@ class Listed:
     """
 
     known: list[Candidate] = []  # noqa: RUF012  # nothing is tried first: samplers are compared from their start
+    prior: Any = None
 
     def __init__(
         self, budget: int, sizes: Any, flops: Any, features: Floats, truth: Floats, depth: int = 12
@@ -391,7 +398,7 @@ def search(choices: Listed, strategy: str, seed: int, trainings: int) -> Run:
     if strategy == "brief":
         return _brief(choices, seed, trainings)
     sampler, generator = (
-        strategy.removesuffix("+rungs"),
+        strategy.partition("+")[0],
         np.random.default_rng(derived_seed(seed, "outcomes")),
     )
     seen: list[Any] = []
@@ -399,7 +406,8 @@ def search(choices: Listed, strategy: str, seed: int, trainings: int) -> Run:
     finished: list[int] = []
     known: list[Seen] = []
     run = Run([], [])
-    images = 0
+    choices.prior = Earlier(choices, seed) if strategy.endswith("+prior") else None
+    images = choices.prior.images if choices.prior is not None else 0
     rungs = _rungs(choices) if strategy.endswith("+rungs") else ()
     while len(run.volume) < trainings:
         proposal = propose(
@@ -433,6 +441,22 @@ def search(choices: Listed, strategy: str, seed: int, trainings: int) -> Run:
         run.volume.append(choices.volume(finished) / choices.whole)
         run.images.append(images)
     return run
+
+
+class Earlier:
+    """An earlier study, of random configurations trained to the first rung: see ``search.prior.Prior``."""
+
+    def __init__(self, choices: Listed, seed: int) -> None:
+        generator = np.random.default_rng(derived_seed(seed, "earlier"))
+        rows = generator.choice(choices.fitting, EARLIER, replace=False)
+        outcomes = [choices.train(int(row), generator) for row in rows]
+        (rung,) = _rungs(choices) or (max(outcomes[0].history),)
+        self.images = sum(outcome.images[rung] for outcome in outcomes)
+        accuracy = np.array([outcome.history[rung] for outcome in outcomes])
+        self._fitted = Surrogate.fit(choices.features[rows], accuracy, np.zeros(EARLIER), choices.depth)
+
+    def fitted(self, choices: Listed) -> Surrogate:
+        return self._fitted
 
 
 def _rungs(choices: Listed) -> tuple[int, ...]:
@@ -634,6 +658,7 @@ def _reached(curve: Sequence[float], level: float) -> str:
 LOOKS = {
     "exact": (BLUE, "-"),
     "exact+rungs": (BLUE, "--"),
+    "exact+prior": (BLUE, ":"),
     "gp": (VERMILION, "-"),
     "tpe": (ORANGE, "-"),
     "nsga2": (GREEN, "-"),

@@ -104,6 +104,13 @@ def search(
             show_default="as many as the time allows, 1 to 3",
         ),
     ] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STUDY",
+            help="Folder of an earlier study of the same model and space, such as of fewer images: a first guess.",
+        ),
+    ] = None,
     family: Annotated[
         list[str] | None,
         typer.Option(
@@ -168,6 +175,7 @@ def search(
         "rungs": rungs and _rungs(rungs),
         "replicas": replicas,
         "trials": trials,
+        "prior": prior and str(prior),
     }
     how = {key: value for key, value in how.items() if value is not None}
     if study_file is not None:
@@ -236,7 +244,7 @@ def _rungs(text: str) -> tuple[int, ...]:
 _BESIDE_FILE = {
     *("study_file", "trials", "time_limit", "folder", "data_dir", "device", "fresh", "dry_run", "as_json"),
     "skip_bad",
-    *("sampler", "objectives", "rungs", "replicas", "jobs", "cluster", "trial_timeout", "cache"),
+    *("sampler", "objectives", "rungs", "replicas", "prior", "jobs", "cluster", "trial_timeout", "cache"),
 }
 
 

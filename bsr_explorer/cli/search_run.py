@@ -22,7 +22,7 @@ from bsr_explorer.units import plural
 if TYPE_CHECKING:
     from bsr_explorer.store.reopened import Finished
 
-KEPT = ("study.toml", "study.db", "records", "logs")
+KEPT = ("study.toml", "study.db", "prior.json", "records", "logs")
 """What a study's folder holds beside its report."""
 
 
@@ -68,6 +68,10 @@ def run(study: Study, folder: Path, how: How) -> None:
         if before is not None:
             _show_finished(before, stored, folder, how.as_json)
             return
+    if study.prior is not None and stored is None:
+        from bsr_explorer.search.prior import Prior
+
+        Prior.read(study)
     check_writable(folder)
     check_free(folder, LOCK, "search")
     if replaced:

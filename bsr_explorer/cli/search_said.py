@@ -82,7 +82,7 @@ def format_limit(seconds: float) -> str:
 
 def _how(study: Study) -> str:
     """How a study searches, in words."""
-    said = [f"sampler {study.sampler}"]
+    said = [f"sampler {study.sampler}" + (f", guided by {study.prior}" if study.prior else "")]
     if study.rungs:
         said.append(f"hopeless ones stopped after epoch {', '.join(map(str, study.rungs))}")
     if study.replicas:

@@ -15,6 +15,8 @@ from bsr_explorer.search.features import Floats
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+    from bsr_explorer.search.prior import Prior
+
 STRATA = 6
 """Equal steps of the logarithm of memory, from the smallest configuration to the budget."""
 
@@ -55,10 +57,12 @@ class Choices(Protocol):
     Attributes:
         depth: blocks of the model.
         known: configurations to try before all others.
+        prior: what an earlier study found, if there is one.
     """
 
     depth: int
     known: list[Candidate]
+    prior: Prior | None
 
     @property
     def budget_bytes(self) -> int:

@@ -26,6 +26,7 @@ from bsr_explorer.search.book import WORTH, Book
 from bsr_explorer.search.endings import Ended, Running, record_of_crash, sound
 from bsr_explorer.search.executors.base import Crashed, Done, Executor, Task
 from bsr_explorer.search.executors.here import Here
+from bsr_explorer.search.prior import Prior
 from bsr_explorer.search.proposals import derived_seed, propose
 from bsr_explorer.search.rungs import Seen, bars
 from bsr_explorer.search.space import Candidate, Space
@@ -75,6 +76,7 @@ class Search:
         self.workers = workers or Here()
         with interrupt.held(), alone(folder, LOCK, "search"):
             self.book = Book(study, folder, space)
+            space.prior = Prior.of(study, folder)
             study.update(folder)
         self.started = time.monotonic()
 

@@ -21,8 +21,8 @@ from bsr_explorer.search.features import Floats
 from bsr_explorer.search.improvement import expected_improvement
 from bsr_explorer.search.surrogate import Surrogate
 
-START = 6
-"""Trials before the surrogate: one a stratum of memory."""
+START, GUIDED = 6, 3
+"""Trials before the surrogate, one a stratum of memory; and where an earlier study guesses."""
 
 POOL = 12_000
 """Configurations that the expected improvement is computed of at once."""
@@ -82,11 +82,12 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         candidates = [self.choices.decode(trial.params) for trial in trials]
         done = {c.key for c in candidates}
         known = [n for n, trial in enumerate(trials) if trial.state == TrialState.COMPLETE]
-        if len(known) < START:
+        if len(known) < (START if self.choices.prior is None else GUIDED):
             return from_strata(self.choices, [c.counted_bytes for c in candidates], done, self._generator)
         rows = self.choices.rows(candidates)
         numbers, accuracy, doubt = _outcomes(trials)
-        surrogate = Surrogate.fit(rows[numbers], accuracy, doubt, self.choices.depth)
+        prior = None if self.choices.prior is None else self.choices.prior.fitted(self.choices)
+        surrogate = Surrogate.fit(rows[numbers], accuracy, doubt, self.choices.depth, prior)
         waiting = [n for n in range(len(trials)) if n not in set(numbers)]
         if waiting:
             surrogate = surrogate.believing(rows[waiting])

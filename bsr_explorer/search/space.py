@@ -33,6 +33,8 @@ from bsr_explorer.units import format_bytes
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+    from bsr_explorer.search.prior import Prior
+
 
 def proxy_sizes(config: Config) -> list[int]:
     """Image sizes to train at, largest first: the configuration's own, its half, its quarter."""
@@ -53,7 +55,10 @@ class Space:
         rates: learning rates that may be chosen; None is the recipe's own.
         known: the configurations to try first, at the first of these sizes and rates.
         beside: configurations that no family holds (linear probing, full fine-tuning, …).
+        prior: what an earlier study found, if the study begins with one.
     """
+
+    prior: Prior | None = None
 
     def __init__(self, study: Study) -> None:
         self.study = study

@@ -32,6 +32,10 @@ tokens on average, both from 0 to 1."""
 RISE = 3.0
 """How far it typically rises from 0 to 1, in standard deviations of the accuracies: what data say counts more."""
 
+GUESS = 0.7
+"""How far accuracy typically rises where an earlier study's rises by a standard deviation of its own, in standard
+deviations too: a correlation."""
+
 CAUTION = 2.0
 """So many times the noise that was fitted is expected of accuracies where they are predicted. The fit itself calls for
 1; with 2, few data count less, and the samplers were measured so (``benchmarks/samplers.py``)."""
@@ -92,20 +96,26 @@ def kernel(depth: int, ways: int) -> Kernel:
 
 
 class Rising(Mean):  # type: ignore[misc, unused-ignore]
-    """Mean of accuracies: a constant, and more the more trains and the more tokens are seen.
+    """Mean of accuracies: a constant, and more the more trains, the more tokens are seen, and the more an earlier study
+    guesses, where there is one.
 
     What is known before any trial, and what a few of them in a space of thousands do not say: where nothing near has
     been tried, a process without it expects the average, and may pass over all that trains most for its memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, guessed: bool) -> None:
+        """``guessed``: whether the last column of the inputs is such a guess."""
         super().__init__()
-        start = torch.full((len(RISING),), RISE, dtype=torch.float64)
+        self.columns = [*RISING, *([-1] if guessed else [])]
+        typical = [RISE] * len(RISING) + [GUESS] * guessed
+        start = torch.tensor(typical, dtype=torch.float64)
         self.constant = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
         self.raw_slope = torch.nn.Parameter(torch.zeros_like(start))
         self.register_constraint("raw_slope", Positive())
         self.raw_slope.data = self.raw_slope_constraint.inverse_transform(start)
-        self.register_prior("slope_prior", LogNormalPrior(np.log(RISE), 0.7), lambda mean: mean.slope)
+        self.register_prior(
+            "slope_prior", LogNormalPrior(start.log(), torch.full_like(start, 0.7)), lambda mean: mean.slope
+        )
 
     @property
     def slope(self) -> torch.Tensor:
@@ -115,7 +125,7 @@ class Rising(Mean):  # type: ignore[misc, unused-ignore]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n,) of (n, inputs)."""
-        return self.constant + x[..., RISING] @ self.slope
+        return self.constant + x[..., self.columns] @ self.slope
 
 
 @dataclass(frozen=True)
@@ -126,21 +136,26 @@ class Surrogate:
         model: of accuracies, less the ``offset``, in units of ``scale``.
         depth: blocks of the model that is fine-tuned.
         offset, scale: of the accuracies.
+        prior: of an earlier study, whose guess is the last of the inputs.
     """
 
     model: BatchedMultiOutputGPyTorchModel
     depth: int
     offset: float
     scale: float
+    prior: Surrogate | None = None
 
     @classmethod
-    def fit(cls, rows: Floats, accuracy: Floats, doubt: Floats, depth: int) -> Surrogate:
+    def fit(
+        cls, rows: Floats, accuracy: Floats, doubt: Floats, depth: int, prior: Surrogate | None = None
+    ) -> Surrogate:
         """Fit to accuracies of configurations.
 
         Args:
             rows: (n, width) of ``features.Table``.
             accuracy: (n,) in [0, 1].
             doubt: (n,) variance of each accuracy beyond the noise that is learned.
+            prior: of an earlier study, as a first guess.
         """
         offset, scale = float(accuracy.mean()), max(float(accuracy.std()), 1e-3)
         likelihood = FixedNoiseGaussianLikelihood(
@@ -150,11 +165,11 @@ class Surrogate:
             noise_constraint=Interval(1e-5, 0.5, initial_value=0.02),
         )
         model = SingleTaskGP(
-            torch.from_numpy(inputs(rows, depth)),
+            torch.from_numpy(_with_guess(rows, depth, prior)),
             torch.from_numpy((accuracy - offset) / scale)[:, None],
             likelihood=likelihood,
             covar_module=kernel(depth, rows.shape[1] - 2 * depth - 4),
-            mean_module=Rising(),
+            mean_module=Rising(prior is not None),
             outcome_transform=None,
         )
         with warnings.catch_warnings():
@@ -165,21 +180,30 @@ class Surrogate:
             )
         model.requires_grad_(False)
         likelihood.noise = likelihood.noise_covar.noise + (CAUTION - 1) * likelihood.second_noise
-        return cls(model, depth, offset, scale)
+        return cls(model, depth, offset, scale, prior)
 
     def believing(self, rows: Floats) -> Surrogate:
         """The same after configurations had come out as they are expected to, as surely as what is known best
         (without a new fit)."""
-        x = torch.from_numpy(inputs(rows, self.depth))
+        x = torch.from_numpy(_with_guess(rows, self.depth, self.prior))
         expected = self.model.posterior(x).mean
         noise = self.model.likelihood.noise_covar.noise.min().expand_as(expected)
         return replace(self, model=self.model.condition_on_observations(x, expected, noise=noise))
 
     def predict(self, rows: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation of true accuracies, (n,) each."""
-        x = inputs(rows, self.depth)
+        x = _with_guess(rows, self.depth, self.prior)
         # A posterior is joint, and takes the square of its points: few at once, and many such groups.
         groups = np.resize(x, (-(-len(x) // GROUP), GROUP, x.shape[1]))
         posterior = self.model.posterior(torch.from_numpy(groups))
         mean, variance = (each.reshape(-1)[: len(x)].numpy() for each in (posterior.mean, posterior.variance))
         return self.offset + self.scale * mean, self.scale * np.sqrt(variance)
+
+
+def _with_guess(rows: Floats, depth: int, prior: Surrogate | None) -> Floats:
+    """``inputs``, and what an earlier study guesses, in standard deviations of its accuracies."""
+    seen = inputs(rows, depth)
+    if prior is None:
+        return seen
+    guess = (prior.predict(rows)[0] - prior.offset) / prior.scale
+    return np.concatenate([seen, guess[:, None]], axis=1)

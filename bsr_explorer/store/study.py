@@ -8,7 +8,7 @@
     [budget]    bytes ("2GB"), counts (peak, saved or published)
     [data]      name, weights
     [fidelity]  image_size, train_size, val_size, epochs, recipe, views, skip (image files that are left out), protocol
-    [search]    sampler, objectives, rungs, replicas
+    [search]    sampler, objectives, rungs, replicas, prior
     [space]     families (["bsr", "bsr+mesa", …]), start, max_blocks, drop_at, keep, fuse, batch_sizes, lr
     [space.axes.<method>]  values of other arguments, such as bits = [4, 8]
 """
@@ -68,6 +68,7 @@ class Study:
         objectives: the first two or all of ``OBJECTIVES``; FLOPs are those of a training step.
         rungs: epochs after which a trial may be stopped; none at or after the last has an effect.
         replicas: fresh seeds on which the front is trained again when the trials are done.
+        prior: folder of an earlier study of the same model, whose accuracies are a first guess.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Study:
     objectives: tuple[str, ...] = OBJECTIVES[:2]
     rungs: tuple[int, ...] = ()
     replicas: int = 3
+    prior: str | None = None
 
     def __post_init__(self) -> None:
         parse_bytes(self.budget)
@@ -101,6 +103,10 @@ class Study:
             raise UserError(f"--time-limit: {self.time_limit!r} seconds must be more than 0")
         if self.sampler not in SAMPLERS:
             raise unknown("--sampler", self.sampler, SAMPLERS)
+        if self.prior is not None and self.sampler != "exact":
+            raise UserError(
+                f"--prior: only the sampler exact takes one, not {self.sampler}; leave one of the two out"
+            )
         object.__setattr__(self, "rungs", tuple(self.rungs))
         object.__setattr__(self, "objectives", tuple(self.objectives))
         if self.objectives not in (OBJECTIVES[:2], OBJECTIVES):
@@ -145,6 +151,7 @@ class Study:
                 "objectives": self.objectives,
                 "rungs": self.rungs,
                 "replicas": self.replicas,
+                "prior": self.prior,
             },
             "space": self.space.to_toml(),
         }
@@ -218,13 +225,13 @@ class Study:
         return {key: value for key, value in flat(self.to_toml()).items() if key not in _FREE}
 
     def completed_by(self, stored: Study) -> Study:
-        """This study with what it leaves open (fidelity, ``auto`` weights) as ``stored`` has decided it."""
+        """This study with what it leaves open (fidelity, ``auto`` weights, its prior) as ``stored`` has decided it."""
         given = asdict(self.fidelity)
         merged = {
             key: asdict(stored.fidelity)[key] if value is None else value for key, value in given.items()
         }
         weights = stored.weights if self.weights == "auto" else self.weights
-        return replace(self, fidelity=Fidelity(**merged), weights=weights)
+        return replace(self, fidelity=Fidelity(**merged), weights=weights, prior=self.prior or stored.prior)
 
     def write(self, folder: Path, command: str) -> None:
         """Write the file into the study's folder, opening with the command that made it."""

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import proxies
-from benchmarks.proxies import BLOCKS, DROPS, EPOCHS, PROXIES, Proxy, configuration, held, judged
+from benchmarks.proxies import BLOCKS, DROPS, EPOCHS, LEAST, PROXIES, Proxy, configuration, held, judged
 from bsr_explorer.prediction import tokens_by_block
 from bsr_explorer.report import style
 
@@ -69,21 +69,52 @@ def test_tokens_that_remain_are_those_of_the_target_in_a_real_model() -> None:
     )  # 16 tokens are fewer than the target has left
 
 
-def test_the_reference_is_the_highest_fidelity_that_is_whole() -> None:
+def test_the_reference_is_the_highest_fidelity_of_enough_configurations() -> None:
     best, other = Proxy(224, 256), Proxy(64, 512)
     known = [
-        *rows(best, lambda n: n / 100),
+        *rows(best, lambda n: n / 100)[:9],
         *rows(other, lambda n: 1 - n / 100),
-        *rows(Proxy(224, 512), float)[:9],
+        *rows(Proxy(224, 512), float)[: LEAST - 1],
+        *rows(Proxy(112, 512), float)[9:],  # none of those of the reference
     ]
     answer = judged(known)
     assert answer["reference"] == f"{best}, {EPOCHS} epochs"
     lines = {(each["proxy"], each["epoch"]): each for each in answer["proxies"]}
     assert lines[str(other), EPOCHS]["spearman"] == pytest.approx(-1)
-    assert lines[str(best), 1]["spearman"] == pytest.approx(1)
-    assert lines[str(best), 1]["seconds"] == pytest.approx(2.0)
-    assert (str(best), EPOCHS) not in lines
-    assert lines[str(Proxy(224, 512)), 1]["configurations"] == 9
+    assert {proxy for proxy, _ in lines} == {str(other)}
+    assert lines[str(other), 1]["seconds"] == pytest.approx(2.0)
+    assert lines[str(other), 1]["configurations"] == 9
+
+
+def test_the_last_epoch_is_all_that_is_looked_at_of_the_target() -> None:
+    at_target = [
+        {**row, "history": row["history"].split()[-1]} for row in rows(Proxy(224, 128), lambda n: n / 100)
+    ]
+    answer = judged([*at_target, *rows(Proxy(224, 256), lambda n: n / 100)])
+    (line,) = answer["proxies"]
+    assert (line["proxy"], line["epoch"], line["spearman"]) == (
+        str(Proxy(224, 128)),
+        EPOCHS,
+        pytest.approx(1),
+    )
+
+
+def test_some_configurations_are_trained_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[tuple[Any, bool]] = []
+
+    def quick(config: Any, *, every_epoch: bool, **how: Any) -> Any:
+        trained.append((config.how, every_epoch))
+        return SimpleNamespace(
+            config={"method": ""}, status="finished", accuracy=0.5, history=[0.5], seconds=1.0, provenance={}
+        )
+
+    monkeypatch.setattr(proxies, "fine_tune", quick)
+    some = ["--blocks", "late", "--drops", "none", "--drops", "mild", "--only", "224x128", "--minutes", "1"]
+    monkeypatch.setattr("sys.argv", ["proxies.py", "--out", str(tmp_path), *some])
+    proxies.main()
+    wanted = [configuration("late", drops, Proxy(224, 128)).how for drops in ("none", "mild")]
+    assert [how for how, _ in trained[:2]] == wanted
+    assert not any(looks for _, looks in trained)
 
 
 def test_a_bias_is_what_drops_lose_beyond_what_they_lose_at_the_target() -> None:

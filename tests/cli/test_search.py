@@ -570,3 +570,28 @@ def test_what_is_left_out_is_said_before_anything_is_trained(quick: Cli, picture
     assert answer["left_out"] == {".ipynb_checkpoints/": 1, ".xyz": 12}
     assert answer["classes"]["train"] == {"a": 16, "b": 16}
     assert not Path("here").exists()
+
+
+def test_a_search_may_begin_with_an_earlier_one(quick: Cli, study_folder: Path) -> None:
+    words = [*FLAGS, "--sampler", "exact", "--trials", "3", "--out", "guided"]
+    done = quick(*words, "--prior", study_folder)
+    assert done.code == 0, done.err
+    assert f"sampler exact, guided by {study_folder}" in " ".join(done.out.split())
+    assert Study.from_toml(Path("guided") / "study.toml").prior == str(study_folder)
+    assert quick(*words, "--trials", "4").code == 0  # the same study goes on
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--prior", "nowhere"), "nowhere"),
+        (("--prior", "nowhere", "--sampler", "tpe"), "--prior: only the sampler exact takes one, not tpe"),
+    ],
+)
+def test_a_prior_that_is_none_is_refused_and_nothing_written(
+    quick: Cli, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    done = quick(*FLAGS, "--sampler", "exact", *words)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert said in done.err
+    assert list(tmp_path.iterdir()) == []
