@@ -94,8 +94,6 @@ def run(study: Study, folder: Path, how: How) -> None:
             skip_bad=how.skip_bad,
             told=told,
         )
-    if settled.study.space != study.space:
-        space = Space(settled.study)
     study = settled.study
     clock = Clock(study.fidelity, settled.speed, job.cache is not None)
     contents = load_data(study.config, replace(job, fidelity=study.fidelity, weights=study.weights)).contents

@@ -206,6 +206,7 @@ class Search:
             seed=derived_seed(self.study.seed, "proposal", len(trials)),
             objectives=len(self.study.objectives),
             study_seed=self.study.seed,
+            first=self.study.first,
         )
         return None if proposal is None else _Next(proposal.candidate, system_attrs=proposal.system_attrs)
 

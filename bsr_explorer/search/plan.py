@@ -236,9 +236,7 @@ def settle(
         weights=weights,
         trials=planned.trials,
         replicas=planned.replicas,
-        space=replace(study.space, start=study.space.start[: planned.trials // 2])
-        if "trials" in open
-        else study.space,
+        first=asked.first(planned.trials) if "trials" in open else study.first,
     )
     better = replace(more, seconds=0) != replace(planned, seconds=0)
     return Settled(study, speed, planned, (MORE * limit, more) if better else None)

@@ -95,6 +95,7 @@ def propose(
     seed: int,
     objectives: int = 2,
     study_seed: int = 0,
+    first: int | None = None,
 ) -> Proposal | None:
     """The next configuration to train, within the budget and not in ``done``; None if there is none left.
 
@@ -108,10 +109,12 @@ def propose(
         done: keys of all configurations that must not be trained again.
         seed: of this proposal alone.
         study_seed: of the whole study, for those of ``ONE_SEQUENCE``.
+        first: how many known configurations are tried before all others; None: all that fit.
     """
     done = done | {candidate.key for candidate in pending}
-    for candidate in choices.known:
-        if choices.fits(candidate) and candidate.key not in done:
+    known = [candidate for candidate in choices.known if choices.fits(candidate)]
+    for candidate in known[:first]:
+        if candidate.key not in done:
             return Proposal(candidate)
     study = _scratch(
         choices, sampler, seen, pending, study_seed if sampler in ONE_SEQUENCE else seed, objectives

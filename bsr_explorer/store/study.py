@@ -8,7 +8,7 @@
     [budget]    bytes ("2GB"), counts (peak, saved or published)
     [data]      name, weights
     [fidelity]  image_size, train_size, val_size, epochs, recipe, views, skip (image files that are left out), protocol
-    [search]    sampler, objectives, rungs, replicas, prior
+    [search]    sampler, objectives, rungs, replicas, first, prior
     [space]     families (["bsr", "bsr+mesa", …]), start, max_blocks, drop_at, keep, fuse, batch_sizes, lr
     [space.axes.<method>]  values of other arguments, such as bits = [4, 8]
 """
@@ -68,6 +68,7 @@ class Study:
         objectives: the first two or all of ``OBJECTIVES``; FLOPs are those of a training step.
         rungs: epochs after which a trial may be stopped; none at or after the last has an effect.
         replicas: fresh seeds on which the front is trained again when the trials are done.
+        first: how many of the configurations that the space says to try first are; None: all that fit.
         prior: folder of an earlier study of the same model, whose accuracies are a first guess.
     """
 
@@ -86,6 +87,7 @@ class Study:
     objectives: tuple[str, ...] = OBJECTIVES[:2]
     rungs: tuple[int, ...] = ()
     replicas: int = 3
+    first: int | None = None
     prior: str | None = None
 
     def __post_init__(self) -> None:
@@ -121,6 +123,8 @@ class Study:
             )
         if isinstance(self.replicas, bool) or not isinstance(self.replicas, int) or self.replicas < 0:
             raise UserError(f"--replicas: {self.replicas!r} must be a whole number of at least 0")
+        if self.first is not None and self.first < 0:
+            raise UserError(f"[search] first: {self.first!r} must be a whole number of at least 0")
 
     @property
     def budget_bytes(self) -> int:
@@ -151,6 +155,7 @@ class Study:
                 "objectives": self.objectives,
                 "rungs": self.rungs,
                 "replicas": self.replicas,
+                "first": self.first,
                 "prior": self.prior,
             },
             "space": self.space.to_toml(),
@@ -225,13 +230,15 @@ class Study:
         return {key: value for key, value in flat(self.to_toml()).items() if key not in _FREE}
 
     def completed_by(self, stored: Study) -> Study:
-        """This study with what it leaves open (fidelity, ``auto`` weights, its prior) as ``stored`` has decided it."""
+        """This study with what it leaves open (fidelity, ``auto`` weights, what comes first) as ``stored`` decided it."""
         given = asdict(self.fidelity)
         merged = {
             key: asdict(stored.fidelity)[key] if value is None else value for key, value in given.items()
         }
         weights = stored.weights if self.weights == "auto" else self.weights
-        return replace(self, fidelity=Fidelity(**merged), weights=weights, prior=self.prior or stored.prior)
+        first = stored.first if self.first is None else self.first
+        prior = self.prior or stored.prior
+        return replace(self, fidelity=Fidelity(**merged), weights=weights, first=first, prior=prior)
 
     def write(self, folder: Path, command: str) -> None:
         """Write the file into the study's folder, opening with the command that made it."""
@@ -257,7 +264,7 @@ def runs(trials: int, replicas: int) -> int:
 _FREE = frozenset(
     {
         *("study.name", "study.trials", "study.time_limit"),
-        *("search.sampler", "search.rungs", "search.replicas"),
+        *("search.sampler", "search.rungs", "search.replicas", "search.first"),
     }
 )
 """Settings that may differ between comparable studies."""

@@ -63,6 +63,7 @@ TABLES: dict[str, dict[str, Kind]] = {
         "objectives": list_of(TEXT),
         "rungs": list_of(WHOLE),
         "replicas": WHOLE,
+        "first": WHOLE,
         "prior": TEXT,
     },
     "space": {

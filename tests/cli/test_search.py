@@ -595,3 +595,17 @@ def test_a_prior_that_is_none_is_refused_and_nothing_written(
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert said in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_planned_goes_on_by_the_same_command_and_by_more_trials(quick: Cli) -> None:
+    left_open = FLAGS.index("--replicas")
+    assert FLAGS[left_open:] == ("--replicas", "0", "--trials", "12", "--jobs", "0")
+    words = [*FLAGS[:left_open], "--jobs", "0", "--time-limit", "1s", "--out", "here"]
+    assert quick(*words).code == 0
+    planned = Study.from_toml(Path("here") / "study.toml")
+    assert (planned.trials, planned.replicas, planned.first) == (8, 0, 4)
+    for more, trials in (((), 8), (("--trials", "20"), 20)):
+        done = quick(*words, *more)
+        assert done.code == 0, done.err
+        again = Study.from_toml(Path("here") / "study.toml")
+        assert (again.trials, again.replicas, again.first, again.fidelity) == (trials, 0, 4, planned.fidelity)

@@ -291,3 +291,17 @@ def test_a_sampler_is_one_of_optunas_kind(space: Space, sampler: str) -> None:
 
 def test_a_study_may_name_every_sampler() -> None:
     assert list(SAMPLERS) == list(study.SAMPLERS)
+
+
+def test_only_so_many_known_ones_come_first(space: Space) -> None:
+    fitting = [candidate for candidate in space.known if space.fits(candidate)]
+    assert len(fitting) > 2
+    first = propose(space, "random", [], [], set(), 1, first=2)
+    assert first is not None
+    assert first.candidate == fitting[0]
+    after = propose(space, "random", [], [], {fitting[0].key, fitting[1].key}, 1, first=2)
+    assert after is not None
+    assert after.candidate.key not in {fitting[0].key, fitting[1].key}
+    all_of_them = propose(space, "random", [], [], {fitting[0].key, fitting[1].key}, 1)
+    assert all_of_them is not None
+    assert all_of_them.candidate == fitting[2]
