@@ -230,7 +230,7 @@ class Study:
         return {key: value for key, value in flat(self.to_toml()).items() if key not in _FREE}
 
     def completed_by(self, stored: Study) -> Study:
-        """This study with what it leaves open (fidelity, ``auto`` weights, what comes first) as ``stored`` decided it."""
+        """This study with what it leaves open (fidelity, ``auto`` weights, what is first) as ``stored`` decided it."""
         given = asdict(self.fidelity)
         merged = {
             key: asdict(stored.fidelity)[key] if value is None else value for key, value in given.items()
