@@ -13,8 +13,8 @@ Counted is the hypervolume of what was trained (true accuracies: means over repl
 that of all configurations within the budget. What a sampler proposes that is over the budget, trained before or no row
 of the table is moved to the nearest that may be trained. Two strategies stop trials early: ``exact+rungs`` (``search
 --rungs``) and ``brief`` (a random sample all trained to the first rung, then the best of them to the end).
-``exact+prior`` begins with an earlier, cheaper study (``search --prior``): random configurations trained to the first
-rung, whose images count, too.
+Two begin with an earlier study (``search --prior``) of random configurations, whose images count, too: ``exact+prior``
+with 24 that were trained to the end, ``exact+brief-prior`` with 12 that were trained to the first rung.
 
 Without --table and --budget both spaces run, at a loose budget (all fits, or nearly) and at a tight one.
 """
@@ -68,16 +68,16 @@ from bsr_explorer.search.surrogate import Surrogate
 from bsr_explorer.store.records import write_text
 from bsr_explorer.units import format_bytes, parse_bytes
 
-STRATEGIES = (*SAMPLERS, "exact+rungs", "exact+prior", "brief")
+STRATEGIES = (*SAMPLERS, "exact+rungs", "exact+prior", "exact+brief-prior", "brief")
 TRAININGS = 60
-EARLIER = 12
-"""Configurations of the earlier study of ``exact+prior``."""
+EARLIER = {"exact+prior": (24, False), "exact+brief-prior": (12, True)}
+"""Configurations of the earlier study that a strategy begins with, and whether they stopped at the first rung."""
 
-SLOW, SLOW_TRAININGS = ("exact", "exact+rungs", "exact+prior", "gp"), 40
+SLOW, SLOW_TRAININGS = ("exact", "exact+rungs", *EARLIER, "gp"), 40
 LOOSE, TIGHT = 0.98, 0.3
 """Shares of the configurations that a budget lets in."""
 
-OURS = ("exact", "exact+rungs", "exact+prior")
+OURS = ("exact", "exact+rungs", *EARLIER)
 TABLE = Path(__file__).parents[1] / "studies" / "accuracy_table" / "table.csv"
 RUNG_IMAGES = 400
 """Validation images of the synthetic space."""
@@ -406,7 +406,7 @@ def search(choices: Listed, strategy: str, seed: int, trainings: int) -> Run:
     finished: list[int] = []
     known: list[Seen] = []
     run = Run([], [])
-    choices.prior = Earlier(choices, seed) if strategy.endswith("+prior") else None
+    choices.prior = Earlier(choices, seed, *EARLIER[strategy]) if strategy in EARLIER else None
     images = choices.prior.images if choices.prior is not None else 0
     rungs = _rungs(choices) if strategy.endswith("+rungs") else ()
     while len(run.volume) < trainings:
@@ -444,16 +444,17 @@ def search(choices: Listed, strategy: str, seed: int, trainings: int) -> Run:
 
 
 class Earlier:
-    """An earlier study, of random configurations trained to the first rung: see ``search.prior.Prior``."""
+    """An earlier study, of so many random configurations: see ``search.prior.Prior``."""
 
-    def __init__(self, choices: Listed, seed: int) -> None:
+    def __init__(self, choices: Listed, seed: int, count: int, brief: bool) -> None:
         generator = np.random.default_rng(derived_seed(seed, "earlier"))
-        rows = generator.choice(choices.fitting, EARLIER, replace=False)
+        count = min(count, len(choices.fitting))
+        rows = generator.choice(choices.fitting, count, replace=False)
         outcomes = [choices.train(int(row), generator) for row in rows]
-        (rung,) = _rungs(choices) or (max(outcomes[0].history),)
+        rung = _rungs(choices)[0] if brief and _rungs(choices) else max(outcomes[0].history)
         self.images = sum(outcome.images[rung] for outcome in outcomes)
         accuracy = np.array([outcome.history[rung] for outcome in outcomes])
-        self._fitted = Surrogate.fit(choices.features[rows], accuracy, np.zeros(EARLIER), choices.depth)
+        self._fitted = Surrogate.fit(choices.features[rows], accuracy, np.zeros(count), choices.depth)
 
     def fitted(self, choices: Listed) -> Surrogate:
         return self._fitted
@@ -659,6 +660,7 @@ LOOKS = {
     "exact": (BLUE, "-"),
     "exact+rungs": (BLUE, "--"),
     "exact+prior": (BLUE, ":"),
+    "exact+brief-prior": (SKY, ":"),
     "gp": (VERMILION, "-"),
     "tpe": (ORANGE, "-"),
     "nsga2": (GREEN, "-"),
