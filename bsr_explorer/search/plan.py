@@ -2,8 +2,9 @@
 
 Fewer trials come before poorer ones. An accuracy that is found at another image size, or with a few images, ranks
 configurations otherwise than the target does, above all those that drop tokens (``benchmarks/proxies.py``): a smaller
-image has fewer patches, and a drop takes what it cannot spare. So there is a floor of images a class, and where
-anything in the space drops tokens, trials train at the target's own image size.
+image has fewer patches, and a drop takes what it cannot spare; and a dozen steps say how fast a training begins, not
+where it ends. So there is a floor of images. Trials train at the target's own image size, if that many can be afforded
+there; if not, at half of it; where nothing in the space drops tokens, at a quarter too.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from bsr_explorer.train.recipes import recipe
 SPARE = 0.8
 """Share of the time limit to plan for: machines are noisy, and no trial starts that would end after it."""
 
-A_CLASS = 12
+A_CLASS = 25
 """Training images of each class, at least."""
 
 
@@ -49,8 +50,7 @@ class Effort:
 
 
 LADDER = (
-    Effort(8, 0, 128, 200),
-    Effort(8, 1, 128, 250),
+    Effort(8, 0, 256, 200),
     Effort(8, 1, 256, 250),
     Effort(10, 1, 256, 500),
     Effort(12, 1, 384, 500),
@@ -102,7 +102,7 @@ class Asked:
         """Image sizes that may be trained at, the best first."""
         if self.fidelity.image_size:
             return [self.fidelity.image_size]
-        return proxy_sizes(self.configs[0])[: 1 if self.drops else None]
+        return proxy_sizes(self.configs[0])[: 2 if self.drops else None]
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,9 @@ def test_a_fast_machine_takes_the_last_step() -> None:
 
 
 @pytest.mark.parametrize("speed", [10 ** (e / 4) for e in range(20, 60)])
-def test_what_drops_tokens_trains_at_the_target(speed: float) -> None:
+def test_what_drops_tokens_trains_at_the_target_or_at_half_of_it(speed: float) -> None:
     made = plan(replace(ASKED, drops=True), 480, Speed(speed, speed))
-    assert made.fidelity.image_size == 96
+    assert made.fidelity.image_size in (96, 48)
     assert (made.fidelity.train_size or 0) >= A_CLASS * CONFIG.num_classes
     assert made.trials >= LADDER[0].trials
 
@@ -79,7 +79,7 @@ def test_a_size_that_is_given_stays() -> None:
 def test_there_are_images_of_each_class() -> None:
     config = replace(CONFIG, num_classes=100)
     made = plan(replace(ASKED, configs=[config]), 480, SLOW)
-    assert made.fidelity.train_size == 1216  # whole batches of 32
+    assert made.fidelity.train_size == 2528  # whole batches of 32
     few = plan(replace(ASKED, configs=[config], available=(500, 100)), 480, SLOW)
     assert (few.fidelity.train_size, few.fidelity.val_size) == (500, 100)
 
@@ -195,7 +195,7 @@ def test_what_is_tried_first_leaves_trials_to_search_with(make_study: MakeStudy)
 
 
 @pytest.mark.usefixtures("slow")
-def test_only_a_space_that_drops_nothing_is_trained_at_a_proxy(make_study: MakeStudy) -> None:
+def test_only_a_space_that_drops_nothing_is_trained_at_a_quarter(make_study: MakeStudy) -> None:
     sizes = []
     for families, start in (
         ("bsr", "linear"),
@@ -205,8 +205,8 @@ def test_only_a_space_that_drops_nothing_is_trained_at_a_proxy(make_study: MakeS
         study = make_study(fidelity=Fidelity(), space=SpaceSpec(families=(families,), start=(start,)))
         space = Space(study)
         sizes.append((space.drops, settle(study, space, Job(), 100.0).study.fidelity.image_size))
-        own = study.config.image_size
-    assert sizes == [(True, own), (False, min(proxy_sizes(study.config))), (True, own)]
+        half, quarter = proxy_sizes(study.config)[1:]
+    assert sizes == [(True, half), (False, quarter), (True, half)]
 
 
 @pytest.mark.usefixtures("fast")
