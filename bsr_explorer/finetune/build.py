@@ -23,7 +23,7 @@ def build(config: Config, pretrained: bool = False, weights: str | None = None, 
     Args:
         pretrained: shorthand for ``weights="auto"``; otherwise weights are random.
         weights: ``auto``, ``hub``, ``offline``, ``random`` or a file.
-        seed: of the random weights (those of the head always are).
+        seed: of the random weights (those of the head always are), and of what a method adds.
 
     Raises:
         UserError: model, method and weights do not go together.
@@ -45,7 +45,9 @@ def build_with(
         head_std=rules.head_std if rules else None,
     )
     architecture_of_model(model).use_attention_path(model, config.attention)
-    return config.how.apply(model), used
+    with torch.random.fork_rng(devices=[]):  # what a method adds follows from the seed, too
+        torch.default_generator.manual_seed(seed)
+        return config.how.apply(model), used
 
 
 def pick_device(device: str) -> str:

@@ -16,6 +16,7 @@ import torch
 
 import bsr_explorer as bx
 from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.finetune.build import build
 from bsr_explorer.finetune.job import Job
 from bsr_explorer.finetune.run import run
 from bsr_explorer.finetune.watch import Nobody
@@ -300,3 +301,19 @@ def test_a_package_that_cannot_be_used_is_said_by_name(point: str, said: str, tm
     done = _run(tmp_path)
     assert done.returncode != 0
     assert said in done.stderr, done.stderr[-500:]
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt", "side"])
+def test_what_a_method_adds_follows_from_the_seed_alone(method: str) -> None:
+    def added(seed: int) -> dict[str, torch.Tensor]:
+        torch.rand(3)  # whatever a process has drawn before
+        before = torch.get_rng_state()
+        made = build(config(method, batch_size=4), seed=seed)
+        assert torch.equal(torch.get_rng_state(), before)
+        return made.state_dict()
+
+    first, again, other = added(1), added(1), added(2)
+    own = first.keys() - build(config("full", batch_size=4)).state_dict().keys()
+    assert own
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in own)
