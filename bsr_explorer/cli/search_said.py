@@ -83,6 +83,8 @@ def format_limit(seconds: float) -> str:
 def _how(study: Study) -> str:
     """How a study searches, in words."""
     said = [f"sampler {study.sampler}" + (f", guided by {study.prior}" if study.prior else "")]
+    if study.first is not None:
+        said.append(f"begins with {plural(study.first, 'known configuration')}")
     if study.rungs:
         said.append(f"hopeless ones stopped after epoch {', '.join(map(str, study.rungs))}")
     if study.replicas:
@@ -134,7 +136,7 @@ def show_dry_run(
         for c in space.known
     ]
     out.print()
-    out.print(table(["tried first", "MB", ""], known, left=(0, 2), fold=(0,)))
+    out.print(table(["known", "MB", ""], known, left=(0, 2), fold=(0,)))
     out.print("\nNothing was trained or written (--dry-run).")
 
 

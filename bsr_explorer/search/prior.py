@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -122,18 +121,16 @@ def _config(study: Study, entry: dict[str, Any]) -> Config:
 
 def _differences(study: Study, earlier: Study) -> list[str]:
     """What makes accuracies of two studies no guess at each other's, a line each."""
-
-    def of(each: Study) -> dict[str, Any]:
-        space = {f"space.{key}": value for key, value in each.space.to_toml().items() if key != "start"}
-        return {"model": each.config.model, **space}
-
-    mine, theirs = of(study), of(earlier)
+    mine, theirs = _space_of(study), _space_of(earlier)
     return [
         f"{key}: {theirs.get(key)!r} → {mine.get(key)!r}"
         for key in dict.fromkeys([*mine, *theirs])
-        if _plain(mine.get(key)) != _plain(theirs.get(key))
+        if mine.get(key) != theirs.get(key)
     ]
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+def _space_of(study: Study) -> dict[str, Any]:
+    """The model and what may be chosen; not what is tried first."""
+    settings = study.settings()
+    chosen = {key for key in settings if key.startswith("space.")} - {"space.start"}
+    return {key: settings[key] for key in ("config.model", *sorted(chosen))}

@@ -15,7 +15,7 @@ PAGES = {
 
 _FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
-_DEPENDS_ON_THE_MACHINE = ("plan ", "data ", "how ", "expected time ")
+_DEPENDS_ON_THE_MACHINE = ("plan ", "data ", "how ", "expected time ", " " * 19 + "points)")
 """What lines of an output begin with that depend on the speed of the machine."""
 
 

@@ -70,7 +70,10 @@ def test_a_study_keeps_what_it_began_with(guided: Study, study_folder: Path, tmp
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t["config"].update(model="deit_t"), "of another model or space (model: 'deit_t' → "),
+        (
+            lambda t: t["config"].update(model="deit_t"),
+            "of another model or space (config.model: 'deit_t' → ",
+        ),
         (lambda t: t["space"].update(keep=[1.0, 0.5]), "of another model or space (space.keep: "),
         (lambda t: t["space"].update(families=["last"]), "of another model or space (space.families: "),
     ],
