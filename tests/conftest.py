@@ -43,8 +43,28 @@ def pytest_runtest_setup() -> None:
     """Each measured step collects all garbage, and would walk through all that was ever imported to find it."""
     global _modules
     if len(sys.modules) > _modules:
+        _read_once()
         gc.freeze()
         _modules = len(sys.modules)
+
+
+def _read_once() -> None:
+    """Optuna reads all its migrations whenever a database is opened; within a run they stay what they are."""
+    storage = sys.modules.get("optuna.storages._rdb.storage")
+    if storage and not _head:
+        versions = storage._VersionManager
+        read = versions.get_head_version
+        _head.append("")
+
+        def get_head_version(manager: Any) -> str:
+            _head[0] = _head[0] or read(manager)
+            return _head[0]
+
+        versions.get_head_version = get_head_version
+
+
+_head: list[str] = []
+"""The version of Optuna's tables, once it is known."""
 
 
 MakeStudy = Callable[..., "Study"]

@@ -271,7 +271,7 @@ def load() -> None:
     """Load what the commands would, so that each attempt begins at once."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it is ignored
-    _register()
+    _register([])
     app.registered_commands.clear()
     others = ("tests.toy", "sklearn.datasets", "matplotlib.pyplot", "botorch", "pandas")
     ours = (

@@ -166,6 +166,7 @@ main()
 """Presses when a module is looked for."""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("module", ["typer", "bsr_explorer.config", "rich.console", "torch", "timm"])
 def test_while_modules_are_loaded(module: str) -> None:
     process = python(IMPORTING, "profile", "--model", "deit_t", "--measure", module)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import warnings
+from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -43,40 +44,32 @@ def _root(
     """
 
 
-def _register() -> None:
-    from bsr_explorer.cli import (
-        compare,
-        compare_studies,
-        confirm,
-        export,
-        listing,
-        max_batch,
-        profile,
-        report,
-        reproduce,
-        retry,
-        search,
-        select,
-        show,
-        status,
-        train,
-    )
+COMMANDS = {
+    "profile": "profile",
+    "max-batch": "max_batch",
+    "search": "search",
+    "status": "status",
+    "retry": "retry",
+    "compare": "compare",
+    "compare-studies": "compare_studies",
+    "confirm": "confirm",
+    "report": "report",
+    "show": "show",
+    "select": "select",
+    "export": "export",
+    "train": "train",
+    "reproduce": "reproduce",
+    "list": "listing",
+}
+"""Modules of the commands, each with a function of that name."""
 
-    app.command("profile")(profile.profile)
-    app.command("max-batch")(max_batch.max_batch)
-    app.command("search")(search.search)
-    app.command("status")(status.status)
-    app.command("retry")(retry.retry)
-    app.command("compare")(compare.compare)
-    app.command("compare-studies")(compare_studies.compare_studies)
-    app.command("confirm")(confirm.confirm)
-    app.command("report")(report.write)
-    app.command("show")(show.show)
-    app.command("select")(select.select)
-    app.command("export")(export.export)
-    app.command("train")(train.train)
-    app.command("reproduce")(reproduce.reproduce)
-    app.command("list")(listing.show)
+
+def _register(arguments: list[str]) -> None:
+    """Load the command that is asked for; all of them where it is none, for help and for what is like it."""
+    asked = arguments[0] if arguments else ""
+    for name in [asked] if asked in COMMANDS else COMMANDS:
+        module = import_module(f"bsr_explorer.cli.{COMMANDS[name]}")
+        app.command(name)(getattr(module, COMMANDS[name]))
 
 
 def answer(arguments: list[str]) -> int:
@@ -87,7 +80,7 @@ def answer(arguments: list[str]) -> int:
     """
     # timm's own use of it, when it is imported: nothing that a user of ours could mend
     warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
-    _register()
+    _register(arguments)
     try:
         code = _run(arguments)
     except SystemExit as ended:

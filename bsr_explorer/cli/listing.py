@@ -16,7 +16,7 @@ from bsr_explorer.models.names import ALIASES
 from bsr_explorer.train.recipes import RECIPES, Recipe
 
 
-def show(
+def listing(
     what: Annotated[str, typer.Argument(help="models, methods, datasets, recipes or protocols")],
 ) -> None:
     """List the possible values of --model, --method, --data, --recipe or --protocol.

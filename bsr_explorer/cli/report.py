@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bsr_explorer.report.front import Point
 
 
-def write(
+def report(
     study: Annotated[
         Path,
         typer.Argument(metavar="STUDY", help="Folder of a study or a comparison, such as reports/<study>."),

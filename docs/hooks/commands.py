@@ -24,7 +24,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def reference() -> str:
     """Every command with its usage, what it does, examples, arguments and options, as Markdown."""
     if not app.app.registered_commands:
-        app._register()
+        app._register([])
     root: Any = typer.main.get_command(app.app)
     return "\n\n".join(_command(name, command) for name, command in root.commands.items())
 

@@ -18,7 +18,7 @@ Cli = Callable[..., Any]
 def test_every_option_is_explained(cli: Cli, command: str) -> None:
     import typer
 
-    module._register()
+    module._register([])
     group = typer.main.get_command(module.app)
     for option in group.commands[command].params:  # type: ignore[attr-defined]
         assert getattr(option, "help", None), f"{command}: {option.name}"

@@ -133,6 +133,7 @@ def test_a_dry_run_trains_and_writes_nothing(quick: Cli, tmp_path: Path) -> None
     assert "Nothing was trained or written (--dry-run)." in lines
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("no_training")
 def test_the_authors_protocol_is_taken_and_marked(quick: Cli, tmp_path: Path) -> None:
     done = quick("compare", "--protocol", "authors", "--dry-run", "--out", tmp_path / "new")

@@ -90,7 +90,7 @@ SLOW_TO_IMPORT = ("torch", "timm", "optuna", "torchvision", "sklearn")
 PARENT = """import contextlib, io, json, os, sys
 from bsr_explorer import cli
 from bsr_explorer.cli import app
-app._register()
+app._register([])
 app.app.registered_commands.clear()
 import typer.main  # and what it imports when it answers
 slow = {slow!r}
@@ -172,6 +172,7 @@ def imported_by(run_apart: Apart) -> Callable[..., set[str]]:
     return run
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -236,6 +237,7 @@ REFUSED = [
 """Commands, and what they are refused with."""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("asked", REFUSED, ids=lambda asked: " ".join(asked[:-1]).replace(EXAMPLE, "STUDY"))
 def test_what_needs_no_model_is_refused_without_torch(
     asked: tuple[str, ...], run_apart: Apart, tmp_path: Path
@@ -282,12 +284,14 @@ def test_a_missing_package_is_found_without_torch(
     assert error.startswith(f"error: {words}")
 
 
+@pytest.mark.thorough
 def test_costs_of_an_optimiser_need_no_package_of_it(run_apart: Apart) -> None:
     assert run_apart("profile", "--optimizer", "adamw_8bit", absent="bitsandbytes")[:2] == (0, set())
     costs = ("compare", "--optimizer", "adamw_8bit", "--costs-only", "--dry-run", "--methods", "full")
     assert run_apart(*costs, absent="bitsandbytes")[0] == 0
 
 
+@pytest.mark.thorough
 def test_a_finished_search_says_so_without_torch(run_apart: Apart, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "study"))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -312,6 +316,7 @@ ONE_FORMAT = "from bsr_explorer.report import style; style.UNDATED = {'png': sty
 """Three formats of a figure take thrice as long."""
 
 
+@pytest.mark.thorough
 def test_a_report_of_a_known_model_needs_no_torch(
     imported_by: Callable[..., set[str]], tmp_path: Path
 ) -> None:
@@ -323,6 +328,7 @@ def test_a_report_of_a_known_model_needs_no_torch(
     assert (folder / "report.md").exists()
 
 
+@pytest.mark.thorough
 def test_a_report_of_a_model_that_is_not_known_here_leaves_out_what_follows_from_it(
     imported_by: Callable[..., set[str]], study_folder: Path
 ) -> None:

@@ -62,6 +62,7 @@ def test_the_front_is_shown_and_every_file_is_named(cli: Cli, study_folder: Path
     }
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("one_figure")
 def test_figures_can_be_made_for_a_venue(cli: Cli, study_folder: Path) -> None:
     assert cli("report", study_folder, "--venue", "neurips").code == 0
@@ -185,6 +186,7 @@ def test_a_study_that_cannot_be_written_is_reported_elsewhere(
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("one_figure")
 def test_a_comparison_is_reported_elsewhere(cli: Cli, compared_folder: Path, tmp_path: Path) -> None:
     before = everything(compared_folder)

@@ -202,6 +202,7 @@ def test_a_search_over_batch_sizes_goes_on(quick: Cli) -> None:
     assert Study.from_toml(Path("here/study.toml")).space.batch_sizes == (4, 2)
 
 
+@pytest.mark.thorough
 def test_a_search_trains_in_its_precision(quick: Cli) -> None:
     flags = ("--precision", "amp_bf16", "--optimizer", "adamw_8bit", "--micro-batches", "2")
     done = quick(*FLAGS, *flags, "--trials", "2", "--out", "here")
@@ -281,6 +282,7 @@ def test_a_study_file_is_the_same_search_as_its_flags(quick: Cli) -> None:
     assert Study.from_toml(Path("file/study.toml")) == Study.from_toml(Path("flags/study.toml"))
 
 
+@pytest.mark.thorough
 def test_the_command_in_a_study_file_goes_on_with_it(quick: Cli) -> None:
     assert quick(*FLAGS, "--trials", "2", "--out", "here").code == 0
     before = outcomes(Path("here"))
@@ -572,6 +574,7 @@ def test_what_is_left_out_is_said_before_anything_is_trained(quick: Cli, picture
     assert not Path("here").exists()
 
 
+@pytest.mark.thorough
 def test_a_search_may_begin_with_an_earlier_one(quick: Cli, study_folder: Path) -> None:
     words = [*FLAGS, "--sampler", "exact", "--trials", "3", "--out", "guided"]
     done = quick(*words, "--prior", study_folder)
@@ -597,6 +600,7 @@ def test_a_prior_that_is_none_is_refused_and_nothing_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_what_was_planned_goes_on_by_the_same_command_and_by_more_trials(quick: Cli) -> None:
     left_open = FLAGS.index("--replicas")
     assert FLAGS[left_open:] == ("--replicas", "0", "--trials", "12", "--jobs", "0")

@@ -90,6 +90,7 @@ def test_flags_stand_instead_of_the_file(cli: Cli, file: Path) -> None:
     assert not Path("runs").exists()
 
 
+@pytest.mark.thorough
 def test_the_authors_protocol_is_said_with_each_number(cli: Cli, file: Path) -> None:
     flags = ("--protocol", "authors", "--epochs", "2", "--out", "here")
     refused = cli("train", file, *flags)

@@ -134,7 +134,7 @@ def test_the_first_command_trains(clone: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture(scope="module")
 def parsers() -> dict[str, Any]:
     if not app.app.registered_commands:
-        app._register()
+        app._register([])
     return typer.main.get_command(app.app).commands  # type: ignore[attr-defined, no-any-return]
 
 

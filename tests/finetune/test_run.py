@@ -134,12 +134,24 @@ def interrupted(at: int, config: Config, fidelity: Fidelity, **options: Any) -> 
     [
         ({"method": "full"}, "crop_flip"),
         ({"method": f"{BSR}+mesa"}, "flip"),
-        ({"method": "full+mesa(bits=4, ema=0.5, faithful=False)", "precision": "amp_bf16"}, "none"),
+        pytest.param(
+            {"method": "full+mesa(bits=4, ema=0.5, faithful=False)", "precision": "amp_bf16"},
+            "none",
+            marks=pytest.mark.thorough,
+        ),
         ({"method": "last(k=2)+backrazor(faithful=False)"}, "crop"),
         ({"method": f"{BSR}+checkpoint+offload", "micro_batches": 2}, "none"),
-        ({"precision": "amp_fp16", "method": "full"}, "none"),
-        ({"precision": "bf16", "optimizer": "adamw_8bit", "method": "last(k=1)"}, "crop_flip"),
-        ({"set_to_none": False, "implementation": "fused", "batch_size": 12}, "flip"),  # one step an epoch
+        pytest.param({"precision": "amp_fp16", "method": "full"}, "none", marks=pytest.mark.thorough),
+        pytest.param(
+            {"precision": "bf16", "optimizer": "adamw_8bit", "method": "last(k=1)"},
+            "crop_flip",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            {"set_to_none": False, "implementation": "fused", "batch_size": 12},
+            "flip",
+            marks=pytest.mark.thorough,
+        ),  # one step an epoch
         ({"optimizer": "adamw_8bit", "method": "bitfit", "batch_size": 12}, "none"),
     ],
     ids=str,

@@ -73,6 +73,7 @@ def test_dinov2_takes_the_backbone_at_any_image_size(image_size: int) -> None:
     assert all(torch.equal(state[name], backbone[name]) for name in exact)
 
 
+@pytest.mark.thorough
 @needs_demo
 @torch.no_grad()
 def test_backbone_computes_what_the_onnx_graph_computes() -> None:
@@ -97,6 +98,7 @@ def test_backbone_computes_what_the_onnx_graph_computes() -> None:
     assert torch.allclose(model.forward_features(image), normed, atol=1e-4)
 
 
+@pytest.mark.thorough
 @needs_demo
 @torch.no_grad()
 def test_folding_layer_scale_changes_no_feature() -> None:

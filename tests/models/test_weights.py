@@ -251,6 +251,7 @@ def test_the_real_hub_gives_its_weights() -> None:
 # Offline, and auto
 
 
+@pytest.mark.thorough
 @needs_demo
 @pytest.mark.parametrize(
     ("name", "image_size"),

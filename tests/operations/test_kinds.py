@@ -225,6 +225,7 @@ def methods(draw: st.DrawFn, depth: int, class_token: bool) -> Method:
     return method
 
 
+@pytest.mark.thorough
 @settings(max_examples=25)
 @given(
     st.data(),

@@ -274,6 +274,7 @@ def test_nothing_is_said_where_the_tape_knows(
 # --- what is kept turns out to be wrong -----------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("after", [14, 31])
 def test_what_changes_later_is_noticed_and_training_begins_again(
     after: int, changing: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture

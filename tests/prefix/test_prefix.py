@@ -69,12 +69,19 @@ def augmented(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         ({"method": "last(k=2)"}, "crop_flip", 2),
         ({"method": "linear", "precision": "bf16"}, "none", 5),
         ({"method": "bsr(blocks=(2,), keep={0: 0.7, 3: 0.5})"}, "crop", 1),
-        ({"method": "bsr(blocks=(2,), keep={1: 0.5}, fuse=False)", "micro_batches": 2}, "none", None),
-        ({"method": "last(k=1)", "precision": "amp_bf16"}, "flip", 4),
+        pytest.param(
+            {"method": "bsr(blocks=(2,), keep={1: 0.5}, fuse=False)", "micro_batches": 2},
+            "none",
+            None,
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param({"method": "last(k=1)", "precision": "amp_bf16"}, "flip", 4, marks=pytest.mark.thorough),
         ({"method": "last(k=1)", "precision": "amp_fp16"}, "none", None),
         ({"method": "last(k=2)+mesa(faithful=False)", "precision": "amp_bf16"}, "crop_flip", 3),
-        ({"method": "last(k=2)+backrazor(faithful=False)"}, "none", None),
-        ({"method": "last(k=1)+checkpoint+offload"}, "flip", 2),
+        pytest.param(
+            {"method": "last(k=2)+backrazor(faithful=False)"}, "none", None, marks=pytest.mark.thorough
+        ),
+        pytest.param({"method": "last(k=1)+checkpoint+offload"}, "flip", 2, marks=pytest.mark.thorough),
         (
             {"method": "last(k=1)", "optimizer": "adamw_8bit", "batch_size": 14},
             "none",
@@ -150,6 +157,7 @@ def test_the_first_batch_of_a_pass_goes_the_whole_way(cache: Cache, monkeypatch:
     assert images == ([4] * 5 + [4, 1]) * 2  # and, at the end, what went the short way last
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("toy")
 def test_trials_with_the_same_prefix_share_it(cache: Cache) -> None:
     methods = [

@@ -96,6 +96,7 @@ def test_a_method_of_somebody_elses_is_a_family(
 # --- searching ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sampler", ["exact", "tpe", "random"])
 def test_every_family_is_proposed(make_study: MakeStudy, families: Space, sampler: str) -> None:
     from optuna.trial import create_trial

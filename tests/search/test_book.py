@@ -203,6 +203,7 @@ def test_equal_spaces_have_equal_hashes(make_study: MakeStudy, tmp_path: Path) -
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.thorough
 def test_flops_are_a_third_objective(
     make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path, quiet: Any
 ) -> None:
@@ -238,6 +239,7 @@ def test_what_is_no_database_is_refused(make_study: MakeStudy, tmp_path: Path) -
 # --- disks that are full, or cannot be written ----------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_record_that_finds_no_room_leaves_nothing_and_is_trained_again(
     monkeypatch: pytest.MonkeyPatch,
     make_study: MakeStudy,
@@ -284,6 +286,7 @@ def test_a_full_database_ends_the_search_as_a_full_disk_does(
     assert sorted(read_records(study_folder)) == list(range(len(again.book)))
 
 
+@pytest.mark.thorough
 def test_a_database_that_cannot_be_written_ends_the_search_with_a_line(
     make_study: MakeStudy, open_search: OpenSearch, study_folder: Path, quiet: Any
 ) -> None:

@@ -139,6 +139,7 @@ def test_the_test_set_is_not_for_a_search(finished_once: Path) -> None:
     assert {record.test_accuracy for record in read_records(finished_once).values()} == {None}
 
 
+@pytest.mark.thorough
 def test_another_seed_searches_elsewhere(
     make_study: MakeStudy, open_search: OpenSearch, finished_once: Path, tmp_path: Path
 ) -> None:
@@ -254,6 +255,7 @@ def test_more_trials_add_to_those_that_are_there(
     assert fingerprint(study_folder).items() >= before.items()
 
 
+@pytest.mark.thorough
 def test_in_two_parts_a_search_finds_what_it_finds_in_one(
     make_study: MakeStudy, open_search: OpenSearch, finished_once: Path, tmp_path: Path
 ) -> None:
@@ -358,6 +360,7 @@ def test_two_searches_in_one_folder_do_no_harm(
 # --- interrupted ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, UserError])
 def test_what_ends_a_search_during_a_trial_loses_nothing(
     make_study: MakeStudy,
@@ -452,6 +455,7 @@ def test_a_failed_record_has_its_key(
     assert read_records(tmp_path)[0].key == search.space.known[0].key
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("failing", "trials"), [("fffff", 3), ("ff.ff.fff", 9), (".ff.ff.", 7)])
 def test_errors_in_a_row_end_a_search(
     monkeypatch: pytest.MonkeyPatch,
@@ -652,6 +656,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(cli: Callable[..., An
 # --- several at once ------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_trials_at_once_are_the_same_whatever_ends_first(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
@@ -709,6 +714,7 @@ def test_so_many_run_at_once_and_never_the_same(
     check_whole(search, 6)
 
 
+@pytest.mark.thorough
 def test_what_fails_is_made_up_for_whatever_the_order(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
@@ -773,6 +779,7 @@ def test_the_front_is_trained_again_on_fresh_seeds(
     assert [a["seed"] for a in attrs] == [record.seed for record in records]
 
 
+@pytest.mark.thorough
 def test_fresh_seeds_go_on_where_they_were(
     make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
@@ -787,6 +794,7 @@ def test_fresh_seeds_go_on_where_they_were(
     assert again.started == []
 
 
+@pytest.mark.thorough
 def test_more_trials_bring_fresh_seeds_to_what_is_new_on_the_front(
     make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
@@ -854,6 +862,7 @@ class Crashing(Here):
         return super().wait(progress, seconds)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kinds", "status"),
     [
@@ -910,6 +919,7 @@ def test_crashes_before_a_kill_count(make_study: MakeStudy, open_search: OpenSea
     assert (record.status, record.reason) == ("failed", "a crash (attempt 2)")
 
 
+@pytest.mark.thorough
 def test_a_process_that_is_killed_goes_on_from_its_checkpoint(
     make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
@@ -974,6 +984,7 @@ def test_an_accuracy_that_is_no_number_is_no_result(
     assert trial.state == FAILED
 
 
+@pytest.mark.thorough
 def test_running_out_of_memory_is_recorded_against_the_prediction(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def volume(space: Space, candidates: list[Candidate]) -> float:
     return hypervolume([c.counted_bytes for c in candidates], reached, space.budget_bytes)
 
 
+@pytest.mark.thorough
 def test_it_finds_more_than_chance(space: Space) -> None:
     ours = [searched(space, "exact", seed, 12) for seed in range(2)]
     chance = [searched(space, "random", seed, 12) for seed in range(6)]
@@ -85,6 +86,7 @@ def test_it_finds_more_than_chance(space: Space) -> None:
     assert min(ours) > 0.95
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("costs", [1, 2])
 def test_running_trials_are_expected_and_not_proposed_again(space: Space, costs: int) -> None:
     trials = [

@@ -114,6 +114,7 @@ def test_only_the_sampler_that_learns_accuracy_takes_one(guided: Study) -> None:
         replace(guided, sampler="tpe")
 
 
+@pytest.mark.thorough
 def test_a_search_goes_on_alike_when_the_earlier_study_is_gone(
     guided: Study, study_folder: Path, open_search: OpenSearch, quiet: Any, tmp_path: Path
 ) -> None:
@@ -145,12 +146,14 @@ def earlier() -> Surrogate:
     return Surrogate.fit(rows, noisy, np.zeros(len(rows)), DEPTH)
 
 
+@pytest.mark.thorough
 def test_it_helps_where_few_were_trained(earlier: Surrogate) -> None:
     seeds = range(4)
     with_it, without = (np.mean([_error(4, seed, prior) for seed in seeds]) for prior in (earlier, None))
     assert with_it < 0.9 * without
 
 
+@pytest.mark.thorough
 def test_a_wrong_one_is_forgotten_as_trials_come_in() -> None:
     rows = configurations(30, 50)
     wrong = Surrogate.fit(rows, 1 - accuracy(rows), np.zeros(len(rows)), DEPTH)

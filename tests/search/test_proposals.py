@@ -159,6 +159,7 @@ def test_a_sampler_that_insists_on_what_is_over_the_budget_or_done_does_no_harm(
         assert proposal.candidate.key not in done
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sampler", QUICK)
 def test_every_batch_size_and_learning_rate_is_proposed(make_study: MakeStudy, sampler: str) -> None:
     made_of = make_study(budget="2MB")
@@ -253,6 +254,7 @@ def test_seeds_depend_on_every_part() -> None:
     assert 0 <= derived_seed("x") < 2**32
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sampler", QUICK)
 def test_a_tiny_space_is_exhausted(make_study: MakeStudy, sampler: str) -> None:
     spec = SpaceSpec(("linear", "full"), max_blocks=1, drop_at=(1,), keep=(1.0, 0.5))
@@ -262,6 +264,7 @@ def test_a_tiny_space_is_exhausted(make_study: MakeStudy, sampler: str) -> None:
     assert len(made) == space.fitting == 16  # 5 subsets × 3 schedules, and linear
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sampler", ["exact", "tpe"])
 def test_a_tiny_space_of_several_batch_sizes_is_exhausted(make_study: MakeStudy, sampler: str) -> None:
     spec = SpaceSpec(("linear", "full"), max_blocks=1, drop_at=(), batch_sizes=(4, 2))

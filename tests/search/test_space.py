@@ -36,6 +36,7 @@ SPECS = (
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("model", "spec", "counts"),
     [  # peak, which adds up to least, is counted everywhere

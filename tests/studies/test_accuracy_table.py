@@ -134,6 +134,7 @@ def test_a_training_can_be_repeated(weights: Path) -> None:
     assert first.images == 128
 
 
+@pytest.mark.thorough
 def test_pretraining_leaves_the_head_to_be_found(tmp_path: Path) -> None:
     config, weights = Config("small_vit", 28), tmp_path / "small_vit.safetensors"
     accuracy = make.pretrain(config, weights, train_size=384, epochs=2, data="digits")

@@ -54,6 +54,7 @@ def test_there_are_files_of_everything() -> None:
     ]
 
 
+@pytest.mark.thorough
 def test_a_file_plans_and_its_head_is_true(file: Path, planned: list[Comparison]) -> None:
     asked = ComparisonFile.from_toml(file)
     assert asked.name == file.stem

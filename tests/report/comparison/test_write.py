@@ -43,6 +43,7 @@ def test_all_files_are_written_and_named(written: tuple[Path, Report]) -> None:
     assert all(path.stat().st_size > 100 for path in made.files)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("all_formats")
 def test_a_second_report_is_the_same_to_the_byte(written: tuple[Path, Report], compared_folder: Path) -> None:
     for mine, theirs in zip(report(compared_folder).files, written[1].files, strict=True):
@@ -66,6 +67,7 @@ def test_the_table_is_unscaled(written: tuple[Path, Report]) -> None:
         assert cells["largest_batch"] == ""
 
 
+@pytest.mark.thorough
 def test_what_does_not_fit_is_shown(
     compared_folder: Path, make_comparison: MakeComparison, drawn: list[Any]
 ) -> None:
@@ -134,6 +136,7 @@ def test_a_folder_that_cannot_be_written_is_refused(compared_folder: Path) -> No
         report(compared_folder)
 
 
+@pytest.mark.thorough
 def test_neither_torch_nor_optuna_is_imported() -> None:
     code = (
         "import bsr_explorer.report.comparison.write, sys; "

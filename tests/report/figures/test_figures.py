@@ -13,6 +13,7 @@ from bsr_explorer.report.study.findings import Findings
 from tests.report.figures.conftest import check_readable
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("all_formats")
 @pytest.mark.parametrize("title", FIGURES)
 def test_every_figure_is_the_same_when_made_again(found: Findings, tmp_path: Path, title: str) -> None:

@@ -247,6 +247,7 @@ def test_a_folder_that_cannot_be_written_is_refused(study_folder: Path) -> None:
 # --- what it needs --------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_neither_torch_nor_optuna_is_imported() -> None:
     code = (
         "import bsr_explorer.report.study.write, sys; "
@@ -256,6 +257,7 @@ def test_neither_torch_nor_optuna_is_imported() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("counts", ["saved", "published"])
 def test_a_report_is_by_the_studys_own_accounting(
     make_study: Callable[..., Study], open_search: Callable[..., Any], quiet: Any, tmp_path: Path, counts: str

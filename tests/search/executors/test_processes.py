@@ -60,6 +60,7 @@ def processes() -> Iterator[Callable[..., Processes]]:
 # --- what comes of a trial ------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_trial_is_the_same_wherever_it_runs(processes: Callable[..., Processes], tmp_path: Path) -> None:
     direct = attempt(CONFIG, "key", JOB, lambda *_: None)
     for workers in (Here(), processes()):
@@ -79,6 +80,7 @@ def test_a_trial_is_the_same_wherever_it_runs(processes: Callable[..., Processes
         assert [done for _, done, _, _ in steps] == sorted({done for _, done, _, _ in steps})
 
 
+@pytest.mark.thorough
 def test_trials_run_at_once(processes: Callable[..., Processes]) -> None:
     workers = processes(2)
     for number in (0, 1):
@@ -169,6 +171,7 @@ def test_a_trial_that_is_killed_leaves_the_others(processes: Callable[..., Proce
     assert isinstance(ended[1], Done)
 
 
+@pytest.mark.thorough
 def test_a_trial_that_takes_too_long_is_ended(processes: Callable[..., Processes], tmp_path: Path) -> None:
     workers = processes(imports=(*IMPORTS, BAD))
     workers.begin(Task(0, CONFIG, "crash by sleep", JOB, tmp_path / "0.txt", seconds=2.0))

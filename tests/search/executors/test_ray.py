@@ -109,6 +109,7 @@ def test_a_trial_comes_back_from_a_node_and_a_crash_is_told(nodes: Any, tmp_path
         finish(workers)
 
 
+@pytest.mark.thorough
 def test_what_no_node_can_hold_is_refused(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     workers = Ray(nodes.address)
     monkeypatch.setattr(module, "PROCESS", 10**15)
@@ -120,6 +121,7 @@ def test_what_no_node_can_hold_is_refused(nodes: Any, monkeypatch: pytest.Monkey
         Ray(nodes.address, "cuda")
 
 
+@pytest.mark.thorough
 def test_a_trial_asks_for_its_memory(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
     workers = Ray(nodes.address, jobs=5)
