@@ -26,12 +26,22 @@ TRIES = 50
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration with what is known of it before it is trained."""
+    """A configuration with what is known of it before it is trained.
+
+    Attributes:
+        proxy: number of the proxy of the target's fidelity at which it is trained; 0: at the target.
+    """
 
     config: Config
     key: str
     counted_bytes: int
     train_flops: int
+    proxy: int = 0
+
+    @property
+    def place(self) -> str:
+        """What is trained only once: the configuration, at a fidelity."""
+        return f"{self.key} at proxy {self.proxy}" if self.proxy else self.key
 
 
 @dataclass(frozen=True)
@@ -58,11 +68,14 @@ class Choices(Protocol):
         depth: blocks of the model.
         known: configurations to try before all others.
         prior: what an earlier study found, if there is one.
+        efforts: (1 + proxies, 2) of the target's fidelity and of each of its proxies: seconds of a training for each
+            training FLOP of its configuration, and seconds that it takes anyway. (What counts is how they compare.)
     """
 
     depth: int
     known: list[Candidate]
     prior: Prior | None
+    efforts: Floats
 
     @property
     def budget_bytes(self) -> int:
@@ -110,6 +123,10 @@ class Choices(Protocol):
     def each(self, generator: np.random.Generator) -> Iterator[Candidate]:
         """Every configuration within the budget, in random order."""
         ...
+
+
+NO_PROXIES: Floats = np.array([[1.0, 0.0]])
+"""The ``efforts`` where all is trained at one fidelity."""
 
 
 def from_strata(

@@ -1,16 +1,21 @@
 """The exact-cost sampler: only accuracy is learned, for memory and FLOPs are known.
 
 An ordinary sampler of Optuna: what it proposes is always within the budget and new.
+
+Where there are proxies of the target's fidelity, it also chooses at which one to train. Trainings at a proxy are never
+on the front: they only tell where the front may be. So each is worth the improvement of the front that is expected of
+its configuration, times the share of what is not known of it that the training would explain, a second of training
+(Huang and others 2006, with a process that learns how far a proxy and the target go together).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import optuna
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
@@ -20,6 +25,7 @@ from bsr_explorer.search.choices import Candidate, Choices, Pool, from_strata
 from bsr_explorer.search.features import Floats
 from bsr_explorer.search.improvement import expected_improvement
 from bsr_explorer.search.surrogate import Surrogate
+from bsr_explorer.store.database import proxy_of
 
 START, GUIDED = 6, 3
 """Trials before the surrogate, one a stratum of memory; and where an earlier study guesses."""
@@ -28,7 +34,11 @@ POOL = 12_000
 """Configurations that the expected improvement is computed of at once."""
 
 PAIRS = 3
-"""Trials that went on after a rung, from which on it is known what a rung says of the end."""
+"""Trials that went on after a rung, from which on it is known what a rung says of the end; and configurations that
+have been trained at the target and at a proxy, from which on it is asked what the proxy says."""
+
+LOOKED_AT = 256
+"""Configurations whose trainings at every fidelity are weighed against each other."""
 
 
 class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unused-ignore]
@@ -61,10 +71,10 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
             optuna.TrialPruned: nothing is left that is within the budget and new.
         """
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and t.params]
-        candidate = self.propose(others, costs=len(study.directions) - 1)
-        if candidate is None:
+        proposed = self.propose(others, costs=len(study.directions) - 1)
+        if proposed is None:
             raise optuna.TrialPruned("nothing is left that is within the budget and new")
-        return self.choices.encode(candidate)
+        return self.choices.encode(proposed)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -72,44 +82,91 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         """A parameter that is none of the space's, at random."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
-    def propose(self, trials: Sequence[FrozenTrial], costs: int = 1) -> Candidate | None:
-        """The next configuration.
+    def propose(
+        self, trials: Sequence[FrozenTrial], costs: int = 1, done: Collection[str] = ()
+    ) -> Candidate | None:
+        """The next configuration, and where to train it.
 
         Args:
             trials: those with an outcome, and those that are running.
             costs: 1 (memory) or 2 (and training FLOPs).
+            done: ``place`` of what else is not to be proposed: what has failed.
         """
-        candidates = [self.choices.decode(trial.params) for trial in trials]
-        done = {c.key for c in candidates}
-        known = [n for n, trial in enumerate(trials) if trial.state == TrialState.COMPLETE]
-        if len(known) < (START if self.choices.prior is None else GUIDED):
-            return from_strata(self.choices, [c.counted_bytes for c in candidates], done, self._generator)
+        candidates = [replace(self.choices.decode(t.params), proxy=proxy_of(t)) for t in trials]
+        proxy = np.array([c.proxy for c in candidates], dtype=np.int64)
+        proxies = len(self.choices.efforts) - 1
+        begun = {c.place for c in candidates} | set(done)
+        finished = [n for n, trial in enumerate(trials) if trial.state == TrialState.COMPLETE]
+        start = START if self.choices.prior is None else GUIDED
+        if len(finished) < (min(start, PAIRS) if proxies else start):
+            return self._from_strata(candidates, done)
+        if proxies:
+            unpaired = _unpaired([candidates[n] for n in finished], begun, proxies)
+            if unpaired is not None:
+                return unpaired
+            if len({c.key for c in candidates}) < start:
+                return self._from_strata(candidates, done, proxies)
         rows = self.choices.rows(candidates)
         numbers, accuracy, doubt = _outcomes(trials)
         prior = None if self.choices.prior is None else self.choices.prior.fitted(self.choices)
-        surrogate = Surrogate.fit(rows[numbers], accuracy, doubt, self.choices.depth, prior)
+        surrogate = Surrogate.fit(
+            rows[numbers], accuracy, doubt, self.choices.depth, prior, proxy[numbers], proxies
+        )
         waiting = [n for n in range(len(trials)) if n not in set(numbers)]
         if waiting:
-            surrogate = surrogate.believing(rows[waiting])
+            surrogate = surrogate.believing(rows[waiting], proxy[waiting])
         # What is seen is believed as the surrogate believes it: without its noise.
         seen, _ = surrogate.predict(rows)
         paid = np.array([(c.counted_bytes, c.train_flops) for c in candidates], dtype=float)
         pool = self.choices.pool(self._generator, POOL, _best(candidates, seen))
         mean, deviation = surrogate.predict(pool.rows)
         reference = np.array([self.choices.budget_bytes, pool.most_flops], dtype=float)[:costs]
+        there = proxy == 0
         gain = expected_improvement(
-            mean, deviation, pool.costs[:, :costs].astype(float), paid[:, :costs], seen, reference
+            mean, deviation, pool.costs[:, :costs].astype(float), paid[there, :costs], seen[there], reference
         )
-        return _first_new(pool, np.argsort(-gain, kind="stable"), done) or from_strata(
-            self.choices, [c.counted_bytes for c in candidates], done, self._generator
+        return _first_new(pool, self._order(gain, pool, surrogate), begun) or self._from_strata(
+            candidates, done
         )
 
+    def _order(self, gain: Floats, pool: Pool, surrogate: Surrogate) -> Iterator[tuple[int, int]]:
+        """Rows of a pool, and where to train each, the best first."""
+        if not surrogate.proxies:
+            yield from ((int(row), 0) for row in np.argsort(-gain, kind="stable"))
+            return
+        a_flop, anyway = self.choices.efforts.T
+        seconds = pool.costs[:, 1:] * a_flop + anyway
+        some = np.argsort(-gain / seconds[:, 0], kind="stable")[:LOOKED_AT]
+        worth = gain[some, None] * surrogate.explained(pool.rows[some]) / seconds[some]
+        for flat in np.argsort(-worth, axis=None, kind="stable"):
+            row, level = np.unravel_index(flat, worth.shape)
+            yield int(some[row]), int(level)
 
-def _first_new(pool: Pool, order: NDArray[np.intp], done: set[str]) -> Candidate | None:
-    for index in order:
-        candidate = pool.at(int(index))
-        if candidate.key not in done:
-            return candidate
+    def _from_strata(
+        self, candidates: Sequence[Candidate], done: Collection[str], proxy: int = 0
+    ) -> Candidate | None:
+        sizes, tried = [c.counted_bytes for c in candidates], {c.key for c in candidates} | set(done)
+        found = from_strata(self.choices, sizes, tried, self._generator)
+        return None if found is None else replace(found, proxy=proxy)
+
+
+def _unpaired(finished: Sequence[Candidate], begun: Collection[str], proxies: int) -> Candidate | None:
+    """What has been trained at the target, and is to be trained at a proxy that too little is known of."""
+    for level in range(1, proxies + 1):
+        pairs = [replace(c, proxy=level) for c in finished]
+        missing = [c for c in pairs if c.place not in begun]
+        if missing and len(pairs) - len(missing) < PAIRS:
+            return missing[0]
+    return None
+
+
+def _first_new(pool: Pool, order: Iterable[tuple[int, int]], begun: Collection[str]) -> Candidate | None:
+    """The first that is trained neither there nor at the target."""
+    for row, level in order:
+        candidate = pool.at(row)
+        there = replace(candidate, proxy=level)
+        if candidate.place not in begun and there.place not in begun:
+            return there
     return None
 
 
@@ -136,7 +193,12 @@ def _outcomes(trials: Sequence[FrozenTrial]) -> tuple[list[int], Floats, Floats]
             for epoch, value in history(trial).items():
                 grown.setdefault(epoch, []).append(trial.values[0] - value)
     for number, trial in enumerate(trials):
-        if trial.state == TrialState.COMPLETE:
+        if proxy_of(trial):
+            if history(trial):
+                numbers.append(number)
+                accuracy.append(history(trial)[max(history(trial))])
+                doubt.append(0.0)
+        elif trial.state == TrialState.COMPLETE:
             numbers.append(number)
             accuracy.append(trial.values[0])
             doubt.append(0.0)

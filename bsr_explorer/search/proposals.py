@@ -106,16 +106,21 @@ def propose(
         seen: trials with an outcome: values (accuracy, counted bytes, and with 3 objectives training FLOPs), or
             stopped at a rung.
         pending: what was begun and has no outcome that may be seen.
-        done: keys of all configurations that must not be trained again.
+        done: ``place`` of all that must not be trained again.
         seed: of this proposal alone.
         study_seed: of the whole study, for those of ``ONE_SEQUENCE``.
         first: how many known configurations are tried before all others; None: all that fit.
     """
-    done = done | {candidate.key for candidate in pending}
+    done = done | {candidate.place for candidate in pending}
     known = [candidate for candidate in choices.known if choices.fits(candidate)]
     for candidate in known[:first]:
         if candidate.key not in done:
             return Proposal(candidate)
+    if len(choices.efforts) > 1:
+        asked = ExactCostSampler(choices, seed).propose(
+            [*seen, *_running(choices, pending)], objectives - 1, done
+        )
+        return None if asked is None else Proposal(asked)
     study = _scratch(
         choices, sampler, seen, pending, study_seed if sampler in ONE_SEQUENCE else seed, objectives
     )
@@ -147,15 +152,20 @@ def _scratch(
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (objectives - 1)]
     study = optuna.create_study(directions=directions, sampler=SAMPLERS[sampler](choices, seed))
     study.add_trials([trial if sampler == "exact" else _completed(trial, objectives) for trial in seen])
-    for candidate in pending:
-        study.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=choices.encode(candidate),
-                distributions=dict(choices.distributions),
-            )
-        )
+    study.add_trials(_running(choices, pending))
     return study
+
+
+def _running(choices: Choices, pending: Sequence[Candidate]) -> list[FrozenTrial]:
+    return [
+        create_trial(
+            state=TrialState.RUNNING,
+            params=choices.encode(candidate),
+            distributions=dict(choices.distributions),
+            user_attrs={"proxy": candidate.proxy},
+        )
+        for candidate in pending
+    ]
 
 
 def _completed(trial: FrozenTrial, objectives: int) -> FrozenTrial:

@@ -18,8 +18,8 @@ from bsr_explorer.methods import Method, parse_method
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.search.axes import Family, check_bsr, families
 from bsr_explorer.search.axes import default_space as default_space
+from bsr_explorer.search.choices import NO_PROXIES, Pool
 from bsr_explorer.search.choices import Candidate as Candidate
-from bsr_explorer.search.choices import Pool
 from bsr_explorer.search.encoding import Encoding
 from bsr_explorer.search.features import Floats
 from bsr_explorer.search.index import Index
@@ -59,6 +59,7 @@ class Space:
     """
 
     prior: Prior | None = None
+    efforts: Floats = NO_PROXIES
 
     def __init__(self, study: Study) -> None:
         self.study = study

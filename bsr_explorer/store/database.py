@@ -95,6 +95,11 @@ def replica_of(trial: FrozenTrial) -> int:
     return int(trial.user_attrs.get("replica", 0))
 
 
+def proxy_of(trial: FrozenTrial) -> int:
+    """0 for a trial at the study's own fidelity; 1, 2, … for one at a proxy of it: see ``Study.proxies``."""
+    return int(trial.user_attrs.get("proxy", 0))
+
+
 def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Finished trials that no other beats at no cost more, by memory, fresh seeds apart; of equals the first."""
     finished = [trial for trial in trials if trial.state.name == "COMPLETE" and not replica_of(trial)]

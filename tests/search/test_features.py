@@ -14,8 +14,9 @@ from bsr_explorer.config import Config
 from bsr_explorer.methods import METHODS, Linear, Method, parse_method
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.search.features import Profile, Table, profile
+from bsr_explorer.search.kernels import inputs
 from bsr_explorer.search.space import Space
-from bsr_explorer.search.surrogate import Surrogate, inputs
+from bsr_explorer.search.surrogate import Surrogate
 from bsr_explorer.store.study import Study
 from bsr_explorer.tape import Parameter, Tape
 

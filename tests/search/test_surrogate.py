@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from bsr_explorer.search.features import Floats
-from bsr_explorer.search.surrogate import GROUP, RISING, Surrogate, inputs
+from bsr_explorer.search.kernels import RISING, inputs
+from bsr_explorer.search.surrogate import GROUP, Surrogate
 
 DEPTH = 6
 
