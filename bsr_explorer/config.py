@@ -271,6 +271,12 @@ class Fidelity:
                 flag = "--proxy-size" if key == "image_size" else _flag(key)
                 raise UserError(f"{flag}: {value!r} must be a whole number of at least 1")
 
+    @property
+    def brief(self) -> str:
+        """How many images of which size, in words."""
+        images = "all" if self.train_size is None else f"{self.train_size:,}"
+        return f"{images} images" + (f" at {self.image_size} px" if self.image_size else "")
+
     def at(self, config: Config) -> Config:
         """The configuration as it is really trained: at the proxy image size, if there is one."""
         return config if self.image_size is None else replace(config, image_size=self.image_size)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from bsr_explorer import pareto
 from bsr_explorer.cli.console import err, format_seconds
+from bsr_explorer.store.study import PROXIES_A_TRIAL
 from bsr_explorer.units import format_mb, plural
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Progressing(Showing):
         what = f"trial {number}: {_brief(str(candidate.config.how))}" + (
             f", seed {replica}" if replica else ""
         )
+        what += f", at {self._proxy(candidate)}" if candidate.proxy else ""
         bar = self.progress.add_task(f"  {what}", total=1.0, left="")
         self.running[number] = _Shown(candidate, replica, bar, time.monotonic())
         self._show()
@@ -120,8 +122,8 @@ class Progressing(Showing):
         """Say how it ended."""
         trial = self.running.pop(number)
         seconds = time.monotonic() - trial.began
-        if record.status == "finished":
-            self.clock.learn(trial.candidate.config, seconds)
+        if record.status in ("finished", "proxy"):
+            self.clock.learn(trial.candidate.config, seconds, trial.candidate.proxy)
         self.progress.remove_task(trial.bar)
         self.states, self.points = self.searching.book.counts(), self.searching.book.points()
         self._show()
@@ -129,16 +131,26 @@ class Progressing(Showing):
             f"trial {number}: {_result(record)}, {format_mb(trial.candidate.counted_bytes, 0)} MB, "
             f"{format_seconds(seconds)}, {record.method}"
             + (f", seed {trial.replica}" if trial.replica else "")
+            + (f", at {self._proxy(trial.candidate)}" if trial.candidate.proxy else "")
             + f"  [about {format_seconds(self._left())} left]",
             markup=False,
         )
 
+    def _proxy(self, candidate: Candidate) -> str:
+        return self.searching.study.fidelities[candidate.proxy].brief
+
     def _left(self) -> float:
         """Seconds of what runs and of what is to come, which as many at a time share."""
         study, space = self.searching.study, self.searching.space
-        now = [self.clock.expected(t.candidate.config) * (1 - t.share) for t in self.running.values()]
+        now = [
+            self.clock.expected(t.candidate.config, t.candidate.proxy) * (1 - t.share)
+            for t in self.running.values()
+        ]
         to_come = self._to_come()
-        left = (sum(now) + to_come * mean_expected(space, self.clock)) / self.searching.workers.jobs
+        at_proxies = self._proxies_to_come() * mean_expected(space, self.clock, 1) if study.proxies else 0.0
+        left = (
+            sum(now) + to_come * mean_expected(space, self.clock) + at_proxies
+        ) / self.searching.workers.jobs
         left = max([left, *now])
         spent = time.monotonic() - self.searching.started
         return max(0.0, left if study.time_limit is None else min(left, study.time_limit - spent))
@@ -147,11 +159,16 @@ class Progressing(Showing):
         """Trainings that have not begun: trials, and fresh seeds of as large a front as there is by now."""
         study, states = self.searching.study, self.states
         fresh = sum(trial.replica > 0 for trial in self.running.values())
-        trials = study.trials - states["worth"] - (len(self.running) - fresh)
+        proxies = sum(trial.candidate.proxy > 0 for trial in self.running.values())
+        trials = study.trials - states["worth"] - (len(self.running) - fresh - proxies)
         accuracies, sizes = self._known()
         ahead = pareto.front(sizes, np.negative(accuracies))
         seeds = study.replicas * len(ahead) - states["fresh"] - fresh
         return max(0, trials) + max(0, seeds)
+
+    def _proxies_to_come(self) -> int:
+        """Trainings at proxies that have not begun, if there are as many as are planned."""
+        return max(0, PROXIES_A_TRIAL * self.searching.study.trials - self.states["proxy"])
 
     def _known(self) -> tuple[list[float], list[int]]:
         """Accuracy and bytes of each single run so far."""
@@ -161,6 +178,8 @@ class Progressing(Showing):
         left, study = self._left(), self.searching.study
         spent = time.monotonic() - self.searching.started
         said = [f"{self.states['worth']} of {plural(study.trials, 'trial')}"]
+        if self.states["proxy"]:
+            said.append(f"{self.states['proxy']} at a proxy")
         said += [f"{self.states[state]} {state}" for state in ("stopped", "failed") if self.states[state]]
         if self.points:
             accuracies, sizes = self._known()
@@ -241,10 +260,10 @@ class Tasks(Showing):
         return left
 
 
-def mean_expected(space: Space, clock: Clock) -> float:
+def mean_expected(space: Space, clock: Clock, proxy: int = 0) -> float:
     """Seconds of a trial, as the mean over the known configurations that fit."""
     known = [c for c in space.known if space.fits(c)] or [space.smallest]
-    return sum(clock.expected(c.config) for c in known) / len(known)
+    return sum(clock.expected(c.config, proxy) for c in known) / len(known)
 
 
 def _result(record: Record) -> str:

@@ -89,6 +89,6 @@ def _retry(
     if asked:
         with err.status("loading weights and data, and timing this machine…"):
             settled = plan.settle(study, space, job, TIME_LIMIT, workers)
-        clock = Clock(settled.study.fidelity, settled.speed, job.cache is not None)
+        clock = Clock(settled.study.fidelities, settled.speed, job.cache is not None)
         train(searching, clock, timeout, new=False)
     return asked, refused

@@ -18,9 +18,13 @@ from bsr_explorer.data.places import check_data, count_classes, default_data_dir
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
+from bsr_explorer.prediction import geometry_of
 from bsr_explorer.store.study import COUNTS, SAMPLERS, Study
 from bsr_explorer.train.recipes import check_optimizer, recipe
 from bsr_explorer.units import parse_bytes
+
+SINGLE, MULTI = "single", "multi"
+"""Values of ``--fidelity``."""
 
 
 def search(
@@ -83,6 +87,13 @@ def search(
             help=f"Sampler that proposes configurations: {', '.join(SAMPLERS)}.", show_default="exact"
         ),
     ] = None,
+    fidelity: Annotated[
+        str,
+        typer.Option(
+            help="single: every trial trains alike. multi: the search may also train with smaller and fewer images, to "
+            "learn where to look; the front is of trials at full fidelity."
+        ),
+    ] = SINGLE,
     rungs: Annotated[
         str | None,
         typer.Option(
@@ -163,12 +174,16 @@ def search(
         cluster=cluster,
         cache=cache_bytes(cache),
         timeout=None if trial_timeout is None else parse_seconds(trial_timeout, "--trial-timeout"),
-        open=_open(study_file, trials, replicas),
+        open=_open(study_file, trials, replicas, _several(fidelity)),
         skip_bad=skip_bad,
         fresh=fresh,
         dry_run=dry_run,
         as_json=as_json,
     )
+    if _several(fidelity) and sampler not in (None, "exact"):
+        raise UserError(
+            f"--fidelity: only the sampler exact trains at several, not {sampler}; leave one of the two out"
+        )
     how: dict[str, Any] = {
         "sampler": sampler,
         "objectives": objectives and tuple(part.strip() for part in objectives.split(",")),
@@ -207,8 +222,8 @@ def search(
             micro_batches=micro_batches,
             device=resolved(device),
         )
-        fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views, protocol=protocol)
-        study = _study(name, config, budget, budget_counts, data, weights, fidelity, seed, limit)
+        thorough = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views, protocol=protocol)
+        study = _study(name, config, budget, budget_counts, data, weights, thorough, seed, limit)
         space = replace(study.space, families=tuple(family or study.space.families))
         if len(sizes) > 1:
             space = replace(space, batch_sizes=sizes)
@@ -217,10 +232,16 @@ def search(
     run_search(study, folder or Path("reports") / study.name, run)
 
 
-def _open(study_file: Path | None, trials: int | None, replicas: int | None) -> frozenset[str]:
-    """What is as many as the time allows; a study file says how many."""
-    given = {"trials": trials, "replicas": replicas}
+def _open(study_file: Path | None, trials: int | None, replicas: int | None, several: bool) -> frozenset[str]:
+    """What is as many as the time allows, and what is planned; a study file says how many, and what."""
+    given = {"trials": trials, "replicas": replicas, "proxies": None if several else ()}
     return frozenset(key for key, value in given.items() if value is None and study_file is None)
+
+
+def _several(fidelity: str) -> bool:
+    if fidelity not in (SINGLE, MULTI):
+        raise unknown("--fidelity", fidelity, (SINGLE, MULTI))
+    return fidelity == MULTI
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
@@ -253,6 +274,13 @@ def _check(study: Study, data_dir: Path) -> None:
     check_data(study.data, data_dir)
     recipe(study.fidelity.recipe, study.data, study.config.optimizer)
     check_optimizer(study.config.optimizer)
+    for text, fidelity in zip(study.proxies, study.fidelities[1:], strict=True):
+        try:
+            geometry_of(fidelity.at(study.config))
+        except UserError as error:
+            raise UserError(
+                f"[search] proxies: {text!r}: {str(error).removeprefix('--image-size: ')}"
+            ) from None
 
 
 def _study(

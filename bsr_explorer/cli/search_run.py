@@ -14,6 +14,7 @@ from bsr_explorer.cli.report import show_found
 from bsr_explorer.cli.search_said import show_dry_run, show_plan, summary
 from bsr_explorer.cli.study_report import is_written, write_report
 from bsr_explorer.cli.trials import TIME_LIMIT, make_job, make_workers, train
+from bsr_explorer.errors import UserError
 from bsr_explorer.store.folder import aside, check_free, check_movable, check_writable, move_aside
 from bsr_explorer.store.provenance import command
 from bsr_explorer.store.study import FILE, LOCK, Study
@@ -33,8 +34,8 @@ class How:
     Attributes:
         cache: the most bytes of cached prefixes; None: nothing is cached.
         timeout: seconds after which a trial is ended; None: by what is expected.
-        open: which of ``trials`` and ``replicas`` the user leaves open: as many as the time allows, or as the study in
-            the folder has.
+        open: which of ``trials``, ``replicas`` and ``proxies`` the user leaves open: as many as the time allows, or
+            as the study in the folder has.
         skip_bad: whether damaged images are left out.
         fresh: whether a study that is in the folder is moved aside.
     """
@@ -58,6 +59,11 @@ def run(study: Study, folder: Path, how: How) -> None:
 
     replaced = how.fresh and (folder / FILE).exists()
     stored = None if replaced else reopened.stored_study(study, folder, how.open)
+    if stored is not None and "proxies" in how.open and not stored.proxies:
+        raise UserError(
+            f"--fidelity: the study in {folder} trains at a single fidelity, and its trials compare at that; leave "
+            "the flag out to go on, or begin a study with another --out"
+        )
     if stored is not None and not how.dry_run and (before := reopened.finished(stored, folder)) is not None:
         _show_finished(before, stored, folder, how.as_json)
         return
@@ -95,7 +101,7 @@ def run(study: Study, folder: Path, how: How) -> None:
             told=told,
         )
     study = settled.study
-    clock = Clock(study.fidelity, settled.speed, job.cache is not None)
+    clock = Clock(study.fidelities, settled.speed, job.cache is not None)
     contents = load_data(study.config, replace(job, fidelity=study.fidelity, weights=study.weights)).contents
     if how.dry_run:
         show_dry_run(settled, space, workers, folder, contents, how.as_json)

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from bsr_explorer.cli.console import format_seconds, out, table
 from bsr_explorer.config import HELD_OUT
-from bsr_explorer.store.study import COUNTS, Study
+from bsr_explorer.store.study import COUNTS, PROXIES_A_TRIAL, Study, at_proxy
 from bsr_explorer.units import format_bytes, format_mb, plural, some
 
 if TYPE_CHECKING:
@@ -72,6 +72,11 @@ def _effort(of: Plan) -> str:
     return (
         f"{plural(of.trials, 'configuration')}{fresh}, {some(fidelity.train_size, 'training image')}, "
         f"{some(fidelity.epochs, 'epoch', 'the recipe’s')}, {fidelity.image_size} px{error}"
+        + "".join(
+            f"; to learn where to look, up to {PROXIES_A_TRIAL * of.trials} cheaper trainings with "
+            f"{at_proxy(proxy, fidelity).brief}"
+            for proxy in of.proxies
+        )
     )
 
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.config import PROTOCOLS
-from bsr_explorer.store.database import fresh_seeds, look, replica_of, told
+from bsr_explorer.store.database import fresh_seeds, look, own, proxy_of, replica_of, told
 from bsr_explorer.store.folder import at_work, read_study
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import COUNTS, FILE, LOCK, Study
@@ -80,10 +80,12 @@ def read_status(folder: Path) -> Status:
 
     study, records = read_study(folder), read_records(folder)
     trials = look(folder) or told(records, len(study.objectives))
-    own = [trial for trial in trials if not replica_of(trial)]
-    states = {word: sum(trial.state.name == name for trial in own) for name, word in WORDS.items()}
+    states = {word: sum(trial.state.name == name for trial in own(trials)) for name, word in WORDS.items()}
+    states["at a proxy"] = sum(trial.state.name == "PRUNED" and proxy_of(trial) > 0 for trial in trials)
     known = points(records)
-    failed = {n: record for n, record in records.items() if record.status not in ("finished", "stopped")}
+    failed = {
+        n: record for n, record in records.items() if record.status not in ("finished", "proxy", "stopped")
+    }
     busy = at_work(folder, LOCK)
     unfinished = sum(states[word] for word in ("finished", "stopped at a rung")) < study.trials
     unfinished |= any(not trial.state.is_finished() for trial in trials)

@@ -76,4 +76,6 @@ def make_workers(study: Study, jobs: int | None, cluster: str | None) -> Executo
 def train(searching: Search, clock: Clock, timeout: float | None, new: bool = True) -> Ended:
     """Run the search under a progress bar."""
     with watching(searching, clock) as watcher:
-        return searching.run(watcher, lambda candidate: clock.expected(candidate.config), timeout, new)
+        return searching.run(
+            watcher, lambda candidate: clock.expected(candidate.config, candidate.proxy), timeout, new
+        )

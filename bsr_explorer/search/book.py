@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
+from bsr_explorer.search.choices import Candidate, placed
 from bsr_explorer.search.opening import check_space, open_database, writing
 from bsr_explorer.search.proposals import derived_seed
-from bsr_explorer.search.space import Candidate, Space
-from bsr_explorer.store.database import DATABASE, due, outcome, replica_of
+from bsr_explorer.search.space import Space
+from bsr_explorer.store.database import DATABASE, due, outcome, own, proxy_of, replica_of
 from bsr_explorer.store.records import Record, read_records, write_record
 from bsr_explorer.store.study import Study
 from bsr_explorer.units import format_bytes
@@ -71,12 +73,13 @@ class Book:
 
     def counts(self) -> dict[str, int]:
         """Trials by what became of them: ``worth`` (trained as far as they were worth, ``stopped`` ones
-        included, fresh seeds not), ``failed`` and runs on ``fresh`` seeds that ended."""
+        included, fresh seeds and proxies not), at a ``proxy``, ``failed``, and runs on ``fresh`` seeds that ended."""
         trials = self.trials()
-        own = [trial for trial in trials if not replica_of(trial)]
+        counted = own(trials)
         return {
-            "worth": sum(trial.state in WORTH for trial in own),
-            "stopped": sum(trial.state == TrialState.PRUNED for trial in own),
+            "worth": sum(trial.state in WORTH for trial in counted),
+            "stopped": sum(trial.state == TrialState.PRUNED for trial in counted),
+            "proxy": sum(trial.state in WORTH for trial in trials if proxy_of(trial)),
             "failed": sum(trial.state == TrialState.FAIL for trial in trials),
             "fresh": sum(trial.state.is_finished() for trial in trials if replica_of(trial)),
         }
@@ -91,9 +94,13 @@ class Book:
         return due(trial, self._recorded)
 
     def begun(self) -> set[str]:
-        """Keys of all configurations that have a trial."""
-        keys = {t.user_attrs["key"] for t in self.trials() if t.user_attrs.get("reason") != INTERRUPTED}
-        return keys | {record.key for record in self._ahead.values()}
+        """``place`` of all that has a trial."""
+        begun = {self.candidate(t).place for t in self.trials() if t.user_attrs.get("reason") != INTERRUPTED}
+        return begun | {placed(record.key, record.study.get("proxy", 0)) for record in self._ahead.values()}
+
+    def candidate(self, trial: FrozenTrial) -> Candidate:
+        """What a trial is of."""
+        return replace(self.space.decode(trial.params), proxy=proxy_of(trial))
 
     def file(self, kind: str, number: int) -> Path:
         """The ``checkpoint`` or the ``log`` of a trial."""
@@ -140,6 +147,7 @@ class Book:
                         "counted_bytes": candidate.counted_bytes,
                         "train_flops": candidate.train_flops,
                         "replica": replica,
+                        **({"proxy": candidate.proxy} if candidate.proxy else {}),
                         "seed": self.seed(candidate, replica),
                     },
                 )
@@ -205,19 +213,19 @@ class Book:
         """
         records, trials = read_records(self.folder), self.trials()
         failed = [trial.number for trial in trials if trial.state == TrialState.FAIL]
-        latest = {(trial.user_attrs["key"], replica_of(trial)): trial.number for trial in trials}
+        latest = {(self.candidate(trial).place, replica_of(trial)): trial.number for trial in trials}
         asked, refused = [], []
         for number in failed if numbers is None else numbers:
             if number not in failed:
                 raise UserError(f"TRIAL: {number} is no trial that failed; those are {failed or 'none'}")
             trial, record = trials[number], records.get(number)
-            later = latest[trial.user_attrs["key"], replica_of(trial)]
+            later = latest[self.candidate(trial).place, replica_of(trial)]
             if later != number:
                 why = f"trial {later} has taken its place" if numbers is not None else None
             else:
                 why = _why_not(record, room)
                 if why is None:
-                    candidate = self.space.decode(trial.params)
+                    candidate = self.candidate(trial)
                     asked.append(self.add(candidate, replica_of(trial), state=TrialState.WAITING))
             if why is not None:
                 refused.append(f"trial {number}: {why}")
@@ -273,7 +281,7 @@ class Book:
             key = config.key(self.space.geometry.depth)
             candidate = self.space.decode(self.space.encode(Candidate(config, key, 0, 0)))
             if candidate.key == key == record.key and record.study.get("name") == self.study.name:
-                return candidate
+                return replace(candidate, proxy=int(record.study.get("proxy", 0)))
         raise UserError(f"--out: {self._place(number)} is not of this study; move it away to go on")
 
     def _place(self, number: int) -> Path:

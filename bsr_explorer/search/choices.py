@@ -41,7 +41,12 @@ class Candidate:
     @property
     def place(self) -> str:
         """What is trained only once: the configuration, at a fidelity."""
-        return f"{self.key} at proxy {self.proxy}" if self.proxy else self.key
+        return placed(self.key, self.proxy)
+
+
+def placed(key: str, proxy: int) -> str:
+    """See ``Candidate.place``."""
+    return f"{key} at proxy {proxy}" if proxy else key
 
 
 @dataclass(frozen=True)

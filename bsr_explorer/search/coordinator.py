@@ -28,10 +28,11 @@ from bsr_explorer.search.executors.base import Crashed, Done, Executor, Task
 from bsr_explorer.search.executors.here import Here
 from bsr_explorer.search.prior import Prior
 from bsr_explorer.search.proposals import derived_seed, propose
+from bsr_explorer.search.proxies import efforts
 from bsr_explorer.search.rungs import Seen, bars
 from bsr_explorer.search.space import Candidate, Space
 from bsr_explorer.search.watcher import Watcher
-from bsr_explorer.store.database import fresh_seeds, replica_of
+from bsr_explorer.store.database import fresh_seeds, own, replica_of
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import LOCK, Study
@@ -77,6 +78,8 @@ class Search:
         with interrupt.held(), alone(folder, LOCK, "search"):
             self.book = Book(study, folder, space)
             space.prior = Prior.of(study, folder)
+            if study.proxies:
+                space.efforts = efforts(study)
             study.update(folder)
         self.started = time.monotonic()
 
@@ -163,11 +166,10 @@ class Search:
         trials = self.book.trials()
         for trial in trials:
             if trial.number not in self._running and self.book.due(trial):
-                return _Next(self.space.decode(trial.params), replica_of(trial), trial.number)
+                return _Next(self.book.candidate(trial), replica_of(trial), trial.number)
         if not new:
             return "trials"
-        own = [trial for trial in trials if not replica_of(trial)]
-        worth = sum(trial.state in WORTH or trial.state == TrialState.RUNNING for trial in own)
+        worth = sum(trial.state in WORTH or trial.state == TrialState.RUNNING for trial in own(trials))
         if worth < self.study.trials and not self._exhausted:
             visible = self._visible(len(trials))
             if not all(trial.state.is_finished() for trial in visible):
@@ -176,7 +178,7 @@ class Search:
             if proposed is not None:
                 return proposed
             self._exhausted = True
-        if any(not trial.state.is_finished() for trial in own):
+        if any(not trial.state.is_finished() for trial in own(trials)):
             return None  # it may come to the front, or have to be made up for
         for trial, replica in fresh_seeds(trials, self.study.replicas):
             return _Next(self.space.decode(trial.params), replica)
@@ -201,7 +203,7 @@ class Search:
             self.space,
             self.study.sampler,
             seen=[trial for trial in visible if trial.state in WORTH],
-            pending=[self.space.decode(trial.params) for trial in trials[len(visible) :]],
+            pending=[self.book.candidate(trial) for trial in trials[len(visible) :]],
             done=self.book.begun(),
             seed=derived_seed(self.study.seed, "proposal", len(trials)),
             objectives=len(self.study.objectives),
@@ -219,8 +221,9 @@ class Search:
         self.book.begin(number)
         job = replace(
             self.job,
+            fidelity=self.study.fidelities[candidate.proxy],
             seed=self.book.seed(candidate, replica),
-            rungs={} if replica else self._bars(number, candidate),
+            rungs={} if replica or candidate.proxy else self._bars(number, candidate),
             checkpoint=self.book.file("checkpoint", number),
         )
         task = Task(number, candidate.config, candidate.key, job, self.book.file("log", number), timeout)
@@ -235,8 +238,8 @@ class Search:
             return {}
         others = [
             Seen(t.user_attrs["counted_bytes"], {int(k): v for k, v in t.user_attrs["history"].items()})
-            for t in self._visible(number)
-            if t.state in WORTH and not replica_of(t) and "history" in t.user_attrs
+            for t in own(self._visible(number))
+            if t.state in WORTH and "history" in t.user_attrs
         ]
         return bars(self.study.rungs, candidate.counted_bytes, others, self._validation_images)
 
@@ -255,6 +258,8 @@ class Search:
             return
         else:
             record = record_of_crash(event, running)
+        if running.candidate.proxy and record.status == "finished":
+            record = replace(record, status="proxy")
         record = sound(replace(record, study=self._context(number, record, running)))
         self.book.end(number, record)
         self._statuses[number] = record.status
@@ -280,6 +285,8 @@ class Search:
             "counted_bytes": running.candidate.counted_bytes,
             "full": self._full,
         }
+        if running.candidate.proxy:
+            context["proxy"] = running.candidate.proxy
         if running.attempts:
             context["attempts"] = running.attempts
         if record.status == "out_of_memory":

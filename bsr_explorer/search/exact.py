@@ -26,6 +26,7 @@ from bsr_explorer.search.features import Floats
 from bsr_explorer.search.improvement import expected_improvement
 from bsr_explorer.search.surrogate import Surrogate
 from bsr_explorer.store.database import proxy_of
+from bsr_explorer.store.study import PROXIES_A_TRIAL
 
 START, GUIDED = 6, 3
 """Trials before the surrogate, one a stratum of memory; and where an earlier study guesses."""
@@ -125,11 +126,14 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         gain = expected_improvement(
             mean, deviation, pool.costs[:, :costs].astype(float), paid[there, :costs], seen[there], reference
         )
-        return _first_new(pool, self._order(gain, pool, surrogate), begun) or self._from_strata(
+        only = int((proxy > 0).sum()) >= PROXIES_A_TRIAL * max(start, int(there.sum()))
+        return _first_new(pool, self._order(gain, pool, surrogate, only), begun) or self._from_strata(
             candidates, done
         )
 
-    def _order(self, gain: Floats, pool: Pool, surrogate: Surrogate) -> Iterator[tuple[int, int]]:
+    def _order(
+        self, gain: Floats, pool: Pool, surrogate: Surrogate, only_at_target: bool
+    ) -> Iterator[tuple[int, int]]:
         """Rows of a pool, and where to train each, the best first."""
         if not surrogate.proxies:
             yield from ((int(row), 0) for row in np.argsort(-gain, kind="stable"))
@@ -138,6 +142,8 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         seconds = pool.costs[:, 1:] * a_flop + anyway
         some = np.argsort(-gain / seconds[:, 0], kind="stable")[:LOOKED_AT]
         worth = gain[some, None] * surrogate.explained(pool.rows[some]) / seconds[some]
+        if only_at_target:
+            worth = worth[:, :1]
         for flat in np.argsort(-worth, axis=None, kind="stable"):
             row, level = np.unravel_index(flat, worth.shape)
             yield int(some[row]), int(level)

@@ -28,6 +28,13 @@ tokens on average, both from 0 to 1."""
 RISE = 3.0
 """How far it typically rises from 0 to 1, in standard deviations of the accuracies: what data say counts more."""
 
+TURN = 1.0
+"""How much more accuracy typically rises at a proxy than it should, from 0 to 1 of what it rises with: a small image is
+unkind to what drops tokens, few images to what trains much."""
+
+CHANCE = 0.05
+"""How much accuracies at a proxy typically differ from what else is known of it, in variances of the accuracies."""
+
 FACTOR = 0.3
 """How far the natural logarithm of a proxy's factor typically is from 0: see ``AcrossFidelities``."""
 
@@ -61,9 +68,22 @@ def _smoothing(depth: int) -> Floats:
     return half
 
 
-def kernel(depth: int, ways: int, proxies: int = 0) -> Kernel:
+class Factors(Module):  # type: ignore[misc, unused-ignore]
+    """By how much more accuracies differ at each fidelity than at the target: 1 there, and about 1 elsewhere."""
+
+    def __init__(self, proxies: int) -> None:
+        super().__init__()
+        self.raw = torch.nn.Parameter(torch.zeros(proxies, dtype=torch.float64))
+        self.register_prior("prior", NormalPrior(0.0, FACTOR), lambda module: module.raw)
+
+    def forward(self) -> torch.Tensor:
+        """(fidelities,)."""
+        return torch.cat([torch.ones(1, dtype=torch.float64), self.raw.exp()])
+
+
+def kernel(depth: int, ways: int, factors: Factors | None = None) -> Kernel:
     """Covariance of accuracies: of alike summaries, and of alike profiles beyond that; both the more, the more alike
-    tensors are stored. Where there are proxies, the last input is the number of the fidelity."""
+    tensors are stored. ``factors``: of proxies, if there are any; then the last input is the number of the fidelity."""
     summary, profile = list(range(SUMMARY)), list(range(SUMMARY, SUMMARY + depth))
     tokens = list(range(SUMMARY + depth, SUMMARY + 2 * depth))
     stored = list(range(SUMMARY + 2 * depth, SUMMARY + 2 * depth + ways))
@@ -84,53 +104,41 @@ def kernel(depth: int, ways: int, proxies: int = 0) -> Kernel:
     fine = ScaleKernel(
         near(profile, False, 2.0) * near(tokens, False, 4.0) * same(), outputscale_prior=GammaPrior(2.0, 4.0)
     )
-    if not proxies:
+    if factors is None:
         return coarse + fine
-    own = ScaleKernel(near(summary, True, 1.0) * same(), outputscale_prior=GammaPrior(1.5, 6.0))
-    own.outputscale = 0.2
-    return AcrossFidelities(coarse + fine, own, proxies)
+    own = ScaleKernel(near(summary, True, 1.0) * same(), outputscale_prior=GammaPrior(1.5, 4.0))
+    own.outputscale = 0.1
+    return AcrossFidelities(coarse + fine, own, factors)
 
 
 class AcrossFidelities(Kernel):  # type: ignore[misc, unused-ignore]
     """Covariance of accuracies at several fidelities, of which 0 is the target and the others are proxies of it.
 
-    At a proxy, accuracy is the target's times a factor, and what the proxy says otherwise, which is alike for alike
-    configurations: a small image is unkind to all that drop many tokens (Kennedy and O'Hagan 2000, with one stage a
-    proxy). How far the target and a proxy go together is so learned, and not assumed.
+    At a proxy, accuracy is the target's times a factor, and what the proxy says otherwise: something that is alike for
+    alike configurations, and chance (Kennedy and O'Hagan 2000, with one stage a proxy). How far the target and a proxy
+    go together is so learned, and not assumed.
     """
 
-    def __init__(self, shared: Kernel, own: Kernel, proxies: int) -> None:
+    def __init__(self, shared: Kernel, own: Kernel, factors: Factors) -> None:
         """``shared``: of what all fidelities have in common; ``own``: of what a proxy says otherwise."""
         super().__init__()
-        self.shared, self.own = shared, own
-        self.factor = Factors(proxies)
+        self.shared, self.own, self.factors = shared, own, factors
+        self.raw_chance = torch.nn.Parameter(torch.full_like(factors.raw, np.log(CHANCE)))
+        self.register_prior("chance_prior", NormalPrior(np.log(CHANCE), 1.0), lambda kernel: kernel.raw_chance)
 
     def forward(self, x1: torch.Tensor, x2: torch.Tensor, diag: bool = False, **params: Any) -> torch.Tensor:
         """Covariances of (…, n, inputs) and (…, m, inputs), the last of which is the number of the fidelity."""
-        first, second = x1[..., -1].long(), x2[..., -1].long()
-        if not diag:
-            first, second = first[..., :, None], second[..., None, :]
         shared, own = (
             to_dense(each.forward(x1, x2, diag=diag, **params)) for each in (self.shared, self.own)
         )
-        factors = self.factor()
-        total: torch.Tensor = (
-            factors[first] * factors[second] * shared + ((first == second) & (first > 0)) * own
-        )
-        return total
-
-
-class Factors(Module):  # type: ignore[misc, unused-ignore]
-    """By how much more accuracies differ at each fidelity than at the target: 1 there, and about 1 elsewhere."""
-
-    def __init__(self, proxies: int) -> None:
-        super().__init__()
-        self.raw = torch.nn.Parameter(torch.zeros(proxies, dtype=torch.float64))
-        self.register_prior("prior", NormalPrior(0.0, FACTOR), lambda module: module.raw)
-
-    def forward(self) -> torch.Tensor:
-        """(fidelities,)."""
-        return torch.cat([torch.ones(1, dtype=torch.float64), self.raw.exp()])
+        if not diag:
+            x1, x2 = x1[..., :, None, :], x2[..., None, :, :]
+        first, second = x1[..., -1].long(), x2[..., -1].long()
+        factors = self.factors()
+        chance = torch.cat([torch.zeros_like(self.raw_chance[:1]), self.raw_chance.exp()])
+        at_proxy = own + chance[first] * (x1 == x2).all(-1)
+        total: torch.Tensor = factors[first] * factors[second] * shared
+        return total + ((first == second) & (first > 0)) * at_proxy
 
 
 class Rising(Mean):  # type: ignore[misc, unused-ignore]
@@ -141,20 +149,23 @@ class Rising(Mean):  # type: ignore[misc, unused-ignore]
     been tried, a process without it expects the average, and may pass over all that trains most for its memory.
     """
 
-    def __init__(self, guessed: bool, shifts: Sequence[float] = ()) -> None:
+    def __init__(self, guessed: bool, shifts: Sequence[float] = (), factors: Factors | None = None) -> None:
         """
         Args:
             guessed: whether an input is such a guess; it stands behind the others.
-            shifts: by how much accuracies seem to be higher at each proxy than at the target. (Where there are
-                proxies, the last input is the number of the fidelity.)
+            shifts: by how much accuracies seem to be higher at each proxy than at the target.
+            factors: of the proxies, if there are any; then the last input is the number of the fidelity.
         """
         super().__init__()
-        last = -2 if shifts else -1
-        self.columns = [*RISING, *([last] if guessed else [])]
+        self.factors = factors
+        self.columns = [*RISING, *([-1 if factors is None else -2] if guessed else [])]
         typical = [RISE] * len(RISING) + [GUESS] * guessed
         start = torch.tensor(typical, dtype=torch.float64)
         self.constant = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
-        self.shift = torch.nn.Parameter(torch.tensor(shifts, dtype=torch.float64)) if shifts else None
+        if factors is not None:
+            self.shift = torch.nn.Parameter(torch.tensor(shifts, dtype=torch.float64))
+            self.turn = torch.nn.Parameter(torch.zeros(len(shifts), len(RISING), dtype=torch.float64))
+            self.register_prior("turn_prior", NormalPrior(0.0, TURN), lambda mean: mean.turn)
         self.raw_slope = torch.nn.Parameter(torch.zeros_like(start))
         self.register_constraint("raw_slope", Positive())
         self.raw_slope.data = self.raw_slope_constraint.inverse_transform(start)
@@ -171,6 +182,9 @@ class Rising(Mean):  # type: ignore[misc, unused-ignore]
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n,) of (n, inputs)."""
         mean = self.constant + x[..., self.columns] @ self.slope
-        if self.shift is None:
+        if self.factors is None:
             return mean
-        return mean + torch.cat([torch.zeros(1, dtype=torch.float64), self.shift])[x[..., -1].long()]
+        level = x[..., -1].long()
+        shift, turn = (torch.cat([torch.zeros_like(own[:1]), own])[level] for own in (self.shift, self.turn))
+        here: torch.Tensor = self.factors()[level] * mean + shift + (turn * x[..., list(RISING)]).sum(-1)
+        return here

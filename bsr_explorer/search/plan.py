@@ -17,12 +17,13 @@ from statistics import fmean
 from bsr_explorer import damage
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.damage import Told
+from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.job import Job
 from bsr_explorer.search.executors.base import Executor
 from bsr_explorer.search.executors.here import Here
 from bsr_explorer.search.space import Space, proxy_sizes
 from bsr_explorer.search.speed import Speed, calibrate, expected_seconds
-from bsr_explorer.store.study import Study, runs
+from bsr_explorer.store.study import PROXIES_A_TRIAL, Study, at_proxy, runs
 from bsr_explorer.train.recipes import recipe
 
 SPARE = 0.8
@@ -75,6 +76,8 @@ class Asked:
         drops: whether configurations may drop tokens.
         available: training and validation images that exist.
         cached: whether the outputs of frozen blocks are computed once.
+        several: whether trainings at a proxy are to be planned too.
+        proxies: that are given: see ``Study.proxies``.
     """
 
     configs: Sequence[Config]
@@ -84,6 +87,8 @@ class Asked:
     drops: bool
     available: tuple[int, int]
     cached: bool = True
+    several: bool = False
+    proxies: tuple[str, ...] = ()
 
     def first(self, trials: int) -> int:
         """How many of the configurations are tried before a sampler proposes: where the number of trials is planned,
@@ -111,12 +116,14 @@ class Plan:
 
     Attributes:
         seconds: that all trainings are expected to take, one after another.
+        proxies: see ``Study.proxies``.
     """
 
     fidelity: Fidelity
     trials: int
     replicas: int
     seconds: float
+    proxies: tuple[str, ...] = ()
 
     @property
     def error(self) -> float:
@@ -154,7 +161,21 @@ def _planned(asked: Asked, effort: Effort, size: int, speed: Speed) -> Plan:
     replicas = effort.replicas if asked.replicas is None else asked.replicas
     each = [expected_seconds(config, fidelity, speed, asked.cached) for config in asked.configs]
     first = each[: asked.first(trials)]
-    return Plan(fidelity, trials, replicas, sum(first) + fmean(each) * (runs(trials, replicas) - len(first)))
+    seconds = sum(first) + fmean(each) * (runs(trials, replicas) - len(first))
+    proxies = _proxies(asked, fidelity)
+    for proxy in proxies:
+        cheaper = at_proxy(proxy, fidelity)
+        there = fmean(expected_seconds(config, cheaper, speed, asked.cached) for config in asked.configs)
+        seconds += PROXIES_A_TRIAL * trials * there / len(proxies)
+    return Plan(fidelity, trials, replicas, seconds, proxies)
+
+
+def _proxies(asked: Asked, fidelity: Fidelity) -> tuple[str, ...]:
+    """Those that are given; or, where they are to be planned, half the image size and the fewest images."""
+    if not asked.several:
+        return asked.proxies
+    sizes = [size for size in proxy_sizes(asked.configs[0]) if size < (fidelity.image_size or 0)]
+    return (f"{sizes[0]}x{asked.least_images}",) if sizes else ()
 
 
 @dataclass(frozen=True)
@@ -196,8 +217,8 @@ def settle(
     Args:
         workers: where trials will run, on this machine or on ones that are as fast; in this process if
             nothing is said.
-        open: which of ``trials`` and ``replicas`` are as many as the time allows. Where trials are, what is known is
-            tried first in half of them at most, so that something is searched.
+        open: which of ``trials`` and ``replicas`` are as many as the time allows, and whether ``proxies`` are planned.
+            Where trials are, what is known is tried first in half of them at most, so that something is searched.
         skip_bad, told: see ``damage.planned``.
 
     Raises:
@@ -215,6 +236,8 @@ def settle(
         space.drops,
         (0, 0),
         job.cache is not None,
+        "proxies" in open,
+        study.proxies,
     )
     speed = calibrate(replace(config.with_method("full"), image_size=asked.sizes[0]), workers.threads)
     parallel = workers.parallel(config.device)
@@ -229,6 +252,11 @@ def settle(
     settled = damage.settled(config, whole, within_the_time, skip_bad=skip_bad, told=told)
     weights = settled.weights if study.weights == "auto" else study.weights
     planned, more = plans
+    if asked.several and not planned.proxies:
+        raise UserError(
+            f"--fidelity: multi needs a smaller image than {planned.fidelity.image_size} px, and there is none; choose "
+            "single"
+        )
     study = replace(
         study,
         time_limit=limit,
@@ -236,6 +264,7 @@ def settle(
         weights=weights,
         trials=planned.trials,
         replicas=planned.replicas,
+        proxies=planned.proxies,
         first=asked.first(planned.trials) if "trials" in open else study.first,
     )
     better = replace(more, seconds=0) != replace(planned, seconds=0)

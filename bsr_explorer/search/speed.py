@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 
 import torch
 
@@ -111,18 +112,22 @@ def _flops(config: Config) -> tuple[int, int, int]:
 class Clock:
     """Expects how long trials take, and learns from those that ended how far off it was."""
 
-    def __init__(self, fidelity: Fidelity, speed: Speed, cached: bool = True) -> None:
-        self.fidelity, self.speed = fidelity, speed
+    def __init__(self, fidelities: Sequence[Fidelity], speed: Speed, cached: bool = True) -> None:
+        """``fidelities``: the study's own, and its proxies."""
+        self.fidelities, self.speed, self.cached = fidelities, speed, cached
         # Asked for after each step of a trial, of all known configurations.
-        self._seconds = cache(partial(expected_seconds, fidelity=fidelity, speed=speed, cached=cached))
+        self._seconds = cache(self._expected_seconds)
         self._expected = self._taken = 0.0
 
-    def expected(self, config: Config) -> float:
+    def _expected_seconds(self, config: Config, proxy: int) -> float:
+        return expected_seconds(config, self.fidelities[proxy], self.speed, self.cached)
+
+    def expected(self, config: Config, proxy: int = 0) -> float:
         """Seconds that a trial of this configuration will take."""
         correction = self._taken / self._expected if self._expected else 1.0
-        return self._seconds(config) * correction
+        return self._seconds(config, proxy) * correction
 
-    def learn(self, config: Config, seconds: float) -> None:
+    def learn(self, config: Config, seconds: float, proxy: int = 0) -> None:
         """A trial took so long."""
-        self._expected += self._seconds(config)
+        self._expected += self._seconds(config, proxy)
         self._taken += seconds

@@ -18,7 +18,7 @@ from gpytorch.priors import LogNormalPrior
 from numpy.typing import NDArray
 
 from bsr_explorer.search.features import Floats
-from bsr_explorer.search.kernels import Rising, inputs, kernel
+from bsr_explorer.search.kernels import Factors, Rising, inputs, kernel
 
 CAUTION = 2.0
 """So many times the noise that was fitted is expected of accuracies where they are predicted. The fit itself calls for
@@ -81,12 +81,15 @@ class Surrogate:
             noise_prior=LogNormalPrior(-2.5, 1.0),
             noise_constraint=Interval(1e-5, 0.5, initial_value=0.02),
         )
+        factors = Factors(proxies) if proxies else None
         model = SingleTaskGP(
             torch.from_numpy(_seen(rows, depth, prior, fidelity if proxies else None)),
             torch.from_numpy((accuracy - offset) / scale)[:, None],
             likelihood=likelihood,
-            covar_module=kernel(depth, rows.shape[1] - 2 * depth - 4, proxies),
-            mean_module=Rising(prior is not None, [(level - offset) / scale for level in levels[1:]]),
+            covar_module=kernel(depth, rows.shape[1] - 2 * depth - 4, factors),
+            mean_module=Rising(
+                prior is not None, [(level - offset) / scale for level in levels[1:]], factors
+            ),
             outcome_transform=None,
         )
         with warnings.catch_warnings():

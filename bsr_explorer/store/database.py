@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,11 @@ def told(records: Mapping[int, Record], objectives: int) -> list[FrozenTrial]:
                 datetime_complete=None,
                 params={},
                 distributions={},
-                user_attrs={"key": record.key, "replica": replica(record)},
+                user_attrs={
+                    "key": record.key,
+                    "replica": replica(record),
+                    "proxy": record.study.get("proxy", 0),
+                },
                 system_attrs={},
                 intermediate_values={},
             )
@@ -74,7 +78,7 @@ def outcome(record: Record, objectives: int) -> tuple[TrialState, list[float] | 
     if record.status == "finished" and record.accuracy is not None:
         values = [record.accuracy, record.study["counted_bytes"], record.predicted["train_flops"]]
         return TrialState.COMPLETE, [float(value) for value in values[:objectives]]
-    return TrialState.PRUNED if record.status == "stopped" else TrialState.FAIL, None
+    return TrialState.PRUNED if record.status in ("stopped", "proxy") else TrialState.FAIL, None
 
 
 def due(trial: FrozenTrial, recorded: Container[int]) -> bool:
@@ -98,6 +102,11 @@ def replica_of(trial: FrozenTrial) -> int:
 def proxy_of(trial: FrozenTrial) -> int:
     """0 for a trial at the study's own fidelity; 1, 2, … for one at a proxy of it: see ``Study.proxies``."""
     return int(trial.user_attrs.get("proxy", 0))
+
+
+def own(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that a study counts: neither on fresh seeds nor at a proxy."""
+    return [trial for trial in trials if not replica_of(trial) and not proxy_of(trial)]
 
 
 def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -20,8 +20,9 @@ class Record:
     """Configuration, prediction, measurement, accuracy and provenance of one fine-tune.
 
     Attributes:
-        status: ``finished``; or, with the ``reason``: ``stopped`` (below the accuracy that was asked of it on
-            the way), ``diverged`` (the loss was not finite), ``out_of_memory`` or ``failed``.
+        status: ``finished``; ``proxy`` (finished, at a cheaper fidelity than the study's own); or, with the ``reason``:
+            ``stopped`` (below the accuracy that was asked of it on the way), ``diverged`` (the loss was not finite),
+            ``out_of_memory`` or ``failed``.
         config: the configuration, memory and FLOPs of which are ``predicted`` (see ``Ledger.summary``).
         key: hash of the canonical configuration: equal for equal experiments.
         fidelity: how it was trained; its image size may be a smaller proxy.
@@ -37,7 +38,7 @@ class Record:
         study: what the search knew of it (trial number, budget, accounting), or nothing.
     """
 
-    status: Literal["finished", "stopped", "diverged", "out_of_memory", "failed"]
+    status: Literal["finished", "proxy", "stopped", "diverged", "out_of_memory", "failed"]
     config: dict[str, Any]
     key: str
     fidelity: dict[str, Any]

@@ -8,7 +8,7 @@
     [budget]    bytes ("2GB"), counts (peak, saved or published)
     [data]      name, weights
     [fidelity]  image_size, train_size, val_size, epochs, recipe, views, skip (image files that are left out), protocol
-    [search]    sampler, objectives, rungs, replicas, first, prior
+    [search]    sampler, objectives, rungs, replicas, first, prior, proxies (["112x256", …])
     [space]     families (["bsr", "bsr+mesa", …]), start, max_blocks, drop_at, keep, fuse, batch_sizes, lr
     [space.axes.<method>]  values of other arguments, such as bits = [4, 8]
 """
@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ class Study:
         replicas: fresh seeds on which the front is trained again when the trials are done.
         first: how many of the configurations that the space says to try first are; None: all that fit.
         prior: folder of an earlier study of the same model, whose accuracies are a first guess.
+        proxies: cheaper fidelities that the sampler may train at, each as image size × training images ("112x256").
+            What is found there tells it where to look, and is on no front.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Study:
     replicas: int = 3
     first: int | None = None
     prior: str | None = None
+    proxies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         parse_bytes(self.budget)
@@ -109,6 +113,13 @@ class Study:
             raise UserError(
                 f"--prior: only the sampler exact takes one, not {self.sampler}; leave one of the two out"
             )
+        object.__setattr__(self, "proxies", tuple(self.proxies))
+        if self.proxies and self.sampler != "exact":
+            raise UserError(
+                f"--fidelity: only the sampler exact trains at several, not {self.sampler}; leave one of the two out"
+            )
+        for text, fidelity in zip(self.proxies, self.fidelities[1:], strict=True):
+            _check_cheaper(text, fidelity, self.fidelity, self.config)
         object.__setattr__(self, "rungs", tuple(self.rungs))
         object.__setattr__(self, "objectives", tuple(self.objectives))
         if self.objectives not in (OBJECTIVES[:2], OBJECTIVES):
@@ -130,6 +141,11 @@ class Study:
     def budget_bytes(self) -> int:
         """The budget in bytes."""
         return parse_bytes(self.budget)
+
+    @property
+    def fidelities(self) -> tuple[Fidelity, ...]:
+        """The study's own, at which its front is stated, and its proxies."""
+        return (self.fidelity, *(at_proxy(text, self.fidelity) for text in self.proxies))
 
     @property
     def runs(self) -> int:
@@ -157,6 +173,7 @@ class Study:
                 "replicas": self.replicas,
                 "first": self.first,
                 "prior": self.prior,
+                "proxies": self.proxies or None,
             },
             "space": self.space.to_toml(),
         }
@@ -237,8 +254,14 @@ class Study:
         }
         weights = stored.weights if self.weights == "auto" else self.weights
         first = stored.first if self.first is None else self.first
-        prior = self.prior or stored.prior
-        return replace(self, fidelity=Fidelity(**merged), weights=weights, first=first, prior=prior)
+        return replace(
+            self,
+            fidelity=Fidelity(**merged),
+            weights=weights,
+            first=first,
+            prior=self.prior or stored.prior,
+            proxies=self.proxies or stored.proxies,
+        )
 
     def write(self, folder: Path, command: str) -> None:
         """Write the file into the study's folder, opening with the command that made it."""
@@ -254,6 +277,34 @@ class Study:
 
     def _write(self, folder: Path, head: list[str]) -> None:
         write_text(folder / FILE, "\n".join([*head, "", tomli_w.dumps(self.to_toml())]))
+
+
+def at_proxy(text: str, own: Fidelity) -> Fidelity:
+    """The fidelity of a proxy such as ``112x256``, of a study's own.
+
+    Raises:
+        UserError: it is written otherwise.
+    """
+    size, by, images = text.partition("x")
+    if not (by and size.isdecimal() and images.isdecimal()):
+        raise UserError(
+            f"[search] proxies: {text!r} must be an image size and a number of training images, such as 112x256"
+        )
+    return replace(own, image_size=int(size), train_size=int(images))
+
+
+def _check_cheaper(text: str, proxy: Fidelity, own: Fidelity, config: Config) -> None:
+    size, images = own.image_size or config.image_size, own.train_size or math.inf
+    there = proxy.image_size or 0, proxy.train_size or 0
+    if there[0] > size or there[1] > images or there == (size, images):
+        raise UserError(
+            f"[search] proxies: {text!r} is not cheaper than the study's own fidelity, {size} px and "
+            f"{own.train_size or 'all'} training images"
+        )
+
+
+PROXIES_A_TRIAL = 3
+"""Trainings at proxies for each trial, at most: so many are planned for."""
 
 
 def runs(trials: int, replicas: int) -> int:

@@ -65,6 +65,7 @@ TABLES: dict[str, dict[str, Kind]] = {
         "replicas": WHOLE,
         "first": WHOLE,
         "prior": TEXT,
+        "proxies": list_of(TEXT),
     },
     "space": {
         "families": list_of(TEXT),

@@ -133,3 +133,90 @@ def test_what_stopped_says_how_far_it_would_have_come(space: Space) -> None:
 
 def test_it_is_the_default() -> None:
     assert next(iter(SAMPLERS)) == "exact"
+
+
+# --- several fidelities ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def several(space: Space, monkeypatch: pytest.MonkeyPatch) -> Space:
+    """The space with a proxy that takes a tenth of the time."""
+    monkeypatch.setattr(space, "efforts", np.array([[1.0, 0.0], [0.1, 0.0]]))
+    return space
+
+
+def ended(space: Space, candidate: Candidate) -> FrozenTrial:
+    """A trial of it, as a search tells it."""
+    value = accuracy(space, candidate) - 0.2 * bool(candidate.proxy)
+    return create_trial(
+        state=TrialState.PRUNED if candidate.proxy else TrialState.COMPLETE,
+        params=space.encode(candidate),
+        distributions=space.distributions,
+        values=None if candidate.proxy else [value, float(candidate.counted_bytes)],
+        user_attrs={"proxy": candidate.proxy, "history": {"1": value}},
+    )
+
+
+def together(space: Space, trainings: int, done: frozenset[str] = frozenset()) -> list[Candidate]:
+    """What is proposed one after the other."""
+    trials: list[FrozenTrial] = []
+    made: list[Candidate] = []
+    for number in range(trainings):
+        candidate = ExactCostSampler(space, seed=number).propose(trials, done=done)
+        assert candidate is not None
+        made.append(candidate)
+        trials.append(ended(space, candidate))
+    return made
+
+
+def test_it_begins_at_the_target_and_learns_what_a_proxy_says_of_the_same(several: Space) -> None:
+    made = together(several, START + PAIRS)
+    assert [c.proxy for c in made] == [0] * PAIRS + [1] * START
+    assert [c.key for c in made[PAIRS : 2 * PAIRS]] == [c.key for c in made[:PAIRS]]
+    assert len({c.key for c in made}) == START
+
+
+@pytest.mark.thorough
+def test_it_trains_nothing_twice_and_not_at_proxies_alone(several: Space) -> None:
+    made = together(several, 36)
+    assert len({c.place for c in made}) == 36
+    assert all(several.fits(c) for c in made)
+    finished: set[str] = set()
+    for candidate in made:
+        assert candidate.key not in finished or not candidate.proxy or len(finished) <= PAIRS
+        finished |= set() if candidate.proxy else {candidate.key}
+    at_proxy = sum(c.proxy for c in made)
+    assert 10 < at_proxy <= 3 * max(START, 36 - at_proxy)
+
+
+@pytest.mark.thorough
+def test_its_front_is_worth_more_for_the_same_time(several: Space) -> None:
+    made = together(several, 30)
+    seconds = np.cumsum([several.efforts[c.proxy, 0] for c in made])
+    own = [c for c, spent in zip(made, seconds, strict=True) if not c.proxy and spent <= 10]
+    whole = volume(several, [several.at(int(index)) for index in several._fitting])
+    chance = np.random.default_rng(0)
+    few = [[several.at(int(i)) for i in chance.choice(several._fitting, 10, replace=False)] for _ in range(6)]
+    assert volume(several, own) > np.mean([volume(several, each) for each in few])
+    assert volume(several, own) / whole > 0.95
+
+
+def test_what_has_failed_is_not_proposed_again(several: Space) -> None:
+    made = together(several, PAIRS + 1)
+    failed = frozenset({made[-1].place})
+    trials = [ended(several, candidate) for candidate in made[:PAIRS]]
+    again = ExactCostSampler(several, seed=5).propose(trials, done=failed)
+    assert again is not None
+    assert again.proxy
+    assert again.place not in failed
+
+
+def test_a_study_asks_it_where_to_train(several: Space) -> None:
+    trials = [ended(several, candidate) for candidate in together(several, PAIRS)]
+    done = {several.decode(trial.params).key for trial in trials}
+    proposal = propose(several, "exact", trials, [], done, 1)
+    assert proposal is not None
+    assert proposal.candidate.proxy == 1
+    pending = propose(several, "exact", trials, [proposal.candidate], done, 1)
+    assert pending is not None
+    assert pending.candidate.place != proposal.candidate.place

@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bsr_explorer.config import Fidelity
 from bsr_explorer.report.front import covered_text
 from bsr_explorer.report.page.data import measurements, page_data
 from bsr_explorer.report.page.layout import Layout
@@ -80,8 +81,13 @@ def html(found: Findings, folder: Path, layout: Layout | str) -> str:
             measured=measurements(found),
             plural=plural,
             calibrated=calibration_said(list(measurements(found).values())),
+            proxies={
+                n: (r, Fidelity(**r.fidelity).brief) for n, r in found.records.items() if r.status == "proxy"
+            },
             stopped={n: r for n, r in found.records.items() if r.status == "stopped"},
-            failed={n: r for n, r in found.records.items() if r.status not in ("finished", "stopped")},
+            failed={
+                n: r for n, r in found.records.items() if r.status not in ("finished", "proxy", "stopped")
+            },
             environment=environment(found),
             study_file=_text(folder / FILE),
             covered_text=covered_text,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bsr_explorer.config import Fidelity
 from bsr_explorer.errors import UserError, unwritable
 from bsr_explorer.report import style
 from bsr_explorer.report.figures import FIGURES
@@ -61,7 +62,7 @@ def _page(found: Findings, drawn: dict[str, Path]) -> str:
     record, study, chosen = found.points[0].record, found.study, found.recommendation
     records, config = found.records, record.config
     stopped = {number: r for number, r in records.items() if r.status == "stopped"}
-    failed = {number: r for number, r in records.items() if r.status not in ("finished", "stopped")}
+    failed = {number: r for number, r in records.items() if r.status not in ("finished", "proxy", "stopped")}
     calibrated = calibration_said([r.measured for r in records.values() if r.measured])
     lines = [
         f"# {study['name']}",
@@ -98,6 +99,15 @@ def _page(found: Findings, drawn: dict[str, Path]) -> str:
         lines += ["## Faults of the cost model", ""]
         lines += [
             f"- trial {number}, `{records[number].method}`: {fault}" for number, fault in faults.items()
+        ]
+        lines.append("")
+    proxies = {number: r for number, r in records.items() if r.status == "proxy"}
+    if proxies:
+        lines += ["## Trained at a proxy", ""]
+        lines += ["Cheaper trainings, which told the search where to look; no number above is theirs:", ""]
+        lines += [
+            f"- trial {number}, `{r.method}`: {100 * (r.accuracy or 0):.1f}% with {Fidelity(**r.fidelity).brief}"
+            for number, r in proxies.items()
         ]
         lines.append("")
     if stopped:
