@@ -124,7 +124,9 @@ class AcrossFidelities(Kernel):  # type: ignore[misc, unused-ignore]
         super().__init__()
         self.shared, self.own, self.factors = shared, own, factors
         self.raw_chance = torch.nn.Parameter(torch.full_like(factors.raw, np.log(CHANCE)))
-        self.register_prior("chance_prior", NormalPrior(np.log(CHANCE), 1.0), lambda kernel: kernel.raw_chance)
+        self.register_prior(
+            "chance_prior", NormalPrior(np.log(CHANCE), 1.0), lambda kernel: kernel.raw_chance
+        )
 
     def forward(self, x1: torch.Tensor, x2: torch.Tensor, diag: bool = False, **params: Any) -> torch.Tensor:
         """Covariances of (…, n, inputs) and (…, m, inputs), the last of which is the number of the fidelity."""

@@ -254,6 +254,7 @@ def test_what_has_no_largest_batch_is_refused(refused: Refused, flag: str, value
         ("--device", "tpu", "unknown device 'tpu'"),
         ("--out", "a_file", "a_file cannot be a folder: a_file is a file"),
         ("--out", "a_file/below", "a_file/below cannot be a folder: a_file is a file"),
+        ("--fidelity", "both", "unknown value 'both'; choose from single, multi"),
         pytest.param("--proxy-size", "33", "33 is not a positive multiple"),
         pytest.param("--proxy-size", "0", "0 must be"),
     ],

@@ -613,3 +613,71 @@ def test_what_was_planned_goes_on_by_the_same_command_and_by_more_trials(quick: 
         assert done.code == 0, done.err
         again = Study.from_toml(Path("here") / "study.toml")
         assert (again.trials, again.replicas, again.first, again.fidelity) == (trials, 0, 4, planned.fidelity)
+
+
+# --- several fidelities ---------------------------------------------------------------------------------
+
+
+@pytest.mark.thorough
+def test_a_search_of_several_fidelities_says_which_number_is_of_which(quick: Cli, tmp_path: Path) -> None:
+    words = [*FLAGS, "--sampler", "exact", "--trials", "8", "--replicas", "1", "--out", "several"]
+    done = quick(*words, "--fidelity", "multi")
+    assert done.code == 0, done.err
+    said = " ".join(done.out.split())
+    assert "to learn where to look, up to 24 cheaper trainings with 20 images at 16 px" in said
+    study = Study.from_toml(Path("several") / "study.toml")
+    assert (study.trials, study.proxies) == (8, ("16x20",))
+    page = (Path("several") / "report.md").read_text()
+    section = page[page.index("## Trained at a proxy") :]
+    records = read_records(Path("several"))
+    proxies = {number for number, record in records.items() if record.status == "proxy"}
+    assert proxies
+    assert section.count("with 20 images at 16 px") == len(proxies)
+    assert f"{len(proxies)} at a proxy" in quick("status", "several").out
+    html = (Path("several") / "report.html").read_text()
+    assert html.count("<td>20 images at 16 px</td>") == len(proxies)
+    with (Path("several") / "front.csv").open() as front:
+        assert not proxies & {int(row["trial"]) for row in csv.DictReader(front)}
+    goes_on = quick(*words, "--trials", "9")  # and need not say it again
+    assert goes_on.code == 0, goes_on.err
+    assert Study.from_toml(Path("several") / "study.toml").proxies == ("16x20",)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--sampler", "tpe"), "--fidelity: only the sampler exact trains at several, not tpe"),
+        (("--proxy-size", "16"), "--fidelity: multi needs a smaller image than 16 px, and there is none"),
+    ],
+)
+def test_several_fidelities_that_cannot_be_are_refused_and_nothing_written(
+    quick: Cli, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    done = quick(*FLAGS, "--sampler", "exact", *words, "--fidelity", "multi")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert said in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_of_a_single_fidelity_goes_on_in_it_alone(quick: Cli, study_folder: Path) -> None:
+    before = {path: path.read_bytes() for path in study_folder.rglob("*") if path.is_file()}
+    done = quick(*FLAGS, "--sampler", "exact", "--out", study_folder, "--fidelity", "multi")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert f"--fidelity: the study in {study_folder} trains at a single fidelity" in done.err
+    assert {path: path.read_bytes() for path in study_folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [("17x10", "'17x10': 17 is not a positive multiple"), ("48x20", "not cheaper"), ("x", "such as 112x256")],
+)
+def test_a_study_file_with_a_proxy_that_is_none_is_refused(
+    quick: Cli, make_study: MakeStudy, tmp_path: Path, proxy: str, said: str
+) -> None:
+    tables = make_study(sampler="exact").to_toml()
+    tables["search"]["proxies"] = [proxy]
+    (tmp_path / "one.toml").write_text(tomli_w.dumps(tables))
+    done = quick("search", "one.toml", "--out", "there")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert said in done.err
+    assert not Path("there").exists()

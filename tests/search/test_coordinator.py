@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -24,6 +25,7 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.job import Job
 from bsr_explorer.finetune.run import run
+from bsr_explorer.report.front import front, points
 from bsr_explorer.search.book import Book
 from bsr_explorer.search.coordinator import Search
 from bsr_explorer.search.executors.base import Crashed, Task
@@ -651,6 +653,63 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(cli: Callable[..., An
     known = [record.config for record in records.values()]
     study = Study.from_toml(folder / FILE)
     assert [config["method"] for config in known] == list(study.space.start[: number + 1])
+
+
+# --- several fidelities ---------------------------------------------------------------------------------
+
+SEVERAL: dict[str, Any] = {"sampler": "exact", "proxies": ("16x12",), "first": 2, "trials": 4, "replicas": 1}
+
+
+@pytest.fixture(scope="module")
+def several_once(
+    make_study: MakeStudy, open_search: OpenSearch, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished study of 4 trials with a proxy, and of what is on its front another seed."""
+    folder = tmp_path_factory.mktemp("several")
+    assert open_search(make_study(**SEVERAL), folder).run(Watch()).because == "trials"
+    return folder
+
+
+@pytest.mark.thorough
+def test_what_is_trained_at_a_proxy_is_no_trial_of_the_study(several_once: Path) -> None:
+    records = read_records(several_once).values()
+    proxies = [record for record in records if record.study.get("proxy")]
+    own = [record for record in records if not record.study.get("proxy")]
+    assert {record.status for record in proxies} == {"proxy"}
+    assert {record.status for record in own} == {"finished"}
+    assert {(r.fidelity["image_size"], r.fidelity["train_size"]) for r in proxies} == {(16, 12)}
+    assert {(r.fidelity["image_size"], r.fidelity["train_size"]) for r in own} == {(32, 20)}
+    assert len({record.key for record in proxies}) == len(proxies) > 6
+    chosen = [record for record in own if not record.study["replica"]]
+    assert len(chosen) == len({record.key for record in chosen}) == 4
+    fresh = {record.key for record in own if record.study["replica"]}
+    assert {point.record.key for point in front(points(read_records(several_once)))} >= fresh
+    assert all(record.study["counted_bytes"] == record.predicted["peak_bytes"] for record in records)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("at", [3, 9])
+def test_a_search_of_several_fidelities_goes_on_as_if_nothing_had_happened(
+    several_once: Path, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path, at: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        open_search(make_study(**SEVERAL), tmp_path).run(Watch(raise_at=at))
+    assert open_search(make_study(**SEVERAL), tmp_path).run(Watch()).because == "trials"
+    assert outcomes(tmp_path) == outcomes(several_once)
+
+
+@pytest.mark.thorough
+def test_a_lost_database_knows_what_was_trained_at_a_proxy(
+    several_once: Path, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
+) -> None:
+    shutil.copytree(several_once, tmp_path, dirs_exist_ok=True)
+    before = open_search(make_study(**SEVERAL), tmp_path).book.counts()
+    (tmp_path / DATABASE).unlink()
+    search = open_search(make_study(**SEVERAL), tmp_path)
+    assert search.book.counts() == before
+    watch = Watch()
+    assert search.run(watch).because == "trials"
+    assert watch.started == []
 
 
 # --- several at once ------------------------------------------------------------------------------------
