@@ -86,6 +86,15 @@ class Proxy:
         )
         return f"{self.images} images at {self.size} px{more}"
 
+    @property
+    def short(self) -> str:
+        """As ``--only`` takes it."""
+        return (
+            f"{self.size}x{self.images}"
+            + "-held" * self.held
+            + f"-{self.precision}" * (self.precision != "fp32")
+        )
+
 
 PROXIES = (
     *(Proxy(224, images) for images in IMAGES),
@@ -102,7 +111,11 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("reports/proxies"))
     parser.add_argument("--minutes", type=float, default=0.0, help="time to train; 0: nothing is trained")
-    parser.add_argument("--only", action="append", help="such as 224x256; may be given several times")
+    parser.add_argument(
+        "--only",
+        action="append",
+        help="such as 224x256, 112x256-held or 224x256-amp_bf16; may be given several times",
+    )
     parser.add_argument("--blocks", action="append", choices=BLOCKS, help="train these alone")
     parser.add_argument("--drops", action="append", choices=DROPS, help="train these alone")
     parser.add_argument("--seed", type=int, default=0)
@@ -112,7 +125,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "proxies.csv"
-    wanted = [p for p in PROXIES if not options.only or f"{p.size}x{p.images}" in options.only]
+    wanted = [p for p in PROXIES if not options.only or p.short in options.only]
     if options.minutes:
         places = [(b, d) for d in options.drops or DROPS for b in options.blocks or BLOCKS]
         train(wanted, places, file, options.minutes * 60, options.seed, options.cache, options.device)
