@@ -13,6 +13,7 @@ from bsr_explorer.finetune.job import Job, epochs_of
 from bsr_explorer.report.front import Point
 from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.records import Record, read_records
+from bsr_explorer.store.tables import differences
 from bsr_explorer.train.recipes import Recipe
 
 IMAGES, VALIDATION = 1000, 500
@@ -120,13 +121,5 @@ def _differences(record: Record, job: Job) -> list[str]:
         "data": record.data,
         "weights": record.weights.partition(":")[0],
     }
-    now: dict[str, Any] = {**asdict(job.fidelity), "data": job.data, "weights": job.weights}
-    return [
-        f"{key}: {then.get(key)!r} → {value!r}"
-        for key, value in now.items()
-        if _plain(then.get(key)) != _plain(value)
-    ]
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    now = {**asdict(job.fidelity), "data": job.data, "weights": job.weights}
+    return differences({key: then.get(key) for key in now}, now)

@@ -139,8 +139,10 @@ class AcrossFidelities(Kernel):  # type: ignore[misc, unused-ignore]
         factors = self.factors()
         chance = torch.cat([torch.zeros_like(self.raw_chance[:1]), self.raw_chance.exp()])
         at_proxy = own + chance[first] * (x1 == x2).all(-1)
-        total: torch.Tensor = factors[first] * factors[second] * shared
-        return total + ((first == second) & (first > 0)) * at_proxy
+        covariance: torch.Tensor = (
+            factors[first] * factors[second] * shared + ((first == second) & (first > 0)) * at_proxy
+        )
+        return covariance
 
 
 class Rising(Mean):  # type: ignore[misc, unused-ignore]

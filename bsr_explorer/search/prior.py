@@ -24,6 +24,7 @@ from bsr_explorer.search.features import Floats
 from bsr_explorer.search.surrogate import Surrogate
 from bsr_explorer.store.records import Record, write_text
 from bsr_explorer.store.study import FILE, Study
+from bsr_explorer.store.tables import differences
 from bsr_explorer.store.trials import read_trials
 
 LEAST = 6
@@ -63,7 +64,7 @@ class Prior:
         records = read_trials(folder)
         if not (folder / FILE).exists():
             raise UserError(f"--prior: {folder} has no {FILE}; it is not the folder of a search")
-        other = _differences(study, Study.from_toml(folder / FILE))
+        other = differences(_space_of(Study.from_toml(folder / FILE)), _space_of(study))
         if other:
             raise UserError(
                 f"--prior: {folder} is of another model or space ({'; '.join(other)}); give a study of the same"
@@ -117,16 +118,6 @@ def _said(config: Config) -> dict[str, Any]:
 def _config(study: Study, entry: dict[str, Any]) -> Config:
     """A configuration as a study would run it."""
     return replace(study.config.with_method(entry["method"]), batch_size=entry["batch_size"], lr=entry["lr"])
-
-
-def _differences(study: Study, earlier: Study) -> list[str]:
-    """What makes accuracies of two studies no guess at each other's, a line each."""
-    mine, theirs = _space_of(study), _space_of(earlier)
-    return [
-        f"{key}: {theirs.get(key)!r} → {mine.get(key)!r}"
-        for key in dict.fromkeys([*mine, *theirs])
-        if mine.get(key) != theirs.get(key)
-    ]
 
 
 def _space_of(study: Study) -> dict[str, Any]:

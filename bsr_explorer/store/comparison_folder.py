@@ -10,6 +10,7 @@ from typing import Any
 from bsr_explorer.config import PROTOCOLS, Fidelity, Protocol
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import Record, read_records, write_text
+from bsr_explorer.store.tables import differences
 
 FILE = "comparison.json"
 STEPS = "step_seconds.json"
@@ -105,12 +106,7 @@ class Comparison:
 
     def differences(self, other: Comparison) -> list[str]:
         """What makes the runs of two comparisons incomparable, a line each: ``key: mine → other's``."""
-        mine, theirs = self._settings(), other._settings()
-        return [
-            f"{key}: {mine.get(key)!r} → {theirs.get(key)!r}"
-            for key in dict.fromkeys([*mine, *theirs])
-            if mine.get(key) != theirs.get(key)
-        ]
+        return differences(self._settings(), other._settings())
 
     def _settings(self) -> dict[str, Any]:
         return {**self.config, "data": self.data, "weights": self.weights} | {

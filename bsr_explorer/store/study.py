@@ -29,7 +29,7 @@ from bsr_explorer.methods import parse_method
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.space import SpaceSpec as SpaceSpec
 from bsr_explorer.store.tables import TABLES as TABLES
-from bsr_explorer.store.tables import flat, read_tables
+from bsr_explorer.store.tables import differences, flat, read_tables
 from bsr_explorer.units import parse_bytes
 
 COUNTS: dict[str, str] = {
@@ -236,11 +236,7 @@ class Study:
         mine, theirs = self.settings(), other.settings()
         if self.budget_bytes == other.budget_bytes:  # 2GB and 2000MB are one budget
             theirs["budget.bytes"] = mine["budget.bytes"]
-        return [
-            f"{key}: {mine.get(key, 'unset')!r} → {theirs.get(key, 'unset')!r}"
-            for key in dict.fromkeys([*mine, *theirs])
-            if mine.get(key) != theirs.get(key)
-        ]
+        return differences(mine, theirs)
 
     def settings(self) -> dict[str, Any]:
         """What makes trials comparable, by ``table.key``."""

@@ -118,6 +118,20 @@ def _check_tables(path: Path, tables: dict[str, Any], allowed: Mapping[str, Mapp
                 raise UserError(f"{path}: [{table}] {key} must be {kind}, and is {value!r}")
 
 
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What differs between settings, a line each: ``key: before → after``. (A list is what it was as a tuple.)"""
+
+    def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+
+    old, new = plain(before), plain(after)
+    return [
+        f"{key}: {old.get(key, 'unset')!r} → {new.get(key, 'unset')!r}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key)
+    ]
+
+
 def flat(tables: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Tables as one, its keys being ``table.key``."""
     return {f"{table}.{key}": value for table, values in tables.items() for key, value in values.items()}
