@@ -149,7 +149,7 @@ def compare(
     geometry = options.checked_geometry(config, fidelity)
     from bsr_explorer.compare.folder import IMAGES
     from bsr_explorer.compare.plan import plan
-    from bsr_explorer.search.space import proxy_sizes
+    from bsr_explorer.search.proxies import proxy_sizes
 
     with _own_flags():
         chosen = options.following(methods, config)

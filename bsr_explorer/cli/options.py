@@ -164,3 +164,21 @@ def checked_geometry(config: Config, fidelity: Fidelity) -> Geometry:
     except UserError as error:
         raise UserError(str(error).replace("--image-size", "--proxy-size", 1)) from None
     return geometry
+
+
+def batch_sizes(text: str) -> tuple[int, ...]:
+    """The numbers of a list such as ``16,32,64``."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(
+            f"--batch-size: {text!r} must be a whole number of at least 1, or several, such as 16,32,64"
+        )
+    return tuple(int(part) for part in parts)
+
+
+def rungs(text: str) -> tuple[int, ...]:
+    """The epochs of a list such as ``1,3``, or none."""
+    parts = [] if text.strip() == "none" else [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UserError(f"--rungs: {text!r} must be whole numbers of epochs, such as 1,3, or none")
+    return tuple(map(int, parts))

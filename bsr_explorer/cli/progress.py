@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from bsr_explorer import pareto
 from bsr_explorer.cli.console import err, format_seconds
-from bsr_explorer.store.study import PROXIES_A_TRIAL
+from bsr_explorer.store.proxies import PROXIES_A_TRIAL
 from bsr_explorer.units import format_mb, plural
 
 if TYPE_CHECKING:

@@ -187,7 +187,7 @@ def search(
     how: dict[str, Any] = {
         "sampler": sampler,
         "objectives": objectives and tuple(part.strip() for part in objectives.split(",")),
-        "rungs": rungs and _rungs(rungs),
+        "rungs": rungs and options.rungs(rungs),
         "replicas": replicas,
         "trials": trials,
         "prior": prior and str(prior),
@@ -211,7 +211,7 @@ def search(
         check_data(data, where)
         rules = recipe(recipe_name, data, optimizer)
         check_optimizer(optimizer or rules.optimizer)
-        sizes = _batch_sizes(batch_size)
+        sizes = options.batch_sizes(batch_size)
         config = Config(
             model=model,
             image_size=image_size,
@@ -242,24 +242,6 @@ def _several(fidelity: str) -> bool:
     if fidelity not in (SINGLE, MULTI):
         raise unknown("--fidelity", fidelity, (SINGLE, MULTI))
     return fidelity == MULTI
-
-
-def _batch_sizes(text: str) -> tuple[int, ...]:
-    """The numbers of a list such as ``16,32,64``."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UserError(
-            f"--batch-size: {text!r} must be a whole number of at least 1, or several, such as 16,32,64"
-        )
-    return tuple(int(part) for part in parts)
-
-
-def _rungs(text: str) -> tuple[int, ...]:
-    """The epochs of a list such as ``1,3``, or none."""
-    parts = [] if text.strip() == "none" else [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise UserError(f"--rungs: {text!r} must be whole numbers of epochs, such as 1,3, or none")
-    return tuple(map(int, parts))
 
 
 _BESIDE_FILE = {

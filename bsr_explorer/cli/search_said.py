@@ -12,7 +12,8 @@ from rich.markup import escape
 
 from bsr_explorer.cli.console import format_seconds, out, table
 from bsr_explorer.config import HELD_OUT
-from bsr_explorer.store.study import COUNTS, PROXIES_A_TRIAL, Study, at_proxy
+from bsr_explorer.store.proxies import PROXIES_A_TRIAL, at_proxy
+from bsr_explorer.store.study import COUNTS, Study
 from bsr_explorer.units import format_bytes, format_mb, plural, some
 
 if TYPE_CHECKING:

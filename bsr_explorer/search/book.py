@@ -16,13 +16,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.search.choices import Candidate, placed
+from bsr_explorer.search.endings import why_not_again
 from bsr_explorer.search.opening import check_space, open_database, writing
 from bsr_explorer.search.proposals import derived_seed
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.database import DATABASE, due, outcome, own, proxy_of, replica_of
 from bsr_explorer.store.records import Record, read_records, write_record
 from bsr_explorer.store.study import Study
-from bsr_explorer.units import format_bytes
 
 WORTH = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of trials that were trained as far as they were worth."""
@@ -223,7 +223,7 @@ class Book:
             if later != number:
                 why = f"trial {later} has taken its place" if numbers is not None else None
             else:
-                why = _why_not(record, room)
+                why = why_not_again(record, room)
                 if why is None:
                     candidate = self.candidate(trial)
                     asked.append(self.add(candidate, replica_of(trial), state=TrialState.WAITING))
@@ -286,18 +286,3 @@ class Book:
 
     def _place(self, number: int) -> Path:
         return self.folder / "records" / f"{number:04d}.json"
-
-
-def _why_not(record: Record | None, room: int) -> str | None:
-    """Why to train the same again would be in vain; None: it might not be."""
-    if record is None or record.status == "failed":
-        return None
-    if record.status == "out_of_memory":
-        before = record.study.get("room_bytes", 0)
-        if room > before:
-            return None
-        return (
-            f"{record.reason}; it had {format_bytes(before)} and would have no more now: lower --jobs, or take a "
-            "machine with more"
-        )
-    return f"{record.reason}; with the same seed it would do so again"

@@ -10,6 +10,7 @@ from bsr_explorer.search.choices import Candidate
 from bsr_explorer.search.executors.base import Crashed, Task
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record
+from bsr_explorer.units import format_bytes
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,18 @@ def sound(record: Record) -> Record:
     if record.accuracy is None or math.isfinite(record.accuracy):
         return record
     return replace(record, status="diverged", accuracy=None, reason=f"the accuracy was {record.accuracy}")
+
+
+def why_not_again(record: Record | None, room: int) -> str | None:
+    """Why to train the same again would be in vain; None: it might not be."""
+    if record is None or record.status == "failed":
+        return None
+    if record.status == "out_of_memory":
+        before = record.study.get("room_bytes", 0)
+        if room > before:
+            return None
+        return (
+            f"{record.reason}; it had {format_bytes(before)} and would have no more now: lower --jobs, or take a "
+            "machine with more"
+        )
+    return f"{record.reason}; with the same seed it would do so again"

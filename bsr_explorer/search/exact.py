@@ -26,7 +26,7 @@ from bsr_explorer.search.features import Floats
 from bsr_explorer.search.improvement import expected_improvement
 from bsr_explorer.search.surrogate import Surrogate
 from bsr_explorer.store.database import proxy_of
-from bsr_explorer.store.study import PROXIES_A_TRIAL
+from bsr_explorer.store.proxies import PROXIES_A_TRIAL
 
 START, GUIDED = 6, 3
 """Trials before the surrogate, one a stratum of memory; and where an earlier study guesses."""

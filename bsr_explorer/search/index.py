@@ -92,3 +92,9 @@ class Index:
     def _shape(self, place: int) -> tuple[int, int, int]:
         batches, members = self.members[place].bytes.shape
         return len(self.rates), batches, members
+
+    def spread(self, among: NDArray[np.intp], count: int, generator: np.random.Generator) -> NDArray[np.intp]:
+        """So many of some flat indices, about as many of each of ``strata``."""
+        strata = self.strata[among]
+        rarity = 1 / np.bincount(strata)[strata]
+        return generator.choice(among, count, replace=False, p=rarity / rarity.sum())

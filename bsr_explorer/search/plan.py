@@ -21,9 +21,11 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.job import Job
 from bsr_explorer.search.executors.base import Executor
 from bsr_explorer.search.executors.here import Here
-from bsr_explorer.search.space import Space, proxy_sizes
+from bsr_explorer.search.proxies import proxy_sizes
+from bsr_explorer.search.space import Space
 from bsr_explorer.search.speed import Speed, calibrate, expected_seconds
-from bsr_explorer.store.study import PROXIES_A_TRIAL, Study, at_proxy, runs
+from bsr_explorer.store.proxies import PROXIES_A_TRIAL, at_proxy
+from bsr_explorer.store.study import Study, runs
 from bsr_explorer.train.recipes import recipe
 
 SPARE = 0.8

@@ -1,10 +1,11 @@
-"""What a training at a proxy costs, compared with one at the study's own fidelity."""
+"""Image sizes of proxies, and what a training at one costs, compared with one at the study's own fidelity."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bsr_explorer.prediction import predict
+from bsr_explorer.config import Config
+from bsr_explorer.prediction import geometry_of, predict
 from bsr_explorer.search.features import Floats
 from bsr_explorer.store.study import Study
 
@@ -22,3 +23,10 @@ def efforts(study: Study) -> Floats:
         for fidelity in study.fidelities
     ]
     return np.array([[share, 0.0] for share in shares])
+
+
+def proxy_sizes(config: Config) -> list[int]:
+    """Image sizes to train at, largest first: the configuration's own, its half, its quarter."""
+    patch = geometry_of(config).patch
+    halves = [max(patch, round(config.image_size / part / patch) * patch) for part in (1, 2, 4)]
+    return list(dict.fromkeys([config.image_size, *halves[1:]]))

@@ -36,13 +36,6 @@ if TYPE_CHECKING:
     from bsr_explorer.search.prior import Prior
 
 
-def proxy_sizes(config: Config) -> list[int]:
-    """Image sizes to train at, largest first: the configuration's own, its half, its quarter."""
-    patch = geometry_of(config).patch
-    halves = [max(patch, round(config.image_size / part / patch) * patch) for part in (1, 2, 4)]
-    return list(dict.fromkeys([config.image_size, *halves[1:]]))
-
-
 class Space:
     """All configurations of a study.
 
@@ -154,11 +147,8 @@ class Space:
     @property
     def range_bytes(self) -> tuple[int, int]:
         """Least and most memory of any configuration, by the study's accounting."""
-        sizes = [
-            int(self._index.sizes.min()),
-            int(self._index.sizes.max()),
-            *(c.counted_bytes for c in self.beside),
-        ]
+        beside = [c.counted_bytes for c in self.beside]
+        sizes = [int(self._index.sizes.min()), int(self._index.sizes.max()), *beside]
         return min(sizes), max(sizes)
 
     def check_budget(self) -> None:
@@ -232,9 +222,7 @@ class Space:
         neighbours of some configurations; and what no family holds."""
         chosen = self._fitting
         if len(chosen) > most:
-            strata = self._index.strata[chosen]
-            rarity = 1 / np.bincount(strata)[strata]
-            chosen = generator.choice(chosen, most, replace=False, p=rarity / rarity.sum())
+            chosen = self._index.spread(chosen, most, generator)
         here = [index for candidate in near if (index := self._index_of(candidate)) is not None]
         sizes, most_bytes = self._index.sizes, self.study.budget_bytes
         around = [o for index in here for o in self._index.around(index) if sizes[o] <= most_bytes]

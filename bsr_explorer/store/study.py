@@ -16,7 +16,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import tomli_w
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_method
+from bsr_explorer.store.proxies import at_proxy, check_cheaper
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.space import SpaceSpec as SpaceSpec
 from bsr_explorer.store.tables import TABLES as TABLES
@@ -119,7 +119,7 @@ class Study:
                 f"--fidelity: only the sampler exact trains at several, not {self.sampler}; leave one of the two out"
             )
         for text, fidelity in zip(self.proxies, self.fidelities[1:], strict=True):
-            _check_cheaper(text, fidelity, self.fidelity, self.config)
+            check_cheaper(text, fidelity, self.fidelity, self.config)
         object.__setattr__(self, "rungs", tuple(self.rungs))
         object.__setattr__(self, "objectives", tuple(self.objectives))
         if self.objectives not in (OBJECTIVES[:2], OBJECTIVES):
@@ -273,34 +273,6 @@ class Study:
 
     def _write(self, folder: Path, head: list[str]) -> None:
         write_text(folder / FILE, "\n".join([*head, "", tomli_w.dumps(self.to_toml())]))
-
-
-def at_proxy(text: str, own: Fidelity) -> Fidelity:
-    """The fidelity of a proxy such as ``112x256``, of a study's own.
-
-    Raises:
-        UserError: it is written otherwise.
-    """
-    size, by, images = text.partition("x")
-    if not (by and size.isdecimal() and images.isdecimal()):
-        raise UserError(
-            f"[search] proxies: {text!r} must be an image size and a number of training images, such as 112x256"
-        )
-    return replace(own, image_size=int(size), train_size=int(images))
-
-
-def _check_cheaper(text: str, proxy: Fidelity, own: Fidelity, config: Config) -> None:
-    size, images = own.image_size or config.image_size, own.train_size or math.inf
-    there = proxy.image_size or 0, proxy.train_size or 0
-    if there[0] > size or there[1] > images or there == (size, images):
-        raise UserError(
-            f"[search] proxies: {text!r} is not cheaper than the study's own fidelity, {size} px and "
-            f"{own.train_size or 'all'} training images"
-        )
-
-
-PROXIES_A_TRIAL = 3
-"""Trainings at proxies for each trial, at most: so many are planned for."""
 
 
 def runs(trials: int, replicas: int) -> int:

@@ -19,7 +19,8 @@ from bsr_explorer.models.weights import create_model
 from bsr_explorer.search import plan as module
 from bsr_explorer.search.executors.here import Here
 from bsr_explorer.search.plan import A_CLASS, LADDER, MORE, SPARE, Asked, Plan, plan, settle
-from bsr_explorer.search.space import Space, proxy_sizes
+from bsr_explorer.search.proxies import proxy_sizes
+from bsr_explorer.search.space import Space
 from bsr_explorer.search.speed import Speed, expected_seconds
 from bsr_explorer.store.space import SpaceSpec
 from bsr_explorer.store.study import Study, runs
@@ -33,13 +34,6 @@ CONFIGS = [CONFIG.with_method(method) for method in ("linear", "last(k=1)", "ful
 FAST, SLOW = Speed(1e15, 1e15), Speed(1e6, 1e6)
 ALL = (54_000, 6_000)
 ASKED = Asked(CONFIGS, Fidelity(), None, None, drops=False, available=ALL)
-
-
-def test_proxy_sizes_are_whole_patches() -> None:
-    assert proxy_sizes(CONFIG) == [96, 48, 32]  # a quarter is 24, 1.5 patches
-    assert proxy_sizes(replace(CONFIG, image_size=16)) == [16]
-    assert proxy_sizes(Config(model="deit_s", image_size=224)) == [224, 112, 64]
-    assert proxy_sizes(Config(model="dinov2_s", image_size=518)) == [518, 252, 126]
 
 
 def test_more_time_never_buys_less() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from bsr_explorer.config import Fidelity
+from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.prediction import predict
-from bsr_explorer.search.proxies import efforts
+from bsr_explorer.search.proxies import efforts, proxy_sizes
 from bsr_explorer.store.study import Study
 
 
@@ -20,3 +21,11 @@ def test_it_is_its_share_of_the_flops(make_study: Callable[..., Study]) -> None:
     assert smaller < 0.7
     assert efforts(study)[:, 0] == pytest.approx([40, 20, 20 * smaller])
     assert (efforts(study)[:, 1] == 0).all()
+
+
+def test_proxy_sizes_are_whole_patches() -> None:
+    config = Config(model="deit_t", image_size=96, batch_size=4)
+    assert proxy_sizes(config) == [96, 48, 32]  # a quarter is 24, 1.5 patches
+    assert proxy_sizes(replace(config, image_size=16)) == [16]
+    assert proxy_sizes(Config(model="deit_s", image_size=224)) == [224, 112, 64]
+    assert proxy_sizes(Config(model="dinov2_s", image_size=518)) == [518, 252, 126]
