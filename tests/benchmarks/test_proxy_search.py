@@ -53,7 +53,7 @@ def table(tmp_path: Path) -> Path:
 def test_every_strategy_on_a_table(
     table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--table", table, "--seeds", 1, "--trainings", 5, "--samplers", "exact,random", "--json"]
+    words = ["--table", table, "--seeds", 1, "--trainings", 3, "--samplers", "exact,random", "--json"]
     monkeypatch.setattr(sys, "argv", ["proxy_search.py", *map(str, words)])
     proxy_search.main()
     answer = json.loads(capsys.readouterr().out)
@@ -68,7 +68,7 @@ def test_every_strategy_on_a_table(
 @pytest.mark.thorough
 def test_what_is_handed_over_is_of_the_target(table: Path) -> None:
     piece = Piece((table, "256 images at 224 px", ("256 images at 112 px",)), 0.98, "exact", None, 0)
-    curve = piece(600.0)
+    curve = piece(350.0)
     steps = [b[0] - a[0] for a, b in zip([(0.0, 0.0), *curve], curve, strict=False)]
     assert {round(step) for step in steps} == {20, 100}
     assert [v for _, v in curve] == sorted(v for _, v in curve)  # without noise, more is never worse
