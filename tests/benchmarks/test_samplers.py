@@ -78,7 +78,7 @@ def test_every_strategy_on_a_table(
 
 
 def test_the_whole_table_is_a_hypervolume_of_one(table: Path) -> None:
-    space = samplers.Tabled(table, Config("deit_t", 64, batch_size=8), 1.0)
+    space = samplers.Tabled(samplers.read_table(table), Config("deit_t", 64, batch_size=8), 1.0)
     run = samplers.search(space, "random", 0, 99)
     assert len(run.volume) == len(space.fitting)
     assert run.volume[-1] == pytest.approx(1)
@@ -88,7 +88,7 @@ def test_the_whole_table_is_a_hypervolume_of_one(table: Path) -> None:
 
 
 def test_what_cannot_be_trained_becomes_the_nearest_row(table: Path) -> None:
-    space = samplers.Tabled(table, Config("deit_t", 64, batch_size=8), 1.0)
+    space = samplers.Tabled(samplers.read_table(table), Config("deit_t", 64, batch_size=8), 1.0)
     wanted = space.candidate(1)
     params = space.encode(wanted)
     assert space.asked(params, set()).key == wanted.key
