@@ -73,7 +73,7 @@ class Surrogate:
             float(accuracy[fidelity == level].mean()) if (fidelity == level).any() else offset
             for level in range(proxies + 1)
         ]
-        centred = accuracy - np.array(levels)[fidelity]
+        centred = accuracy - np.array(levels)[fidelity] if proxies else accuracy
         scale = max(float(centred.std()), 1e-3)
         likelihood = FixedNoiseGaussianLikelihood(
             torch.from_numpy(doubt / scale**2 + 1e-6),

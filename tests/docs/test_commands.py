@@ -133,8 +133,8 @@ def test_the_first_command_trains(clone: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(scope="module")
 def parsers() -> dict[str, Any]:
-    if not app.app.registered_commands:
-        app._register([])
+    app.app.registered_commands.clear()  # a command that ran here has registered itself alone
+    app._register([])
     return typer.main.get_command(app.app).commands  # type: ignore[attr-defined, no-any-return]
 
 
