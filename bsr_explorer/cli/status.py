@@ -81,7 +81,8 @@ def read_status(folder: Path) -> Status:
     study, records = read_study(folder), read_records(folder)
     trials = look(folder) or told(records, len(study.objectives))
     states = {word: sum(trial.state.name == name for trial in own(trials)) for name, word in WORDS.items()}
-    states["at a proxy"] = sum(trial.state.name == "PRUNED" and proxy_of(trial) > 0 for trial in trials)
+    if study.proxies:
+        states["at a proxy"] = sum(trial.state.name == "PRUNED" and proxy_of(trial) > 0 for trial in trials)
     known = points(records)
     failed = {
         n: record for n, record in records.items() if record.status not in ("finished", "proxy", "stopped")

@@ -17,10 +17,10 @@ from bsr_explorer.compare.task import Task
 class _Clock:
     """Expects ten seconds of every trial."""
 
-    def expected(self, config: Any) -> float:
+    def expected(self, config: Any, proxy: int = 0) -> float:
         return 10.0
 
-    def learn(self, config: Any, seconds: float) -> None:
+    def learn(self, config: Any, seconds: float, proxy: int = 0) -> None:
         self.learned = seconds
 
 
@@ -43,6 +43,7 @@ class _Book:
             "stopped": 0,
             "failed": self.failed,
             "fresh": self.fresh,
+            "proxy": 0,
         }
 
     def points(self) -> list[tuple[float, float]]:
@@ -50,9 +51,11 @@ class _Book:
 
 
 def _searching(time_limit: float | None, started: float = 0.0, jobs: int = 1, replicas: int = 0) -> Any:
-    candidate = SimpleNamespace(config=SimpleNamespace(how="linear"), counted_bytes=2_000_000)
+    candidate = SimpleNamespace(config=SimpleNamespace(how="linear"), counted_bytes=2_000_000, proxy=0)
     space = SimpleNamespace(known=[candidate], smallest=candidate, fits=lambda c: True)
-    study = SimpleNamespace(trials=4, replicas=replicas, time_limit=time_limit, budget_bytes=4_000_000)
+    study = SimpleNamespace(
+        trials=4, replicas=replicas, time_limit=time_limit, budget_bytes=4_000_000, proxies=()
+    )
     workers = SimpleNamespace(jobs=jobs)
     made = SimpleNamespace(study=study, space=space, started=started, workers=workers, book=_Book())
     return made, candidate

@@ -420,7 +420,7 @@ def test_the_example_studies_can_be_searched() -> None:
 
 
 def test_the_end_of_the_time_is_told(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def expected(self: speed.Clock, config: Any) -> float:
+    def expected(self: speed.Clock, config: Any, proxy: int = 0) -> float:
         return 1e9 if str(config.how).startswith("last") else 0.1
 
     monkeypatch.setattr(speed.Clock, "expected", expected)

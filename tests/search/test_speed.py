@@ -52,7 +52,7 @@ def test_a_proxy_and_a_cheaper_method_take_less() -> None:
 
 
 def test_the_clock_learns_how_far_off_it_was() -> None:
-    clock = Clock(FULL, Speed(1e9, 1e9))
+    clock = Clock([FULL], Speed(1e9, 1e9))
     before = [clock.expected(config) for config in CONFIGS]
     clock.learn(CONFIGS[0], 3 * before[0])
     assert [clock.expected(config) for config in CONFIGS] == pytest.approx(
@@ -63,8 +63,19 @@ def test_the_clock_learns_how_far_off_it_was() -> None:
     assert clock.expected(CONFIGS[1]) == pytest.approx(factor * before[1])
 
 
+def test_the_clock_expects_a_training_at_a_proxy_to_take_less() -> None:
+    proxy = replace(FULL, image_size=32)
+    clock = Clock([FULL, proxy], Speed(1e9, 1e9))
+    assert (
+        clock.expected(CONFIG, 1) == expected_seconds(CONFIG, proxy, Speed(1e9, 1e9)) < clock.expected(CONFIG)
+    )
+    before = clock.expected(CONFIG)
+    clock.learn(CONFIG, 2 * clock.expected(CONFIG, 1), 1)
+    assert clock.expected(CONFIG) == pytest.approx(2 * before)
+
+
 def test_the_clock_predicts_a_configuration_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(FULL, Speed(1e9, 1e9))
+    clock = Clock([FULL], Speed(1e9, 1e9))
     before = clock.expected(CONFIG)
     monkeypatch.setattr("bsr_explorer.search.speed.predict", lambda config: pytest.fail("once is enough"))
     clock.learn(CONFIG, 2 * before)
