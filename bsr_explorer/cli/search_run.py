@@ -61,8 +61,8 @@ def run(study: Study, folder: Path, how: How) -> None:
     stored = None if replaced else reopened.stored_study(study, folder, how.open)
     if stored is not None and "proxies" in how.open and not stored.proxies:
         raise UserError(
-            f"--fidelity: the study in {folder} trains at a single fidelity, and its trials compare at that; leave "
-            "the flag out to go on, or begin a study with another --out"
+            f"--fidelity: the study in {folder} trains at a single fidelity; leave the flag out to go on with it, or "
+            "begin another study with --out"
         )
     if stored is not None and not how.dry_run and (before := reopened.finished(stored, folder)) is not None:
         _show_finished(before, stored, folder, how.as_json)

@@ -44,6 +44,7 @@ def failed(
     return tmp_path / "study"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("which", [("--failed",), ("0", "1")], ids=" ".join)
 def test_what_failed_is_trained_again(cli: Cli, failed: Path, which: tuple[str, ...]) -> None:
     before = read_records(failed)

@@ -492,6 +492,7 @@ def of_pictures(pictures: Pictures, *sizes: str) -> tuple[str, ...]:
     return (*flags, "--data", str(pictures.root), "--out", "here", "--trials", "1", *sizes)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("remove", [True, False])
 @pytest.mark.parametrize("sizes", [(), ("--train-size", "18", "--val-size", "2")])
 def test_all_damaged_images_are_named_before_anything_is_written(

@@ -130,6 +130,7 @@ def test_json_names_the_files(cli: Cli, file: Path) -> None:
     ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("pressed", [press, *DROPPED])
 def test_ctrl_c_loses_no_finished_epoch(
     pressed: Callable[[], None], cli: Cli, file: Path, expected: Record, monkeypatch: pytest.MonkeyPatch

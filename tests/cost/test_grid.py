@@ -91,6 +91,7 @@ def test_the_grid_is_the_scalar_path(
         assert costs.published_bytes[b, s, m] == paper
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "changes",
     [

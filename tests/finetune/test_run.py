@@ -166,6 +166,7 @@ def test_an_interruption_changes_nothing(
     check_interrupted(config, few, tmp_path, weights, sorted({2, min(steps + 2, 2 * steps)}), 1e-9)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("batch_size", [4, 20])
 @pytest.mark.parametrize(
     "moments", [lambda steps: [steps + 1], lambda steps: [2 * steps, 2 * steps + 1, 3 * steps]]
@@ -219,6 +220,7 @@ def test_times_add_up(tmp_path: Path) -> None:
     assert tune(CONFIG, THREE, **options).seconds > before > 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "other",
     [
@@ -261,6 +263,7 @@ def test_a_checkpoint_holds_what_trains_and_no_more(tmp_path: Path) -> None:
     assert (tmp_path / "0002.ckpt").stat().st_size > 500_000
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", [BSR, f"{BSR}+mesa"])
 def test_a_stopped_trial_goes_on_as_if_it_had_not_stopped(
     tmp_path: Path, weights: Weights, method: str

@@ -56,6 +56,7 @@ def test_what_is_predicted_is_measured(storing: str, other: str, attention: str)
     assert predicted.peak_bytes == pytest.approx(measured.peak_bytes, rel=1e-4)
 
 
+@pytest.mark.thorough
 @every_storing
 @pytest.mark.parametrize("precision", ["amp_bf16", "amp_fp16", "bf16"])
 def test_in_every_number_format(storing: str, precision: str) -> None:

@@ -104,6 +104,7 @@ def test_a_training_is_the_same_to_the_last_bit(
     assert blocks(filling) == blocks(filled) == frozen
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("method", ["full", "last(k=1)+mesa", "last(k=1)+backrazor"])
 def test_what_gains_nothing_or_is_not_steady_is_the_same_too(cache: Cache, method: str) -> None:
@@ -186,6 +187,7 @@ def filled(toy: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache.folder
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize(
     "other",
@@ -269,6 +271,7 @@ def test_a_cache_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
         assert (told(record), blocks(record)) == (whole, 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize(
     ("batch", "micro_batches"), [(4, 2), (16, 1)], ids=["many", "the second is not full"]
@@ -324,6 +327,7 @@ def test_views_are_made_when_their_epoch_comes(cache: Cache, augmented: Any) -> 
     assert len(kept(cache)) == 4
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("first", [True, False])
 def test_an_interrupted_training_may_go_on_either_way(

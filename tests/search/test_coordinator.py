@@ -181,6 +181,7 @@ def test_what_is_expected_counts_once_something_has_ended(
     assert (ended.because, ended.finished) == ("time", 1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("config", "optimizer"),
     [({"precision": "amp_bf16"}, "adamw"), ({"micro_batches": 2, "optimizer": "adamw_8bit"}, "adamw_8bit")],
@@ -389,6 +390,7 @@ def test_what_ends_a_search_during_a_trial_loses_nothing(
     assert [record.method for record in read_records(tmp_path).values()] == known[:4]  # by their names
 
 
+@pytest.mark.thorough
 def test_ctrl_c_between_record_and_database_loses_nothing(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
@@ -755,6 +757,7 @@ def test_trials_at_once_are_the_same_whatever_ends_first(
     assert found[0][1] != found[1][1]  # they did end in another order
 
 
+@pytest.mark.thorough
 def test_so_many_run_at_once_and_never_the_same(
     make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
@@ -876,6 +879,7 @@ def test_fresh_seeds_heed_the_time(make_study: MakeStudy, open_search: OpenSearc
 # --- rungs ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_hopeless_trial_stops_at_its_rung(
     monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
@@ -1021,6 +1025,7 @@ def test_a_trial_has_ten_times_as_long_as_is_expected(
     assert limits == [600.0, 1000.0, 7.0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("accuracy", [math.nan, math.inf, -math.inf])
 def test_an_accuracy_that_is_no_number_is_no_result(
     monkeypatch: pytest.MonkeyPatch,
@@ -1074,6 +1079,7 @@ def fail_some(monkeypatch: pytest.MonkeyPatch, errors: dict[str, Exception]) -> 
     monkeypatch.setattr("bsr_explorer.finetune.attempt.run", sometimes)
 
 
+@pytest.mark.thorough
 def test_what_failed_can_be_asked_for_again(
     monkeypatch: pytest.MonkeyPatch,
     make_study: MakeStudy,

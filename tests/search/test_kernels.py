@@ -111,6 +111,7 @@ def test_a_proxy_that_says_nothing_is_hardly_believed() -> None:
     assert of_noise < 0.8 * of_proxy
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("proxies", [0, 1])
 def test_what_is_explained_is_a_share(proxies: int) -> None:
     rows = configurations(16)
@@ -125,6 +126,7 @@ def test_what_is_explained_is_a_share(proxies: int) -> None:
     assert (shares <= 1 + 1e-9).all()
 
 
+@pytest.mark.thorough
 def test_what_was_trained_at_a_proxy_has_little_more_to_say_there() -> None:
     rows = configurations(24)
     of = fitted(proxied(rows), rows, 6)

@@ -48,6 +48,7 @@ LAID = (
 COUNTED = ("peak", "saved", "published")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("family", "config", "counts"),
     [  # each family with each configuration and each way to count

@@ -100,6 +100,7 @@ def test_the_ablations_head_warns_of_blocks_picked_by_substring() -> None:
     assert said == {str(blocks): str(count) for blocks, count in some.items() if count}
 
 
+@pytest.mark.thorough
 def test_what_is_committed_is_what_the_file_says(file: Path, planned: list[Comparison]) -> None:
     asked = ComparisonFile.from_toml(file)
     folder = KEPT / asked.name

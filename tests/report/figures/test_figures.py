@@ -23,6 +23,7 @@ def test_every_figure_is_the_same_when_made_again(found: Findings, tmp_path: Pat
     assert b"/Type3" not in first[1].read_bytes()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("title", FIGURES)
 def test_a_figure_of_small_values_can_be_read(
     sure: Findings, drawn: list[tuple[Any, Any]], tmp_path: Path, title: str
@@ -32,6 +33,7 @@ def test_a_figure_of_small_values_can_be_read(
     check_readable(drawn[0][0])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("title", FIGURES)
 def test_one_trial_alone_can_be_drawn(
     found: Findings, drawn: list[tuple[Any, Any]], tmp_path: Path, title: str
@@ -41,6 +43,7 @@ def test_one_trial_alone_can_be_drawn(
     check_readable(drawn[0][0])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("title", FIGURES)
 def test_every_figure_fits_a_venues_page(
     found: Findings, drawn: list[tuple], tmp_path: Path, title: str

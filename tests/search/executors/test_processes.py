@@ -27,7 +27,7 @@ CONFIG = Config(model="toy", image_size=48, batch_size=4, method="linear")
 JOB = Job("digits", Fidelity(image_size=32, train_size=20, val_size=20, epochs=2), "random", seed=3)
 IMPORTS = ("tests.toy", "sklearn.datasets")
 
-pytestmark = pytest.mark.usefixtures("toy")
+pytestmark = [pytest.mark.usefixtures("toy"), pytest.mark.thorough]  # real processes
 
 Steps = list[tuple[int, int, int, float]]
 
@@ -60,7 +60,6 @@ def processes() -> Iterator[Callable[..., Processes]]:
 # --- what comes of a trial ------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough
 def test_a_trial_is_the_same_wherever_it_runs(processes: Callable[..., Processes], tmp_path: Path) -> None:
     direct = attempt(CONFIG, "key", JOB, lambda *_: None)
     for workers in (Here(), processes()):
@@ -80,7 +79,6 @@ def test_a_trial_is_the_same_wherever_it_runs(processes: Callable[..., Processes
         assert [done for _, done, _, _ in steps] == sorted({done for _, done, _, _ in steps})
 
 
-@pytest.mark.thorough
 def test_trials_run_at_once(processes: Callable[..., Processes]) -> None:
     workers = processes(2)
     for number in (0, 1):
@@ -171,7 +169,6 @@ def test_a_trial_that_is_killed_leaves_the_others(processes: Callable[..., Proce
     assert isinstance(ended[1], Done)
 
 
-@pytest.mark.thorough
 def test_a_trial_that_takes_too_long_is_ended(processes: Callable[..., Processes], tmp_path: Path) -> None:
     workers = processes(imports=(*IMPORTS, BAD))
     workers.begin(Task(0, CONFIG, "crash by sleep", JOB, tmp_path / "0.txt", seconds=2.0))
@@ -258,7 +255,6 @@ except KeyboardInterrupt:
 """Pressed for all while the process that others are forked from loads its modules."""
 
 
-@pytest.mark.thorough
 def test_ctrl_c_of_a_terminal_reaches_only_the_coordinator() -> None:
     paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(

@@ -28,7 +28,7 @@ from tests.search.killing import IMPORTS, InAnyOrder
 MakeStudy = Callable[..., Study]
 OpenSearch = Callable[..., Search]
 
-pytestmark = pytest.mark.usefixtures("toy")
+pytestmark = [pytest.mark.usefixtures("toy"), pytest.mark.thorough]  # a real cluster
 
 CONFIG = Config(model="toy", image_size=48, batch_size=4, method="linear")
 JOB = Job("digits", Fidelity(image_size=32, train_size=20, val_size=20, epochs=2), "random", seed=3)
@@ -82,7 +82,6 @@ class Watch:
         pass
 
 
-@pytest.mark.thorough
 def test_a_trial_comes_back_from_a_node_and_a_crash_is_told(nodes: Any, tmp_path: Path) -> None:
     workers = Ray(nodes.address, imports=(*IMPORTS, "tests.crashing"))
     assert (workers.jobs, workers.threads, workers.parallel("cpu")) == (2, 1, 2)
@@ -109,7 +108,6 @@ def test_a_trial_comes_back_from_a_node_and_a_crash_is_told(nodes: Any, tmp_path
         finish(workers)
 
 
-@pytest.mark.thorough
 def test_what_no_node_can_hold_is_refused(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     workers = Ray(nodes.address)
     monkeypatch.setattr(module, "PROCESS", 10**15)
@@ -121,7 +119,6 @@ def test_what_no_node_can_hold_is_refused(nodes: Any, monkeypatch: pytest.Monkey
         Ray(nodes.address, "cuda")
 
 
-@pytest.mark.thorough
 def test_a_trial_asks_for_its_memory(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
     workers = Ray(nodes.address, jobs=5)
@@ -141,7 +138,6 @@ def test_a_trial_asks_for_its_memory(nodes: Any, monkeypatch: pytest.MonkeyPatch
     assert workers.jobs == 5
 
 
-@pytest.mark.thorough
 def test_a_search_outlives_a_node(
     nodes: Any, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
