@@ -259,19 +259,19 @@ COLUMNS = {
 def judged(rows: Iterable[dict[str, str]]) -> dict[str, Any]:
     """The reference, and how well each fidelity ranks as it does."""
     histories: dict[str, dict[tuple[str, str], list[list[float]]]] = defaultdict(lambda: defaultdict(list))
-    seconds: dict[str, list[float]] = defaultdict(list)
+    seconds: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
     for row in rows:
         if row["status"] == "finished":
             place = row["blocks"], row["drops"]
             histories[row["proxy"]][place].append([float(value) for value in row["history"].split()])
-            seconds[row["proxy"]].append(float(row["seconds"]))
+            seconds[row["proxy"]][place] = float(row["seconds"])
     whole = [p for p in PROXIES if len(histories[str(p)]) >= LEAST]
     if not whole:
         return {"reference": None, "proxies": []}
     best = max(whole, key=lambda p: (p.size, p.images, p.precision == "fp32"))
     truth = {place: float(np.mean([h[-1] for h in of])) for place, of in histories[str(best)].items()}
     lines = [
-        line(str(p), epoch, histories[str(p)], truth, float(np.mean(seconds[str(p)])) * epoch / EPOCHS)
+        line(str(p), epoch, histories[str(p)], truth, seconds[str(p)])
         for p in PROXIES
         if len(histories[str(p)]) >= LEAST
         for epoch in range(1 if p.size < TARGET else EPOCHS, EPOCHS + 1)
@@ -289,9 +289,9 @@ def line(
     epoch: int,
     histories: dict[tuple[str, str], list[list[float]]],
     truth: dict[tuple[str, str], float],
-    seconds: float,
+    seconds: dict[tuple[str, str], float],
 ) -> dict[str, Any]:
-    """How well the accuracies after so many epochs rank."""
+    """How well the accuracies after so many epochs rank, and what they take, on average of what is compared."""
     places = [place for place in truth if place in histories]
     mine = np.array(
         [np.mean([history[epoch - 1 - EPOCHS] for history in histories[place]]) for place in places]
@@ -318,7 +318,7 @@ def line(
         "within_none": correlation(mine[~dropped], theirs[~dropped], spearmanr),
         "bias": 100 * (gap(mine) - gap(theirs)),
         "accuracy": float(mine.mean()),
-        "seconds": seconds,
+        "seconds": float(np.mean([seconds[place] for place in places])) * epoch / EPOCHS,
     }
 
 

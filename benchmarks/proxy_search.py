@@ -83,7 +83,7 @@ class Several(Tabled):
         super().__init__(at_target, config, budget)
         self.names, self.seconds = names, seconds
         self.found = [[found[level] for found in methods.values()] for level in range(len(names))]
-        self.costs = np.stack([seconds.mean(axis=1) / self.flops.mean(), np.zeros(len(names))], axis=1)
+        self.costs = seconds.mean(axis=1) / self.flops.mean()
 
     def at(self, row: int, level: int, generator: np.random.Generator) -> float:
         """The accuracy of one training."""

@@ -50,10 +50,9 @@ def pytest_runtest_setup() -> None:
 
 def _read_once() -> None:
     """Optuna reads all its migrations whenever a database is opened; within a run they stay what they are."""
-    storage = sys.modules.get("optuna.storages._rdb.storage")
-    if storage and not _head:
-        versions = storage._VersionManager
-        read = versions.get_head_version
+    versions = getattr(sys.modules.get("optuna.storages._rdb.storage"), "_VersionManager", None)
+    read = getattr(versions, "get_head_version", None)
+    if versions and read and not _head:
         _head.append("")
 
         def get_head_version(manager: Any) -> str:

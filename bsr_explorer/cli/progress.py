@@ -99,7 +99,7 @@ class Progressing(Showing):
         what = f"trial {number}: {_brief(str(candidate.config.how))}" + (
             f", seed {replica}" if replica else ""
         )
-        what += f", at {self._proxy(candidate)}" if candidate.proxy else ""
+        what += f", with {self._proxy(candidate)}" if candidate.proxy else ""
         bar = self.progress.add_task(f"  {what}", total=1.0, left="")
         self.running[number] = _Shown(candidate, replica, bar, time.monotonic())
         self._show()
@@ -131,7 +131,7 @@ class Progressing(Showing):
             f"trial {number}: {_result(record)}, {format_mb(trial.candidate.counted_bytes, 0)} MB, "
             f"{format_seconds(seconds)}, {record.method}"
             + (f", seed {trial.replica}" if trial.replica else "")
-            + (f", at {self._proxy(trial.candidate)}" if trial.candidate.proxy else "")
+            + (f", with {self._proxy(trial.candidate)}" if trial.candidate.proxy else "")
             + f"  [about {format_seconds(self._left())} left]",
             markup=False,
         )
@@ -159,8 +159,7 @@ class Progressing(Showing):
         """Trainings that have not begun: trials, and fresh seeds of as large a front as there is by now."""
         study, states = self.searching.study, self.states
         fresh = sum(trial.replica > 0 for trial in self.running.values())
-        proxies = sum(trial.candidate.proxy > 0 for trial in self.running.values())
-        trials = study.trials - states["worth"] - (len(self.running) - fresh - proxies)
+        trials = study.trials - states["worth"] - (len(self.running) - fresh - self._at_proxies())
         accuracies, sizes = self._known()
         ahead = pareto.front(sizes, np.negative(accuracies))
         seeds = study.replicas * len(ahead) - states["fresh"] - fresh
@@ -168,7 +167,11 @@ class Progressing(Showing):
 
     def _proxies_to_come(self) -> int:
         """Trainings at proxies that have not begun, if there are as many as are planned."""
-        return max(0, PROXIES_A_TRIAL * self.searching.study.trials - self.states["proxy"])
+        begun = self.states["proxy"] + self._at_proxies()
+        return max(0, PROXIES_A_TRIAL * self.searching.study.trials - begun)
+
+    def _at_proxies(self) -> int:
+        return sum(trial.candidate.proxy > 0 for trial in self.running.values())
 
     def _known(self) -> tuple[list[float], list[int]]:
         """Accuracy and bytes of each single run so far."""

@@ -19,6 +19,7 @@ from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.prediction import geometry_of
+from bsr_explorer.store.proxies import check_sampler
 from bsr_explorer.store.study import COUNTS, SAMPLERS, Study
 from bsr_explorer.train.recipes import check_optimizer, recipe
 from bsr_explorer.units import parse_bytes
@@ -180,10 +181,8 @@ def search(
         dry_run=dry_run,
         as_json=as_json,
     )
-    if _several(fidelity) and sampler not in (None, "exact"):
-        raise UserError(
-            f"--fidelity: only the sampler exact trains at several, not {sampler}; leave one of the two out"
-        )
+    if _several(fidelity):
+        check_sampler(sampler or "exact")
     how: dict[str, Any] = {
         "sampler": sampler,
         "objectives": objectives and tuple(part.strip() for part in objectives.split(",")),

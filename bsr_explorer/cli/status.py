@@ -84,9 +84,7 @@ def read_status(folder: Path) -> Status:
     if study.proxies:
         states["at a proxy"] = sum(trial.state.name == "PRUNED" and proxy_of(trial) > 0 for trial in trials)
     known = points(records)
-    failed = {
-        n: record for n, record in records.items() if record.status not in ("finished", "proxy", "stopped")
-    }
+    failed = {n: record for n, record in records.items() if record.failed}
     busy = at_work(folder, LOCK)
     unfinished = sum(states[word] for word in ("finished", "stopped at a rung")) < study.trials
     unfinished |= any(not trial.state.is_finished() for trial in trials)

@@ -73,8 +73,8 @@ class Choices(Protocol):
         depth: blocks of the model.
         known: configurations to try before all others.
         prior: what an earlier study found, if there is one.
-        efforts: (1 + proxies, 2) of the target's fidelity and of each of its proxies: seconds of a training for each
-            training FLOP of its configuration, and seconds that it takes anyway. (What counts is how they compare.)
+        efforts: (1 + proxies,) of the target's fidelity and of each of its proxies: how long a training takes for each
+            training FLOP of its configuration. (What counts is how they compare.)
     """
 
     depth: int
@@ -130,7 +130,7 @@ class Choices(Protocol):
         ...
 
 
-NO_PROXIES: Floats = np.array([[1.0, 0.0]])
+NO_PROXIES: Floats = np.ones(1)
 """The ``efforts`` where all is trained at one fidelity."""
 
 

@@ -138,8 +138,7 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         if not surrogate.proxies:
             yield from ((int(row), 0) for row in np.argsort(-gain, kind="stable"))
             return
-        a_flop, anyway = self.choices.efforts.T
-        seconds = pool.costs[:, 1:] * a_flop + anyway
+        seconds = pool.costs[:, 1:] * self.choices.efforts
         some = np.argsort(-gain / seconds[:, 0], kind="stable")[:LOOKED_AT]
         worth = gain[some, None] * surrogate.explained(pool.rows[some]) / seconds[some]
         if only_at_target:

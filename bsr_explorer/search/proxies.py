@@ -18,11 +18,12 @@ def efforts(study: Study) -> Floats:
     """
     full = study.config.with_method("full")
     own = predict(full).train_flops
-    shares = [
-        predict(fidelity.at(full)).train_flops / own * (fidelity.train_size or 1)
-        for fidelity in study.fidelities
-    ]
-    return np.array([[share, 0.0] for share in shares])
+    return np.array(
+        [
+            predict(fidelity.at(full)).train_flops / own * (fidelity.train_size or 1)
+            for fidelity in study.fidelities
+        ]
+    )
 
 
 def proxy_sizes(config: Config) -> list[int]:

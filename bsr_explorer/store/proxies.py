@@ -12,6 +12,18 @@ PROXIES_A_TRIAL = 3
 """Trainings at proxies for each trial, at most: so many are planned for."""
 
 
+def check_sampler(sampler: str) -> None:
+    """Refuse several fidelities for a sampler that knows one.
+
+    Raises:
+        UserError: it is not the exact-cost sampler.
+    """
+    if sampler != "exact":
+        raise UserError(
+            f"--fidelity: only the sampler exact trains at several, not {sampler}; leave one of the two out"
+        )
+
+
 def at_proxy(text: str, own: Fidelity) -> Fidelity:
     """The fidelity of a proxy such as ``112x256``, of a study's own.
 

@@ -70,6 +70,11 @@ class Record:
         return str(self.config["method"])
 
     @property
+    def failed(self) -> bool:
+        """Whether it was not trained as far as it was worth."""
+        return self.status not in ("finished", "proxy", "stopped")
+
+    @property
     def protocol(self) -> Protocol:
         """How the accuracy came about; records of before there were several have the usual one."""
         return PROTOCOLS[self.fidelity.get("protocol", HELD_OUT.name)]

@@ -25,7 +25,7 @@ import tomli_w
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_method
-from bsr_explorer.store.proxies import at_proxy, check_cheaper
+from bsr_explorer.store.proxies import at_proxy, check_cheaper, check_sampler
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.space import SpaceSpec as SpaceSpec
 from bsr_explorer.store.tables import TABLES as TABLES
@@ -114,10 +114,8 @@ class Study:
                 f"--prior: only the sampler exact takes one, not {self.sampler}; leave one of the two out"
             )
         object.__setattr__(self, "proxies", tuple(self.proxies))
-        if self.proxies and self.sampler != "exact":
-            raise UserError(
-                f"--fidelity: only the sampler exact trains at several, not {self.sampler}; leave one of the two out"
-            )
+        if self.proxies:
+            check_sampler(self.sampler)
         for text, fidelity in zip(self.proxies, self.fidelities[1:], strict=True):
             check_cheaper(text, fidelity, self.fidelity, self.config)
         object.__setattr__(self, "rungs", tuple(self.rungs))

@@ -141,7 +141,7 @@ def test_it_is_the_default() -> None:
 @pytest.fixture
 def several(space: Space, monkeypatch: pytest.MonkeyPatch) -> Space:
     """The space with a proxy that takes a tenth of the time."""
-    monkeypatch.setattr(space, "efforts", np.array([[1.0, 0.0], [0.1, 0.0]]))
+    monkeypatch.setattr(space, "efforts", np.array([1.0, 0.1]))
     return space
 
 
@@ -157,12 +157,12 @@ def ended(space: Space, candidate: Candidate) -> FrozenTrial:
     )
 
 
-def together(space: Space, trainings: int, done: frozenset[str] = frozenset()) -> list[Candidate]:
+def together(space: Space, trainings: int) -> list[Candidate]:
     """What is proposed one after the other."""
     trials: list[FrozenTrial] = []
     made: list[Candidate] = []
     for number in range(trainings):
-        candidate = ExactCostSampler(space, seed=number).propose(trials, done=done)
+        candidate = ExactCostSampler(space, seed=number).propose(trials)
         assert candidate is not None
         made.append(candidate)
         trials.append(ended(space, candidate))
@@ -192,7 +192,7 @@ def test_it_trains_nothing_twice_and_not_at_proxies_alone(several: Space) -> Non
 @pytest.mark.thorough
 def test_its_front_is_worth_more_for_the_same_time(several: Space) -> None:
     made = together(several, 30)
-    seconds = np.cumsum([several.efforts[c.proxy, 0] for c in made])
+    seconds = np.cumsum([several.efforts[c.proxy] for c in made])
     own = [c for c, spent in zip(made, seconds, strict=True) if not c.proxy and spent <= 10]
     whole = volume(several, [several.at(int(index)) for index in several._fitting])
     chance = np.random.default_rng(0)

@@ -85,9 +85,7 @@ def html(found: Findings, folder: Path, layout: Layout | str) -> str:
                 n: (r, Fidelity(**r.fidelity).brief) for n, r in found.records.items() if r.status == "proxy"
             },
             stopped={n: r for n, r in found.records.items() if r.status == "stopped"},
-            failed={
-                n: r for n, r in found.records.items() if r.status not in ("finished", "proxy", "stopped")
-            },
+            failed={n: r for n, r in found.records.items() if r.failed},
             environment=environment(found),
             study_file=_text(folder / FILE),
             covered_text=covered_text,

@@ -62,7 +62,7 @@ def _page(found: Findings, drawn: dict[str, Path]) -> str:
     record, study, chosen = found.points[0].record, found.study, found.recommendation
     records, config = found.records, record.config
     stopped = {number: r for number, r in records.items() if r.status == "stopped"}
-    failed = {number: r for number, r in records.items() if r.status not in ("finished", "proxy", "stopped")}
+    failed = {number: r for number, r in records.items() if r.failed}
     calibrated = calibration_said([r.measured for r in records.values() if r.measured])
     lines = [
         f"# {study['name']}",
@@ -104,7 +104,10 @@ def _page(found: Findings, drawn: dict[str, Path]) -> str:
     proxies = {number: r for number, r in records.items() if r.status == "proxy"}
     if proxies:
         lines += ["## Trained at a proxy", ""]
-        lines += ["Cheaper trainings, which told the search where to look; no number above is theirs:", ""]
+        lines += [
+            "Cheaper trainings, which told the search where to look. No accuracy above is of these:",
+            "",
+        ]
         lines += [
             f"- trial {number}, `{r.method}`: {100 * (r.accuracy or 0):.1f}% with {Fidelity(**r.fidelity).brief}"
             for number, r in proxies.items()
