@@ -39,6 +39,11 @@ _modules = 0
 """Modules that were loaded when all that was alive was last frozen."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what is ``long`` begin first: as the last, it would run alone while the other cores have nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_runtest_setup() -> None:
     """Each measured step collects all garbage, and would walk through all that was ever imported to find it."""
     global _modules

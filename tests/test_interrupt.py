@@ -139,6 +139,7 @@ def test_pressed_again_it_ends_the_process_at_once() -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.long
 def test_at_random_moments_it_ends_with_130_and_the_same_command_goes_on_to_the_same_end() -> None:
     paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(

@@ -51,6 +51,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", FOLLOWED)
 def test_a_page_is_followed_word_for_word(page: str, tmp_path: Path, environment: dict[str, str]) -> None:
     for fence, output in _steps(page):

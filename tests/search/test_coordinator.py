@@ -581,6 +581,7 @@ def check_same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.long
 def test_a_search_that_is_killed_at_each_point_ends_as_if_it_had_not_been(killed: dict[str, Any]) -> None:
     codes = killed["points"]["codes"]
     assert codes.pop("at last") == 0
@@ -590,6 +591,7 @@ def test_a_search_that_is_killed_at_each_point_ends_as_if_it_had_not_been(killed
 
 
 @pytest.mark.thorough
+@pytest.mark.long
 def test_a_search_that_is_killed_at_random_moments_ends_as_if_it_had_not_been(killed: dict[str, Any]) -> None:
     assert killed["moments"]["killed"] == 20
     for study in killed["moments"]["studies"]:
@@ -597,6 +599,7 @@ def test_a_search_that_is_killed_at_random_moments_ends_as_if_it_had_not_been(ki
 
 
 @pytest.mark.thorough
+@pytest.mark.long
 def test_a_search_whose_processes_are_killed_ends_as_if_they_had_not_been(tmp_path: Path) -> None:
     """One of two processes, then the coordinator; the other one ends with it."""
     answer = run_killing(tmp_path / "processes", "processes")
@@ -630,6 +633,7 @@ def states(folder: Path) -> list[str]:
 
 
 @pytest.mark.thorough
+@pytest.mark.long
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(cli: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "study"
     command = [sys.executable, "-m", "bsr_explorer", *arguments(folder, 12)]

@@ -176,24 +176,30 @@ def test_it_begins_at_the_target_and_learns_what_a_proxy_says_of_the_same(severa
     assert len({c.key for c in made}) == START
 
 
+@pytest.fixture(scope="module")
+def proposed(several: Space) -> list[Candidate]:
+    """What is proposed for 30 trainings, one after another."""
+    return together(several, 30)
+
+
 @pytest.mark.thorough
-def test_it_trains_nothing_twice_and_not_at_proxies_alone(several: Space) -> None:
-    made = together(several, 36)
-    assert len({c.place for c in made}) == 36
-    assert all(several.fits(c) for c in made)
+@pytest.mark.long
+def test_it_trains_nothing_twice_and_not_at_proxies_alone(several: Space, proposed: list[Candidate]) -> None:
+    assert len({c.place for c in proposed}) == len(proposed)
+    assert all(several.fits(c) for c in proposed)
     finished: set[str] = set()
-    for candidate in made:
+    for candidate in proposed:
         assert candidate.key not in finished or not candidate.proxy or len(finished) <= PAIRS
         finished |= set() if candidate.proxy else {candidate.key}
-    at_proxy = sum(c.proxy for c in made)
-    assert 10 < at_proxy <= 3 * max(START, 36 - at_proxy)
+    at_proxy = sum(c.proxy for c in proposed)
+    assert 10 < at_proxy <= 3 * max(START, len(proposed) - at_proxy)
 
 
 @pytest.mark.thorough
-def test_its_front_is_worth_more_for_the_same_time(several: Space) -> None:
-    made = together(several, 30)
-    seconds = np.cumsum([several.efforts[c.proxy] for c in made])
-    own = [c for c, spent in zip(made, seconds, strict=True) if not c.proxy and spent <= 10]
+@pytest.mark.long
+def test_its_front_is_worth_more_for_the_same_time(several: Space, proposed: list[Candidate]) -> None:
+    seconds = np.cumsum([several.efforts[c.proxy] for c in proposed])
+    own = [c for c, spent in zip(proposed, seconds, strict=True) if not c.proxy and spent <= 10]
     whole = volume(several, [several.at(int(index)) for index in several._fitting])
     chance = np.random.default_rng(0)
     few = [[several.at(int(i)) for i in chance.choice(several._fitting, 10, replace=False)] for _ in range(6)]

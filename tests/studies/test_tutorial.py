@@ -47,6 +47,7 @@ def test_a_block_runs_in_the_folder_and_its_failure_is_its_own(tmp_path: Path) -
 
 
 @pytest.mark.thorough
+@pytest.mark.long
 def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for step in tutorial.steps(PAGE):

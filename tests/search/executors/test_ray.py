@@ -138,6 +138,7 @@ def test_a_trial_asks_for_its_memory(nodes: Any, monkeypatch: pytest.MonkeyPatch
     assert workers.jobs == 5
 
 
+@pytest.mark.long
 def test_a_search_outlives_a_node(
     nodes: Any, make_study: MakeStudy, open_search: OpenSearch, tmp_path: Path
 ) -> None:
