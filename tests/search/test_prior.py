@@ -14,9 +14,8 @@ import pytest
 from optuna.trial import create_trial
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.search import exact
 from bsr_explorer.search.coordinator import Search
-from bsr_explorer.search.exact import GUIDED, ExactCostSampler
+from bsr_explorer.search.exact import START, ExactCostSampler
 from bsr_explorer.search.prior import KEPT, LEAST, Prior
 from bsr_explorer.search.space import Space
 from bsr_explorer.search.surrogate import Surrogate
@@ -171,27 +170,25 @@ def test_it_believes_what_is_running_by_it_too(earlier: Surrogate) -> None:
     assert (after[1] < before[1]).all()
 
 
-def test_a_guided_sampler_needs_fewer_trials_before_it_learns(
-    guided: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sampler_asks_the_earlier_study(guided: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     space = Space(guided)
+    space.prior = Prior.read(guided)
     trials = [
         create_trial(
             params=space.encode(c), distributions=space.distributions, values=[0.5, float(c.counted_bytes)]
         )
-        for c in space.known[:GUIDED]
+        for c in space.known[:START]
     ]
+    asked: list[int] = []
+    predict = Surrogate.predict
 
-    def stratum(*_: Any) -> Any:
-        raise LookupError
+    def counted(surrogate: Surrogate, rows: Any) -> Any:
+        asked.append(surrogate.prior is not None)
+        return predict(surrogate, rows)
 
-    monkeypatch.setattr(exact, "from_strata", stratum)
-    with pytest.raises(LookupError):
-        ExactCostSampler(space, 1).propose(trials)
-    space.prior = Prior.read(guided)
+    monkeypatch.setattr(Surrogate, "predict", counted)
     assert ExactCostSampler(space, 1).propose(trials) is not None
-    with pytest.raises(LookupError):
-        ExactCostSampler(space, 1).propose(trials[1:])
+    assert {*asked} == {True, False}  # the new surrogate asks the one of the earlier study
 
 
 def test_what_is_kept_is_plain(guided: Study, tmp_path: Path) -> None:
