@@ -15,6 +15,8 @@ of the table is moved to the nearest that may be trained. Two strategies stop tr
 --rungs``) and ``brief`` (a random sample all trained to the first rung, then the best of them to the end).
 Two begin with an earlier study (``search --prior``) of random configurations, whose images count, too: ``exact+prior``
 with 24 that were trained to the end, ``exact+brief-prior`` with 12 that were trained to the first rung.
+Two lean on what is known of a table's task before any training (``studies/accuracy_table/hints.py``):
+``exact+sensitivity`` on the gradients of blocks, ``exact+transfer`` on how well labels follow from frozen features.
 
 Without --table and --budget both spaces run, at a loose budget (all fits, or nearly) and at a tight one.
 """
@@ -47,23 +49,26 @@ from rich.table import Table as RichTable
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks share a module, run as scripts or not
 
-from benchmarks.spaces import Listed, Synthetic, Tabled, read_table
+from benchmarks.spaces import Listed, Synthetic, Tabled, hints_of, read_table
 from bsr_explorer import pareto
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, figure, save
+from bsr_explorer.search.features import Floats
 from bsr_explorer.search.proposals import SAMPLERS, derived_seed, propose
 from bsr_explorer.search.rungs import Seen, bars
 from bsr_explorer.search.surrogate import Surrogate
 from bsr_explorer.store.records import write_text
 from bsr_explorer.units import parse_bytes
+from studies.accuracy_table.hints import schedule_of
 
-STRATEGIES = (*SAMPLERS, "exact+rungs", "exact+prior", "exact+brief-prior", "brief")
+HINTS = ("exact+sensitivity", "exact+transfer")
+STRATEGIES = (*SAMPLERS, "exact+rungs", "exact+prior", "exact+brief-prior", *HINTS, "brief")
 TRAININGS = 60
 EARLIER = {"exact+prior": (24, False), "exact+brief-prior": (12, True)}
 """Configurations of the earlier study that a strategy begins with, and whether they stopped at the first rung."""
 
-SLOW, SLOW_TRAININGS = ("exact", "exact+rungs", *EARLIER, "gp"), 40
+SLOW, SLOW_TRAININGS = ("exact", "exact+rungs", *EARLIER, *HINTS, "gp"), 40
 LOOSE, TIGHT = 0.98, 0.3
 """Shares of the configurations that a budget lets in."""
 
@@ -94,8 +99,14 @@ def search(choices: Listed, strategy: str, seed: int, trainings: int) -> Run:
     finished: list[int] = []
     known: list[Seen] = []
     run = Run([], [])
-    choices.prior = Earlier(choices, seed, *EARLIER[strategy]) if strategy in EARLIER else None
-    images = choices.prior.images if choices.prior is not None else 0
+    images = 0
+    choices.prior = None
+    if strategy in EARLIER:
+        choices.prior = Earlier(choices, seed, *EARLIER[strategy])
+        images = choices.prior.images
+    elif strategy in HINTS:
+        assert isinstance(choices, Tabled)  # checked before
+        choices.prior = Hint(choices, strategy.partition("+")[2])
     rungs = _rungs(choices) if strategy.endswith("+rungs") else ()
     while len(run.volume) < trainings:
         proposal = propose(
@@ -148,6 +159,29 @@ class Earlier:
         return self._fitted
 
 
+class Hint:
+    """A guess at accuracies that stands in the place of an earlier study's, up to a factor and a level."""
+
+    offset, scale = 0.0, 1.0
+
+    def __init__(self, choices: Tabled, kind: str) -> None:
+        known, depth = choices.hints, choices.depth
+        if kind == "sensitivity":
+            worth = np.sqrt(np.array(known["sensitivity"]))
+            guess = np.sqrt(choices.features[:, :depth] @ (worth / worth.sum()))
+        else:
+            guess = np.array([known["transfer"][schedule_of(method)] for method in choices.methods])
+        self._guesses = dict(
+            zip(map(bytes, choices.features), (guess - guess.mean()) / guess.std(), strict=True)
+        )
+
+    def fitted(self, choices: Listed) -> Hint:
+        return self
+
+    def predict(self, rows: Floats) -> tuple[Floats, None]:
+        return np.array([self._guesses[bytes(row)] for row in rows]), None
+
+
 def _rungs(choices: Listed) -> tuple[int, ...]:
     """The first epoch, where the outcomes have more than one."""
     epochs = sorted(choices.train(0, np.random.default_rng(0)).history)
@@ -190,7 +224,7 @@ def _space(name: str, budget: int | float, seed: int, table: Path, config: Confi
             _SPACES.clear()  # half a million rows each
             _SPACES[key] = Synthetic(float(budget), seed)
         else:
-            _SPACES[key] = Tabled(read_table(table), config, budget)
+            _SPACES[key] = Tabled(read_table(table), config, budget, hints_of(table))
     return _SPACES[key]
 
 
@@ -252,7 +286,11 @@ def main() -> None:
         help="the most trainings of those that take a second or so a proposal: " + ", ".join(SLOW),
     )
     parser.add_argument("--spaces", default="table,synthetic", help="of table, synthetic")
-    parser.add_argument("--samplers", default=",".join(STRATEGIES), help="of " + ", ".join(STRATEGIES))
+    parser.add_argument(
+        "--samplers",
+        default=",".join(name for name in STRATEGIES if name not in HINTS),
+        help="of " + ", ".join(STRATEGIES),
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="folder for the figures of the curves and what is printed")
     parser.add_argument("--json", action="store_true")
@@ -300,6 +338,9 @@ def _run(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         if space == "table":
             for budget in budgets.values():
                 _space(space, budget, 0, table, config)
+        asked = [name for name in strategies if name in HINTS]
+        if asked and (space != "table" or not hints_of(table).exists()):
+            raise UserError(f"--samplers: {asked[0]} needs a table with hints; leave it out")
     runs: dict[tuple[str, int | float, str], list[Run]] = defaultdict(list)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("searching", total=len(pieces))
@@ -349,6 +390,8 @@ LOOKS = {
     "exact+rungs": (BLUE, "--"),
     "exact+prior": (BLUE, ":"),
     "exact+brief-prior": (SKY, ":"),
+    "exact+sensitivity": (BLUE, "-."),
+    "exact+transfer": (BLUE, (0, (1, 3))),
     "gp": (VERMILION, "-"),
     "tpe": (ORANGE, "-"),
     "nsga2": (GREEN, "-"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -247,12 +248,20 @@ class Synthetic(Listed):
 class Tabled(Listed):
     """Real accuracies, at the costs of a model."""
 
-    def __init__(self, outcomes: dict[str, list[Outcome]], config: Config, budget: int | float) -> None:
+    def __init__(
+        self,
+        outcomes: dict[str, list[Outcome]],
+        config: Config,
+        budget: int | float,
+        hints: Path | None = None,
+    ) -> None:
         """
         Args:
             outcomes: of each method, one a replica: see ``read_table``.
             budget: bytes, or the share of the rows that fit.
+            hints: a file of what is known before any training, if there is one.
         """
+        self.hints = json.loads(hints.read_text()) if hints is not None and hints.exists() else {}
         self.base = config
         self.methods = [parse_method(text) for text in outcomes]
         self.outcomes = list(outcomes.values())
@@ -291,6 +300,11 @@ class Tabled(Listed):
     def train(self, row: int, generator: np.random.Generator) -> Outcome:
         replicas = self.outcomes[row]
         return replicas[int(generator.integers(len(replicas)))]
+
+
+def hints_of(table: Path) -> Path:
+    """Where the hints of a table stand, if there are any."""
+    return table.with_name(f"{table.stem}_hints.json")
 
 
 def read_table(path: Path) -> dict[str, list[Outcome]]:

@@ -6,8 +6,8 @@ A small vision transformer of 12 blocks (``small_vit.py``) is pretrained and the
 the table, several times each, every time from another head and in another order of images. The task ``digits`` is
 pretrained on Fashion-MNIST and fine-tuned on digits; ``clothes`` is pretrained on Fashion-MNIST's shoes, bags and
 trousers, and fine-tuned on what is worn above. Each training appends one line to the table; stopped or killed, the
-same command goes on where it was. About 45 minutes on one CPU core with ``OMP_NUM_THREADS=1``; the README says what came
-out.
+same command goes on where it was. About 45 minutes on one CPU core with ``OMP_NUM_THREADS=1``; the README says what
+came out.
 
 Columns: ``method`` (the expression), ``replica``, ``accuracy`` (on validation, in [0, 1]), ``images_trained``,
 ``seconds`` (evaluation included), ``history`` (the accuracies after each epoch, separated by spaces).

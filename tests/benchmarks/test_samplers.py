@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from benchmarks import samplers
+from benchmarks.spaces import Tabled, hints_of, read_table
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
+from bsr_explorer.methods import parse_method
 from bsr_explorer.pareto import hypervolume
+from studies.accuracy_table.hints import schedule_of
 
 pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
 
@@ -67,7 +70,7 @@ def test_every_strategy_on_a_table(
         *("--seeds", "2", "--trainings", "9", "--jobs", "1", "--json", "--out", tmp_path),
     )
     answer = json.loads(said)
-    assert set(answer) == set(samplers.STRATEGIES)
+    assert set(answer) == set(samplers.STRATEGIES) - set(samplers.HINTS)
     for strategy, curve in answer.items():
         assert len(curve["mean"]) == len(curve["std"]) == 9
         assert curve["mean"] == sorted(curve["mean"]), strategy
@@ -75,6 +78,38 @@ def test_every_strategy_on_a_table(
         assert curve["images"] == sorted(curve["images"])
     assert answer["random"]["images"] == [300.0 * n for n in range(1, 10)]
     assert (tmp_path / "samplers.png").stat().st_size > 10_000
+
+
+SMALL = ("--model", "deit_t", "--image-size", "64", "--batch-size", "8", "--budget", "90MB", "--seeds", "1")
+
+
+def test_what_is_known_before_any_training_is_a_guess(table: Path) -> None:
+    hints = hints_of(table)
+    transfer = {schedule_of(parse_method(method)): -float(n) for n, method in enumerate(METHODS)}
+    hints.write_text(json.dumps({"sensitivity": [*range(1, 13)], "transfer": transfer}))
+    try:
+        choices = Tabled(read_table(table), Config("deit_t", 64, batch_size=8), 90_000_000, hints)
+    finally:
+        hints.unlink()
+    for kind in ("sensitivity", "transfer"):
+        guess, _ = samplers.Hint(choices, kind).predict(choices.features)
+        assert (guess.mean(), guess.std()) == pytest.approx((0, 1))
+        of = dict(zip(METHODS, guess, strict=True))
+        if kind == "sensitivity":
+            assert of["linear"] == min(guess)
+            assert of["last(k=8)"] == max(guess)
+            assert of["last(k=1)"] < of["last(k=2)"]
+        else:
+            assert of["last(k=1)"] == of["linear"] == min(guess)  # no drops, last in the table
+
+
+def test_hints_need_their_file(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["samplers.py", "--table", str(table), *SMALL, "--samplers", samplers.HINTS[0]]
+    )
+    monkeypatch.setattr(samplers, "_SPACES", {})
+    with pytest.raises(SystemExit, match=r"--samplers: exact\+sensitivity needs a table with hints"):
+        samplers.main()
 
 
 def test_the_whole_table_is_a_hypervolume_of_one(table: Path) -> None:
