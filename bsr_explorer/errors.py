@@ -48,6 +48,11 @@ def require(package: str, what: str, extra: str, otherwise: str = "") -> None:
         )
 
 
+def one_line(error: Exception) -> str:
+    """What an exception says, as part of a line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def unwritable(error: OSError, path: Path | str) -> str:
     """What could not be written, and why."""
     if error.errno == errno.EROFS:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bsr_explorer.errors import UserError, nearest, require, unknown, unwritable
+from bsr_explorer.errors import UserError, nearest, one_line, require, unknown, unwritable
 
 
 def test_nearest_gives_the_most_alike_first() -> None:
@@ -45,6 +45,11 @@ def test_a_package_that_is_not_there_is_named_with_its_extra(monkeypatch: pytest
         '--cluster: needs ray; install it with pip install "bsr-explorer[cluster]", or leave it out'
     )
     require("sys", "--anything", "any")
+
+
+def test_what_an_exception_says_takes_one_line() -> None:
+    assert one_line(OSError("not\n  found")) == "not found"
+    assert one_line(TimeoutError()) == "TimeoutError"
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from bsr_explorer.data.catalogue import DatasetInfo
 from bsr_explorer.data.places import is_unpacked
-from bsr_explorer.data.pool import Arrays, Files, Given, Pool, as_given, one_line
-from bsr_explorer.errors import UserError
+from bsr_explorer.data.pool import Arrays, Files, Given, Pool, as_given
+from bsr_explorer.errors import UserError, one_line
 
 DOWNLOAD_TIMEOUT = 30.0
 """Seconds of silence after which a download has failed."""

@@ -15,11 +15,11 @@ def answers(url: str, seconds: float = PROBE_SECONDS) -> bool:
     answered = Event()
 
     def ask() -> None:
-        request = Request(url, method="HEAD", headers={"User-Agent": "bsr-explorer"})
         try:
+            request = Request(url, method="HEAD", headers={"User-Agent": "bsr-explorer"})
             with urlopen(request, timeout=seconds):
                 answered.set()
-        except (OSError, HTTPException):
+        except (OSError, HTTPException, ValueError):  # the last for no address, as HF_ENDPOINT may be
             return
 
     # The timeout of a request does not cover the look-up of the host's name, which can take much longer.

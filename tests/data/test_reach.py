@@ -28,6 +28,12 @@ def test_the_probe_asks_for_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not places.answers((tmp_path / "other").as_uri())
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_is_no_address_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert not places.answers("huggingface.co")
+
+
 @pytest.mark.network
 @pytest.mark.parametrize("name", [name for name, info in DATASETS.items() if info.torchvision])
 def test_hosts_answer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
