@@ -11,6 +11,7 @@ from pathlib import Path
 import PIL
 
 from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.data.cells import Encoded
 from bsr_explorer.data.reading import RULES, unreadable
 from bsr_explorer.data.splits import Splits
 from bsr_explorer.errors import UserError
@@ -105,13 +106,13 @@ def _damaged(splits: Splits, test: bool, told: Told) -> dict[str, str]:
         return {}
     others = {path: name for part in parts for path, name in part.files(whole_pool=True).items()}
     found |= unreadable(others.keys() - used.keys(), told)
-    return {others[path]: why for path, why in sorted(found.items())}
+    return {name: found[path] for path, name in others.items() if path in found}
 
 
-def _seen(files: Iterable[Path]) -> Path:
-    """Where it is remembered that these files, as they are now, can be read."""
+def _seen(files: Iterable[Encoded]) -> Path:
+    """Where it is remembered that these files or cells, as they are now, can be read."""
     known = hashlib.sha256(f"{RULES} {PIL.__version__}\n".encode())
-    for path in sorted(files):
+    for path in sorted(files, key=str):
         with suppress(OSError):  # one that is not there is found when it is read
             now = path.stat()
             known.update(f"{path} {now.st_size} {now.st_mtime_ns}\n".encode())

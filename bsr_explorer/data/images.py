@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bsr_explorer import interrupt
+from bsr_explorer.data.cells import Encoded
 from bsr_explorer.data.pool import Files, Pool
 from bsr_explorer.data.reading import RULES
 
@@ -106,9 +106,9 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
         """Show the view of an epoch (0-based)."""
         self.view = epoch % self.views if self.views else 0
 
-    def files(self, *, whole_pool: bool = False) -> dict[Path, str]:
-        """The files of the images, or of all those that they were taken from, and the name of each below the data set's
-        folder. There are none where the images lie in memory."""
+    def files(self, *, whole_pool: bool = False) -> dict[Encoded, str]:
+        """The files of the images (or their cells), or of all those that they were taken from, and the name of each
+        below the data set's folder. There are none where the images lie in memory."""
         if not isinstance(self._images, Files):
             return {}
         every = self._images.paths

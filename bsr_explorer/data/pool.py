@@ -1,4 +1,4 @@
-"""A pool of images: files or arrays, with their labels."""
+"""A pool of images: files, cells of files or arrays, with their labels."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bsr_explorer.data import reading as images
+from bsr_explorer.data.cells import Cell, Encoded
 from bsr_explorer.data.contents import DAMAGED, Contents
 from bsr_explorer.errors import UserError
 
@@ -37,10 +38,10 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Files:
-    """Images that are read when they are asked for."""
+    """Images that are read when they are asked for: files, or cells of files."""
 
     root: Path
-    paths: tuple[Path, ...]
+    paths: tuple[Encoded, ...]
 
     def __getitem__(self, index: int) -> Image.Image:
         path = self.paths[index]
@@ -51,8 +52,10 @@ class Files:
                 f"--data: cannot read {path} ({error}); replace or remove it, or leave it out with --skip-bad"
             ) from error
 
-    def name(self, path: Path) -> str:
-        """Of a file: its path below the data set's folder."""
+    def name(self, path: Encoded) -> str:
+        """Of a file: its path below the data set's folder; of a cell, the row too."""
+        if isinstance(path, Cell):
+            return f"{self.name(path.column.file)}:{path.row}"
         return path.relative_to(self.root).as_posix()
 
     def fingerprint(self, indices: NDArray[np.intp]) -> bytes:
@@ -114,8 +117,3 @@ def as_given(name: str, classes: Sequence[str], pools: dict[str, Pool]) -> Given
 def reason_of(left_out: Iterable[Counter[str]]) -> str:
     said = Contents(left_out=sum(left_out, Counter[str]())).of_left_out()
     return f"; left out: {said}" if said else ""
-
-
-def one_line(error: Exception) -> str:
-    """What an exception says, as part of a line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
 
 from bsr_explorer import interrupt
+from bsr_explorer.data.cells import Cell, Encoded
 
 BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE, SAMPLE_FORMAT, SMIN_SAMPLE, SMAX_SAMPLE = (
     258,
@@ -58,33 +59,44 @@ def _decodes(factory: Any) -> bool:
     return getattr(factory, "format", None) != "MPEG"
 
 
-def read(path: Path) -> Image.Image:
-    """The first image of a file, decoded whole, in RGB; see ``to_rgb``.
+def read(path: Encoded) -> Image.Image:
+    """The first image of a file, or that of a cell, decoded whole, in RGB; see ``to_rgb``.
 
     Raises:
-        Unreadable: whatever its decoder says.
+        Unreadable: whatever its decoder says, or an empty cell.
+        UserError: the file of a cell cannot be read.
     """
+    source = _content(path) if isinstance(path, Cell) else path
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             image.load()
             return to_rgb(image)
     except MemoryError:
         raise
     except Exception as error:  # each decoder has errors of its own: SyntaxError, struct.error, zlib.error, …
-        said = " ".join(str(error).replace(repr(str(path)), "").replace(str(path), "").split())
-        raise Unreadable(said or type(error).__name__) from error
+        said = str(error)
+        for shown in (repr(source), repr(str(path)), str(path)):
+            said = said.replace(shown, "")
+        raise Unreadable(" ".join(said.split()) or type(error).__name__) from error
+
+
+def _content(cell: Cell) -> BytesIO:
+    encoded = cell.encoded()
+    if encoded is None:
+        raise Unreadable("an empty cell")
+    return BytesIO(encoded)
 
 
 def unreadable(
-    paths: Collection[Path], told: Callable[[int, int], None] = lambda done, total: None
-) -> dict[Path, str]:
-    """The files that cannot be used, and why. Each is decoded, in threads.
+    paths: Collection[Encoded], told: Callable[[int, int], None] = lambda done, total: None
+) -> dict[Encoded, str]:
+    """The files or cells that cannot be used, and why. Each is decoded, in threads.
 
     Args:
         told: called with (files done, files in all).
     """
 
-    def why(path: Path) -> str:
+    def why(path: Encoded) -> str:
         try:
             read(path)
         except Unreadable as error:

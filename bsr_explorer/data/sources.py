@@ -18,8 +18,8 @@ from bsr_explorer.data.catalogue import DATASETS
 from bsr_explorer.data.contents import DAMAGED
 from bsr_explorer.data.download import fetch, load_torchvision
 from bsr_explorer.data.places import check_data, fashion_mnist_folder, folder_parts, idx_file
-from bsr_explorer.data.pool import Arrays, Files, Given, Pool, as_given, one_line, reason_of, without
-from bsr_explorer.errors import UserError
+from bsr_explorer.data.pool import Arrays, Files, Given, Pool, as_given, reason_of, without
+from bsr_explorer.errors import UserError, one_line
 
 
 def load(data: str, data_dir: Path, skip: Collection[str] = ()) -> Given:
