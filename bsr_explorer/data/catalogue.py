@@ -1,11 +1,12 @@
 """The data sets that have a name, and where their files lie. Nothing here imports torch.
 
-Any other data set goes by the path of an image folder.
+Any other data set goes by the path of an image folder, or by its name on the Hugging Face Hub.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -14,6 +15,23 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_FILES = tuple(
     f"{part}-{content}-ubyte" for part in ("train", "t10k") for content in ("images-idx3", "labels-idx1")
 )
+
+
+@dataclass(frozen=True)
+class HubCopy:
+    """A copy of a named data set on the Hugging Face Hub, and what it calls otherwise than torchvision does.
+
+    Attributes:
+        repository: OWNER/NAME.
+        test: the part that is the official test.
+        spelling: torchvision's names of the classes that are spelt otherwise.
+        alphabetical: whether torchvision's labels are in the order of the names, and those here are not.
+    """
+
+    repository: str
+    test: str = "test"
+    spelling: Mapping[str, str] = field(default_factory=dict)
+    alphabetical: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,7 @@ class DatasetInfo:
         url: a file that the download needs, to see whether the host can be reached.
         unpacked: what lies below the data directory once it is there.
         archives: the downloaded files below the data directory, from which ``unpacked`` can be made.
+        copy: what is read where none of these is there, and the Hub's cache has it.
     """
 
     name: str
@@ -43,6 +62,7 @@ class DatasetInfo:
     url: str = ""
     unpacked: tuple[str, ...] = ()
     archives: tuple[str, ...] = ()
+    copy: HubCopy | None = None
 
 
 _CARVED = "official test; validation is 10% of the official train, stratified"
@@ -68,6 +88,7 @@ DATASETS: dict[str, DatasetInfo] = {
             torchvision="FashionMNIST",
             url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz",
             unpacked=tuple(f"fashion_mnist/{file}.gz" for file in FASHION_MNIST_FILES),
+            copy=HubCopy("zalando-datasets/fashion_mnist", spelling={"T - shirt / top": "T-shirt/top"}),
         ),
         DatasetInfo(
             name="cifar10",
@@ -83,6 +104,7 @@ DATASETS: dict[str, DatasetInfo] = {
                 for file in (*(f"data_batch_{batch}" for batch in range(1, 6)), "test_batch", "batches.meta")
             ),
             archives=("cifar-10-python.tar.gz",),
+            copy=HubCopy("uoft-cs/cifar10"),
         ),
         DatasetInfo(
             name="cifar100",
@@ -95,6 +117,7 @@ DATASETS: dict[str, DatasetInfo] = {
             url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
             unpacked=tuple(f"cifar-100-python/{file}" for file in ("train", "test", "meta")),
             archives=("cifar-100-python.tar.gz",),
+            copy=HubCopy("uoft-cs/cifar100", spelling={"cra": "crab"}),
         ),
         DatasetInfo(
             name="flowers102",
@@ -133,9 +156,12 @@ DATASETS: dict[str, DatasetInfo] = {
             url="http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
             unpacked=tuple(f"food-101/{folder}" for folder in ("meta", "images")),
             archives=("food-101.tar.gz",),
+            copy=HubCopy("ethz/food101", test="validation", alphabetical=True),
         ),
     )
 }
 """By name. The order is the order in which they are listed."""
 
 FOLDER = "the path of an image folder: class folders, below train/ (val/, test/) or directly"
+
+HUB = "hub:OWNER/NAME or hub:OWNER/NAME/CONFIG, a data set of the Hugging Face Hub in Parquet"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 FEW = 12
 """Classes that a line names with the images of each."""
 
-HIDDEN, DAMAGED = "hidden", "damaged"
-"""What files are left out for, beside their extension and the folder that they are in."""
+HIDDEN, DAMAGED, UNLABELLED = "hidden", "damaged", "unlabelled"
+"""What files are left out for, beside their extension and the folder that they are in; cells are, too."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Contents:
 
     Attributes:
         classes: images of each class, by part (``train``, ``validation``, ``test``) and the name of the class.
-        left_out: files in class folders that are no images, by extension (``.txt``); that are ``hidden`` or
-            ``damaged``; and those in folders that are no classes, by the folder's name with a slash.
+        left_out: files in class folders that are no images, by extension (``.txt``); that are ``hidden``,
+            ``damaged`` or ``unlabelled``; and those in folders that are no classes, by the folder's name with a slash.
     """
 
     classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

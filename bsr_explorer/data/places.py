@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from bsr_explorer.data import hub
 from bsr_explorer.data.catalogue import (
     DATASETS,
     DEBIAN_FASHION_MNIST,
     FASHION_MNIST_FILES,
     FOLDER,
+    HUB,
     DatasetInfo,
 )
 from bsr_explorer.data.folders import class_folders
 from bsr_explorer.data.reach import answers
-from bsr_explorer.errors import UserError, nearest
+from bsr_explorer.errors import UserError, nearest, require
 
-Availability = Literal["embedded", "on disk", "download"]
+Availability = Literal["embedded", "on disk", "hub cache", "download"]
 
 VALIDATION_NAMES = ("val", "validation")
 """What the validation part of an image folder may be called."""
@@ -30,14 +33,21 @@ def default_data_dir() -> Path:
 
 
 def availability(info: DatasetInfo, data_dir: Path) -> Availability:
-    """Whether a data set comes with the installation, lies below ``data_dir``, or has to be downloaded."""
+    """Whether a data set comes with the installation, lies below ``data_dir``, or else in the cache of the Hugging Face
+    Hub where that can be read, or has to be downloaded."""
     if not info.torchvision:
         return "embedded"
-    return "on disk" if is_unpacked(info, data_dir) or has_archives(info, data_dir) else "download"
+    if is_unpacked(info, data_dir) or has_archives(info, data_dir):
+        return "on disk"
+    return "hub cache" if _in_hub_cache(info) and find_spec("pyarrow") else "download"
+
+
+def _in_hub_cache(info: DatasetInfo) -> bool:
+    return info.copy is not None and hub.in_cache(info.copy.repository)
 
 
 def list_datasets(data_dir: Path) -> list[dict[str, str | int]]:
-    """One row for each name, and one for image folders, to be printed.
+    """One row for each name, one for image folders and one for the Hugging Face Hub, to be printed.
 
     The keys are ``name``, ``classes``, ``train``, ``validation``, ``test`` (numbers of images),
     ``availability``, ``split`` and ``description``.
@@ -53,34 +63,50 @@ def list_datasets(data_dir: Path) -> list[dict[str, str | int]]:
         }
         for info in DATASETS.values()
     ]
-    folder: dict[str, str | int] = {
-        "name": "PATH",
-        **dict.fromkeys(("classes", "train", "validation", "test"), "-"),
-        "availability": "on disk",
-        "split": "its own; a part that is missing is 10% of train, stratified",
-        "description": FOLDER,
-    }
-    return [*rows, folder]
+    others: list[dict[str, str | int]] = [
+        {
+            "name": name,
+            **dict.fromkeys(("classes", "train", "validation", "test"), "-"),
+            "availability": where,
+            "split": "its own; a part that is missing is 10% of train, stratified",
+            "description": what,
+        }
+        for name, where, what in (("PATH", "on disk", FOLDER), (f"{hub.PREFIX}…", "hub cache", HUB))
+    ]
+    return [*rows, *others]
 
 
 def check_data(data: str, data_dir: Path) -> None:
-    """Check a value of ``--data`` before any work is done; takes at most ``PROBE_SECONDS``.
+    """Check a value of ``--data`` before any work is done; takes at most ``PROBE_SECONDS``, and the time to download a
+    data set of the Hugging Face Hub that is not in its cache.
 
     Args:
-        data: a name in ``DATASETS`` or the path of an image folder. A name wins; ``./digits`` is a folder.
+        data: a name in ``DATASETS``, ``hub:OWNER/NAME`` or the path of an image folder. A name wins; ``./digits`` is a
+            folder.
         data_dir: where the files of the named data sets are, or go.
 
     Raises:
-        UserError: neither a name nor an image folder, or neither on disk nor within reach.
+        UserError: none of these, or neither on disk nor within reach.
     """
     info = DATASETS.get(data)
-    if info is None:
+    if data.startswith(hub.PREFIX):
+        from bsr_explorer.data import tables  # here, for no other data set needs NumPy to be checked
+
+        tables.checked(data)
+    elif info is None:
         folder_parts(data)
-    elif availability(info, data_dir) == "download" and not answers(info.url):
+    elif (where := availability(info, data_dir)) == "hub cache":
+        from bsr_explorer.data import tables
+
+        tables.checked_copy(info)
+    elif where == "download" and not answers(info.url):
+        if _in_hub_cache(info):
+            require("pyarrow", f"--data: {data}, which lies in the Hub's cache,", "hub")
         files = info.archives or info.unpacked
+        copy = f", or {info.copy.repository} into the Hub's cache" if info.copy else ""
         raise UserError(
             f"--data: {data} is not in {data_dir}, and its host {urlsplit(info.url).hostname} cannot be "
-            f"reached; put {', '.join(files)} there, or choose digits, which is embedded"
+            f"reached; put {', '.join(files)} there{copy}, or choose digits, which is embedded"
         )
 
 
@@ -88,8 +114,12 @@ def count_classes(data: str) -> int:
     """Classes of a data set or image folder, without reading an image.
 
     Raises:
-        UserError: see ``folder_parts``.
+        UserError: see ``folder_parts`` and ``tables.checked``.
     """
+    if data.startswith(hub.PREFIX):
+        from bsr_explorer.data import tables
+
+        return len(tables.checked(data)[1].classes)
     info = DATASETS.get(data)
     return info.classes if info else len(class_folders(folder_parts(data)["train"]))
 
@@ -128,7 +158,9 @@ def folder_parts(data: str) -> dict[str, Path]:
         close = nearest(data, DATASETS, count=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         is_not = "is a file, not an image folder" if root.exists() else "is neither a data set nor a folder"
-        raise UserError(f"--data: {data!r} {is_not}{hint}; choose from {', '.join(DATASETS)}, or {FOLDER}")
+        raise UserError(
+            f"--data: {data!r} {is_not}{hint}; choose from {', '.join(DATASETS)}, or {FOLDER}, or {HUB}"
+        )
     # A class may be called "train" too; only the folder of a part has folders of its own.
     parts = {"train": root / "train"} if class_folders(root / "train") else {"train": root}
     if parts["train"] != root:

@@ -13,24 +13,26 @@ import numpy as np
 import torchvision
 from numpy.typing import NDArray
 
-from bsr_explorer.data import folders
+from bsr_explorer.data import folders, hub, tables
 from bsr_explorer.data.catalogue import DATASETS
 from bsr_explorer.data.contents import DAMAGED
 from bsr_explorer.data.download import fetch, load_torchvision
-from bsr_explorer.data.places import check_data, fashion_mnist_folder, folder_parts, idx_file
+from bsr_explorer.data.places import availability, check_data, fashion_mnist_folder, folder_parts, idx_file
 from bsr_explorer.data.pool import Arrays, Files, Given, Pool, as_given, reason_of, without
 from bsr_explorer.errors import UserError, one_line
 
 
 def load(data: str, data_dir: Path, skip: Collection[str] = ()) -> Given:
-    """A data set of a name, or an image folder.
+    """A data set of a name, one of the Hugging Face Hub, or an image folder.
 
     Args:
-        skip: image files to leave out, by their path below the folder of the data.
+        skip: images to leave out, by the path of the file below the folder of the data, with the row of a cell.
 
     Raises:
         UserError: files that are missing, incomplete or unreadable, or cannot be downloaded.
     """
+    if data.startswith(hub.PREFIX):
+        return _load_hub(data, frozenset(skip))
     if data not in DATASETS:
         return _load_folder(data, frozenset(skip))
     return without(load_named(data, data_dir), frozenset(skip))
@@ -42,6 +44,8 @@ def load_named(name: str, data_dir: Path) -> Given:
     if name == "digits":
         return _load_digits()
     check_data(name, data_dir)
+    if availability(DATASETS[name], data_dir) == "hub cache":
+        return tables.load_copy(DATASETS[name])
     if name == "fashion_mnist":
         return _load_fashion_mnist(data_dir)
     return load_torchvision(DATASETS[name], data_dir)
@@ -89,6 +93,13 @@ def _read_idx(folder: Path, name: str, *, dimensions: int) -> NDArray[np.uint8]:
         raise UserError(f"--data: cannot read {path} ({one_line(error)}); replace it") from error
 
 
+def _load_hub(data: str, skip: Collection[str]) -> Given:
+    whole = tables.load(data)
+    given = without(whole, skip)
+    _check_counts(data, given, whole.train, {}, "choose another data set")
+    return given
+
+
 def _load_folder(data: str, skip: Collection[str]) -> Given:
     root = Path(data).expanduser().absolute()
     pools, left_out = {}, {}
@@ -106,16 +117,19 @@ def _load_folder(data: str, skip: Collection[str]) -> Given:
     given = as_given(root.resolve().name, classes, pools)
     every = sum((count for part in left_out.values() for count in part.values()), Counter[str]())
     given = without(replace(given, left_out=dict(every)), skip)
-    _check_counts(data, given, pools["train"], left_out["train"])
+    _check_counts(data, given, pools["train"], left_out["train"], "add images or remove the class")
     return given
 
 
-def _check_counts(data: str, given: Given, pool: Pool, left_out: Mapping[str, Counter[str]]) -> None:
+def _check_counts(
+    data: str, given: Given, pool: Pool, left_out: Mapping[str, Counter[str]], remedy: str
+) -> None:
     """Each class needs an image to train on, and one for each part that is cut from train.
 
     Args:
         pool: the training images with those that were left out as damaged.
         left_out: why other files of each class were left out.
+        remedy: what to do.
     """
     needed = 1 + (given.validation is None) + (given.test is None)
     counts = np.bincount(given.train.labels, minlength=len(given.classes))
@@ -125,6 +139,5 @@ def _check_counts(data: str, given: Given, pool: Pool, left_out: Mapping[str, Co
         damaged = Counter({DAMAGED: int((pool.labels == fewest).sum() - counts[fewest])})
         raise UserError(
             f"--data: {data!r}: class {name!r} has too few images to train on and to split "
-            f"({counts[fewest]} of at least {needed}{reason_of([left_out[name], damaged])}); add images or remove "
-            "the class"
+            f"({counts[fewest]} of at least {needed}{reason_of([left_out.get(name, Counter()), damaged])}); {remedy}"
         )

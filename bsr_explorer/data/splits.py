@@ -95,7 +95,7 @@ def load_splits(
     Image files are not expected to change while the process runs.
 
     Args:
-        data: a name in ``DATASETS`` or the path of an image folder.
+        data: a name in ``DATASETS``, the path of an image folder, or ``hub:OWNER/NAME``.
         image_size: side S of the square images, pixels.
         data_dir: where the files of the named data sets are, or go.
         mean: of each of the 3 channels, for pixel values in 0 to 1.
@@ -109,7 +109,7 @@ def load_splits(
         interpolation: name of a resampling filter: ``bicubic``, ``bilinear``, ``nearest``, …
         squash: whether both sides are resized to the image size; if not, the shorter one is, and the centre cropped.
         views: augmented views of each training image, which epochs take in turn; None: a new one each time.
-        skip: image files to leave out, by their path below the folder of the data.
+        skip: images to leave out; see ``sources.load``.
         hold_out: whether images are held out of training for validation. If not, all of the training part is trained
             on, and ``validation`` is all of the test set (what a data set comes with for validation is left alone).
 

@@ -32,7 +32,7 @@ class Job:
     """What a fine-tune needs beside its configuration.
 
     Attributes:
-        data: name of a dataset or path of an image folder.
+        data: name of a dataset, path of an image folder, or ``hub:OWNER/NAME``.
         data_dir: where datasets lie, or are put.
         weights: ``auto``, ``hub``, ``offline``, ``random`` or a file.
         every_epoch: whether validation is evaluated after each epoch, and not at the end alone. (The authors' protocol

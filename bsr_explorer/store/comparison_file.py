@@ -49,7 +49,7 @@ class ComparisonFile:
 
     Attributes:
         config: of all methods (its own, and its classes, are of no account).
-        data: names of data sets or paths of image folders.
+        data: names of data sets, paths of image folders, or ``hub:OWNER/NAME``.
         rounds: steps to time of each method; 0: none.
         budget: memory as its user wrote it, with a unit, or None.
         counts: key of ``study.COUNTS``.

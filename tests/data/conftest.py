@@ -6,16 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
+from bsr_explorer.data import hub, places, sources
 from bsr_explorer.data import images as images_module
-from bsr_explorer.data import places, sources
 
 
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No network, no files of this machine's, and nothing remembered from another test."""
-    monkeypatch.setattr(places, "answers", lambda url: False)
+    for module in (hub, places):
+        monkeypatch.setattr(module, "answers", lambda url: False)
     monkeypatch.setattr(places, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     sources.load_named.cache_clear()
     images_module._STORE.clear()
     yield

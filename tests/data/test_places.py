@@ -53,12 +53,24 @@ def test_no_such_data(data: str, says: str, tmp_path: Path) -> None:
 def test_the_list_has_every_data_set(tmp_path: Path) -> None:
     write_idx(tmp_path / "fashion_mnist")
     rows = {row["name"]: row for row in list_datasets(tmp_path)}
-    assert [*rows] == [*DATASETS, "PATH"]
+    assert [*rows] == [*DATASETS, "PATH", "hub:…"]
     assert rows["digits"]["availability"] == "embedded"
     assert rows["fashion_mnist"]["availability"] == "on disk"
     assert rows["cifar10"]["availability"] == "download"
     assert rows["pets"]["classes"] == 37 and rows["pets"]["train"] == 3312
     assert len({tuple(row) for row in rows.values()}) == 1, "all rows have the same keys"
+
+
+def test_what_only_the_hub_needs_is_not_imported_for_other_data(tmp_path: Path) -> None:
+    make_folder(tmp_path / "birds", {"a": 2, "b": 2})
+    write_idx(tmp_path / "fashion_mnist")
+    code = (
+        "import sys; from pathlib import Path; from bsr_explorer.data.places import check_data, count_classes\n"
+        f"for data in ('digits', 'fashion_mnist', {str(tmp_path / 'birds')!r}):\n"
+        f"    check_data(data, Path({str(tmp_path)!r})); count_classes(data)\n"
+        "sys.exit(bool({'huggingface_hub', 'pyarrow', 'numpy'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_default_data_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
