@@ -27,7 +27,12 @@ Model = Annotated[
 Method = Annotated[
     str, typer.Option(help="A method expression, such as 'bsr' or 'last(k=3)' (see `list methods`).")
 ]
-Data = Annotated[str, typer.Option(help="A dataset (see `list datasets`) or the path of an image folder.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="A dataset (see `list datasets`), the path of an image folder, or hub:OWNER/NAME of the Hugging Face Hub."
+    ),
+]
 RecipeName = Annotated[str, typer.Option("--recipe", help=f"How to fine-tune: {', '.join(RECIPES)}.")]
 _PROTOCOLS = "; ".join(f"{name}: {protocol.summary}" for name, protocol in PROTOCOLS.items())
 ProtocolName = Annotated[

@@ -14,7 +14,7 @@ import timm
 import tomli_w
 import torch
 
-from bsr_explorer.data import places
+from bsr_explorer.data import hub, places
 from bsr_explorer.models import weights as weights_module
 from bsr_explorer.store.study import Study
 
@@ -37,7 +37,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(weights_module.hub, "answers", lambda: False)
-    monkeypatch.setattr(places, "answers", lambda url: False)
+    for module in (places, hub):
+        monkeypatch.setattr(module, "answers", lambda url: False)
     monkeypatch.setattr(places, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
@@ -221,6 +222,8 @@ def test_what_has_no_largest_batch_is_refused(refused: Refused, flag: str, value
         ("--data", "a_file", "'a_file' is a file, not an image folder"),
         ("--data", "empty", "'empty' has no folders of classes"),
         ("--data", "cifar10", "cifar10 is not in"),
+        ("--data", "hub:birds", "'hub:birds' names no data set of the Hub; write hub:OWNER/NAME or"),
+        ("--data", "hub:acme/birds", "hub:acme/birds is not in the Hub's cache"),
         ("--image-size", "50", "50 is not a positive multiple"),
         ("--batch-size", "0", "'0' must be a whole number of at least 1, or several, such as 16,32,64"),
         ("--batch-size", "-4", "'-4' must be a whole number of at least 1, or several"),
@@ -363,6 +366,8 @@ COMPARE = (
         ("--budget-counts", "held", "unknown value 'held' (did you mean 'published'?); choose from peak"),
         ("--data", "didgits", "'didgits' is neither a data set nor a folder (did you mean 'digits'?)"),
         ("--data", "cifar10", "cifar10 is not in"),
+        ("--data", "hub:birds", "'hub:birds' names no data set of the Hub; write hub:OWNER/NAME or"),
+        ("--data", "hub:acme/birds", "hub:acme/birds is not in the Hub's cache"),
         ("--image-size", "50", "50 is not a positive multiple of the patch of toy"),
         ("--proxy-size", "33", "33 is not a positive multiple of the patch of toy"),
         ("--proxy-size", "0", "0 must be a whole number of at least 1"),

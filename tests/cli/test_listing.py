@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from bsr_explorer.data.catalogue import DATASETS
 from bsr_explorer.methods import METHODS, parse_method
 from bsr_explorer.models.names import ALIASES
 from bsr_explorer.train.recipes import RECIPES
+from tests.hub_cache import TRAIN, put
 
 Cli = Callable[..., Any]
 
@@ -32,14 +35,20 @@ def test_methods_are_listed_as_they_are_written(cli: Cli) -> None:
         assert word in " ".join(done.out.split())
 
 
-def test_datasets_are_listed_with_where_they_are(cli: Cli) -> None:
+def test_datasets_are_listed_with_where_they_are(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    train, test = TRAIN, TRAIN.replace("train", "test")
+    put(tmp_path / "hub", "uoft-cs/cifar100", {train: b"train", test: b"test"})
     done = cli("list", "datasets")
     assert (done.code, done.err) == (0, "")
     lines = {line.split()[0]: line for line in done.out.splitlines() if line and not line.startswith(" ")}
-    assert set(lines) == {"data", *DATASETS, "PATH"}
+    assert set(lines) == {"data", *DATASETS, "PATH", "hub:…"}
     assert "embedded" in lines["digits"]
     assert "1078 / 359 / 360" in lines["digits"]
-    assert "download" in lines["cifar10"]  # the data folder is empty
+    assert "download" in lines["cifar10"]  # the data folder is empty, and the Hub's cache has another
+    assert "hub cache" in lines["cifar100"]
 
 
 def test_recipes_are_listed_with_their_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import tomli_w
+from huggingface_hub import constants
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
@@ -21,6 +22,7 @@ from bsr_explorer.search import plan, speed
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.records import Record, read_records
 from bsr_explorer.store.study import SpaceSpec, Study
+from tests.hub_cache import TEST, TRAIN, birds, png, put, table
 from tests.pictures import Pictures
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -511,6 +513,35 @@ def test_all_damaged_images_are_named_before_anything_is_written(
     (record,) = read_records(Path("here")).values()
     assert record.status == "finished"
     assert record.left_out == {}
+
+
+@pytest.mark.thorough
+def test_a_data_set_of_the_hub_is_searched(
+    quick: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    cache = tmp_path / "hub"
+    images = [None if row == 5 else png(row)[:300] if row == 12 else png(row) for row in range(60)]
+    put(cache, "acme/birds", {TRAIN: table(images, [row % 2 for row in range(60)]), TEST: birds(8)})
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    flags = (*FLAGS, "--data", "hub:acme/birds", "--out", "here", "--trials", "2")
+    done = quick(*flags)
+    assert (done.code, done.out) == (2, "")
+    line = done.err.splitlines()[-1]
+    assert line.startswith("error: --data: 'hub:acme/birds': 2 images cannot be read: ")
+    assert f"{TRAIN}:5 (an empty cell), {TRAIN}:12 (" in line
+    assert not Path("here").exists()
+    done = quick(*flags, "--skip-bad")
+    assert done.code == 0, done.err
+    records = read_records(Path("here"))
+    assert [record.status for record in records.values()] == ["finished"] * 2
+    for record in records.values():
+        assert (record.data, record.left_out) == ("hub:acme/birds", {"damaged": 2})
+        assert record.split == (
+            "acme/birds@1a2b3c4: train 20 of 38 / validation 20 / test 8, validation cut from train, stratified, "
+            "split seed 0"
+        )
+    assert Study.from_toml(Path("here/study.toml")).name == "toy-birds-1400KB"
 
 
 @pytest.mark.parametrize("sizes", [(), ("--train-size", "30")])

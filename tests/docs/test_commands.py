@@ -56,7 +56,7 @@ PARSED = {
 }
 """Words of commands that are parsed only, and why."""
 
-ELSEWHERE = ("pip install", "pytest", "bash .ci/run", "mkdocs serve", "git clone", "cd ")
+ELSEWHERE = ("pip install", "pytest", "bash .ci/run", "mkdocs serve", "git clone", "cd ", "hf download")
 """Commands of other programs: ``.ci/run`` installs, tests and builds the site."""
 
 BLOCKS = list({block.commands: block for block in blocks()}.values())
