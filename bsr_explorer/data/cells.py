@@ -14,7 +14,7 @@ from typing import Any
 from bsr_explorer.errors import UserError, one_line
 
 _LOCK = Lock()
-"""One thread reads a column, and the others find it read."""
+"""One thread reads a column, and the others find it read: from Python 3.12, ``cached_property`` does not see to it."""
 
 
 @dataclass(frozen=True)

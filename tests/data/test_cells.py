@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,7 +59,9 @@ def test_a_cell_may_be_empty(tmp_path: Path) -> None:
 def test_a_column_is_read_once_by_many_threads(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     original = cells.read_column
-    monkeypatch.setattr(cells, "read_column", lambda *of: read.append(of[1]) or original(*of))
+    monkeypatch.setattr(
+        cells, "read_column", lambda *of: read.append(of[1]) or time.sleep(0.05) or original(*of)
+    )
     column = Column(file, "image")
     assert read == []
     with ThreadPoolExecutor(8) as threads:
