@@ -143,7 +143,7 @@ def test_pressed_again_it_ends_the_process_at_once() -> None:
 def test_at_random_moments_it_ends_with_130_and_the_same_command_goes_on_to_the_same_end() -> None:
     paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
-        [sys.executable, "-c", "from tests.interrupting import main; main()", "--interrupts", "5"],
+        [sys.executable, "-c", "from tests.interrupting import main; main()", "--interrupts", "3"],
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

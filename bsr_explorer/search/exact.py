@@ -28,9 +28,8 @@ from bsr_explorer.search.surrogate import Surrogate
 from bsr_explorer.store.database import proxy_of
 from bsr_explorer.store.proxies import PROXIES_A_TRIAL
 
-START = 2
-"""Trials before the surrogate, each of another stratum of memory. What accuracy rises with is known before any trial
-(``kernels.Rising``); two say how far it rises (``benchmarks/samplers.py``: more of them only come later to a front)."""
+START, GUIDED = 6, 3
+"""Trials before the surrogate, one a stratum of memory; and where an earlier study guesses."""
 
 POOL = 12_000
 """Configurations that the expected improvement is computed of at once."""
@@ -99,12 +98,15 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         proxies = len(self.choices.efforts) - 1
         begun = {c.place for c in candidates} | set(done)
         finished = [n for n, trial in enumerate(trials) if trial.state == TrialState.COMPLETE]
-        if len(finished) < (PAIRS if proxies else START):
+        start = START if self.choices.prior is None else GUIDED
+        if len(finished) < (min(start, PAIRS) if proxies else start):
             return self._from_strata(candidates, done)
         if proxies:
             unpaired = _unpaired([candidates[n] for n in finished], begun, proxies)
             if unpaired is not None:
                 return unpaired
+            if len({c.key for c in candidates}) < start:
+                return self._from_strata(candidates, done, proxies)
         rows = self.choices.rows(candidates)
         numbers, accuracy, doubt = _outcomes(trials)
         prior = None if self.choices.prior is None else self.choices.prior.fitted(self.choices)
@@ -124,7 +126,7 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         gain = expected_improvement(
             mean, deviation, pool.costs[:, :costs].astype(float), paid[there, :costs], seen[there], reference
         )
-        only = int((proxy > 0).sum()) >= PROXIES_A_TRIAL * max(PAIRS, int(there.sum()))
+        only = int((proxy > 0).sum()) >= PROXIES_A_TRIAL * max(start, int(there.sum()))
         return _first_new(pool, self._order(gain, pool, surrogate, only), begun) or self._from_strata(
             candidates, done
         )

@@ -550,7 +550,7 @@ def test_a_file_in_the_way_is_no_folder(make_study: MakeStudy, tmp_path: Path) -
 @pytest.fixture(scope="session")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What came of searches that were killed; see killing.py."""
-    return run_killing(tmp_path_factory.mktemp("killed") / "here", "20")
+    return run_killing(tmp_path_factory.mktemp("killed") / "here", "12")
 
 
 def run_killing(folder: Path, what: str) -> dict[str, Any]:
@@ -593,7 +593,7 @@ def test_a_search_that_is_killed_at_each_point_ends_as_if_it_had_not_been(killed
 @pytest.mark.thorough
 @pytest.mark.long
 def test_a_search_that_is_killed_at_random_moments_ends_as_if_it_had_not_been(killed: dict[str, Any]) -> None:
-    assert killed["moments"]["killed"] == 20
+    assert killed["moments"]["killed"] == 12
     for study in killed["moments"]["studies"]:
         check_same(study, killed["whole"])
 

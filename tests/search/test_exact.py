@@ -15,7 +15,6 @@ from bsr_explorer.pareto import hypervolume
 from bsr_explorer.search.exact import PAIRS, START, ExactCostSampler, _outcomes
 from bsr_explorer.search.proposals import SAMPLERS, derived_seed, propose
 from bsr_explorer.search.space import Candidate, Space
-from bsr_explorer.store.proxies import PROXIES_A_TRIAL
 from bsr_explorer.store.study import Study
 
 MakeStudy = Callable[..., Study]
@@ -173,10 +172,10 @@ def together(space: Space, trainings: int) -> list[Candidate]:
 
 
 def test_it_begins_at_the_target_and_learns_what_a_proxy_says_of_the_same(several: Space) -> None:
-    made = together(several, 2 * PAIRS)
-    assert [c.proxy for c in made] == [0] * PAIRS + [1] * PAIRS
-    assert [c.key for c in made[PAIRS:]] == [c.key for c in made[:PAIRS]]
-    assert len({c.key for c in made}) == PAIRS
+    made = together(several, START + PAIRS)
+    assert [c.proxy for c in made] == [0] * PAIRS + [1] * START
+    assert [c.key for c in made[PAIRS : 2 * PAIRS]] == [c.key for c in made[:PAIRS]]
+    assert len({c.key for c in made}) == START
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +194,7 @@ def test_it_trains_nothing_twice_and_not_at_proxies_alone(several: Space, propos
         assert candidate.key not in finished or not candidate.proxy or len(finished) <= PAIRS
         finished |= set() if candidate.proxy else {candidate.key}
     at_proxy = sum(c.proxy for c in proposed)
-    assert 10 < at_proxy <= PROXIES_A_TRIAL * max(PAIRS, len(proposed) - at_proxy)
+    assert 10 < at_proxy <= 3 * max(START, len(proposed) - at_proxy)
 
 
 @pytest.mark.thorough

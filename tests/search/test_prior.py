@@ -14,8 +14,9 @@ import pytest
 from optuna.trial import create_trial
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.search import exact
 from bsr_explorer.search.coordinator import Search
-from bsr_explorer.search.exact import START, ExactCostSampler
+from bsr_explorer.search.exact import GUIDED, ExactCostSampler
 from bsr_explorer.search.prior import KEPT, LEAST, Prior
 from bsr_explorer.search.space import Space
 from bsr_explorer.search.surrogate import Surrogate
@@ -170,25 +171,27 @@ def test_it_believes_what_is_running_by_it_too(earlier: Surrogate) -> None:
     assert (after[1] < before[1]).all()
 
 
-def test_a_sampler_asks_the_earlier_study(guided: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guided_sampler_needs_fewer_trials_before_it_learns(
+    guided: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
     space = Space(guided)
-    space.prior = Prior.read(guided)
     trials = [
         create_trial(
             params=space.encode(c), distributions=space.distributions, values=[0.5, float(c.counted_bytes)]
         )
-        for c in space.known[:START]
+        for c in space.known[:GUIDED]
     ]
-    asked: list[int] = []
-    predict = Surrogate.predict
 
-    def counted(surrogate: Surrogate, rows: Any) -> Any:
-        asked.append(surrogate.prior is not None)
-        return predict(surrogate, rows)
+    def stratum(*_: Any) -> Any:
+        raise LookupError
 
-    monkeypatch.setattr(Surrogate, "predict", counted)
+    monkeypatch.setattr(exact, "from_strata", stratum)
+    with pytest.raises(LookupError):
+        ExactCostSampler(space, 1).propose(trials)
+    space.prior = Prior.read(guided)
     assert ExactCostSampler(space, 1).propose(trials) is not None
-    assert {*asked} == {True, False}  # the new surrogate asks the one of the earlier study
+    with pytest.raises(LookupError):
+        ExactCostSampler(space, 1).propose(trials[1:])
 
 
 def test_what_is_kept_is_plain(guided: Study, tmp_path: Path) -> None:
