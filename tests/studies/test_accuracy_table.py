@@ -11,7 +11,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import save_file
 
 from bsr_explorer import Config, build
@@ -68,6 +70,34 @@ def test_its_expressions_are_canonically_distinct(rows: list[dict[str, str]]) ->
         "bitfit",
         "mesa(bits=8, groups='heads', ema=0.9)",
     } <= set(methods)
+
+
+def test_the_second_table_is_of_other_configurations(rows: list[dict[str, str]]) -> None:
+    others = make.read(make.TASKS["clothes"].table)
+    assert set(Counter(row["method"] for row in others).values()) == {2}
+    known, methods = methods_of(rows), methods_of(others)
+    assert len(methods) == make.TASKS["clothes"].configurations
+    assert len({method.canonical(DEPTH) for method in methods.values()}) == len(methods)
+    assert len(methods.keys() & known.keys()) < 0.2 * len(methods)
+    assert {len(row["history"].split()) for row in others} == {make.FINE_TUNING.epochs}
+
+
+def test_some_classes_of_fashion_mnist_are_written_as_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.arange(40) % 10
+    pixels = np.full((40, 28, 28), 7, np.uint8) * (labels + 1).astype(np.uint8)[:, None, None]
+    monkeypatch.setattr(make, "_fashion_mnist", lambda: (pixels, labels))
+    monkeypatch.setattr(make, "IMAGES_A_CLASS", 3)
+    task = make.TASKS["clothes"]
+    before, then = make.data_of(task, tmp_path)
+    for folder, classes, count in ((before, task.before, 4), (then, task.then, 3)):
+        found = {path.name: sorted(path.iterdir()) for path in Path(folder).iterdir()}
+        assert set(found) == {str(label) for label in classes}
+        for label, files in found.items():
+            assert len(files) == count
+            assert all((np.asarray(Image.open(file)) == 7 * (int(label) + 1)).all() for file in files)
+    assert make.data_of(make.TASKS["digits"], tmp_path) == ("fashion_mnist", "digits")
 
 
 def test_each_row_is_of_a_whole_training(rows: list[dict[str, str]]) -> None:
