@@ -78,7 +78,7 @@ def test_the_second_table_is_of_other_configurations(rows: list[dict[str, str]])
     known, methods = methods_of(rows), methods_of(others)
     assert len(methods) == make.TASKS["clothes"].configurations
     assert len({method.canonical(DEPTH) for method in methods.values()}) == len(methods)
-    assert len(methods.keys() & known.keys()) < 0.2 * len(methods)
+    assert len(methods.keys() & known.keys()) == 61  # those with a name, and choices of few blocks
     assert {len(row["history"].split()) for row in others} == {make.FINE_TUNING.epochs}
 
 
