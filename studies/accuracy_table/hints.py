@@ -119,7 +119,7 @@ def sensitivities(config: Config, weights: str, images: ImageSplit) -> list[floa
 
 
 def _fit_head(head: nn.Module, found: Floats, labels: NDArray[np.int64]) -> None:
-    targets = np.eye(int(labels.max()) + 1)[labels]
+    targets = np.eye(len(head.bias))[labels]  # it may have outputs for classes that are not there
     centre, mean = found.mean(axis=0), targets.mean(axis=0)
     apart = found - centre
     ridge = RIDGE * float((apart**2).mean()) * len(found)

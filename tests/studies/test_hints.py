@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from bsr_explorer import Config, build
@@ -64,6 +65,16 @@ def test_evidence_is_that_of_the_normal_distribution_it_is_of() -> None:
         max(likelihood((labels == label).astype(float), a, b) for a in grid for b in grid) for label in (0, 1)
     ]
     assert hints.logme(found, labels) == pytest.approx(np.mean(best) / 30, abs=2e-3)
+
+
+def test_the_head_fits_and_may_have_more_outputs_than_there_are_classes() -> None:
+    generator = np.random.default_rng(2)
+    labels = np.repeat(np.arange(3), 20)
+    found = generator.normal(scale=0.1, size=(60, 8)) + np.eye(8)[labels]
+    head = torch.nn.Linear(8, 10)
+    hints._fit_head(head, found, labels)
+    said = head(torch.from_numpy(found).float()).argmax(dim=1).numpy()
+    assert (said == labels).all()
 
 
 @pytest.mark.thorough
