@@ -49,7 +49,7 @@ from rich.table import Table as RichTable
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks share a module, run as scripts or not
 
-from benchmarks.spaces import Listed, Synthetic, Tabled, hints_of, read_table
+from benchmarks.spaces import Listed, Synthetic, Tabled, read_table
 from bsr_explorer import pareto
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
@@ -60,7 +60,7 @@ from bsr_explorer.search.rungs import Seen, bars
 from bsr_explorer.search.surrogate import Surrogate
 from bsr_explorer.store.records import write_text
 from bsr_explorer.units import parse_bytes
-from studies.accuracy_table.hints import schedule_of
+from studies.accuracy_table.hints import hints_of, schedule_of
 
 HINTS = ("exact+sensitivity", "exact+transfer")
 STRATEGIES = (*SAMPLERS, "exact+rungs", "exact+prior", "exact+brief-prior", *HINTS, "brief")

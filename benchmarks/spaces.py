@@ -302,11 +302,6 @@ class Tabled(Listed):
         return replicas[int(generator.integers(len(replicas)))]
 
 
-def hints_of(table: Path) -> Path:
-    """Where the hints of a table stand, if there are any."""
-    return table.with_name(f"{table.stem}_hints.json")
-
-
 def read_table(path: Path) -> dict[str, list[Outcome]]:
     """The outcomes of each method of a table, one a replica.
 

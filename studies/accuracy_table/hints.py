@@ -46,6 +46,11 @@ RIDGE = 1.0
 """Penalty of the head's weights, in variances of the features."""
 
 
+def hints_of(table: Path) -> Path:
+    """Where the hints of a table stand, if there are any."""
+    return table.with_name(f"{table.stem}_hints.json")
+
+
 def schedule_of(method: Method) -> str:
     """The drop schedule of a method, as an expression that trains no block."""
     keep: dict[int, float] = {}
@@ -157,7 +162,7 @@ def main() -> None:
         },
     }
     write_text(
-        options.out or task.table.with_name(f"{task.table.stem}_hints.json"),
+        options.out or hints_of(task.table),
         json.dumps(answer, indent=1) + "\n",
     )
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from benchmarks import samplers
-from benchmarks.spaces import Tabled, hints_of, read_table
+from benchmarks.spaces import Tabled, read_table
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import parse_method
 from bsr_explorer.pareto import hypervolume
-from studies.accuracy_table.hints import schedule_of
+from studies.accuracy_table.hints import hints_of, schedule_of
 
 pytestmark = pytest.mark.thorough  # a benchmark is a process of its own, or trains
 

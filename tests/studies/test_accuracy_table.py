@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.torch import save_file
 
 from bsr_explorer import Config, build
 from bsr_explorer.methods import Method, parse_method
@@ -29,15 +28,6 @@ DEPTH = 12
 def rows() -> list[dict[str, str]]:
     with (make.HERE / "table.csv").open(newline="") as lines:
         return list(csv.DictReader(lines))
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of the small model, as if they were pretrained."""
-    path = tmp_path_factory.mktemp("weights") / "small_vit.safetensors"
-    state = build(Config("small_vit", 28, method="full")).state_dict()
-    save_file({name: w for name, w in state.items() if not name.startswith("head.")}, path)
-    return path
 
 
 def arguments(weights: Path, table: Path) -> list[str]:

@@ -9,19 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from bsr_explorer import Config, build
 from bsr_explorer.methods import parse_method
 from studies.accuracy_table import hints, make, small_vit
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "small_vit.safetensors"
-    state = build(Config("small_vit", 28, method="full")).state_dict()
-    save_file({name: w for name, w in state.items() if not name.startswith("head.")}, path)
-    return path
 
 
 @pytest.mark.parametrize(
