@@ -67,6 +67,13 @@ class Memory:
             if not left:
                 self.events.append(Event(-self._sizes[name], name, self.moment))
 
+    def scratch(self, *sizes: int) -> None:
+        """Allocate these and free them, the last first."""
+        names = [f"scratch {number}" for number, _ in enumerate(sizes)]
+        for name, size in zip(names, sizes, strict=True):
+            self.take(name, size)
+        self.drop(*reversed(names))
+
     def size(self, name: str) -> int:
         """Bytes of a tensor that is, or was, there."""
         return self._sizes[name]

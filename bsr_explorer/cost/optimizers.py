@@ -19,10 +19,6 @@ one kernel; ``auto`` is what torch does by itself: foreach on CUDA, else loop.""
 Change = tuple[int, str]
 """Bytes allocated (> 0) or freed (< 0), and a name for them."""
 
-_NUMBER = 8
-"""Bytes of a Python number that a kernel is given as a tensor."""
-
-
 @dataclass(frozen=True)
 class Optimizer(ABC):
     """The memory of one optimiser."""
@@ -31,17 +27,22 @@ class Optimizer(ABC):
     def state_bytes(self, p: Parameter) -> int:
         """Bytes kept from step to step for a parameter."""
 
+    def state_sizes(self, p: Parameter, implementation: str) -> list[int]:
+        """The same by tensors of the device, in the order in which they are made."""
+        return [self.state_bytes(p)] if self.state_bytes(p) else []
+
     def shared_bytes(self, trained: Sequence[Parameter]) -> int:
         """Bytes kept from step to step for all parameters together."""
         return 0
 
     @abstractmethod
-    def step(self, trained: Sequence[Parameter], implementation: str) -> Iterator[Change]:
+    def step(self, trained: Sequence[Parameter], implementation: str, number: int) -> Iterator[Change]:
         """What a step allocates and frees, in order.
 
         Args:
             trained: the parameters of one parameter group, in order.
             implementation: ``loop``, ``foreach`` or ``fused``.
+            number: bytes of a Python number that a kernel is given as a tensor (``Device.number``).
         """
 
 
@@ -55,11 +56,11 @@ class Sgd(Optimizer):
         """A momentum buffer, or nothing."""
         return p.bytes if self.momentum else 0
 
-    def step(self, trained: Sequence[Parameter], implementation: str) -> Iterator[Change]:
+    def step(self, trained: Sequence[Parameter], implementation: str, number: int) -> Iterator[Change]:
         """A loop makes a tensor of the momentum, a Python number; else nothing."""
-        if self.momentum and implementation == "loop" and trained:
-            yield _NUMBER, "momentum"
-            yield -_NUMBER, "momentum"
+        if self.momentum and implementation == "loop" and trained and number:
+            yield number, "momentum"
+            yield -number, "momentum"
 
 
 @dataclass(frozen=True)
@@ -70,22 +71,29 @@ class AdamW(Optimizer):
         """Two moments and the count."""
         return 2 * p.bytes + WIDTH["fp32"]
 
-    def step(self, trained: Sequence[Parameter], implementation: str) -> Iterator[Change]:
+    def state_sizes(self, p: Parameter, implementation: str) -> list[int]:
+        """The count lies on the CPU, unless the implementation is fused."""
+        return [*([WIDTH["fp32"]] if implementation == "fused" else []), p.bytes, p.bytes]
+
+    def step(self, trained: Sequence[Parameter], implementation: str, number: int) -> Iterator[Change]:
         """The denominator: its root, then the root over a bias correction; a loop's variable holds each
         until the next takes its place. Lists have one denominator for all parameters at once."""
         if implementation == "foreach":
             yield from ((p.bytes, f"denominator of {p.name}") for p in trained)
-            yield _NUMBER, "correction"
-            yield -_NUMBER, "correction"
-            yield from ((-p.bytes, f"denominator of {p.name}") for p in trained)
+            if number:
+                yield number, "correction"
+                yield -number, "correction"
+            yield from ((-p.bytes, f"denominator of {p.name}") for p in reversed(trained))
         if implementation != "loop":
             return
         before: Parameter | None = None
         for p in trained:
             yield p.bytes, f"root for {p.name}"
-            yield _NUMBER, "correction"
+            if number:
+                yield number, "correction"
             yield p.bytes, f"denominator of {p.name}"
-            yield -_NUMBER, "correction"
+            if number:
+                yield -number, "correction"
             yield -p.bytes, f"root for {p.name}"
             if before is not None:
                 yield -before.bytes, f"denominator of {before.name}"
@@ -113,13 +121,13 @@ class AdamW8bit(Optimizer):
         """Two maps of 256 codes."""
         return 2 * 256 * WIDTH["fp32"]
 
-    def step(self, trained: Sequence[Parameter], implementation: str) -> Iterator[Change]:
+    def step(self, trained: Sequence[Parameter], implementation: str, number: int) -> Iterator[Change]:
         """Copies of the gradient, the moments and what is made of them, parameter by parameter."""
         if implementation == "fused":
             return
         for p in trained:
             copies = 12 if p.numel < _LEAST_IN_8_BITS else 20
-            size = copies * p.numel + (4 * p.numel if WIDTH[p.dtype] < 4 else 0) + _NUMBER
+            size = copies * p.numel + (4 * p.numel if WIDTH[p.dtype] < 4 else 0) + number
             yield size, f"copies for {p.name}"
             yield -size, f"copies for {p.name}"
 
@@ -135,10 +143,12 @@ OPTIMIZERS: dict[str, Optimizer] = {
 
 
 def groups(trained: Sequence[Parameter]) -> list[list[Parameter]]:
-    """The parameter groups that a recipe makes: weights that are decayed, and vectors that are not."""
-    decayed = [p for p in trained if len(p.shape) > 1 and p.name not in EMBEDDINGS]
-    others = [p for p in trained if p not in decayed]
-    return [group for group in (decayed, others) if group]
+    """The parameter groups that a recipe makes, that of the first parameter first: weights that are decayed, and
+    vectors that are not."""
+    found: dict[bool, list[Parameter]] = {}
+    for p in trained:
+        found.setdefault(len(p.shape) > 1 and p.name not in EMBEDDINGS, []).append(p)
+    return [*found.values()]
 
 
 EMBEDDINGS = frozenset({"pos_embed", "cls_token", "reg_token"})

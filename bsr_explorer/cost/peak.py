@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from bsr_explorer.cost.gradients import Gradients
 from bsr_explorer.cost.holders import Event, Memory, Moment
 from bsr_explorer.cost.optimizers import OPTIMIZERS, groups
 from bsr_explorer.cost.passes import Pass
@@ -61,7 +62,20 @@ def timeline(recorded: Recorded, setup: Setup) -> Memory:
     run.end_backward()
     memory.drop(*made)
     step_of_the_optimizer(tape, setup, memory)
+    if not setup.gradients_stand:
+        give_gradients_back(tape, run.gradients, memory)
     return memory
+
+
+def give_gradients_back(tape: Tape, gradients: Gradients, memory: Memory) -> None:
+    """What ends a step: the gradients go, in the optimiser's order."""
+    memory.moment = Moment("optimizer", None, "zero_grad")
+    whole = {p.name: name for name, parameters in gradients.views.items() for p in parameters}
+    for group in groups([p for p in tape.parameters.values() if p.trains]):
+        for p in group:
+            name = whole.get(p.name, f"gradient of {p.name}")
+            if memory.holders(name):
+                memory.drop(name)
 
 
 def made_of_the_loss(tape: Tape, setup: Setup) -> dict[str, int]:
@@ -90,11 +104,13 @@ def step_of_the_optimizer(tape: Tape, setup: Setup, memory: Memory) -> None:
     if setup.scaler:
         memory.take("whether a gradient overflowed", WIDTH["fp32"])
     for group in groups([p for p in tape.parameters.values() if p.trains]):
-        for change, name in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as):
+        for change, name in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as, setup.on.number):
             if change > 0:
                 memory.take(name, change)
             else:
                 memory.drop(name)
+    if setup.scaler:
+        memory.drop("whether a gradient overflowed")
 
 
 def optimizer_peak(trained: list[Parameter], setup: Setup) -> int:
@@ -103,7 +119,7 @@ def optimizer_peak(trained: list[Parameter], setup: Setup) -> int:
     most = flag
     for group in groups(trained):
         level = flag
-        for change, _ in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as):
+        for change, _ in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as, setup.on.number):
             size = setup.on.rounded(abs(change))
             level += size if change > 0 else -size
             most = max(most, level)

@@ -66,6 +66,9 @@ class Recording:
         if name in self._keeps and self._keeps[name].how is DENSE:
             self._keep(self._keeps[name])
 
+    def scratch(self, *sizes: int) -> None:
+        self._memory.scratch(*sizes)
+
     def drop(self, *names: str) -> None:
         for name in names:
             if name in self.taken:

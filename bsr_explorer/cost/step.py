@@ -21,7 +21,7 @@ def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:
         live_inputs: whether the activations that the tape is fed with need a gradient: for a tape that
             is a part of a step, with something training below it.
     """
-    tensors, needs = tape.tensors, tape.needs_grad(live_inputs)
+    tensors, needs, device = tape.tensors, tape.needs_grad(live_inputs), device_of(tape.device)
     for op in tape:
         carries = kind_of(op).carries(op)
         yield Context(
@@ -34,6 +34,7 @@ def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:
                 part: carries and (tape.parameters[name].trains if name in tape.parameters else needs[name])
                 for part, name in op.params.items()
             },
+            device=device,
         )
 
 

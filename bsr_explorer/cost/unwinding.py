@@ -65,6 +65,9 @@ class Unwinding:
         self._memory.take(name, size)
         self._own.add(name)
 
+    def scratch(self, *sizes: int) -> None:
+        self._memory.scratch(*sizes)
+
     def drop(self, *names: str) -> None:
         for name in names:
             if self._memory.holders(name):

@@ -8,19 +8,24 @@ is normed, and autocast runs norms and softmax in fp32.
 from __future__ import annotations
 
 from bsr_explorer.devices.device import Device
+from bsr_explorer.devices.gpus import DEFAULT, GPUS
 
 CUDA = Device(
     name="cuda",
     title="CUDA",
+    gpu=GPUS[DEFAULT],
     compared="not yet measured: by the rules of torch's CUDA kernels and allocator",
     granularity=512,
-    workspace=8_519_680,
+    number=0,
+    workspaces={"workspace of cuBLAS": 2**25, "workspace of cuBLASLt": 2**20, "workspace of cuBLAS in backward": 2**25},
     attention=("fused", "math", "flash", "efficient", "cudnn"),
     fused="efficient",
-    fused_in_16_bits="flash",
+    fused_in_16_bits="cudnn",
     statistics="fp32",
     norms_take_both=False,
     softmax="fp32",
+    loss_casts_scores=False,
+    concatenates_formats=True,
     optimizer="foreach",
     optimizer_8bit="fused",
     at_once=2**23,

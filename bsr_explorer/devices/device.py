@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bsr_explorer.devices.gpus import Gpu
+from bsr_explorer.devices.reductions import sum_of_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,10 +15,12 @@ class Device:
 
     Attributes:
         name: as ``--device`` and torch know it.
+        gpu: the card, where it is one; kernels' scratch follows from it.
         title: as a sentence names it (``CUDA``).
         compared: with what predictions for it have been compared.
         granularity: the allocator rounds sizes up to a multiple of so many bytes.
-        workspace: bytes that its libraries take for themselves in the first step, and keep.
+        number: bytes of a Python number that a kernel is given as a tensor; 0 where that tensor lies elsewhere.
+        workspaces: bytes that its libraries take for themselves in the first step, and keep, by name.
         attention: the attention paths that exist on it.
         fused: the path that ``fused`` comes to in fp32.
         fused_in_16_bits: the same in 16 bits.
@@ -22,6 +28,9 @@ class Device:
         norms_take_both: whether a norm under autocast takes an input in 16 bits beside weights in 32, and gives back
             the input's format. If not, autocast casts the input.
         softmax: number format of a softmax under autocast; None: that of its input.
+        loss_casts_scores: whether autocast casts the scores that a cross-entropy reads. If not, it casts their
+            log-probabilities.
+        concatenates_formats: whether tensors in several number formats are concatenated as they are under autocast.
         optimizer: how torch runs an optimiser by itself, one of ``cost.optimizers.IMPLEMENTATIONS``.
         optimizer_8bit: how the 8-bit optimiser runs.
         at_once: elements that are packed or unpacked at once (in whole images, and one at least), so that what this
@@ -31,19 +40,28 @@ class Device:
 
     name: str
     title: str
+    gpu: Gpu | None = None
     compared: str = "not compared with real steps"
     granularity: int = 1
-    workspace: int = 0
+    number: int = 8
+    workspaces: Mapping[str, int] = field(default_factory=dict)
     attention: tuple[str, ...] = ("fused", "math")
     fused: str = "fused"
     fused_in_16_bits: str = "fused"
     statistics: str | None = None
     norms_take_both: bool = True
     softmax: str | None = None
+    loss_casts_scores: bool = True
+    concatenates_formats: bool = False
     optimizer: str = "loop"
     optimizer_8bit: str = "loop"
     at_once: int = 2**18
     packs_rows: bool = False
+
+    @property
+    def workspace(self) -> int:
+        """Bytes of all of them."""
+        return sum(self.workspaces.values())
 
     def rounded(self, size: int) -> int:
         """Bytes that the allocator hands out for so many."""
@@ -59,3 +77,13 @@ class Device:
         if attention != "fused":
             return attention
         return self.fused if dtype == "fp32" else self.fused_in_16_bits
+
+    def sum_scratch(self, rows: int, columns: int) -> tuple[int, ...]:
+        """Bytes of what a sum over the rows of a matrix (rows, columns) takes on the way, in order."""
+        if self.gpu is None:
+            return ()
+        return tuple(size for size in sum_of_columns(rows, columns, self.gpu) if size)
+
+    def softmax_scratch(self, size: int) -> tuple[int, ...]:
+        """Bytes of what a softmax of so many takes on the way back: a GPU's, its gradient times itself."""
+        return (size,) if self.gpu is not None else ()

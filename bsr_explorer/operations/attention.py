@@ -17,8 +17,12 @@ from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule,
 from bsr_explorer.storages.storage import Shape
 from bsr_explorer.units import FLOPS_PER_MAC, WIDTH
 
-SCALAR = 8
-"""Bytes of a Python number that an operation holds as a tensor."""
+
+CUDNN_PLAN = 256
+"""Bytes that cuDNN's forward kernel takes on the way."""
+
+TILE = 64
+"""Rows, and columns, of the gradients that the memory-efficient kernel adds up at once."""
 
 
 def _shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
@@ -37,7 +41,8 @@ def _keeps(c: Context) -> list[Kept]:
         return []
     qkv = kept(c.reads[0])
     if not explicit(c):
-        return [qkv, kept(c.writes), own(c, "logsumexp", _logsumexp_shape(c))]
+        random = [own(c, name, (), "int64") for name in _random_state(c)]
+        return [qkv, kept(c.writes), own(c, "logsumexp", _logsumexp_shape(c)), *random]
     dtype = c.writes.dtype
     probabilities = [own(c, "softmax", _matrix(c), softmax_dtype(c))]
     if softmax_dtype(c) != dtype:
@@ -57,6 +62,11 @@ def _logsumexp_shape(c: Context) -> Shape:
     """The memory-efficient CUDA kernel pads the rows to a multiple of 32."""
     (batch, tokens, _), heads = c.reads[0].shape, c.op.attrs["heads"]
     return (batch, heads, -(-tokens // 32) * 32 if c.op.attrs["path"] == "efficient" else tokens)
+
+
+def _random_state(c: Context) -> tuple[str, ...]:
+    """What a CUDA kernel for 16 bits makes for dropout, and autograd keeps, even where nothing is dropped."""
+    return ("seed", "offset") if c.op.attrs["path"] in ("cudnn", "flash") else ()
 
 
 def softmax_dtype(c: Context) -> str:
@@ -83,16 +93,22 @@ def _run(c: Context, m: Forward) -> None:
     if explicit(c):
         _run_math(c, m)
         return
+    path, random = c.op.attrs["path"], [c.own(name) for name in _random_state(c)]
+    for name in random:
+        m.take(name, WIDTH["int64"])
     write(c, m)
-    m.take(c.own("logsumexp"), prod(_logsumexp_shape(c)) * WIDTH["fp32"])
-    m.drop(c.own("logsumexp"))
+    if c.needs[0] or path not in ("cudnn", "efficient"):  # these two leave it out where nobody needs it
+        m.take(c.own("logsumexp"), prod(_logsumexp_shape(c)) * WIDTH["fp32"])
+    if path == "cudnn":
+        m.scratch(CUDNN_PLAN)
+    m.drop(c.own("logsumexp"), *random)
 
 
 def _run_math(c: Context, m: Forward) -> None:
     """As timm computes it; ``scaled`` and ``softmax`` are locals that live until attention returns."""
     size, dtype = c.writes.bytes, c.writes.dtype
     if c.needs[0]:
-        m.keep_number(c.own("scale"), SCALAR)
+        m.keep_number(c.own("scale"), c.device.number)
     for name in ("query",) if runs_on_views(c) else ("scaled", "query", "key"):
         m.take(c.own(name), size)
     m.take(c.own("scores"), _matrix_bytes(c, dtype))
@@ -125,9 +141,41 @@ def _unwind(c: Context, b: Backward) -> None:
     gradients = [c.own(f"gradient of {part}") for part in "qkv"]
     for name in gradients:
         b.take(name, size)
+    _backward_scratch(c, b)
     b.end_call()
-    b.end_node(c.reads[0].storage, c.writes.name, c.own("logsumexp"))
+    random = [c.own(name) for name in reversed(_random_state(c))]
+    b.end_node(c.reads[0].storage, c.own("logsumexp"), c.writes.name, *random)
     _lay_together(c, b, gradients)
+
+
+def _backward_scratch(c: Context, b: Backward) -> None:
+    """What a kernel takes on the way, by torch's own code and as recorded on a Hopper; nothing on a CPU.
+
+    The memory-efficient kernel adds up the gradients of queries tile by tile. In fp32 it is given, for each row, the
+    sum of the output times its gradient. cuDNN's adds up the gradients of queries in fp32, and so does flash
+    attention, in rows rounded up to 128 and heads to 32.
+    """
+    path, heads, (batch, tokens, width) = c.op.attrs["path"], c.op.attrs["heads"], c.writes.shape
+    rows = batch * heads * tokens * WIDTH["fp32"]
+    if path == "efficient":
+        narrow = WIDTH[c.writes.dtype] < WIDTH["fp32"]
+        if not narrow:
+            b.take(c.own("product"), c.writes.bytes)
+            b.take(c.own("sum"), rows)
+        b.take(c.own("delta"), rows)
+        b.drop(c.own("sum"), c.own("product"))
+        tiles = -(-tokens // TILE) * -(-(width // heads) // TILE)
+        b.take(c.own("workspace"), batch * heads * tiles * (TILE * TILE + 4) * WIDTH["fp32"])
+        b.drop(c.own("delta"), c.own("workspace"))
+    elif path == "cudnn":
+        b.scratch(_up(rows * (width // heads), 512) + _up(rows, 512))
+    elif path == "flash":
+        rows = batch * heads * _up(tokens, 128) * WIDTH["fp32"]
+        b.scratch(rows, rows * _up(width // heads, 32))
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 def _unwind_math(c: Context, b: Backward) -> None:
@@ -147,6 +195,7 @@ def _unwind_math(c: Context, b: Backward) -> None:
         b.drop(scores)
     b.bring_back(c.own("softmax"))
     b.take(c.own("gradient through softmax"), _matrix_bytes(c, softmax))
+    b.scratch(*c.device.softmax_scratch(_matrix_bytes(c, softmax)))
     b.drop(scores, c.own("wide gradient"))
     b.end_node(c.own("softmax"))
     if softmax != dtype:

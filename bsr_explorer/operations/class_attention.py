@@ -82,6 +82,7 @@ def _unwind(c: Context, b: Backward) -> None:
     b.take(c.own("share of a head"), c.writes.bytes)
     b.drop(c.own("share of a head"))
     b.take(rows, _rows(c, wide))
+    b.scratch(*c.device.softmax_scratch(_rows(c, wide)))
     b.drop(c.own("gradient of softmax"))
     if wide != narrow:
         b.take(c.own("narrow gradient"), _rows(c, narrow))

@@ -24,8 +24,14 @@ def _keeps(c: Context) -> list[Kept]:
     return [*reads, kept(c.params["weight"])] if c.needs[0] else reads
 
 
+def _rows(c: Context) -> tuple[int, int]:
+    """The result as a matrix: (rows, out)."""
+    out = c.writes.shape[-1]
+    return c.writes.numel // out, out
+
+
 def _forward(c: Context) -> int:
-    rows = c.reads[0].numel // c.reads[0].shape[-1]
+    rows, _ = _rows(c)
     return FLOPS_PER_MAC * rows * c.params["weight"].numel
 
 
@@ -42,6 +48,7 @@ def _unwind(c: Context, b: Backward) -> None:
     b.end_call()
     if c.trains("bias"):
         b.give_part("bias")
+        b.scratch(*c.device.sum_scratch(*_rows(c)))
 
 
 def _unwind_packed(c: Context, b: Backward) -> None:
@@ -53,6 +60,7 @@ def _unwind_packed(c: Context, b: Backward) -> None:
         b.give(0)
     if c.trains("bias"):
         b.give_part("bias")
+        b.scratch(*c.device.sum_scratch(*_rows(c)))
     b.end_call()
 
 
@@ -92,11 +100,26 @@ def _patch_backward(c: Context) -> int:
 
 
 def _patch_unwind(c: Context, b: Backward) -> None:
-    """oneDNN makes the weight's gradient beside the bias's, whether it is wanted or not."""
+    """oneDNN makes the weight's gradient beside the bias's, whether it is wanted or not. cuDNN lays the gradient that
+    arrives channel by channel first (and takes a workspace whose size is its own affair, which is not counted: it is
+    as large as a few layers, at a time when nearly nothing else is left)."""
+    if c.device.gpu is not None:
+        _patch_unwind_cuda(c, b)
+        return
     give_all(c, b)
     if not c.trains("weight"):
         b.take(c.own("unwanted gradient"), c.params["weight"].bytes)
         b.drop(c.own("unwanted gradient"))
+
+
+def _patch_unwind_cuda(c: Context, b: Backward) -> None:
+    if c.trains("weight"):
+        b.take(c.own("gradient by channel"), c.writes.bytes)
+        b.give_part("weight")
+        b.drop(c.own("gradient by channel"))
+    if c.trains("bias"):
+        b.give_part("bias")
+        b.scratch(*c.device.sum_scratch(*_rows(c)))
 
 
 PATCH_EMBED = Kind(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bsr_explorer.operations.kind import Kind, in_32_bits
+from bsr_explorer.devices import Device
+from bsr_explorer.operations.kind import Casting, Formats, Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
 from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule, own, write
 from bsr_explorer.storages.storage import Shape
@@ -21,21 +22,46 @@ def _keeps(c: Context) -> list[Kept]:
     if not c.needs[0]:
         return []
     scores = c.reads[0]
-    return [own(c, "log_softmax", scores.shape, scores.dtype), own(c, "total_weight", (), scores.dtype)]
+    wide = [own(c, "wide log_softmax", scores.shape, c.writes.dtype)] if _widens(c) else []
+    return [
+        own(c, "log_softmax", scores.shape, scores.dtype),
+        *wide,
+        own(c, "total_weight", (), c.writes.dtype),
+    ]
+
+
+def _widens(c: Context) -> bool:
+    """Whether log-probabilities are cast, and not the scores."""
+    return c.reads[0].dtype != c.writes.dtype
+
+
+def _wide_bytes(c: Context) -> int:
+    return c.reads[0].numel * WIDTH[c.writes.dtype]
 
 
 def _run(c: Context, m: Forward) -> None:
     m.take(c.own("log_softmax"), c.reads[0].bytes)
+    if _widens(c):
+        m.take(c.own("wide log_softmax"), _wide_bytes(c))
     write(c, m)
-    m.take(c.own("total_weight"), WIDTH[c.reads[0].dtype])
-    m.drop(c.own("log_softmax"), c.own("total_weight"))
+    m.take(c.own("total_weight"), WIDTH[c.writes.dtype])
+    m.drop(c.own("log_softmax"), c.own("wide log_softmax"), c.own("total_weight"))
 
 
 def _unwind(c: Context, b: Backward) -> None:
-    b.take(c.own("gradient of log_softmax"), c.reads[0].bytes)
-    b.end_node(c.own("total_weight"))
+    gradient = c.own("gradient of log_softmax")
+    b.take(gradient, _wide_bytes(c))
+    b.end_node(c.own("wide log_softmax"), c.own("total_weight"))
+    if _widens(c):
+        b.take(c.own("narrow gradient"), c.reads[0].bytes)
+        b.drop(gradient)
     b.give(0)
-    b.drop(c.own("gradient of log_softmax"))
+    b.drop(gradient, c.own("narrow gradient"))
+
+
+def _autocast(formats: Formats, narrow: str, device: Device) -> Casting:
+    """In 32 bits: the whole of it, or what comes after the softmax."""
+    return Casting("fp32") if device.loss_casts_scores else Casting(None, {"dtype": "fp32"})
 
 
 CROSS_ENTROPY = Kind(
@@ -43,6 +69,6 @@ CROSS_ENTROPY = Kind(
     summary="the mean cross-entropy of scores (B, classes) and labels",
     shape=_shape,
     plain=Rule(keeps=_keeps, run=_run, unwind=_unwind, keeps_results=True),
-    autocast=in_32_bits,
+    autocast=_autocast,
     is_loss=True,
 )

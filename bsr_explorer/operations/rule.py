@@ -2,8 +2,9 @@
 
 Rules are read in torch's derivative formulas and confirmed, byte by byte and FLOP by FLOP, against real steps
 (``tests/operations``). Conventions: 2 FLOPs a multiply-add; matrix products and convolutions only, as torch's
-``FlopCounterMode`` counts. What a kernel allocates and gives back within one call (its scratch) depends on the machine,
-its threads and its libraries, and is nobody's rule: a measurement reports it apart.
+``FlopCounterMode`` counts. What a kernel allocates and gives back within one call (its scratch) depends on a CPU's
+threads and libraries, and is nobody's rule there: a measurement reports it apart. On CUDA torch's allocator hands it
+out, and it follows from the card: the device says it (``Device.sum_scratch``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
+from bsr_explorer.devices import Device
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
 from bsr_explorer.storages.storage import Shape
 
@@ -24,6 +26,7 @@ class Context:
     Attributes:
         needs: for each tensor that is read, whether the operation hands it a gradient.
         part_needs: the same for each part (a parameter gets a gradient if it trains).
+        device: what it runs on.
     """
 
     op: Op
@@ -32,6 +35,7 @@ class Context:
     params: dict[str, Part]
     needs: tuple[bool, ...]
     part_needs: dict[str, bool]
+    device: Device
 
     def trains(self, part: str) -> bool:
         """Whether what plays this part exists and gets a gradient."""
@@ -71,6 +75,10 @@ class Taking(Protocol):
 
     def drop(self, *names: str) -> None:
         """Let go of tensors: each is freed unless autograd keeps it."""
+        ...
+
+    def scratch(self, *sizes: int) -> None:
+        """Allocate what a kernel takes on the way, by its own rule, and free it, the last first."""
         ...
 
 

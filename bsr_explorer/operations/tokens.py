@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from bsr_explorer.operations.kind import Kind, in_32_bits
+from bsr_explorer.devices import Device
+from bsr_explorer.operations.kind import Casting, Formats, Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
 from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule, own, write
 from bsr_explorer.storages.storage import Shape
@@ -23,15 +24,21 @@ def _prefix_shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -
 def _prefix_unwind(c: Context, b: Backward) -> None:
     """What was concatenated gets a part of the gradient; a token's is summed over the images, if there are
     several."""
+    casts = c.needs[0] and c.reads[0].dtype != c.writes.dtype
+    if casts:
+        b.give(0)
     for part in c.params:
         if c.trains(part) and c.writes.shape[0] == 1:
             b.view_part(part)
         elif c.trains(part):
             b.give_part(part)
-    if c.needs[0] and c.reads[0].dtype == c.writes.dtype:
+    if c.needs[0] and not casts:
         b.pass_on(0)
-    elif c.needs[0]:
-        b.give(0)
+
+
+def _prefix_autocast(formats: Formats, narrow: str, device: Device) -> Casting:
+    """What is concatenated is cast to the widest format first, unless the device takes several at once."""
+    return Casting() if device.concatenates_formats else Casting("fp32")
 
 
 PREFIX_TOKENS = Kind(
@@ -39,7 +46,7 @@ PREFIX_TOKENS = Kind(
     summary="the class token and registers, before the patch tokens",
     shape=_prefix_shape,
     plain=Rule(unwind=_prefix_unwind),
-    autocast=in_32_bits,
+    autocast=_prefix_autocast,
 )
 
 # --- dropping tokens ------------------------------------------------------------------------------------

@@ -59,7 +59,13 @@ class _Writer:
     def tape(self, *inputs: Tensor) -> Tape:
         """The finished tape."""
         g = self.geometry
-        return Tape(inputs, self.parameters, tuple(self.ops), g.prefix_tokens, g.class_token)
+        own = [name for name in _OWN if name in self.parameters]
+        parameters = {name: self.parameters[name] for name in (*own, *self.parameters)}
+        return Tape(inputs, parameters, tuple(self.ops), g.prefix_tokens, g.class_token)
+
+
+_OWN = ("cls_token", "reg_token", "pos_embed")
+"""Parameters that the model itself holds, which come before those of its modules."""
 
 
 def step_tape(geometry: Geometry, batch_size: int, attention: str) -> Tape:
