@@ -71,13 +71,14 @@ def from_the_start(recorded: Recorded, setup: Setup) -> Iterator[list[Event]]:
     for step in range(STEPS):
         memory.events = []
         _step(recorded, setup, memory, first=not step)
-        yield memory.events
+        yield memory.events if step else with_workspaces(memory.events, recorded, setup)
 
 
 def _load(recorded: Recorded, setup: Setup, memory: Memory) -> None:
-    """Weights, buffers, the batch."""
+    """Weights and buffers, the model's own after those of its modules (as ``Module.to`` goes); the batch."""
     tape = recorded.tape
-    for p in (*tape.parameters.values(), *tape.buffers.values()):
+    everything = (*tape.parameters.values(), *tape.buffers.values())
+    for p in sorted(everything, key=lambda p: "." not in p.name):
         memory.take(p.name, p.bytes, "parameter")
     for tensor in tape.inputs:
         if tensor.role == "input":
@@ -86,9 +87,6 @@ def _load(recorded: Recorded, setup: Setup, memory: Memory) -> None:
 
 def _step(recorded: Recorded, setup: Setup, memory: Memory, first: bool) -> None:
     tape, trained = recorded.tape, [p for p in recorded.tape.parameters.values() if p.trains]
-    if first:  # each thread that multiplies has its own
-        for name, size in setup.on.workspaces.items():
-            memory.take(name, size)
     for part in range(setup.micro_batches):
         stand = part > 0 or not (first or setup.set_to_none)
         run = Pass(recorded, memory, gradients_stand=stand)
@@ -109,3 +107,18 @@ def _step(recorded: Recorded, setup: Setup, memory: Memory, first: bool) -> None
     step_of_the_optimizer(tape, setup, memory)
     if setup.set_to_none:
         give_gradients_back(tape, gradients, memory)
+
+
+def with_workspaces(events: list[Event], recorded: Recorded, setup: Setup) -> list[Event]:
+    """The events of a first step with those of the libraries' workspaces: each thread that multiplies takes its own,
+    once the result of its first product is there."""
+    linear = {op.name: op.writes for op in recorded.tape if op.kind == "linear"}
+    made, missing = list[Event](), dict(setup.on.workspaces)
+    for event in events:
+        made.append(event)
+        phase, _, operation = event.moment
+        if phase not in missing or event.change <= 0 or operation not in linear:
+            continue
+        if phase == "backward" or event.name == linear[operation]:
+            made += [Event(size, name, event.moment) for name, size in missing.pop(phase).items()]
+    return made

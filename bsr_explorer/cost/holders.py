@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from bsr_explorer.storages.storage import Course
 
 
 class Moment(NamedTuple):
@@ -37,11 +40,22 @@ class Memory:
         self._granularity = granularity
         self._sizes: dict[str, int] = {}
         self._holders: dict[str, int] = {}
+        self._pieces: dict[str, list[str]] = {}
 
-    def take(self, name: str, size: int, kind: str = "transient") -> None:
-        """Allocate; the caller holds it."""
+    def take(self, name: str, size: int, kind: str = "transient", pieces: Sequence[int] = ()) -> None:
+        """Allocate; the caller holds it.
+
+        Args:
+            pieces: bytes of each of the tensors that it consists of, if they are several.
+        """
+        if len(pieces) > 1:
+            self._pieces[name] = [f"{name}, part {number}" for number, _ in enumerate(pieces)]
+            for part, bytes_of_it in zip(self._pieces[name], pieces, strict=True):
+                self.take(part, bytes_of_it, kind)
+            size = sum(self._sizes[part] for part in self._pieces[name])
         self.found(name, size, kind)
-        self.events.append(Event(self._sizes[name], name, self.moment))
+        if len(pieces) <= 1:
+            self.events.append(Event(self._sizes[name], name, self.moment))
 
     def found(self, name: str, size: int, kind: str = "transient") -> None:
         """It was allocated before the record begins; the caller holds it."""
@@ -64,7 +78,9 @@ class Memory:
             left = self._holders.get(name, 0) - 1
             assert left >= 0, f"{name} is gone"
             self._holders[name] = left
-            if not left:
+            if not left and name in self._pieces:
+                self.drop(*self._pieces.pop(name))
+            elif not left:
                 self.events.append(Event(-self._sizes[name], name, self.moment))
 
     def scratch(self, *sizes: int) -> None:
@@ -73,6 +89,16 @@ class Memory:
         for name, size in zip(names, sizes, strict=True):
             self.take(name, size)
         self.drop(*reversed(names))
+
+    def follow(self, name: str, course: Course) -> None:
+        """Allocate and free as a course says."""
+        there: dict[int, list[str]] = {}
+        for number, change in enumerate(course):
+            if change > 0:
+                there.setdefault(change, []).append(f"{name} {number}")
+                self.take(f"{name} {number}", change)
+            else:
+                self.drop(there[-change].pop())
 
     def size(self, name: str) -> int:
         """Bytes of a tensor that is, or was, there."""

@@ -36,13 +36,12 @@ class Recording:
         if self._memory.holders(stored):
             self._memory.hold(stored)
         else:
-            self._memory.take(stored, keep.bytes, "saved")
+            self._memory.take(stored, keep.bytes, "saved", keep.pieces)
             if keep.how.packs and keep.passing:
                 self._memory.take(f"{stored}, on its way", keep.passing)
                 self._forms.append(f"{stored}, on its way")
-            if keep.pack_scratch and self._recorded:
-                self._memory.take("packing", keep.pack_scratch)
-                self._memory.drop("packing")
+            if self._recorded:
+                self._memory.follow("packing", keep.packing)
         (self.held if self._recorded else self._forms).append(stored)
 
     def pack(self, name: str) -> None:

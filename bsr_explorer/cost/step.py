@@ -11,6 +11,7 @@ from bsr_explorer.devices import device_of
 from bsr_explorer.ledger import Kind, Row
 from bsr_explorer.operations.kinds import kind_of, rule_of
 from bsr_explorer.operations.rule import Context, Kept
+from bsr_explorer.storages.storage import Course
 from bsr_explorer.tape import DENSE, EVERYTHING, Op, Storage, Tape
 
 
@@ -50,8 +51,9 @@ class Keep(NamedTuple):
     how: Storage
     bytes: int
     dense_bytes: int
-    pack_scratch: int = 0
-    unpack_scratch: int = 0
+    pieces: tuple[int, ...] = ()
+    packing: Course = ()
+    unpacking: Course = ()
     passing: int = 0
 
 
@@ -85,8 +87,9 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
             how,
             how.bytes(owner.shape, owner.dtype),
             dense,
-            how.pack_scratch(owner.shape, owner.dtype, device),
-            how.unpack_scratch(owner.shape, owner.dtype, device),
+            how.pieces(owner.shape, owner.dtype),
+            how.pack_course(owner.shape, owner.dtype, device),
+            how.unpack_course(owner.shape, owner.dtype, device),
             how.passing(owner.shape, owner.dtype),
         )
     return list(found.values())

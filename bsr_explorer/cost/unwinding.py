@@ -45,9 +45,7 @@ class Unwinding:
                 self._unpacked.append(name)
 
     def _unpack(self, keep: Keep) -> None:
-        if keep.unpack_scratch:
-            self._memory.take("unpacking", keep.unpack_scratch)
-            self._memory.drop("unpacking")
+        self._memory.follow("unpacking", keep.unpacking)
 
     def forget(self, kept: str) -> None:
         name = f"{kept} unpacked"

@@ -17,7 +17,10 @@ CUDA = Device(
     compared="not yet measured: by the rules of torch's CUDA kernels and allocator",
     granularity=512,
     number=0,
-    workspaces={"workspace of cuBLAS": 2**25, "workspace of cuBLASLt": 2**20, "workspace of cuBLAS in backward": 2**25},
+    workspaces={
+        "forward": {"workspace of cuBLAS": 2**25, "workspace of cuBLASLt": 2**20},
+        "backward": {"workspace of cuBLAS in backward": 2**25},
+    },
     attention=("fused", "math", "flash", "efficient", "cudnn"),
     fused="efficient",
     fused_in_16_bits="cudnn",

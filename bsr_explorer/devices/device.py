@@ -20,7 +20,8 @@ class Device:
         compared: with what predictions for it have been compared.
         granularity: the allocator rounds sizes up to a multiple of so many bytes.
         number: bytes of a Python number that a kernel is given as a tensor; 0 where that tensor lies elsewhere.
-        workspaces: bytes that its libraries take for themselves in the first step, and keep, by name.
+        workspaces: bytes that its libraries take for themselves in the first step, and keep: for the first product of
+            the forward and of the backward pass, by name.
         attention: the attention paths that exist on it.
         fused: the path that ``fused`` comes to in fp32.
         fused_in_16_bits: the same in 16 bits.
@@ -44,7 +45,7 @@ class Device:
     compared: str = "not compared with real steps"
     granularity: int = 1
     number: int = 8
-    workspaces: Mapping[str, int] = field(default_factory=dict)
+    workspaces: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     attention: tuple[str, ...] = ("fused", "math")
     fused: str = "fused"
     fused_in_16_bits: str = "fused"
@@ -61,7 +62,7 @@ class Device:
     @property
     def workspace(self) -> int:
         """Bytes of all of them."""
-        return sum(self.workspaces.values())
+        return sum(size for phase in self.workspaces.values() for size in phase.values())
 
     def rounded(self, size: int) -> int:
         """Bytes that the allocator hands out for so many."""
@@ -78,11 +79,15 @@ class Device:
             return attention
         return self.fused if dtype == "fp32" else self.fused_in_16_bits
 
-    def sum_scratch(self, rows: int, columns: int) -> tuple[int, ...]:
-        """Bytes of what a sum over the rows of a matrix (rows, columns) takes on the way, in order."""
+    def sum_scratch(self, rows: int, columns: int, width: int = 4) -> tuple[int, ...]:
+        """Bytes of what a sum over the rows of a matrix (rows, columns) takes on the way, in order.
+
+        Args:
+            width: bytes of a number while it is added up.
+        """
         if self.gpu is None:
             return ()
-        return tuple(size for size in sum_of_columns(rows, columns, self.gpu) if size)
+        return tuple(size for size in sum_of_columns(rows, columns, self.gpu, width) if size)
 
     def softmax_scratch(self, size: int) -> tuple[int, ...]:
         """Bytes of what a softmax of so many takes on the way back: a GPU's, its gradient times itself."""

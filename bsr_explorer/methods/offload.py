@@ -14,6 +14,7 @@ from bsr_explorer.devices import Device
 from bsr_explorer.methods.subset import OfBlocks
 from bsr_explorer.naming import blocks_of
 from bsr_explorer.storages import Rebuilt
+from bsr_explorer.storages.storage import Course
 from bsr_explorer.tape import DENSE, EVERYTHING, Op, Shape, Storage, Tape
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ class Elsewhere:
         """Whether it is packed before it goes."""
         return self.how.packs
 
+    def pieces(self, shape: Shape, dtype: str) -> tuple[int, ...]:
+        """None."""
+        return ()
+
     def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """That of packing it."""
         return self.how.pack_scratch(shape, dtype, device)
@@ -42,6 +47,14 @@ class Elsewhere:
     def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """That of unpacking it."""
         return self.how.unpack_scratch(shape, dtype, device)
+
+    def pack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
+        """That of packing it."""
+        return self.how.pack_course(shape, dtype, device)
+
+    def unpack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
+        """That of unpacking it."""
+        return self.how.unpack_course(shape, dtype, device)
 
     def passing(self, shape: Shape, dtype: str) -> int:
         """What goes is here until then, and comes back to be unpacked (or what it is computed again from)."""

@@ -280,6 +280,7 @@ def _unwind_packed(c: Context, b: Backward) -> None:
         b.take(c.own("logsumexp again"), prod(_logsumexp_shape(c)) * WIDTH["fp32"])
         for name in gradients:
             b.take(name, c.writes.bytes)
+        _backward_scratch(c, b)
         b.drop(c.own("output again"), c.own("logsumexp again"))
     b.bring_back()
     b.give(0)
@@ -301,6 +302,7 @@ def _unwind_explicit_packed(c: Context, b: Backward, of_q: str, of_k: str, of_v:
     b.take(c.own("gradient of softmax"), scores)
     b.drop(c.own("value"), c.own("gradient by head"))
     b.take(c.own("gradient of scores"), scores)
+    b.scratch(*c.device.softmax_scratch(scores))
     b.drop(c.own("gradient of softmax"))
     b.forget(c.own("softmax"))
     side_by_side("key")

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.devices import Device
-from bsr_explorer.storages.storage import Shape
+from bsr_explorer.storages.storage import Course, Shape, there_and_back
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,10 @@ class Packing(ABC):
     def bytes(self, shape: Shape, dtype: str) -> int:
         """Bytes of what is kept of a tensor of this shape and number format."""
 
+    def pieces(self, shape: Shape, dtype: str) -> tuple[int, ...]:
+        """The same by the tensors that ``form`` makes; nothing where it is one."""
+        return ()
+
     @abstractmethod
     def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """Bytes that packing takes at most, beside what it makes, and gives back."""
@@ -36,6 +40,14 @@ class Packing(ABC):
     @abstractmethod
     def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """Bytes that unpacking takes at most, beside the tensor that it makes, and gives back."""
+
+    def pack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
+        """What packing takes and gives back, piece by piece; what ``pack_scratch`` says, where nothing is known."""
+        return there_and_back(self.pack_scratch(shape, dtype, device))
+
+    def unpack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
+        """What unpacking takes and gives back, piece by piece; what ``unpack_scratch`` says, where nothing is known."""
+        return there_and_back(self.unpack_scratch(shape, dtype, device))
 
     def passing(self, shape: Shape, dtype: str) -> int:
         """None: what is packed stays here."""
@@ -66,6 +78,12 @@ class Packing(ABC):
 def per_image(shape: Shape) -> int:
     """Elements of one image."""
     return math.prod(shape[1:])
+
+
+def in_parts(images: int, at_once: int) -> list[int]:
+    """How many images each part of a batch has."""
+    whole, rest = divmod(images, at_once)
+    return [at_once] * whole + [rest] * bool(rest)
 
 
 def images_at_once(shape: Shape, device: Device) -> int:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bsr_explorer.devices import Device, device_or_cpu
-from bsr_explorer.storages.base import Packing, images_at_once, per_image
-from bsr_explorer.storages.storage import Shape
+from bsr_explorer.storages.base import Packing, images_at_once, in_parts, per_image
+from bsr_explorer.storages.storage import Course, Shape, there_and_back
 from bsr_explorer.units import WIDTH
 
 if TYPE_CHECKING:
@@ -41,7 +41,11 @@ class Quantized(Packing):
 
     def bytes(self, shape: Shape, dtype: str) -> int:
         """See ``Packing``: the numbers of each image in whole bytes, and two fp32 a group."""
-        return shape[0] * self._row(shape) + 2 * self.count * WIDTH["fp32"]
+        return sum(self.pieces(shape, dtype))
+
+    def pieces(self, shape: Shape, dtype: str) -> tuple[int, ...]:
+        """See ``Packing``."""
+        return shape[0] * self._row(shape), 2 * self.count * WIDTH["fp32"]
 
     def _row(self, shape: Shape) -> int:
         return -(-per_image(shape) * self.bits // 8)
@@ -60,6 +64,39 @@ class Quantized(Packing):
         wide = 0 if dtype == "fp32" else images * per_image(shape) * WIDTH["fp32"]
         pieces = images * self._row(shape) if self.bits < 8 else 0
         return wide + pieces + self.count * WIDTH["fp32"]
+
+    def pack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
+        """See ``Packing``; on a GPU also what its reductions take. (What is as small as a range is left out.)"""
+        if device.gpu is None:
+            return super().pack_course(shape, dtype, device)
+        course: list[int] = []
+        if self.axis == -1:
+            columns = shape[-1]
+            scratch = device.sum_scratch(math.prod(shape) // columns, columns, WIDTH[dtype])
+            for _ in ("smallest", "largest"):
+                course += there_and_back(columns * WIDTH[dtype], *scratch)
+        for images in in_parts(shape[0], images_at_once(shape, device)):
+            numbers, row = images * per_image(shape), images * self._row(shape)
+            quarter = -(-numbers // 4)
+            drawn, scaled = -(-quarter // 4) * WIDTH["int64"], numbers * WIDTH["fp32"]
+            course += [scaled, drawn, *there_and_back(quarter * WIDTH["fp32"]) * 4, -drawn]
+            course.append(numbers * WIDTH["int32"])
+            for _ in range(1, 8 // self.bits):
+                course += [row * WIDTH["int32"], row, -row * WIDTH["int32"], -row]
+            course += [-numbers * WIDTH["int32"], -scaled]
+        return tuple(course)
+
+    def unpack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
+        """See ``Packing``."""
+        if device.gpu is None:
+            return super().unpack_course(shape, dtype, device)
+        course: list[int] = []
+        for images in in_parts(shape[0], images_at_once(shape, device)):
+            wide = 0 if dtype == "fp32" else images * per_image(shape) * WIDTH["fp32"]
+            row = images * self._row(shape) if self.bits < 8 else 0
+            pieces = there_and_back(row) * (8 // self.bits)
+            course += [wide, *pieces, -wide] if wide else pieces
+        return tuple(course)
 
     def pack(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
         """See ``Packing``."""

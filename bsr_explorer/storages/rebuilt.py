@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from bsr_explorer.devices import Device
 from bsr_explorer.storages.base import Packing
-from bsr_explorer.storages.storage import AtOnce, Shape
+from bsr_explorer.storages.storage import AtOnce, Course, Shape
 
 
 @dataclass(frozen=True)
@@ -29,3 +29,7 @@ class Rebuilt(AtOnce):
     def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """The source becomes what is rebuilt, in place."""
         return self.source.unpack_scratch(shape, dtype, device)
+
+    def unpack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
+        """That of the source."""
+        return self.source.unpack_course(shape, dtype, device)

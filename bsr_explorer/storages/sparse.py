@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bsr_explorer.devices import Device, device_or_cpu
-from bsr_explorer.storages.base import Packing, images_at_once, per_image
-from bsr_explorer.storages.storage import Shape
+from bsr_explorer.storages.base import Packing, images_at_once, in_parts, per_image
+from bsr_explorer.storages.storage import Course, Shape, there_and_back
 from bsr_explorer.units import WIDTH
 
 if TYPE_CHECKING:
@@ -63,6 +63,14 @@ class Sparse(Packing):
         pieces, elements = self._each(shape)
         return pieces * sum(self._piece_bytes(elements))
 
+    def pieces(self, shape: Shape, dtype: str) -> tuple[int, ...]:
+        """See ``Packing``."""
+        pieces, elements = self._each(shape)
+        values, bitmap = self._piece_bytes(elements)
+        if self.quantize is None:
+            return pieces * bitmap, pieces * values
+        return pieces * bitmap, pieces * (values - _RANGE), pieces * _RANGE
+
     def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """See ``Packing``: magnitudes and their mask; then the positions' bytes; then the values. (Positions are
         NumPy's, unless all are kept.)"""
@@ -97,6 +105,41 @@ class Sparse(Packing):
         elif self.values == dtype:
             values = 0
         return elements * self._copied(width) + 8 * bitmap + max(4 * bitmap, values)
+
+    def pack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
+        """See ``Packing``; where rows are packed many at once: magnitudes; for each of their bits, a comparison and its
+        count in 64 bits; masks, ties counted from the end; positions of the kept values, and these."""
+        if not device.packs_rows or self.quantize is not None:
+            return super().pack_course(shape, dtype, device)
+        width, course = WIDTH[dtype], list[int]()
+        for images in in_parts(shape[0], images_at_once(shape, device)):
+            rows, n = images * self.parts, images * per_image(shape)
+            kept = rows * self.kept(n // rows)
+            copied = n * self._copied(width)
+            course += [copied] if copied else []
+            course += [n * width, *there_and_back(n, 8 * n) * (8 * width - 1), n, n, *there_and_back(8 * n)]
+            course += [n, 4 * n, *there_and_back(4 * n), -n, 4 * n, -4 * n, *there_and_back(n, n)]
+            course += [-n * width, -n, -4 * n]
+            course += [16 * kept, width * kept, -16 * kept, -width * kept, *there_and_back(n), -n]
+            course += [-copied] if copied else []
+        return tuple(course)
+
+    def unpack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
+        """See ``Packing``; where rows are unpacked many at once: the bitmap in 32 bits, the mask, the values, and a
+        running count of the mask in 64 bits."""
+        if not device.packs_rows or self.quantize is not None:
+            return super().unpack_course(shape, dtype, device)
+        width, course = WIDTH[dtype], list[int]()
+        for images in in_parts(shape[0], images_at_once(shape, device)):
+            rows, n = images * self.parts, images * per_image(shape)
+            bitmap = rows * -(-(n // rows) // 8)
+            values = rows * self.kept(n // rows) * width if self.values != dtype else 0
+            flat = n * self._copied(width)
+            course += [flat] if flat else []
+            mask = n if n // rows % 8 else 0  # without the bits that fill up the last byte
+            course += [4 * bitmap, 8 * bitmap, -4 * bitmap, *there_and_back(values, 8 * n, mask), -8 * bitmap]
+            course += [*there_and_back(flat), -flat] if flat else []
+        return tuple(course)
 
     def _copied(self, width: int) -> int:
         """Bytes an element of a piece that is laid side by side, if it is not so already."""

@@ -12,6 +12,16 @@ from bsr_explorer.units import WIDTH
 Shape = tuple[int, ...]
 
 
+Course = tuple[int, ...]
+"""Bytes that are taken (> 0), and given back (< 0: the last that was taken of so many)."""
+
+
+def there_and_back(*sizes: int) -> Course:
+    """All taken in order, and given back, the last first; nothing of 0 bytes."""
+    taken = tuple(size for size in sizes if size)
+    return (*taken, *(-size for size in reversed(taken)))
+
+
 class Storage(Protocol):
     """How a tensor that is kept for backward is stored. Storages are compared by value."""
 
@@ -25,12 +35,24 @@ class Storage(Protocol):
         """Bytes that a tensor of this shape and dtype takes."""
         ...
 
+    def pieces(self, shape: Shape, dtype: str) -> tuple[int, ...]:
+        """The same by the tensors that it consists of, where they are several."""
+        ...
+
     def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """Bytes that storing it takes at most, beside what it makes, and gives back."""
         ...
 
     def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """Bytes that bringing it back takes at most, beside the tensor that it makes, and gives back."""
+        ...
+
+    def pack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
+        """The same piece by piece, in order."""
+        ...
+
+    def unpack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
+        """The same piece by piece, in order."""
         ...
 
     def passing(self, shape: Shape, dtype: str) -> int:
@@ -43,6 +65,10 @@ class AtOnce:
 
     packs: ClassVar[bool] = False
 
+    def pieces(self, shape: Shape, dtype: str) -> tuple[int, ...]:
+        """One."""
+        return ()
+
     def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """None."""
         return 0
@@ -50,6 +76,14 @@ class AtOnce:
     def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """None."""
         return 0
+
+    def pack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
+        """What ``pack_scratch`` says, at once."""
+        return there_and_back(self.pack_scratch(shape, dtype, device))
+
+    def unpack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
+        """What ``unpack_scratch`` says, at once."""
+        return there_and_back(self.unpack_scratch(shape, dtype, device))
 
     def passing(self, shape: Shape, dtype: str) -> int:
         """None."""
