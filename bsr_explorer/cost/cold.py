@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from bsr_explorer.cost.allocator import Allocator
 from bsr_explorer.cost.holders import Event, Memory, Moment
-from bsr_explorer.cost.optimizers import OPTIMIZERS, groups
 from bsr_explorer.cost.passes import Pass
 from bsr_explorer.cost.peak import give_gradients_back, made_of_the_loss, step_of_the_optimizer
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.cost.step import Recorded
+from bsr_explorer.units import WIDTH
 
 STEPS = 5
 """Steps that are followed at most, until one reserves nothing and has the peak of the one before."""
@@ -86,12 +86,15 @@ def _load(recorded: Recorded, setup: Setup, memory: Memory) -> None:
 
 
 def _step(recorded: Recorded, setup: Setup, memory: Memory, first: bool) -> None:
-    tape, trained = recorded.tape, [p for p in recorded.tape.parameters.values() if p.trains]
+    tape = recorded.tape
     for part in range(setup.micro_batches):
         stand = part > 0 or not (first or setup.set_to_none)
         run = Pass(recorded, memory, gradients_stand=stand)
         run.forward()
         made = made_of_the_loss(tape, setup)
+        if first and not part and setup.scaler:
+            for name in ("scale", "growth"):
+                memory.take(f"{name} of the gradient scaler", WIDTH["fp32"], "optimizer")
         for name, size in made.items():
             memory.take(name, size)
         run.begin_backward()
@@ -99,12 +102,7 @@ def _step(recorded: Recorded, setup: Setup, memory: Memory, first: bool) -> None
         run.end_backward()
         memory.drop(*made)
         gradients = run.gradients if not part else gradients
-    if first:
-        for group in groups(trained):
-            for p in group:
-                for number, size in enumerate(OPTIMIZERS[setup.optimizer].state_sizes(p, setup.runs_as)):
-                    memory.take(f"state {number} of {p.name}", size, "optimizer")
-    step_of_the_optimizer(tape, setup, memory)
+    step_of_the_optimizer(tape, setup, memory, first)
     if setup.set_to_none:
         give_gradients_back(tape, gradients, memory)
 

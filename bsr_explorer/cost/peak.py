@@ -98,12 +98,19 @@ def _held_by_views(recorded: Recorded) -> Iterator[tuple[str, int]]:
         yield f"rest of {name}", memory.size(name) - sum(p.bytes for p in parameters)
 
 
-def step_of_the_optimizer(tape: Tape, setup: Setup, memory: Memory) -> None:
-    """What the update allocates and frees."""
+def step_of_the_optimizer(tape: Tape, setup: Setup, memory: Memory, first: bool = False) -> None:
+    """What the update allocates and frees.
+
+    Args:
+        first: whether it brings the optimiser's state into being, group by group.
+    """
     memory.moment = Moment("optimizer", None, setup.optimizer)
     if setup.scaler:
         memory.take("whether a gradient overflowed", WIDTH["fp32"])
     for group in groups([p for p in tape.parameters.values() if p.trains]):
+        for p in group if first else ():
+            for number, size in enumerate(OPTIMIZERS[setup.optimizer].state_sizes(p, setup.runs_as)):
+                memory.take(f"state {number} of {p.name}", size, "optimizer")
         for change, name in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as, setup.on.number):
             if change > 0:
                 memory.take(name, change)
