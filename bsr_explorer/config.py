@@ -13,7 +13,7 @@ from typing import Any
 
 from bsr_explorer.cost.optimizers import IMPLEMENTATIONS, OPTIMIZERS
 from bsr_explorer.cost.setup import Setup
-from bsr_explorer.devices import DEVICES, attention_paths
+from bsr_explorer.devices import DEVICES, attention_paths, gpu_of
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Method, parse_method
 from bsr_explorer.models.lowering import PRECISIONS
@@ -49,6 +49,8 @@ class Config:
         micro_batches: parts in which a step's images pass forward and backward, their gradients added up.
         set_to_none: whether gradients are given back after a step (or stay, as zeros).
         device: where the step runs, for memory differs: ``cpu``, ``cuda``, or a device that was registered.
+        gpu: the card that ``device`` is, where it is ``cuda``: see ``devices.gpu_of``; None: the one that is predicted
+            for where none is named.
         lr: learning rate at the peak of the schedule, or None: the recipe's own.
     """
 
@@ -65,6 +67,7 @@ class Config:
     set_to_none: bool = True
     device: str = "cpu"
     lr: float | None = None
+    gpu: str | None = None
 
     def __post_init__(self) -> None:
         for key, kinds in (("model", str), ("method", (str, Method))):
@@ -99,6 +102,10 @@ class Config:
                 "--implementation: torch's fused SGD leaves its momentum unset where the first fp16 step is "
                 "skipped; choose loop or foreach, or --precision amp_bf16"
             )
+        if self.gpu is not None and self.device != "cuda":
+            raise UserError(f"--gpu: {self.gpu} is a card for --device cuda, and the device is {self.device}")
+        if self.gpu is not None:
+            gpu_of(self.gpu)
         paths = DEVICES[self.device].attention
         if self.attention not in paths:
             there = [device for device in DEVICES.values() if self.attention in device.attention]
@@ -118,11 +125,16 @@ class Config:
         return Setup(
             optimizer=self.optimizer,
             implementation=self.implementation,
-            device=self.device,
+            device=self.place,
             micro_batches=self.micro_batches,
             set_to_none=self.set_to_none,
             scaler=self.precision == "amp_fp16",
         )
+
+    @property
+    def place(self) -> str:
+        """The device and its card, as ``devices.device_of`` takes them."""
+        return f"{self.device}/{self.gpu}" if self.gpu else self.device
 
     @property
     def how(self) -> Method:
@@ -135,10 +147,12 @@ class Config:
         return replace(self, method=method)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, the method as its expression and no ``lr`` that is None; ``from_dict`` reads them back."""
+        """Plain values, the method as its expression, and no ``lr`` or ``gpu`` that is None; ``from_dict`` reads them
+        back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        if self.lr is None:  # so that keys are those of before there was one
-            del values["lr"]
+        for key in ("lr", "gpu"):
+            if values[key] is None:  # so that keys are those of before there was one
+                del values[key]
         return {**values, "method": str(self.method)}
 
     @classmethod

@@ -88,8 +88,9 @@ class Ledger:
         peak: when the predicted peak is, and what is alive then.
         scratch_bytes: measured on the CPU, how much higher the allocator's own peak was: what kernels take
             and give back within one call.
-        reserved_bytes, context_bytes: measured on CUDA, what the allocator had taken from the device at most,
-            and what the driver and its libraries hold beside it.
+        reserved_bytes: on CUDA, what the allocator has taken from the device at most since the process began:
+            predicted, or measured.
+        context_bytes: measured on CUDA, what the driver and its libraries hold beside it.
     """
 
     rows: tuple[Row, ...]
@@ -261,4 +262,5 @@ def in_phases(ledgers: Sequence[Ledger], shares: Sequence[float]) -> Ledger:
         parts = [each._with_flops_as_one().flops_of(kind) for each in ledgers]
         mean = sum(share * part for share, part in zip(shares, parts, strict=True))
         rows.append(Row(None, WHOLE, kind, flops=round(mean)))
-    return replace(fullest, rows=tuple(rows))
+    reserved = max(each.reserved_bytes for each in ledgers)
+    return replace(fullest, rows=tuple(rows), reserved_bytes=reserved)

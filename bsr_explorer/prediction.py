@@ -6,9 +6,11 @@ from dataclasses import replace
 from functools import lru_cache
 
 from bsr_explorer.config import Config
-from bsr_explorer.cost import published
-from bsr_explorer.cost.peak import Level, course, step_ledger, timeline
+from bsr_explorer.cost import peak, published
+from bsr_explorer.cost.holders import Level
+from bsr_explorer.cost.peak import step_ledger
 from bsr_explorer.cost.step import Recorded
+from bsr_explorer.devices import check_reserves, device_of
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger, in_phases
 from bsr_explorer.models.architecture import architecture_of, geometry
@@ -26,7 +28,7 @@ def tape_of(config: Config) -> Tape:
     """The tape of a configuration's forward and backward pass (of one micro-batch), rewritten by its method
     and lowered to its precision and device."""
     tape = _plain(config, config.micro_batch_size)
-    return lower(config.how.rewrite(tape), config.precision, config.device)
+    return lower(config.how.rewrite(tape), config.precision, config.place)
 
 
 def published_tape(config: Config) -> Tape:
@@ -86,7 +88,7 @@ def over_time(config: Config) -> list[Level]:
     """
     phases = [config.with_method(phase.method) for phase in config.how.phases()]
     fullest = max(phases, key=lambda each: predict(each).peak_bytes) if len(phases) > 1 else config
-    return course(timeline(Recorded.of(tape_of(fullest)), config.setup))
+    return peak.over_time(Recorded.of(tape_of(fullest)), config.setup)
 
 
 def tokens_by_block(config: Config) -> dict[int, tuple[int, int]]:
@@ -111,14 +113,27 @@ def counted_bytes(config: Config, counts: str) -> int:
     """What a budget counts of a configuration.
 
     Args:
-        counts: ``peak`` (the fullest moment of a step), ``saved`` (activations for backward) or
-            ``published`` (the BSR paper's own rule).
+        counts: ``peak`` (the fullest moment of a step), ``reserved`` (what a GPU's allocator takes from the device),
+            ``saved`` (activations for backward) or ``published`` (the BSR paper's own rule).
+
+    Raises:
+        UserError: it counts what is reserved, and the device's allocator reserves nothing; or see ``published_tape``.
     """
-    assert counts in ("peak", "saved", "published"), counts
+    assert counts in ("peak", "reserved", "saved", "published"), counts
+    check_reserves(counts, config.place)
     if counts == "published":
         return published.total_bytes(published_tape(config))
     predicted = predict(config)
-    return predicted.saved_bytes if counts == "saved" else predicted.peak_bytes
+    return {
+        "saved": predicted.saved_bytes,
+        "reserved": predicted.reserved_bytes,
+        "peak": predicted.peak_bytes,
+    }[counts]
+
+
+def counted_by_default(config: Config) -> str:
+    """What a budget counts if nothing is said: what runs out, on a GPU what is reserved."""
+    return "reserved" if device_of(config.place).caches else "peak"
 
 
 def largest_batch(config: Config, budget_bytes: int, counts: str = "peak") -> int:

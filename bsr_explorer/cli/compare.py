@@ -51,9 +51,14 @@ def compare(
         typer.Option(help="Memory with its unit, such as 2GB. Methods that do not fit are not trained."),
     ] = None,
     budget_counts: Annotated[
-        str,
-        typer.Option("--budget-counts", "--count", help="What the budget counts: peak, saved or published."),
-    ] = "peak",
+        str | None,
+        typer.Option(
+            "--budget-counts",
+            "--count",
+            help="What the budget counts: peak, reserved (of CUDA), saved or published. If left out: on CUDA reserved, "
+            "else peak.",
+        ),
+    ] = None,
     batch_size: options.BatchSize = 32,
     image_size: options.ImageSize = 224,
     precision: options.Precision = "fp32",
@@ -124,7 +129,7 @@ def compare(
             asked = asked.on(resolved(device))
         _run_file(asked, folder or Path(f"compare-{asked.name}"), how)
         return
-    if budget_counts not in COUNTS:
+    if budget_counts is not None and budget_counts not in COUNTS:
         raise unknown("--budget-counts", budget_counts, COUNTS)
     if rounds < 0:
         raise UserError(f"--rounds: {rounds} must be a whole number of at least 0")
@@ -143,8 +148,9 @@ def compare(
         optimizer=optimizer or rules.optimizer,
         attention=attention,
         micro_batches=micro_batches,
-        device=resolved(device),
+        **options.place(context, device),
     )
+    counts = options.counts(budget_counts, config)
     fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, protocol=protocol)
     geometry = options.checked_geometry(config, fidelity)
     from bsr_explorer.compare.folder import IMAGES
@@ -157,7 +163,7 @@ def compare(
             chosen = list({method.canonical(geometry.depth): method for method in reversed(chosen)}.values())[
                 ::-1
             ]
-        planned = plan(config, chosen, data, weights, fidelity, seeds, budget, budget_counts)
+        planned = plan(config, chosen, data, weights, fidelity, seeds, budget, counts)
     sizes = proxy_sizes(config)
     openly = Open(sizes[min(1, len(sizes) - 1)], IMAGES)
     made = _run(planned, folder or Path(f"compare-{in_paths(model)}-{Path(data).name}"), how, rounds, openly)

@@ -100,6 +100,15 @@ def resolved(device: str) -> str:
     return pick_device(device)
 
 
+def found_gpu(device: str) -> str | None:
+    """The card that ``cuda`` is here, as ``--gpu`` takes it; None for other devices, and where there is none."""
+    if device != "cuda" or ("torch" not in sys.modules and not driver_answers()):
+        return None
+    from bsr_explorer.finetune.build import found_gpu as found
+
+    return found()
+
+
 def driver_answers() -> bool:
     """Whether a driver is here without which torch finds no GPU: NVIDIA's library, or AMD's device."""
     if Path("/dev/kfd").exists():

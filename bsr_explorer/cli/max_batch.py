@@ -10,24 +10,23 @@ from typing import Annotated, Any
 import typer
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import out, resolved, table
+from bsr_explorer.cli.console import out, table
+from bsr_explorer.cli.profile_shown import show_compared
 from bsr_explorer.config import Config
-from bsr_explorer.devices import DEVICES
-from bsr_explorer.errors import unknown
+from bsr_explorer.devices import device_of
 from bsr_explorer.prediction import counted_bytes, largest_batch, predict
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, parse_bytes
 
 
 def max_batch(
+    context: typer.Context,
     model: options.Model = "deit_s",
     budget: Annotated[str, typer.Option(help="Memory with its unit: 2GB, 512MiB, …")] = "2GB",
     method: Annotated[
         str, typer.Option(help="Method expressions, separated by commas (see `list methods`).")
     ] = "full, checkpoint, last, bsr, bsr+checkpoint, linear",
-    budget_counts: Annotated[
-        str, typer.Option(help="What the budget counts: peak, saved or published.")
-    ] = "peak",
+    budget_counts: options.BudgetCounts = None,
     image_size: options.ImageSize = 224,
     num_classes: options.Classes = 10,
     optimizer: options.Optimizer = "adamw",
@@ -37,6 +36,7 @@ def max_batch(
     micro_batches: options.MicroBatches = 1,
     set_to_none: options.SetToNone = True,
     device: options.Device = "cpu",
+    gpu: options.Gpu = None,
     as_json: options.Json = False,
 ) -> None:
     """Find the largest batch that fits a budget, for one method or several.
@@ -47,8 +47,6 @@ def max_batch(
 
       bsr-explore max-batch --model vit_b --budget 4GiB --method "full, bsr, bsr+checkpoint()" --precision amp_bf16
     """
-    if budget_counts not in COUNTS:
-        raise unknown("--budget-counts", budget_counts, COUNTS)
     budget_bytes = parse_bytes(budget)
     config = Config(
         model=model,
@@ -61,16 +59,17 @@ def max_batch(
         implementation=implementation,
         micro_batches=micro_batches,
         set_to_none=set_to_none,
-        device=resolved(device),
+        **options.place(context, device, gpu),
     )
+    counts = options.counts(budget_counts, config)
     chosen = options.following(method, config)
-    found = [_row(config.with_method(each), budget_bytes, budget_counts) for each in chosen]
+    found = [_row(config.with_method(each), budget_bytes, counts) for each in chosen]
     if as_json:
         answer = {
             "config": {key: v for key, v in config.to_dict().items() if key not in ("method", "batch_size")},
             "budget_bytes": budget_bytes,
-            "counts": budget_counts,
-            "compared": DEVICES[config.device].compared,
+            "counts": counts,
+            "compared": device_of(config.place).compared,
             "methods": found,
         }
         print(json.dumps(answer))
@@ -88,12 +87,11 @@ def max_batch(
         for row in found
     ]
     out.print(
-        f"[bold]{model}[/bold], {image_size} px, {optimizer}, {precision}, {attention} attention, {config.device}; "
-        f"budget {budget} = {format_bytes(budget_bytes)}, counting {budget_counts} ({COUNTS[budget_counts]})\n"
+        f"[bold]{model}[/bold], {image_size} px, {optimizer}, {precision}, {attention} attention, {config.place}; "
+        f"budget {budget} = {format_bytes(budget_bytes)}, counting {counts} ({COUNTS[counts]})\n"
     )
     out.print(table(columns, rows, left=(0,), fold=(0,)))
-    if config.device != "cpu":
-        out.print(f"[yellow]predictions for {config.device} are {DEVICES[config.device].compared}[/yellow]")
+    show_compared(config)
 
 
 def _row(config: Config, budget_bytes: int, counts: str) -> dict[str, Any]:

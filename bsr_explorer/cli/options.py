@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
+from bsr_explorer.cli.console import found_gpu, resolved
 from bsr_explorer.config import PROTOCOLS, Config, Fidelity
-from bsr_explorer.errors import UserError
+from bsr_explorer.devices import check_reserves
+from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Method as Method_
 from bsr_explorer.methods import parse_methods
 from bsr_explorer.methods.composed import parts_of
+from bsr_explorer.prediction import counted_by_default
+from bsr_explorer.store.study import COUNTS
 from bsr_explorer.train.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -69,6 +73,20 @@ Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Device = Annotated[
     str, typer.Option(help="Device of the training steps: cpu, cuda or auto. Memory depends on it.")
 ]
+Gpu = Annotated[
+    str | None,
+    typer.Option(
+        help="Card that --device cuda is: h100, a100, l4, t4, orin, …, or sm_90x132 for any. The one found here, if "
+        "left out."
+    ),
+]
+BudgetCounts = Annotated[
+    str | None,
+    typer.Option(
+        help="What the budget counts: peak, reserved (of CUDA), saved or published. If left out: reserved on CUDA, "
+        "else peak."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 SkipBad = Annotated[
     bool,
@@ -112,6 +130,33 @@ def given(context: typer.Context, parameter: str) -> bool:
     """Whether a parameter was typed, and is not its default."""
     source = context.get_parameter_source(parameter)
     return source is not None and source.name == "COMMANDLINE"
+
+
+class Place(TypedDict):
+    """Where a configuration's steps run."""
+
+    device: str
+    gpu: str | None
+
+
+def place(context: typer.Context, device: str, gpu: str | None = None) -> Place:
+    """``device`` and ``gpu`` of a configuration: a card is CUDA, unless another device is asked for; CUDA without a
+    card is the one found here."""
+    kind = "cuda" if gpu and not given(context, "device") else resolved(device)
+    return {"device": kind, "gpu": gpu or found_gpu(kind)}
+
+
+def counts(asked: str | None, config: Config) -> str:
+    """What a budget counts.
+
+    Raises:
+        UserError: no such accounting, or the device has none.
+    """
+    counted = asked or counted_by_default(config)
+    if counted not in COUNTS:
+        raise unknown("--budget-counts", counted, COUNTS)
+    check_reserves(counted, config.place)
+    return counted
 
 
 def refuse_flags(context: typer.Context, beside: Collection[str]) -> None:

@@ -11,11 +11,11 @@ import typer
 from rich.markup import escape
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import err, out, resolved, table
+from bsr_explorer.cli.console import err, out, table
 from bsr_explorer.cli.profile_shown import show_blocks, show_peak
 from bsr_explorer.config import Config
 from bsr_explorer.cost import published
-from bsr_explorer.devices import DEVICES
+from bsr_explorer.devices import device_of
 from bsr_explorer.errors import unknown
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.prediction import counted_bytes, is_published, predict, published_tape
@@ -53,12 +53,17 @@ def profile(
     micro_batches: options.MicroBatches = 1,
     set_to_none: options.SetToNone = True,
     accounting: Annotated[
-        str, typer.Option(help="What the total counts: peak, saved or published.")
-    ] = "peak",
+        str | None,
+        typer.Option(
+            help="What the total counts: peak, reserved (of CUDA), saved or published. If left out: on CUDA reserved, "
+            "else peak."
+        ),
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Also run real steps on this machine, and compare.")
     ] = False,
     device: options.Device = "cpu",
+    gpu: options.Gpu = None,
     as_json: options.Json = False,
 ) -> None:
     """Predict the memory and FLOPs of one training step, per kind and per block.
@@ -71,13 +76,13 @@ def profile(
 
       bsr-explore profile --model vit_b --method bsr --accounting published --json
     """
-    if accounting not in COUNTS:
+    if accounting is not None and accounting not in COUNTS:
         raise unknown("--accounting", accounting, COUNTS)
     if file is not None:
-        options.refuse_flags(context, beside=("file", "accounting", "measure", "device", "as_json"))
+        options.refuse_flags(context, beside=("file", "accounting", "measure", "device", "gpu", "as_json"))
         config = Experiment.from_toml(file).config
-        if options.given(context, "device"):
-            config = replace(config, device=resolved(device))
+        if options.given(context, "device") or gpu:
+            config = replace(config, **options.place(context, device, gpu))
     else:
         config = Config(
             model=model,
@@ -91,9 +96,10 @@ def profile(
             implementation=implementation,
             micro_batches=micro_batches,
             set_to_none=set_to_none,
-            device=resolved(device),
+            **options.place(context, device, gpu),
         )
         config = config.with_method(options.following(method, config)[0])
+    accounting = options.counts(accounting, config)
     if measure:
         check_optimizer(config.optimizer)
     predicted = predict(config)
@@ -103,7 +109,7 @@ def profile(
             **predicted.summary(),
             "total_bytes": counted_bytes(config, accounting),
             "total_counts": accounting,
-            "compared": DEVICES[config.device].compared,
+            "compared": device_of(config.place).compared,
             "conventions": "2 FLOPs a multiply-add; attention backward is 2.5 (fused) or 2 (math) times forward",
         },
         "full": _full(config, accounting),
@@ -157,7 +163,11 @@ def _measured(config: Config, accounting: str) -> dict[str, Any]:
         measurement = measure_in_full(config)
         flops, blind = second_opinion(config)
     held = measurement.ledger
-    totals = {"peak": held.peak_bytes, "saved": held.saved_bytes}  # nothing measures a published rule
+    totals = {
+        "peak": held.peak_bytes,
+        "saved": held.saved_bytes,
+        "reserved": held.reserved_bytes,
+    }  # nothing measures a published rule
     return {
         **held.summary(),
         "total_bytes": totals.get(accounting),
@@ -175,6 +185,7 @@ _LINES = (
     ("input", "input_bytes"),
     ("sum of these", "held_bytes"),
     ("peak", "peak_bytes"),
+    ("reserved", "reserved_bytes"),
     ("forward FLOPs", "forward_flops"),
     ("training FLOPs", "train_flops"),
 )
@@ -186,11 +197,12 @@ def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
         f"{config.precision}, {config.attention} attention\nmethod  {escape(str(config.method))}\n"
     )
     measured = answer["measured"]
+    lines = [(label, key) for label, key in _LINES if key in answer["predicted"]]
     if measured is None:
-        totals = [(label, *_scaled(key, answer["predicted"][key])) for label, key in _LINES]
+        totals = [(label, *_scaled(key, answer["predicted"][key])) for label, key in lines]
         out.print(table(["predicted, of one step", "MB or GFLOPs", "MiB"], totals))
     else:
-        rows = [_compared(label, answer["predicted"][key], measured[key]) for label, key in _LINES]
+        rows = [_compared(label, answer["predicted"][key], measured[key]) for label, key in lines]
         out.print(table(["of one step", "predicted", "measured", "difference"], rows))
         out.print(
             f"measured peak: {measured['peak_is']}{_beside(measured)}; fvcore counts "

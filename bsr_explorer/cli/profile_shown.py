@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.config import Config
-from bsr_explorer.devices import DEVICES
+from bsr_explorer.devices import device_of
 from bsr_explorer.ledger import NAMES, Ledger
 from bsr_explorer.prediction import tokens_by_block, trained_blocks
 from bsr_explorer.units import format_gflops, format_mb
@@ -23,8 +23,16 @@ def show_peak(config: Config, predicted: Ledger) -> None:
     alive = sorted(peak.alive.items(), key=lambda item: -item[1])
     parts = ", ".join(f"{NAMES[kind]} {format_mb(size)}" for kind, size in alive)
     out.print(f"the peak is {when}; alive then, in MB: {parts}")
-    if config.device != "cpu":
-        out.print(f"[yellow]predictions for {config.device} are {DEVICES[config.device].compared}[/yellow]")
+    show_compared(config)
+
+
+def show_compared(config: Config) -> None:
+    """With what predictions for a device that is no CPU have been compared, and for which card they are."""
+    if config.device == "cpu":
+        return
+    device = device_of(config.place)
+    card = f" ({device.gpu.title})" if device.gpu else ""
+    out.print(f"[yellow]predictions for {config.device}{card} are compared {device.compared}[/yellow]")
 
 
 def show_blocks(config: Config, predicted: Ledger) -> None:

@@ -35,9 +35,7 @@ def search(
     ] = None,
     model: options.Model = "deit_s",
     budget: Annotated[str, typer.Option(help="Memory with its unit: 2GB, 512MiB, …")] = "2GB",
-    budget_counts: Annotated[
-        str, typer.Option(help="What the budget counts: peak, saved or published.")
-    ] = "peak",
+    budget_counts: options.BudgetCounts = None,
     data: options.Data = "digits",
     skip_bad: options.SkipBad = False,
     batch_size: Annotated[
@@ -203,7 +201,7 @@ def search(
         study = replace(study, config=config, time_limit=limit or study.time_limit, **how)
         _check(study, where)
     else:
-        if budget_counts not in COUNTS:
+        if budget_counts is not None and budget_counts not in COUNTS:
             raise unknown("--budget-counts", budget_counts, COUNTS)
         parse_bytes(budget)
         check_weights(weights)
@@ -219,10 +217,11 @@ def search(
             optimizer=optimizer or rules.optimizer,
             attention=attention,
             micro_batches=micro_batches,
-            device=resolved(device),
+            **options.place(context, device),
         )
+        counts = options.counts(budget_counts, config)
         thorough = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views, protocol=protocol)
-        study = _study(name, config, budget, budget_counts, data, weights, thorough, seed, limit)
+        study = _study(name, config, budget, counts, data, weights, thorough, seed, limit)
         space = replace(study.space, families=tuple(family or study.space.families))
         if len(sizes) > 1:
             space = replace(space, batch_sizes=sizes)

@@ -1,10 +1,10 @@
 """torch's caching allocator on CUDA, simulated: what it hands out, and what it reserves for it.
 
 Rules of ``c10/cuda/CUDACachingAllocator.cpp`` (torch 2.11), as they are without settings. Sizes are rounded up to 512
-bytes. What is at most 1 MiB is cut from segments of 2 MiB; what is smaller than 10 MiB, from segments of 20 MiB; what is
-larger gets a segment of its own, a multiple of 2 MiB. The smallest free block that is large enough is taken, the lowest
-of equal ones; it is split if what is left is at least 512 bytes (of a small one), or more than 1 MiB (of a large one),
-and else it counts whole. Free neighbours in a segment become one. A segment stays.
+bytes. What is at most 1 MiB is cut from segments of 2 MiB; what is smaller than 10 MiB, from segments of 20 MiB; what
+is larger gets a segment of its own, a multiple of 2 MiB. The smallest free block that is large enough is taken, the
+lowest of equal ones; it is split if what is left is at least 512 bytes (of a small one), or more than 1 MiB (of a large
+one), and else it counts whole. Free neighbours in a segment become one. A segment stays.
 """
 
 from __future__ import annotations
@@ -35,11 +35,10 @@ class Allocator:
     Attributes:
         allocated: bytes of the blocks that are in use (``torch.cuda.memory_allocated``).
         reserved: bytes of all segments (``memory_reserved``); they are never given back.
-        most_allocated: the highest that ``allocated`` has been since ``forget``.
     """
 
     def __init__(self) -> None:
-        self.allocated = self.reserved = self.most_allocated = 0
+        self.allocated = self.reserved = 0
         self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         self._at: dict[int, _Block] = {}
         self._end = 0
@@ -61,7 +60,6 @@ class Allocator:
             insort(free, (left.size, left.address))
         block.taken = True
         self.allocated += block.size
-        self.most_allocated = max(self.most_allocated, self.allocated)
         return block.address
 
     def give(self, address: int) -> None:
@@ -88,10 +86,6 @@ class Allocator:
                 after.after.before = block
             del self._at[after.address]
         insort(free, (block.size, block.address))
-
-    def forget(self) -> None:
-        """Begin to look for the highest level anew."""
-        self.most_allocated = self.allocated
 
     def _segment(self, size: int, small: bool) -> _Block:
         """A new one; the driver's addresses grow from call to call."""

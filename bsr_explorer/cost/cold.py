@@ -7,15 +7,19 @@ until nothing is added.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 from bsr_explorer.cost.allocator import Allocator
-from bsr_explorer.cost.holders import Event, Memory, Moment
+from bsr_explorer.cost.gradients import Gradients
+from bsr_explorer.cost.holders import Event, Level, Memory, Moment
 from bsr_explorer.cost.passes import Pass
-from bsr_explorer.cost.peak import give_gradients_back, made_of_the_loss, step_of_the_optimizer
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.cost.step import Recorded
+from bsr_explorer.cost.timeline import give_gradients_back, made_of_the_loss, step_of_the_optimizer
 from bsr_explorer.units import WIDTH
 
 STEPS = 5
@@ -27,45 +31,82 @@ class Steady:
     """What the allocator says of a steady step.
 
     Attributes:
-        peak: the most bytes in use during the step, as ``torch.cuda.max_memory_allocated`` has it: with what blocks
-            hold beyond what was asked of them.
+        levels: how full memory is, operation by operation, as ``torch.cuda.memory_allocated`` has it: with what blocks
+            hold beyond what was asked of them (which counts as ``transient``).
         reserved: bytes that the allocator has taken from the device (``torch.cuda.max_memory_reserved``).
-        standing: bytes in use before the step.
-        moment: when the peak is.
-        step: the number of the step, 0 is the first.
     """
 
-    peak: int
+    levels: list[Level]
     reserved: int
-    standing: int
-    moment: Moment
-    step: int
+
+    @property
+    def standing(self) -> int:
+        """Bytes in use before the step."""
+        return self.levels[0].bytes
+
+    @property
+    def peak(self) -> int:
+        """The most bytes in use during the step (``torch.cuda.max_memory_allocated``)."""
+        return max(level.bytes for level in self.levels)
 
 
 def steady(recorded: Recorded, setup: Setup) -> Steady:
     """Follow the allocator from the beginning of a process to a steady step."""
-    allocator, addresses = Allocator(), dict[str, int]()
+    process = Process(setup)
+    steps = from_the_start(recorded, setup, process.memory)
+    for events in itertools.islice(steps, 1):
+        process.follow(events)
     before: Steady | None = None
-    for step, events in enumerate(from_the_start(recorded, setup)):
-        allocator.forget()
-        standing, most, moment = allocator.allocated, allocator.allocated, Moment("standing", None, "")
-        for event in events:
-            if event.change > 0:
-                addresses[event.name] = allocator.take(event.change)
-            elif event.change < 0:
-                allocator.give(addresses.pop(event.name))
-            if allocator.most_allocated > most:
-                most, moment = allocator.most_allocated, event.moment
-        now = Steady(most, allocator.reserved, standing, moment, step - 1)
-        if before and (now.peak, now.reserved, now.standing) == (before.peak, before.reserved, before.standing):
+    for events in steps:
+        now = Steady(process.follow(events), process.allocator.reserved)
+        if before and (now.peak, now.reserved, now.standing) == (
+            before.peak,
+            before.reserved,
+            before.standing,
+        ):
             break
         before = now
     return now
 
 
-def from_the_start(recorded: Recorded, setup: Setup) -> Iterator[list[Event]]:
-    """The events of what happens before the first step, and of each of ``STEPS`` steps."""
-    memory = Memory(setup.on.granularity)
+class Process:
+    """What a process has taken and given back.
+
+    Attributes:
+        memory: tensors by name.
+        allocator: what hands their memory out.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.memory, self.allocator = Memory(setup.on.granularity), Allocator()
+        self._addresses: dict[str, int] = {}
+        self._alive: Counter[str] = Counter()
+
+    def follow(self, events: Iterable[Event]) -> list[Level]:
+        """Let the allocator hand out, and take back, what events say; how full memory is then, before them first."""
+        made = [self._level(Moment("standing", None, ""))]
+        for moment, during in groupby(events, key=lambda event: event.moment):
+            fullest = self._level(moment)
+            for event in during:
+                if event.change > 0:
+                    self._addresses[event.name] = self.allocator.take(event.change)
+                elif event.change < 0:
+                    self.allocator.give(self._addresses.pop(event.name))
+                self._alive[self.memory.kinds.get(event.name, "transient")] += event.change
+                if self.allocator.allocated > fullest.bytes:
+                    fullest = self._level(moment)
+            made.append(fullest)
+        return made
+
+    def _level(self, moment: Moment) -> Level:
+        beyond = self.allocator.allocated - self._alive.total()
+        alive = Counter(self._alive)
+        alive["transient"] += beyond
+        return Level(moment, self.allocator.allocated, {kind: size for kind, size in alive.items() if size})
+
+
+def from_the_start(recorded: Recorded, setup: Setup, memory: Memory) -> Iterator[list[Event]]:
+    """The events of what happens before the first step, and of each of ``STEPS`` steps, as a memory sees them."""
     _load(recorded, setup, memory)
     yield memory.events
     for step in range(STEPS):
@@ -87,6 +128,7 @@ def _load(recorded: Recorded, setup: Setup, memory: Memory) -> None:
 
 def _step(recorded: Recorded, setup: Setup, memory: Memory, first: bool) -> None:
     tape = recorded.tape
+    gradients: Gradients | None = None
     for part in range(setup.micro_batches):
         stand = part > 0 or not (first or setup.set_to_none)
         run = Pass(recorded, memory, gradients_stand=stand)
@@ -101,9 +143,9 @@ def _step(recorded: Recorded, setup: Setup, memory: Memory, first: bool) -> None
         run.backward()
         run.end_backward()
         memory.drop(*made)
-        gradients = run.gradients if not part else gradients
+        gradients = gradients or run.gradients
     step_of_the_optimizer(tape, setup, memory, first)
-    if setup.set_to_none:
+    if setup.set_to_none and gradients is not None:
         give_gradients_back(tape, gradients, memory)
 
 

@@ -14,9 +14,10 @@ from bsr_explorer.cost import published
 from bsr_explorer.cost.frames import Frames
 from bsr_explorer.cost.holders import Memory
 from bsr_explorer.cost.passes import Pass
-from bsr_explorer.cost.peak import levels, optimizer_peak, standing_rows
+from bsr_explorer.cost.peak import levels
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.cost.step import Recorded
+from bsr_explorer.cost.timeline import optimizer_peak, standing_rows
 from bsr_explorer.models.lowering import lower
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.step import block_tape, drop_tokens, stem_tape, step_tape, tail_tape

@@ -30,7 +30,7 @@ from bsr_explorer.cost.entries import (
     states_of_blocks,
     whole_tape,
 )
-from bsr_explorer.cost.peak import made_of_the_loss
+from bsr_explorer.cost.timeline import made_of_the_loss
 from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.models.vit.geometry import Geometry
 
@@ -50,7 +50,8 @@ class Grid:
         masks: trained blocks, (masks, depth).
         schedules: token drops.
         batch_sizes: images a step.
-        saved_bytes, peak_bytes, published_bytes: bytes by each accounting.
+        saved_bytes, peak_bytes, published_bytes: bytes by each accounting; the peak is that of the tensors. (On a GPU
+            the allocator counts somewhat more, and reserves more: there it is the least that either can be.)
         forward_flops, train_flops: FLOPs, 2 per multiply-add.
     """
 
@@ -67,8 +68,13 @@ class Grid:
         return int(self.saved_bytes.size)
 
     def bytes(self, counts: str) -> Counts:
-        """Bytes by the accounting of a budget: ``peak``, ``saved`` or ``published``."""
-        return {"peak": self.peak_bytes, "saved": self.saved_bytes, "published": self.published_bytes}[counts]
+        """Bytes by the accounting of a budget: ``peak``, ``saved``, ``published``; of ``reserved`` the least."""
+        return {
+            "peak": self.peak_bytes,
+            "saved": self.saved_bytes,
+            "published": self.published_bytes,
+            "reserved": self.peak_bytes,
+        }[counts]
 
     def blocks(self, mask: int) -> tuple[int, ...]:
         """The trained blocks of a mask's row, 0-based."""

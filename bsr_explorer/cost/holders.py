@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from bsr_explorer.storages.storage import Course
@@ -22,6 +23,21 @@ class Event(NamedTuple):
     change: int
     name: str
     moment: Moment
+
+
+@dataclass(frozen=True)
+class Level:
+    """The fullest that memory is during one operation of a step.
+
+    Attributes:
+        moment: which operation, in which phase.
+        bytes: all that is alive then.
+        alive: of what kinds it is, bytes each; see ``Row.kind``.
+    """
+
+    moment: Moment
+    bytes: int
+    alive: dict[str, int]
 
 
 class Memory:

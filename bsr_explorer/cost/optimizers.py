@@ -19,6 +19,7 @@ one kernel; ``auto`` is what torch does by itself: foreach on CUDA, else loop.""
 Change = tuple[int, str]
 """Bytes allocated (> 0) or freed (< 0), and a name for them."""
 
+
 @dataclass(frozen=True)
 class Optimizer(ABC):
     """The memory of one optimiser."""

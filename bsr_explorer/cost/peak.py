@@ -3,163 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby
 
-from bsr_explorer.cost.gradients import Gradients
-from bsr_explorer.cost.holders import Event, Memory, Moment
-from bsr_explorer.cost.optimizers import OPTIMIZERS, groups
-from bsr_explorer.cost.passes import Pass
+from bsr_explorer.cost.cold import steady
+from bsr_explorer.cost.holders import Event, Level, Memory
 from bsr_explorer.cost.setup import Setup
-from bsr_explorer.cost.step import Recorded, activation_rows, input_rows, parameter_rows
+from bsr_explorer.cost.step import Recorded, activation_rows
+from bsr_explorer.cost.timeline import standing_rows, timeline
 from bsr_explorer.ledger import Ledger, Peak, Row, ledger
-from bsr_explorer.tape import Parameter, Tape
-from bsr_explorer.units import WIDTH
-
-
-def standing_rows(tape: Tape, setup: Setup) -> Iterator[Row]:
-    """Rows of parameters, gradients, optimiser state and the batch."""
-    yield from parameter_rows(tape, setup.optimizer)
-    for row in input_rows(tape):
-        yield Row(row.block, row.operation, row.kind, bytes=row.bytes * setup.micro_batches)
-    shared = OPTIMIZERS[setup.optimizer].shared_bytes([p for p in tape.parameters.values() if p.trains])
-    scaler = 2 * WIDTH["fp32"] if setup.scaler else 0
-    yield Row(None, "shared", "optimizer", bytes=shared + scaler)
+from bsr_explorer.tape import Tape
 
 
 def step_ledger(tape: Tape, setup: Setup) -> Ledger:
-    """The ledger of a whole step, with its peak."""
+    """The ledger of a whole step, with its peak; on a device whose allocator caches, as it counts, with what it
+    reserves."""
     rows = [*standing_rows(tape, setup)]
     recorded = Recorded.of(tape)
     for row in activation_rows(recorded):
         yields = row.flops * setup.micro_batches
         rows.append(Row(row.block, row.operation, row.kind, row.bytes, yields))
-    peak = find_peak(timeline(recorded, setup))
-    return ledger(rows, peak.bytes, "predicted", peak)
-
-
-def timeline(recorded: Recorded, setup: Setup) -> Memory:
-    """Everything that a steady step allocates and frees, in order (optimiser state exists already)."""
-    tape = recorded.tape
-    memory = Memory(setup.on.granularity)
-    for row in standing_rows(tape, setup):
-        if row.bytes and (row.kind != "gradient" or setup.gradients_stand):
-            noun = "" if row.kind in ("parameter", "input") else f"{row.kind} of "
-            memory.take(f"{noun}{row.operation}", row.bytes, row.kind)
-    if setup.gradients_stand:
-        for name, size in _held_by_views(recorded):
-            memory.take(name, size, "gradient")
-    if setup.on.workspace:
-        memory.take("workspace of the libraries", setup.on.workspace)
-    run = Pass(recorded, memory, gradients_stand=setup.gradients_stand)
-    run.forward()
-    made = made_of_the_loss(tape, setup)
-    for name, size in made.items():
-        memory.take(name, size)
-    run.begin_backward()
-    run.backward()
-    run.end_backward()
-    memory.drop(*made)
-    step_of_the_optimizer(tape, setup, memory)
-    if not setup.gradients_stand:
-        give_gradients_back(tape, run.gradients, memory)
-    return memory
-
-
-def give_gradients_back(tape: Tape, gradients: Gradients, memory: Memory) -> None:
-    """What ends a step: the gradients go, in the optimiser's order."""
-    memory.moment = Moment("optimizer", None, "zero_grad")
-    whole = {p.name: name for name, parameters in gradients.views.items() for p in parameters}
-    for group in groups([p for p in tape.parameters.values() if p.trains]):
-        for p in group:
-            name = whole.get(p.name, f"gradient of {p.name}")
-            if memory.holders(name):
-                memory.drop(name)
-
-
-def made_of_the_loss(tape: Tape, setup: Setup) -> dict[str, int]:
-    """Bytes, by name, of what is made of the loss and stays while backward runs: the mean over micro-batches,
-    and the gradient scaler's product."""
-    size = tape.tensors[tape.ops[-1].writes].bytes
-    share = {"share of the loss": size} if setup.micro_batches > 1 else {}
-    return {**share, "scaled loss": size} if setup.scaler else share
-
-
-def _held_by_views(recorded: Recorded) -> Iterator[tuple[str, int]]:
-    """Bytes, beside parameters' gradients, of the larger gradients of which these are views, and which they hold whole.
-    (With one image: those of the class token, of registers, and of positions that are added to narrower patches.)"""
-    memory = Memory()
-    first = Pass(recorded, memory)
-    first.forward()
-    first.begin_backward()
-    first.backward()
-    for name, parameters in first.gradients.views.items():
-        yield f"rest of {name}", memory.size(name) - sum(p.bytes for p in parameters)
-
-
-def step_of_the_optimizer(tape: Tape, setup: Setup, memory: Memory, first: bool = False) -> None:
-    """What the update allocates and frees.
-
-    Args:
-        first: whether it brings the optimiser's state into being, group by group.
-    """
-    memory.moment = Moment("optimizer", None, setup.optimizer)
-    if setup.scaler:
-        memory.take("whether a gradient overflowed", WIDTH["fp32"])
-    for group in groups([p for p in tape.parameters.values() if p.trains]):
-        for p in group if first else ():
-            for number, size in enumerate(OPTIMIZERS[setup.optimizer].state_sizes(p, setup.runs_as)):
-                memory.take(f"state {number} of {p.name}", size, "optimizer")
-        for change, name in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as, setup.on.number):
-            if change > 0:
-                memory.take(name, change)
-            else:
-                memory.drop(name)
-    if setup.scaler:
-        memory.drop("whether a gradient overflowed")
-
-
-def optimizer_peak(trained: list[Parameter], setup: Setup) -> int:
-    """Bytes that the optimiser's step allocates at most, beside what stands."""
-    flag = setup.on.rounded(WIDTH["fp32"]) if setup.scaler else 0
-    most = flag
-    for group in groups(trained):
-        level = flag
-        for change, _ in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as, setup.on.number):
-            size = setup.on.rounded(abs(change))
-            level += size if change > 0 else -size
-            most = max(most, level)
-    return most
+    if not setup.on.caches:
+        peak = find_peak(timeline(recorded, setup))
+        return ledger(rows, peak.bytes, "predicted", peak)
+    found = steady(recorded, setup)
+    peak = _peak(found.levels)
+    return ledger(rows, peak.bytes, "predicted", peak, beside={"reserved_bytes": found.reserved})
 
 
 def find_peak(memory: Memory) -> Peak:
     """The first fullest moment, and what is alive then."""
-    level = most = at = 0
-    for index, event in enumerate(memory.events):
-        level += event.change
-        if level > most:
-            most, at = level, index
-    alive: Counter[str] = Counter()
-    for event in memory.events[: at + 1]:
-        alive[memory.kinds.get(event.name, "transient")] += event.change
-    moment = memory.events[at].moment
-    return Peak(most, *moment, {kind: size for kind, size in alive.items() if size})
+    return _peak(course(memory))
 
 
-@dataclass(frozen=True)
-class Level:
-    """The fullest that memory is during one operation of a step.
+def _peak(levels: list[Level]) -> Peak:
+    fullest = max(levels, key=lambda level: level.bytes)
+    return Peak(fullest.bytes, *fullest.moment, fullest.alive)
 
-    Attributes:
-        moment: which operation, in which phase.
-        bytes: all that is alive then.
-        alive: of what kinds it is, bytes each; see ``Row.kind``.
-    """
 
-    moment: Moment
-    bytes: int
-    alive: dict[str, int]
+def over_time(recorded: Recorded, setup: Setup) -> list[Level]:
+    """How full memory is in a steady step, operation by operation; the highest level is the peak of ``step_ledger``."""
+    return steady(recorded, setup).levels if setup.on.caches else course(timeline(recorded, setup))
 
 
 def course(memory: Memory) -> list[Level]:

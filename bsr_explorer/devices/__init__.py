@@ -7,8 +7,9 @@ point of the group ``bsr_explorer.devices``.
 from __future__ import annotations
 
 from bsr_explorer.devices.cpu import CPU
-from bsr_explorer.devices.cuda import CUDA
+from bsr_explorer.devices.cuda import CUDA, on
 from bsr_explorer.devices.device import Device
+from bsr_explorer.devices.gpus import GPUS, gpu_of
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.extensions import add_found
 
@@ -31,14 +32,32 @@ def register(device: Device) -> None:
 
 
 def device_of(name: str) -> Device:
-    """The device of this name.
+    """The device of this name; ``cuda/h100`` is CUDA on a card (see ``gpu_of``).
 
     Raises:
         UserError: there is none.
     """
-    if name not in DEVICES:
+    kind, _, card = name.partition("/")
+    if kind not in DEVICES:
         raise unknown("--device", name, DEVICES)
-    return DEVICES[name]
+    return on(gpu_of(card)) if card else DEVICES[kind]
+
+
+def check_reserves(counts: str, place: str) -> None:
+    """Refuse to count what is reserved on a device whose allocator reserves nothing.
+
+    Args:
+        counts: what a budget counts.
+        place: as ``device_of`` takes it.
+
+    Raises:
+        UserError: it does.
+    """
+    if counts == "reserved" and not device_of(place).caches:
+        raise UserError(
+            "--budget-counts, --accounting: reserved is what torch's allocator takes from a GPU, and the device is "
+            f"{place}; choose peak, saved or published, or --device cuda"
+        )
 
 
 def attention_paths() -> tuple[str, ...]:
@@ -51,6 +70,18 @@ def device_or_cpu(name: str) -> Device:
     return DEVICES.get(name, CPU)
 
 
-__all__ = ["CPU", "CUDA", "DEVICES", "Device", "attention_paths", "device_of", "device_or_cpu", "register"]
+__all__ = [
+    "CPU",
+    "CUDA",
+    "DEVICES",
+    "GPUS",
+    "Device",
+    "attention_paths",
+    "check_reserves",
+    "device_of",
+    "device_or_cpu",
+    "gpu_of",
+    "register",
+]
 
 add_found("bsr_explorer.devices", DEVICES, Device)  # at the end: what is found may import what stands above

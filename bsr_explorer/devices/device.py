@@ -18,6 +18,8 @@ class Device:
         gpu: the card, where it is one; kernels' scratch follows from it.
         title: as a sentence names it (``CUDA``).
         compared: with what predictions for it have been compared.
+        caches: whether torch's caching allocator hands memory out, so that a step's peak and what is reserved follow
+            from all that was taken and given back since the process began (``cost.cold``).
         granularity: the allocator rounds sizes up to a multiple of so many bytes.
         number: bytes of a Python number that a kernel is given as a tensor; 0 where that tensor lies elsewhere.
         workspaces: bytes that its libraries take for themselves in the first step, and keep: for the first product of
@@ -43,6 +45,7 @@ class Device:
     title: str
     gpu: Gpu | None = None
     compared: str = "not compared with real steps"
+    caches: bool = False
     granularity: int = 1
     number: int = 8
     workspaces: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.errors import unknown
 
 GB, GiB = 10**9, 2**30
 
@@ -37,7 +37,15 @@ class Gpu:
         return _THREADS.get(self.capability, 2048)
 
 
-_THREADS = {(7, 5): 1024, (8, 6): 1536, (8, 7): 1536, (8, 9): 1536, (11, 0): 1536, (12, 0): 1536, (12, 1): 1536}
+_THREADS = {
+    (7, 5): 1024,
+    (8, 6): 1536,
+    (8, 7): 1536,
+    (8, 9): 1536,
+    (11, 0): 1536,
+    (12, 0): 1536,
+    (12, 1): 1536,
+}
 
 GPUS: dict[str, Gpu] = {
     gpu.name: gpu
@@ -78,9 +86,7 @@ def gpu_of(name: str) -> Gpu:
         major, minor, multiprocessors = map(int, found.groups())
         if major and multiprocessors:
             return Gpu(name, f"a GPU of compute capability {major}.{minor}", (major, minor), multiprocessors)
-    if not isinstance(name, str) or name not in GPUS:
-        raise unknown("--gpu", name, [*GPUS, "sm_<capability>x<multiprocessors>"])
-    raise UserError(f"--gpu: {name!r}")
+    raise unknown("--gpu", name, [*GPUS, "sm_<capability>x<multiprocessors>, such as sm_90x132"])
 
 
 def name_of(title: str, capability: tuple[int, int], multiprocessors: int) -> str:

@@ -17,7 +17,6 @@ from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule,
 from bsr_explorer.storages.storage import Shape
 from bsr_explorer.units import FLOPS_PER_MAC, WIDTH
 
-
 CUDNN_PLAN = 256
 """Bytes that cuDNN's forward kernel takes on the way."""
 

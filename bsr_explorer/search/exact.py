@@ -10,7 +10,7 @@ its configuration, times the share of what is not known of it that the training 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -127,9 +127,8 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
             mean, deviation, pool.costs[:, :costs].astype(float), paid[there, :costs], seen[there], reference
         )
         only = int((proxy > 0).sum()) >= PROXIES_A_TRIAL * max(start, int(there.sum()))
-        return _first_new(pool, self._order(gain, pool, surrogate, only), begun) or self._from_strata(
-            candidates, done
-        )
+        order = self._order(gain, pool, surrogate, only)
+        return _first_new(pool, order, begun, self.choices.fits) or self._from_strata(candidates, done)
 
     def _order(
         self, gain: Floats, pool: Pool, surrogate: Surrogate, only_at_target: bool
@@ -165,12 +164,18 @@ def _unpaired(finished: Sequence[Candidate], begun: Collection[str], proxies: in
     return None
 
 
-def _first_new(pool: Pool, order: Iterable[tuple[int, int]], begun: Collection[str]) -> Candidate | None:
-    """The first that is trained neither there nor at the target."""
+def _first_new(
+    pool: Pool,
+    order: Iterable[tuple[int, int]],
+    begun: Collection[str],
+    fits: Callable[[Candidate], bool],
+) -> Candidate | None:
+    """The first that is trained neither there nor at the target, and fits the budget (of which a pool may know no more
+    than the least memory)."""
     for row, level in order:
         candidate = pool.at(row)
         there = replace(candidate, proxy=level)
-        if candidate.place not in begun and there.place not in begun:
+        if candidate.place not in begun and there.place not in begun and fits(candidate):
             return there
     return None
 

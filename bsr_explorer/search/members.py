@@ -52,7 +52,8 @@ class Ways:
 @lru_cache(maxsize=2**14)
 def _costs(config: Config, counts: str) -> tuple[int, int]:
     costs = predict(config)
-    size = {"peak": costs.peak_bytes, "saved": costs.saved_bytes}.get(counts)
+    sizes = {"peak": costs.peak_bytes, "saved": costs.saved_bytes, "reserved": costs.reserved_bytes}
+    size = sizes.get(counts)
     return counted_bytes(config, counts) if size is None else size, costs.train_flops
 
 

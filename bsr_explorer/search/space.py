@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from bsr_explorer.config import Config
 from bsr_explorer.cost.grid import Grid
+from bsr_explorer.devices import device_of
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Method, parse_method
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.search.axes import Family, check_bsr, families
 from bsr_explorer.search.axes import default_space as default_space
-from bsr_explorer.search.choices import NO_PROXIES, Pool
+from bsr_explorer.search.choices import NO_PROXIES, TRIES, Pool
 from bsr_explorer.search.choices import Candidate as Candidate
 from bsr_explorer.search.encoding import Encoding
 from bsr_explorer.search.features import Floats
@@ -46,6 +47,9 @@ class Space:
         members: of each family, those whose costs are laid out first.
         batch_sizes: images a step that may be chosen.
         rates: learning rates that may be chosen; None is the recipe's own.
+        at_least: whether the sizes of what is laid out are only the least that a configuration takes: on a GPU a
+            budget counts what the allocator makes of a step, which is followed for each configuration that is looked
+            at by itself.
         known: the configurations to try first, at the first of these sizes and rates.
         beside: configurations that no family holds (linear probing, full fine-tuning, …).
         prior: what an earlier study found, if the study begins with one.
@@ -63,6 +67,7 @@ class Space:
         for size in self.batch_sizes:
             replace(study.config, batch_size=size)  # which refuses what does not go together
         check_bsr(study.space, self.geometry)
+        self.at_least = device_of(study.config.place).caches and study.counts in ("peak", "reserved")
         self._ways = Ways(study.config, tuple(self.batch_sizes), study.counts)
         self.members: list[Members] = []
         self._index = Index(self.members, self.rates, self.batch_sizes, self.depth)
@@ -132,7 +137,7 @@ class Space:
 
     @property
     def fitting(self) -> int:
-        """How many configurations are within the budget."""
+        """How many configurations are within the budget; no more than so many, if sizes are ``at_least``."""
         return len(self._fitting) + sum(self.fits(candidate) for candidate in self.beside)
 
     def fits(self, candidate: Candidate) -> bool:
@@ -157,7 +162,7 @@ class Space:
         Raises:
             UserError: with what the smallest configuration needs.
         """
-        least = self.range_bytes[0]
+        least = self.smallest.counted_bytes if self.at_least else self.range_bytes[0]
         if self.study.budget_bytes < least:
             raise UserError(
                 f"--budget: {self.study.budget} is less than the smallest configuration needs, "
@@ -182,6 +187,8 @@ class Space:
         """The configuration at a flat index."""
         place, rate, batch, member = self._index.place(index)
         method = self.members[place].method(member)
+        if self.at_least:
+            return self.candidate(method, self.batch_sizes[batch], self.rates[rate])
         config = self._config(method, self.batch_sizes[batch], self.rates[rate])
         flops = int(self.members[place].train_flops[batch, member])
         return Candidate(config, config.key(self.depth), int(self._index.sizes[index]), flops)
@@ -202,13 +209,18 @@ class Space:
         if not len(inside):
             return None
         strata = self._index.strata[inside]
-        chosen = generator.choice(np.unique(strata))
-        return self.at(int(generator.choice(inside[strata == chosen])))
+        for _ in range(TRIES if self.at_least else 1):
+            chosen = generator.choice(np.unique(strata))
+            found = self.at(int(generator.choice(inside[strata == chosen])))
+            if self.fits(found):
+                return found
+        return None
 
     def each(self, generator: np.random.Generator) -> Iterator[Candidate]:
         """Every configuration within the budget, in random order, those of no family last."""
         for index in generator.permutation(self._fitting):
-            yield self.at(int(index))
+            if self.fits(found := self.at(int(index))):
+                yield found
         yield from filter(self.fits, self.beside)
 
     # --- the same, as a surrogate sees it, and as Optuna's parameters --------------------------------------

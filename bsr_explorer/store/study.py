@@ -23,6 +23,7 @@ from typing import Any
 import tomli_w
 
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
+from bsr_explorer.devices import check_reserves
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_method
 from bsr_explorer.store.proxies import at_proxy, check_cheaper, check_sampler
@@ -34,6 +35,7 @@ from bsr_explorer.units import parse_bytes
 
 COUNTS: dict[str, str] = {
     "peak": "all that is alive at the fullest moment of a step",
+    "reserved": "all that torch's allocator takes from a GPU",
     "saved": "saved activations only",
     "published": "the BSR paper's own accounting",
 }
@@ -103,6 +105,7 @@ class Study:
             )
         if self.counts not in COUNTS:
             raise unknown("--budget-counts", self.counts, COUNTS)
+        check_reserves(self.counts, self.config.place)
         if isinstance(self.trials, bool) or not isinstance(self.trials, int) or self.trials < 1:
             raise UserError(f"--trials: {self.trials!r} must be a whole number of at least 1")
         if self.time_limit is not None and self.time_limit <= 0:

@@ -10,9 +10,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsr_explorer.cost.peak import find_peak, timeline
+from bsr_explorer.cost.peak import find_peak
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.cost.step import Recorded
+from bsr_explorer.cost.timeline import timeline
 from bsr_explorer.methods import Bsr, parse_method
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.geometry import Geometry

@@ -14,17 +14,10 @@ from torch import nn
 
 from bsr_explorer.cost.holders import Memory
 from bsr_explorer.cost.passes import Pass
-from bsr_explorer.cost.peak import (
-    course,
-    find_peak,
-    levels,
-    optimizer_peak,
-    step_ledger,
-    step_of_the_optimizer,
-    timeline,
-)
+from bsr_explorer.cost.peak import course, find_peak, levels, step_ledger
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.cost.step import Recorded
+from bsr_explorer.cost.timeline import optimizer_peak, step_of_the_optimizer, timeline
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.methods import Bsr, Full, Method, parse_method
 from bsr_explorer.methods.subset import Subset

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from bsr_explorer.cost.peak import Level
+from bsr_explorer.cost.holders import Level
 from bsr_explorer.prediction import over_time
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import SMALL, plain_ticks
