@@ -9,7 +9,13 @@ from bsr_explorer.tape import Op, Tape
 
 
 class Frames:
-    """When the Python frames of a model let go of each tensor: after which operation of the tape."""
+    """When the Python frames of a model let go of each tensor: after which operation of the tape.
+
+    Attributes:
+        ends: of each storage, that operation.
+        depths: how deep the frame lies that holds it last. Of what ends with one operation, the innermost frames let go
+            first.
+    """
 
     def __init__(self, tape: Tape, fed_at: str = "") -> None:
         """``fed_at``: for a part of a step, the module path from which it is fed."""
@@ -24,12 +30,14 @@ class Frames:
                 self._last[""] = index
         made_at = {tensor.name: fed_at for tensor in tape.inputs if tensor.role == "activation"}
         self.ends: dict[str, int] = {}
+        self.depths: dict[str, int] = {}
         for index, op in enumerate(tape):
             for name in (*op.reads, *(p for p in op.params.values() if p not in tape.parameters)):
                 if name in made_at:
                     storage = tape.tensors[name].storage
-                    end = self._end(made_at[name], index, op, name)
-                    self.ends[storage] = max(self.ends.get(storage, 0), end)
+                    end, depth = self._end(made_at[name], index, op, name)
+                    if end >= self.ends.get(storage, 0):
+                        self.ends[storage], self.depths[storage] = end, depth
             made_at[op.writes] = op.name
         for op in tape:
             if op.until:
@@ -37,15 +45,21 @@ class Frames:
             if op.attrs.get("cached"):  # autocast holds its copies of trained weights until it is left
                 self.ends[op.writes] = len(tape.ops)
 
-    def _end(self, made_at: str, index: int, op: Op, name: str) -> int:
-        """The outermost call that the tensor is given to holds it until it returns; a frame that uses its
+    def _end(self, made_at: str, index: int, op: Op, name: str) -> tuple[int, int]:
+        """Which operation is the last, and how deep the frame lies that holds the tensor then.
+
+        The outermost call that the tensor is given to holds it until it returns; a frame that uses its
         own local variable gives the name away at once, unless the variable stays."""
         shared, reader = _paths(made_at), _paths(op.name)
         depth = sum(1 for a, b in zip(shared, reader, strict=False) if a == b)
         if depth < len(reader):
-            return self._last[reader[depth]]
+            return self._last[reader[depth]], depth
         stays = name in op.reads and kind_of(op).stays == op.reads.index(name)
-        return self._last[op.name] if stays else index
+        return self._last[op.name] if stays else index, len(reader)
+
+    def depth(self, name: str) -> int:
+        """How deep the frame lies that holds a tensor last; what only an operation knows, its own frame holds."""
+        return self.depths[name] if name in self.depths else len(_paths(name.rpartition(":")[0]))
 
     def end_of(self, path: str) -> int:
         """The last operation within a module."""

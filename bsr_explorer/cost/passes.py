@@ -93,8 +93,12 @@ class Pass:
         self._leave(frames, index)
 
     def _leave(self, frames: dict[str, int], index: int) -> None:
-        """Frames let go of what ends with this operation."""
-        for name in [name for name, end in frames.items() if end <= index]:
+        """Frames let go of what ends with this operation: the innermost first, of its own variables in order; and of
+        what it is given, the last first."""
+        ending = [name for name, end in frames.items() if end <= index]
+        own = [name for name in ending if name not in self._frames.depths]
+        given = [name for name in reversed(ending) if name in self._frames.depths]
+        for name in sorted((*own, *given), key=self._frames.depth, reverse=True):
             del frames[name]
             self.memory.drop(name)
 

@@ -117,7 +117,7 @@ def _run_math(c: Context, m: Forward) -> None:
     if softmax != dtype:
         m.take(c.own("wide scores"), _matrix_bytes(c, softmax))
     m.take(c.own("softmax"), _matrix_bytes(c, softmax))
-    m.drop(c.own("scores"), c.own("wide scores"))
+    m.drop(c.own("wide scores"), c.own("scores"))
     if softmax != dtype:
         m.take(c.own("probabilities"), _matrix_bytes(c, dtype))
     if not runs_on_views(c):

@@ -100,7 +100,14 @@ def _scale_unwind(c: Context, b: Backward) -> None:
         b.drop(c.own("wide gradient"))
     if c.trains("gamma"):
         b.give_part("gamma")
+        b.scratch(*c.device.sum_scratch(*_rows(c)))
         b.drop(c.own("product"))
+
+
+def _rows(c: Context) -> tuple[int, int]:
+    """The result as a matrix: (rows, channels)."""
+    channels = c.writes.shape[-1]
+    return c.writes.numel // channels, channels
 
 
 def _scale_unwind_packed(c: Context, b: Backward) -> None:
@@ -109,6 +116,7 @@ def _scale_unwind_packed(c: Context, b: Backward) -> None:
         if c.reads[0].dtype != c.writes.dtype:
             b.take(c.own("product"), c.writes.bytes)
         b.give_part("gamma")
+        b.scratch(*c.device.sum_scratch(*_rows(c)))
         b.drop(c.own("product"))
         b.bring_back()
     if c.needs[0] and c.reads[0].dtype != c.writes.dtype:
