@@ -13,7 +13,7 @@ from typing import Any
 
 from bsr_explorer.cost.optimizers import IMPLEMENTATIONS, OPTIMIZERS
 from bsr_explorer.cost.setup import Setup
-from bsr_explorer.devices import DEVICES, attention_paths, gpu_of
+from bsr_explorer.devices import DEVICES, attention_paths, device_of, gpu_of
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Method, parse_method
 from bsr_explorer.models.lowering import PRECISIONS
@@ -135,6 +135,28 @@ class Config:
     def place(self) -> str:
         """The device and its card, as ``devices.device_of`` takes them."""
         return f"{self.device}/{self.gpu}" if self.gpu else self.device
+
+    @property
+    def caches(self) -> bool:
+        """Whether the device's allocator keeps what it has taken, so that more is reserved than in use."""
+        return device_of(self.place).caches
+
+    def check_counts(self, counts: str) -> None:
+        """Refuse a budget that counts what the device does not have.
+
+        Raises:
+            UserError: it counts what is reserved, and the device's allocator reserves nothing.
+        """
+        if counts == "reserved" and not self.caches:
+            raise UserError(
+                "--budget-counts, --accounting: reserved is what torch's allocator takes from a GPU, and the device is "
+                f"{self.place}; choose peak, saved or published, or --device cuda"
+            )
+
+    @property
+    def counts_by_default(self) -> str:
+        """What a budget counts if nothing is said: what runs out, on a GPU what is reserved."""
+        return "reserved" if self.caches else "peak"
 
     @property
     def how(self) -> Method:

@@ -10,7 +10,6 @@ from bsr_explorer.cost import peak, published
 from bsr_explorer.cost.holders import Level
 from bsr_explorer.cost.peak import step_ledger
 from bsr_explorer.cost.step import Recorded
-from bsr_explorer.devices import check_reserves, device_of
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger, in_phases
 from bsr_explorer.models.architecture import architecture_of, geometry
@@ -120,7 +119,7 @@ def counted_bytes(config: Config, counts: str) -> int:
         UserError: it counts what is reserved, and the device's allocator reserves nothing; or see ``published_tape``.
     """
     assert counts in ("peak", "reserved", "saved", "published"), counts
-    check_reserves(counts, config.place)
+    config.check_counts(counts)
     if counts == "published":
         return published.total_bytes(published_tape(config))
     predicted = predict(config)
@@ -129,11 +128,6 @@ def counted_bytes(config: Config, counts: str) -> int:
         "reserved": predicted.reserved_bytes,
         "peak": predicted.peak_bytes,
     }[counts]
-
-
-def counted_by_default(config: Config) -> str:
-    """What a budget counts if nothing is said: what runs out, on a GPU what is reserved."""
-    return "reserved" if device_of(config.place).caches else "peak"
 
 
 def largest_batch(config: Config, budget_bytes: int, counts: str = "peak") -> int:

@@ -28,12 +28,13 @@ from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.operations.kinds import inferred, kind_of
 from bsr_explorer.operations.op import EVERYTHING, Op, Parameter, Part, Tensor
 from bsr_explorer.operations.tokens import kept_tokens
-from bsr_explorer.storages.storage import DENSE, AtOnce, Dense, Shape, Storage
+from bsr_explorer.storages.storage import DENSE, AtOnce, Course, Dense, Shape, Storage
 
 __all__ = [
     "DENSE",
     "EVERYTHING",
     "AtOnce",
+    "Course",
     "Dense",
     "Op",
     "Parameter",

@@ -10,12 +10,10 @@ import typer
 
 from bsr_explorer.cli.console import found_gpu, resolved
 from bsr_explorer.config import PROTOCOLS, Config, Fidelity
-from bsr_explorer.devices import check_reserves
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Method as Method_
 from bsr_explorer.methods import parse_methods
 from bsr_explorer.methods.composed import parts_of
-from bsr_explorer.prediction import counted_by_default
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.train.recipes import RECIPES
 
@@ -152,10 +150,10 @@ def counts(asked: str | None, config: Config) -> str:
     Raises:
         UserError: no such accounting, or the device has none.
     """
-    counted = asked or counted_by_default(config)
+    counted = asked or config.counts_by_default
     if counted not in COUNTS:
         raise unknown("--budget-counts", counted, COUNTS)
-    check_reserves(counted, config.place)
+    config.check_counts(counted)
     return counted
 
 

@@ -19,8 +19,12 @@ from bsr_explorer.cost.holders import Event, Level, Memory, Moment
 from bsr_explorer.cost.passes import Pass
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.cost.step import Recorded
-from bsr_explorer.cost.timeline import give_gradients_back, made_of_the_loss, step_of_the_optimizer
-from bsr_explorer.units import WIDTH
+from bsr_explorer.cost.timeline import (
+    begin_scaling,
+    give_gradients_back,
+    made_of_the_loss,
+    step_of_the_optimizer,
+)
 
 STEPS = 5
 """Steps that are followed at most, until one reserves nothing and has the peak of the one before."""
@@ -134,9 +138,8 @@ def _step(recorded: Recorded, setup: Setup, memory: Memory, first: bool) -> None
         run = Pass(recorded, memory, gradients_stand=stand)
         run.forward()
         made = made_of_the_loss(tape, setup)
-        if first and not part and setup.scaler:
-            for name in ("scale", "growth"):
-                memory.take(f"{name} of the gradient scaler", WIDTH["fp32"], "optimizer")
+        if first and not part:
+            begin_scaling(setup, memory)
         for name, size in made.items():
             memory.take(name, size)
         run.begin_backward()

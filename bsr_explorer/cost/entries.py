@@ -17,7 +17,7 @@ from bsr_explorer.cost.passes import Pass
 from bsr_explorer.cost.peak import levels
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.cost.step import Recorded
-from bsr_explorer.cost.timeline import optimizer_peak, standing_rows
+from bsr_explorer.cost.timeline import optimizer_peak, standing, standing_rows
 from bsr_explorer.models.lowering import lower
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.step import block_tape, drop_tokens, stem_tape, step_tape, tail_tape
@@ -275,9 +275,10 @@ def standing_bytes(
     def sizes(blocks: int) -> tuple[int, int, int, int]:
         trained = set(range(blocks))
         tape = whole.train_only(lambda p: p.name in tail or p.block in trained)
-        rows = [row for row in standing_rows(tape, runs.setup) if row.kind != "input"]
+        tensors = [*standing(tape, runs.setup)]
         rounded = {
-            kind: sum(rounded_to_blocks(r.bytes, runs) for r in rows if r.kind == kind) for kind in _STANDING
+            kind: sum(rounded_to_blocks(size, runs) for _, of, size in tensors if of == kind)
+            for kind in _STANDING
         }
         stepping = optimizer_peak([p for p in tape.parameters.values() if p.trains], runs.setup)
         held = rounded["parameter"] + rounded["optimizer"] + runs.setup.on.workspace

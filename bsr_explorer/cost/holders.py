@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bsr_explorer.storages.storage import Course
+from bsr_explorer.tape import Course
 
 
 class Moment(NamedTuple):

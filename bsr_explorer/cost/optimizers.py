@@ -28,8 +28,8 @@ class Optimizer(ABC):
     def state_bytes(self, p: Parameter) -> int:
         """Bytes kept from step to step for a parameter."""
 
-    def state_sizes(self, p: Parameter, implementation: str) -> list[int]:
-        """The same by tensors of the device, in the order in which they are made."""
+    def state_sizes(self, p: Parameter, implementation: str, number: int) -> list[int]:
+        """The same by tensors of the device, in the order in which they are made; for the arguments see ``step``."""
         return [self.state_bytes(p)] if self.state_bytes(p) else []
 
     def shared_bytes(self, trained: Sequence[Parameter]) -> int:
@@ -72,9 +72,10 @@ class AdamW(Optimizer):
         """Two moments and the count."""
         return 2 * p.bytes + WIDTH["fp32"]
 
-    def state_sizes(self, p: Parameter, implementation: str) -> list[int]:
-        """The count lies on the CPU, unless the implementation is fused."""
-        return [*([WIDTH["fp32"]] if implementation == "fused" else []), p.bytes, p.bytes]
+    def state_sizes(self, p: Parameter, implementation: str, number: int) -> list[int]:
+        """The count lies where Python's numbers do, unless the implementation is fused."""
+        here = number or implementation == "fused"
+        return [*([WIDTH["fp32"]] if here else []), p.bytes, p.bytes]
 
     def step(self, trained: Sequence[Parameter], implementation: str, number: int) -> Iterator[Change]:
         """The denominator: its root, then the root over a bias correction; a loop's variable holds each

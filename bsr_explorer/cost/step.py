@@ -11,8 +11,7 @@ from bsr_explorer.devices import device_of
 from bsr_explorer.ledger import Kind, Row
 from bsr_explorer.operations.kinds import kind_of, rule_of
 from bsr_explorer.operations.rule import Context, Kept
-from bsr_explorer.storages.storage import Course
-from bsr_explorer.tape import DENSE, EVERYTHING, Op, Storage, Tape
+from bsr_explorer.tape import DENSE, EVERYTHING, Course, Op, Storage, Tape
 
 
 def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:

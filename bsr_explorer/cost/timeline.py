@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bsr_explorer.cost.gradients import Gradients
 from bsr_explorer.cost.holders import Memory, Moment
@@ -10,7 +10,7 @@ from bsr_explorer.cost.optimizers import OPTIMIZERS, groups
 from bsr_explorer.cost.passes import Pass
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.cost.step import Recorded, input_rows, parameter_rows
-from bsr_explorer.ledger import Row
+from bsr_explorer.ledger import Kind, Row
 from bsr_explorer.tape import Parameter, Tape
 from bsr_explorer.units import WIDTH
 
@@ -25,14 +25,42 @@ def standing_rows(tape: Tape, setup: Setup) -> Iterator[Row]:
     yield Row(None, "shared", "optimizer", bytes=shared + scaler)
 
 
+def standing(tape: Tape, setup: Setup) -> Iterator[tuple[str, Kind, int]]:
+    """The same by tensors: name, kind and bytes of each. (What lies elsewhere than on the device is left out.)"""
+    for row in standing_rows(tape, setup):
+        if row.kind != "optimizer":
+            noun = f"{row.kind} of " if row.kind == "gradient" else ""
+            yield f"{noun}{row.operation}", row.kind, row.bytes
+    trained = [p for p in tape.parameters.values() if p.trains]
+    for p in trained:
+        for number, size in enumerate(_state(p, setup)):
+            yield f"state {number} of {p.name}", "optimizer", size
+    for name, size in {**_shared(trained, setup), **_of_the_scaler(setup)}.items():
+        yield name, "optimizer", size
+
+
+def _state(p: Parameter, setup: Setup) -> list[int]:
+    return OPTIMIZERS[setup.optimizer].state_sizes(p, setup.runs_as, setup.on.number)
+
+
+def _shared(trained: Sequence[Parameter], setup: Setup) -> dict[str, int]:
+    """Bytes of each of two equal tensors that an optimiser keeps for all parameters together."""
+    size = OPTIMIZERS[setup.optimizer].shared_bytes(trained)
+    return dict.fromkeys(("first map of the optimiser", "second map") if size else (), size // 2)
+
+
+def _of_the_scaler(setup: Setup) -> dict[str, int]:
+    """What a gradient scaler keeps from step to step."""
+    return dict.fromkeys(("scale", "steps since it grew"), WIDTH["fp32"]) if setup.scaler else {}
+
+
 def timeline(recorded: Recorded, setup: Setup) -> Memory:
     """Everything that a steady step allocates and frees, in order (optimiser state exists already)."""
     tape = recorded.tape
     memory = Memory(setup.on.granularity)
-    for row in standing_rows(tape, setup):
-        if row.bytes and (row.kind != "gradient" or setup.gradients_stand):
-            noun = "" if row.kind in ("parameter", "input") else f"{row.kind} of "
-            memory.take(f"{noun}{row.operation}", row.bytes, row.kind)
+    for name, kind, size in standing(tape, setup):
+        if size and (kind != "gradient" or setup.gradients_stand):
+            memory.take(name, size, kind)
     if setup.gradients_stand:
         for name, size in _held_by_views(recorded):
             memory.take(name, size, "gradient")
@@ -51,6 +79,12 @@ def timeline(recorded: Recorded, setup: Setup) -> Memory:
     if not setup.gradients_stand:
         give_gradients_back(tape, run.gradients, memory)
     return memory
+
+
+def begin_scaling(setup: Setup, memory: Memory) -> None:
+    """A gradient scaler's own tensors, which it makes when it first scales."""
+    for name, size in _of_the_scaler(setup).items():
+        memory.take(name, size, "optimizer")
 
 
 def made_of_the_loss(tape: Tape, setup: Setup) -> dict[str, int]:
@@ -82,9 +116,12 @@ def step_of_the_optimizer(tape: Tape, setup: Setup, memory: Memory, first: bool 
     memory.moment = Moment("optimizer", None, setup.optimizer)
     if setup.scaler:
         memory.take("whether a gradient overflowed", WIDTH["fp32"])
-    for group in groups([p for p in tape.parameters.values() if p.trains]):
+    trained = [p for p in tape.parameters.values() if p.trains]
+    for name, size in _shared(trained, setup).items() if first else ():
+        memory.take(name, size, "optimizer")
+    for group in groups(trained):
         for p in group if first else ():
-            for number, size in enumerate(OPTIMIZERS[setup.optimizer].state_sizes(p, setup.runs_as)):
+            for number, size in enumerate(_state(p, setup)):
                 memory.take(f"state {number} of {p.name}", size, "optimizer")
         for change, name in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as, setup.on.number):
             if change > 0:

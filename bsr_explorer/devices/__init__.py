@@ -43,23 +43,6 @@ def device_of(name: str) -> Device:
     return on(gpu_of(card)) if card else DEVICES[kind]
 
 
-def check_reserves(counts: str, place: str) -> None:
-    """Refuse to count what is reserved on a device whose allocator reserves nothing.
-
-    Args:
-        counts: what a budget counts.
-        place: as ``device_of`` takes it.
-
-    Raises:
-        UserError: it does.
-    """
-    if counts == "reserved" and not device_of(place).caches:
-        raise UserError(
-            "--budget-counts, --accounting: reserved is what torch's allocator takes from a GPU, and the device is "
-            f"{place}; choose peak, saved or published, or --device cuda"
-        )
-
-
 def attention_paths() -> tuple[str, ...]:
     """The attention paths that exist on any device. ``fused`` is the kernel that torch picks by itself."""
     return tuple(dict.fromkeys(path for device in DEVICES.values() for path in device.attention))
@@ -77,7 +60,6 @@ __all__ = [
     "GPUS",
     "Device",
     "attention_paths",
-    "check_reserves",
     "device_of",
     "device_or_cpu",
     "gpu_of",

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from bsr_explorer.config import CHOICES, Config
-from bsr_explorer.devices.gpus import name_of
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.architecture import architecture_of_model
 from bsr_explorer.models.loading import WeightsUsed
@@ -62,14 +61,6 @@ def pick_device(device: str) -> str:
     if device not in CHOICES["device"]:
         raise UserError(f"--device: unknown device {device!r}; choose auto, {' or '.join(CHOICES['device'])}")
     return device
-
-
-def found_gpu() -> str | None:
-    """The card that ``cuda`` is here, as ``devices.gpu_of`` takes it; None where there is none."""
-    if not torch.cuda.is_available():
-        return None
-    card = torch.cuda.get_device_properties(0)
-    return name_of(card.name, (card.major, card.minor), card.multi_processor_count)
 
 
 def device_of(config: Config) -> torch.device:

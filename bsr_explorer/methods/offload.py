@@ -14,8 +14,7 @@ from bsr_explorer.devices import Device
 from bsr_explorer.methods.subset import OfBlocks
 from bsr_explorer.naming import blocks_of
 from bsr_explorer.storages import Rebuilt
-from bsr_explorer.storages.storage import Course
-from bsr_explorer.tape import DENSE, EVERYTHING, Op, Shape, Storage, Tape
+from bsr_explorer.tape import DENSE, EVERYTHING, Course, Op, Shape, Storage, Tape
 
 if TYPE_CHECKING:
     from torch import nn

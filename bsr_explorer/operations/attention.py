@@ -18,7 +18,7 @@ from bsr_explorer.storages.storage import Shape
 from bsr_explorer.units import FLOPS_PER_MAC, WIDTH
 
 CUDNN_PLAN = 256
-"""Bytes that cuDNN's forward kernel takes on the way."""
+"""Bytes that cuDNN's kernels take on the way, beside numbers of the backward pass."""
 
 TILE = 64
 """Rows, and columns, of the gradients that the memory-efficient kernel adds up at once."""
@@ -167,7 +167,7 @@ def _backward_scratch(c: Context, b: Backward) -> None:
         b.take(c.own("workspace"), batch * heads * tiles * (TILE * TILE + 4) * WIDTH["fp32"])
         b.drop(c.own("delta"), c.own("workspace"))
     elif path == "cudnn":
-        b.scratch(_up(rows * (width // heads), 512) + _up(rows, 512))
+        b.scratch(rows * (width // heads) + rows + CUDNN_PLAN)
     elif path == "flash":
         rows = batch * heads * _up(tokens, 128) * WIDTH["fp32"]
         b.scratch(rows, rows * _up(width // heads, 32))

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from bsr_explorer.config import Config
 from bsr_explorer.cost.grid import Grid
-from bsr_explorer.devices import device_of
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Method, parse_method
 from bsr_explorer.prediction import geometry_of
@@ -67,7 +66,7 @@ class Space:
         for size in self.batch_sizes:
             replace(study.config, batch_size=size)  # which refuses what does not go together
         check_bsr(study.space, self.geometry)
-        self.at_least = device_of(study.config.place).caches and study.counts in ("peak", "reserved")
+        self.at_least = study.config.caches and study.counts in ("peak", "reserved")
         self._ways = Ways(study.config, tuple(self.batch_sizes), study.counts)
         self.members: list[Members] = []
         self._index = Index(self.members, self.rates, self.batch_sizes, self.depth)

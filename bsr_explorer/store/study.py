@@ -23,7 +23,6 @@ from typing import Any
 import tomli_w
 
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
-from bsr_explorer.devices import check_reserves
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_method
 from bsr_explorer.store.proxies import at_proxy, check_cheaper, check_sampler
@@ -105,7 +104,7 @@ class Study:
             )
         if self.counts not in COUNTS:
             raise unknown("--budget-counts", self.counts, COUNTS)
-        check_reserves(self.counts, self.config.place)
+        self.config.check_counts(self.counts)
         if isinstance(self.trials, bool) or not isinstance(self.trials, int) or self.trials < 1:
             raise UserError(f"--trials: {self.trials!r} must be a whole number of at least 1")
         if self.time_limit is not None and self.time_limit <= 0:

@@ -15,8 +15,10 @@ from bsr_explorer.cost import published
 from bsr_explorer.cost.entries import Runs, Schedule, schedule
 from bsr_explorer.cost.grid import Grid, all_masks, grid
 from bsr_explorer.cost.optimizers import IMPLEMENTATIONS, OPTIMIZERS
-from bsr_explorer.cost.peak import step_ledger
+from bsr_explorer.cost.peak import find_peak, step_ledger
 from bsr_explorer.cost.setup import Setup
+from bsr_explorer.cost.step import Recorded
+from bsr_explorer.cost.timeline import timeline
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.methods import Bsr
 from bsr_explorer.models.lowering import PRECISIONS
@@ -42,7 +44,14 @@ def _scalar(
     method = Bsr(blocks, dict(drops[0]), drops[1])
     tape = method.rewrite(_full(model, batch // runs.setup.micro_batches, runs.attention))
     paper = published.total_bytes(method.rewrite(_full(model, batch, runs.attention)))
-    return step_ledger(runs.lowered(tape), runs.setup), paper
+    lowered = runs.lowered(tape)
+    step = step_ledger(lowered, runs.setup)
+    tensors = find_peak(timeline(Recorded.of(lowered), runs.setup)).bytes
+    if runs.setup.on.caches:  # the allocator counts more than what was asked of it
+        assert tensors <= step.peak_bytes <= step.reserved_bytes
+    else:
+        assert tensors == step.peak_bytes
+    return replace(step, peak_bytes=tensors), paper
 
 
 every_way = st.builds(

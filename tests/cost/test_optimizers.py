@@ -26,7 +26,7 @@ def test_state(optimizer: str, big: int, small: int, half: int) -> None:
 
 def _highest(optimizer: str, implementation: str, *trained: Parameter) -> int:
     level = most = 0
-    for change, _ in OPTIMIZERS[optimizer].step(trained, implementation):
+    for change, _ in OPTIMIZERS[optimizer].step(trained, implementation, 8):
         level += change
         most = max(most, level)
     assert level == 0
