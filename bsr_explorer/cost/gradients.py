@@ -19,7 +19,7 @@ class Gradients:
         self.memory, self.stand = memory, stand
         self.arrived: dict[str, str] = {}
         self.views: dict[str, list[Parameter]] = {}
-        self._tape, self._buffers = tape, 0
+        self._tape = tape
 
     def arrive(self, tensor: str, buffer: str) -> None:
         """A gradient for a tensor: it is added to what has arrived, in place where nobody else holds one."""
@@ -37,7 +37,7 @@ class Gradients:
 
     def new_buffer(self, tensor: str) -> str:
         """Allocate a gradient of a tensor."""
-        self._buffers += 1
-        name = f"gradient {self._buffers} of {tensor}"
+        self.memory.buffers += 1
+        name = f"gradient {self.memory.buffers} of {tensor}"
         self.memory.take(name, self._tape.tensors[tensor].bytes)
         return name

@@ -46,12 +46,14 @@ class Memory:
     Attributes:
         events: everything that was allocated and freed, in order.
         kinds: the ledger's kind of each name; ``transient`` where nothing is said.
+        buffers: how many gradients have been on their way; by their numbers they are told apart.
     """
 
     def __init__(self, granularity: int = 1) -> None:
         """``granularity``: the allocator rounds sizes up to a multiple of so many bytes."""
         self.events: list[Event] = []
         self.kinds: dict[str, str] = {}
+        self.buffers = 0
         self.moment = Moment("standing", None, "")
         self._granularity = granularity
         self._sizes: dict[str, int] = {}

@@ -122,21 +122,13 @@ def steps(draw: st.DrawFn) -> tuple[Tape, Setup]:
     return lower(parse_method("+".join(parts)).rewrite(tape), precision, device), setup
 
 
-def rounded_to_blocks(size: int, setup: Setup) -> int:
-    return setup.on.rounded(size)
-
-
 @settings(max_examples=60)
 @given(steps())
-def test_a_step_leaves_what_stands_and_gradients_and_nothing_else(step: tuple[Tape, Setup]) -> None:
+def test_a_step_leaves_what_stands_and_nothing_else(step: tuple[Tape, Setup]) -> None:
+    """Gradients among it, where they stand; else they are given back at its end."""
     tape, setup = step
     events = timeline(Recorded.of(tape), setup).events
     expected = {e.name: e.change for e in events if e.moment.phase == "standing" and e.change}
-    for p in tape.parameters.values():
-        if p.trains:
-            expected[f"gradient of {p.name}"] = rounded_to_blocks(p.bytes, setup)
-    if setup.scaler:
-        expected["whether a gradient overflowed"] = rounded_to_blocks(4, setup)
     assert alive((event.name, event.change) for event in events) == expected
 
 

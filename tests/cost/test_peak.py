@@ -244,7 +244,6 @@ def test_after_a_step_only_what_stands_is_left(
     scalars = {
         "share of the loss",
         "scaled loss",
-        "whether a gradient overflowed",
         "workspace of the libraries",
     }
     assert others - gradients - scalars == set()
