@@ -44,9 +44,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
-def pytest_runtest_setup() -> None:
-    """Each measured step collects all garbage, and would walk through all that was ever imported to find it."""
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none. Each measured step collects all garbage, and would walk through all
+    that was ever imported to find it."""
     global _modules
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
     if len(sys.modules) > _modules:
         _read_once()
         gc.freeze()

@@ -47,6 +47,7 @@ def _root(
 COMMANDS = {
     "profile": "profile",
     "max-batch": "max_batch",
+    "trace": "trace",
     "search": "search",
     "status": "status",
     "retry": "retry",

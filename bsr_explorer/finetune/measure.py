@@ -11,7 +11,7 @@ from bsr_explorer.ledger import Ledger, in_phases
 from bsr_explorer.measurement import flops
 from bsr_explorer.measurement.step import Measurement, measure_step
 from bsr_explorer.train.recipes import Recipe
-from bsr_explorer.train.step import image_dtype, in_precision
+from bsr_explorer.train.step import Step, image_dtype, in_precision
 
 
 def measure(config: Config) -> Ledger:
@@ -27,6 +27,11 @@ def measure_in_full(config: Config) -> Measurement:
         whole = in_phases([part.ledger for part in parts], [phase.share for phase in phases])
         uncounted = dict.fromkeys(name for part in parts for name in part.uncounted)
         return Measurement(whole, tuple(uncounted))
+    return measure_step(*parts_of_a_step(config))
+
+
+def parts_of_a_step(config: Config) -> tuple[Step, torch.Tensor, torch.Tensor]:
+    """A training step with random weights; images and labels for it, on its device."""
     device = device_of(config)
     model = in_precision(build(config), config.precision).to(device)
     generator = torch.Generator().manual_seed(0)
@@ -36,7 +41,7 @@ def measure_in_full(config: Config) -> Measurement:
     step = make_step(model, config, _plain(config))
     if config.how.moves:
         step.changes = Phases(config, _plain(config))
-    return measure_step(step, images, labels)
+    return step, images, labels
 
 
 def _plain(config: Config) -> Recipe:

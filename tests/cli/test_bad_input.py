@@ -176,7 +176,7 @@ MAX_BATCH = (
         (
             "--budget-counts",
             "held",
-            "unknown value 'held' (did you mean 'published'?); choose from peak, saved",
+            "unknown value 'held' (did you mean 'published'?); choose from peak, reserved, saved",
         ),
         ("--image-size", "50", "50 is not a positive multiple of the patch of toy, 16 pixels"),
         ("--num-classes", "0", "0 must be a whole number of at least 1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ def test_json_is_the_prediction(cli: Cli) -> None:
     assert said["full"]["train_flops"] == predict(full).train_flops
 
 
-@pytest.mark.parametrize("accounting", COUNTS)
+@pytest.mark.parametrize("accounting", [counts for counts in COUNTS if counts != "reserved"])
 def test_the_total_is_by_the_accounting(cli: Cli, accounting: str) -> None:
     config = Config(model="toy", image_size=32, batch_size=4, method=BSR)
     said = answer(cli, "--accounting", accounting)
@@ -90,23 +91,41 @@ def test_cuda_is_predicted_where_there_is_none(
     flags = ("--device", "cuda", "--attention", attention, "--precision", "amp_bf16")
     said = answer(cli, *flags)
     assert said["config"]["device"] == "cuda"
-    assert said["predicted"]["compared"].startswith("not yet measured")
+    assert said["predicted"]["compared"] == "with the allocator's record of 38 real steps on an H200"
+    assert said["predicted"]["total_counts"] == "reserved"
+    assert said["predicted"]["total_bytes"] == said["predicted"]["reserved_bytes"]
     assert said["predicted"]["peak_bytes"] > answer(cli, "--precision", "amp_bf16")["predicted"]["peak_bytes"]
     shown = " ".join(cli("profile", *TOY, *flags).out.split())
-    assert f"predictions for cuda are {said['predicted']['compared']}" in shown
+    assert f"predictions for cuda (H100) are compared {said['predicted']['compared']}" in shown
+    assert f"reserved {said['predicted']['reserved_bytes'] / 10**6:,.2f}" in shown
 
 
 def test_the_cpu_was_compared_with_real_steps(cli: Cli) -> None:
     assert "real steps on CPUs" in answer(cli)["predicted"]["compared"]
-    assert "not yet measured" not in cli("profile", *TOY).out
+    shown = cli("profile", *TOY).out
+    assert "are compared" not in shown
+    assert "reserved" not in shown
 
 
 @pytest.mark.parametrize(("there", "device"), [(False, "cpu"), (True, "cuda")])
 def test_auto_is_the_device_that_is_here(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, there: bool, device: str
 ) -> None:
+    card = SimpleNamespace(name="NVIDIA L4", major=8, minor=9, multi_processor_count=58)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert answer(cli, "--device", "auto")["config"]["device"] == device
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: card)
+    config = answer(cli, "--device", "auto")["config"]
+    assert (config["device"], config.get("gpu")) == (device, "l4" if there else None)
+
+
+def test_a_card_is_cuda(cli: Cli) -> None:
+    config = answer(cli, "--gpu", "sm_87x16")["config"]
+    assert (config["device"], config["gpu"]) == ("cuda", "sm_87x16")
+    refused = cli("profile", *TOY, "--gpu", "t4", "--device", "cpu")
+    assert (refused.code, refused.err) == (
+        2,
+        "error: --gpu: t4 is a card for --device cuda, and the device is cpu\n",
+    )
 
 
 def test_blocks_and_kinds_add_up(cli: Cli) -> None:

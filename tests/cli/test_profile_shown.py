@@ -31,11 +31,13 @@ def test_what_is_alive_at_the_peak_is_said_with_the_most_first(
     assert ("in the optimiser's step" in shown) == (peak.phase == "optimizer")
 
 
-def test_only_a_device_other_than_the_cpu_is_doubted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_a_device_other_than_the_cpu_it_is_said_what_was_compared(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for device in ("cpu", "cuda"):
         config = Config("deit_t", 48, batch_size=2, device=device)
         show_peak(config, predict(config))
-        assert ("predictions for cuda are" in said(capsys)) == (device == "cuda")
+        assert ("predictions for cuda (H100) are compared with" in said(capsys)) == (device == "cuda")
 
 
 def test_blocks_say_their_tokens_and_whether_they_train(capsys: pytest.CaptureFixture[str]) -> None:
