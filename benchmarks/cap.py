@@ -4,8 +4,9 @@
     python benchmarks/cap.py --device cuda
 
 Each step runs in a process of its own that the system keeps from allocating more: on the CPU by a limit on
-its data (``RLIMIT_DATA``, Linux), on CUDA by ``set_per_process_memory_fraction``. With the predicted peak
-plus a margin it must end, with the peak minus the margin it must fail for want of memory. On the CPU the
+its data (``RLIMIT_DATA``, Linux), on CUDA by ``set_per_process_memory_fraction``. With the predicted peak (on CUDA: with
+what is predicted to be reserved, from the process's first step on) plus a margin it must end, with the peak minus the
+margin it must fail for want of memory (on CUDA it may not: the allocator gives back what it keeps before it fails). On the CPU the
 margin is taken of what a step adds to what stands (weights, optimiser state, images), for what Python and
 its libraries hold is not the step's; large blocks go back to the system as soon as they are freed.
 About 3 minutes on 2 CPU cores.
@@ -19,6 +20,7 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bsr_explorer import Config, build, predict
+from bsr_explorer.cli.console import found_gpu
 from bsr_explorer.finetune.build import device_of, make_step
 from bsr_explorer.train.recipes import Recipe
 
@@ -58,13 +61,13 @@ def _warmed_up(config: Config) -> tuple[Any, torch.Tensor, torch.Tensor]:
 
 def one(config: Config, share: float) -> None:
     """Run a step within the predicted peak, its margin added or taken off; exit with its outcome."""
+    config = replace(config, gpu=found_gpu(config.device))
     predicted = predict(config)
-    step, images, labels = _warmed_up(config)
     if config.device == "cuda":
-        torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(predicted.peak_bytes * (1 + share) / total)
-    else:
+        torch.cuda.set_per_process_memory_fraction(predicted.reserved_bytes * (1 + share) / total)
+    step, images, labels = _warmed_up(config)
+    if config.device == "cpu":
         standing = predicted.bytes_of("parameter", "optimizer", "input")
         allowed = _data_bytes() + (predicted.peak_bytes - standing) * (1 + share)
         resource.setrlimit(resource.RLIMIT_DATA, (int(allowed), int(allowed)))

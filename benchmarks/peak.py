@@ -140,7 +140,8 @@ def _memtracker(config: Config, predicted: Ledger) -> float | None:
     finally:
         torch.nn.modules.module._global_forward_hooks.clear()
         torch.nn.modules.module._global_forward_pre_hooks.clear()
-    return float(tracker.get_tracker_snapshot("peak")[device]["Total"])
+    snapshot = tracker.get_tracker_snapshot("peak")  # by devices with their numbers: cuda:0
+    return float(next(of["Total"] for there, of in snapshot.items() if there.type == device.type))
 
 
 def _published(config: Config, predicted: Ledger) -> float:

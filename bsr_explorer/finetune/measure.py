@@ -9,7 +9,7 @@ from bsr_explorer.finetune.build import build, device_of, make_step
 from bsr_explorer.finetune.phases import Phases
 from bsr_explorer.ledger import Ledger, in_phases
 from bsr_explorer.measurement import flops
-from bsr_explorer.measurement.step import Measurement, measure_step
+from bsr_explorer.measurement.step import NOTHING, Before, Measurement, measure_step
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, image_dtype, in_precision
 
@@ -27,7 +27,8 @@ def measure_in_full(config: Config) -> Measurement:
         whole = in_phases([part.ledger for part in parts], [phase.share for phase in phases])
         uncounted = dict.fromkeys(name for part in parts for name in part.uncounted)
         return Measurement(whole, tuple(uncounted))
-    return measure_step(*parts_of_a_step(config))
+    before = Before.here() if device_of(config).type == "cuda" else NOTHING
+    return measure_step(*parts_of_a_step(config), before)
 
 
 def parts_of_a_step(config: Config) -> tuple[Step, torch.Tensor, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -54,33 +55,77 @@ class Measurement:
     uncounted: tuple[str, ...]
 
 
-def measure_step(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> Measurement:
+@dataclass(frozen=True)
+class Before:
+    """What an earlier use of a GPU has left in this process, which does not count.
+
+    Attributes:
+        allocated, reserved: bytes.
+    """
+
+    allocated: int = 0
+    reserved: int = 0
+
+    @classmethod
+    def here(cls) -> Before:
+        """Give back what can be given back, and look what is left."""
+        gc.collect()
+        torch.cuda.synchronize()
+        torch._C._cuda_clearCublasWorkspaces()  # type: ignore[attr-defined]
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return cls(torch.cuda.memory_allocated(), torch.cuda.memory_reserved())
+
+
+NOTHING = Before()
+
+_STEADY = 3
+"""Steps on a GPU after the first, until its allocator has all that it needs."""
+
+
+def measure_step(
+    step: Stepper, images: torch.Tensor, labels: torch.Tensor, before: Before = NOTHING
+) -> Measurement:
     """Run real steps and account for them.
 
     A forward pass shows the saved storages, a forward and a backward pass the FLOPs and gradients, a whole
-    step brings the optimiser's state into being, and a last one, a steady step, gives the peak.
+    step brings the optimiser's state into being, and a last one, a steady step, gives the peak. On a GPU the steps come
+    first: what is reserved depends on all that was done before.
 
     Args:
         images: (B, channels, S, S), on the model's device, in its number format.
         labels: (B,), class indices.
+        before: what was there before the model.
     """
     model = step.model
     model.train()
+    early = _of_a_steady_step(step, images, labels, _STEADY, before) if images.is_cuda else None
+    step.optimizer.zero_grad(set_to_none=True)
     rows = saved_rows(step, images, labels)
     uncounted: set[str] = set()
     rows += list(_flop_rows(step, images, labels, uncounted))
     rows += list(_gradient_rows(step))
     step.optimizer.zero_grad(set_to_none=True)
+    peak, how, beside = early or _of_a_steady_step(step, images, labels, 0, before)
+    rows += list(_standing_rows(step, images, labels))
+    return Measurement(ledger(rows, peak, how, beside=beside), tuple(sorted(uncounted)))
+
+
+def _of_a_steady_step(
+    step: Stepper, images: torch.Tensor, labels: torch.Tensor, more: int, before: Before
+) -> tuple[int, str, dict[str, int]]:
+    """The peak after a first step that is not skipped and so many more; see ``peak_of``."""
     for _ in range(_MOST_SKIPPED):
         step(images, labels)
         if not step.skipped:
             break
-    rows += list(_standing_rows(step, images, labels))
+    for _ in range(more):
+        step(images, labels)
     for _ in range(_MOST_SKIPPED):
-        peak, how, beside = peak_of(step, lambda: step(images, labels), images, labels)
+        found = peak_of(step, lambda: step(images, labels), images, labels, before)
         if not step.skipped:
             break
-    return Measurement(ledger(rows, peak, how, beside=beside), tuple(sorted(uncounted)))
+    return found
 
 
 def saved_rows(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> list[Row]:
@@ -148,7 +193,11 @@ def _flop_rows(
 
 
 def peak_of(
-    step: Stepper, run: Callable[[], object], images: torch.Tensor, labels: torch.Tensor
+    step: Stepper,
+    run: Callable[[], object],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    before: Before = NOTHING,
 ) -> tuple[int, str, dict[str, int]]:
     """The peak of running a step once, in bytes, with what stands before it; how it was found; and what is
     measured beside it (see ``Ledger``)."""
@@ -159,10 +208,10 @@ def peak_of(
         torch.cuda.synchronize()
         free, total = torch.cuda.mem_get_info()
         beside = {
-            "reserved_bytes": torch.cuda.max_memory_reserved(),
+            "reserved_bytes": torch.cuda.memory_reserved() - before.reserved,
             "context_bytes": total - free - torch.cuda.memory_reserved(),
         }
-        return torch.cuda.max_memory_allocated(), "allocator", beside
+        return torch.cuda.max_memory_allocated() - before.allocated, "allocator", beside
     standing = _standing(step, images, labels)
     highest = highest_on_cpu(run)
     beside = {"scratch_bytes": highest.allocator - highest.tensors}

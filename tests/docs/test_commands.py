@@ -51,6 +51,7 @@ SHORT = {"--dry-run", "--costs-only"}
 """Words of commands that need no further flags to be short."""
 
 PARSED = {
+    "trace": "records a step on a GPU, or reads the record: tests/cli/test_trace.py",
     "--jobs": "trials in processes of their own: tests/search has them",
     "--cluster": "a Ray cluster: tests/search has one, in -m thorough",
 }

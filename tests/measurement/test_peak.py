@@ -96,7 +96,19 @@ def test_garbage_is_not_collected_meanwhile() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_what_was_there_before_does_not_count() -> None:
+    """Two models in a row, the larger one first."""
+    small = Config("deit_t", image_size=64, batch_size=8, method="linear", device="cuda")
+    alone = measure(small)
+    measure(Config("deit_s", image_size=224, batch_size=8, method="full", device="cuda"))
+    left = torch.zeros(10**7, device="cuda")
+    after = measure(small)
+    assert len(left) == 10**7
+    assert after.peak_bytes == pytest.approx(alone.peak_bytes, abs=2**21)
+    assert after.reserved_bytes == pytest.approx(alone.reserved_bytes, abs=2**21)
+
+
+@pytest.mark.gpu
 def test_on_cuda_the_allocator_tells_the_peak() -> None:
     """At least what stands and what is saved. (The allocator's peak also holds cuBLAS's workspace.)"""
     step = measure(Config("deit_t", image_size=64, batch_size=8, method="full", device="cuda"))
