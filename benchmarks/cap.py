@@ -4,11 +4,12 @@
     python benchmarks/cap.py --device cuda
 
 Each step runs in a process of its own that the system keeps from allocating more: on the CPU by a limit on
-its data (``RLIMIT_DATA``, Linux), on CUDA by ``set_per_process_memory_fraction``. With the predicted peak (on CUDA: with
-what is predicted to be reserved, from the process's first step on) plus a margin it must end, with the peak minus the
-margin it must fail for want of memory (on CUDA it may not: the allocator gives back what it keeps before it fails). On the CPU the
-margin is taken of what a step adds to what stands (weights, optimiser state, images), for what Python and
-its libraries hold is not the step's; large blocks go back to the system as soon as they are freed.
+its data (``RLIMIT_DATA``, Linux), on CUDA by ``set_per_process_memory_fraction``. With the predicted peak plus a margin
+it must end, with the peak minus the margin it must fail for want of memory. On the CPU the margin is taken of what a
+step adds to what stands (weights, optimiser state, images), for what Python and its libraries hold is not the step's;
+large blocks go back to the system as soon as they are freed. On CUDA it is taken of what is predicted to be reserved,
+from the process's first step on; with less a step may still end, for the allocator gives back what it keeps before it
+fails.
 About 3 minutes on 2 CPU cores.
 """
 

@@ -71,7 +71,7 @@ class Before:
         """Give back what can be given back, and look what is left."""
         gc.collect()
         torch.cuda.synchronize()
-        torch._C._cuda_clearCublasWorkspaces()  # type: ignore[attr-defined]
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         return cls(torch.cuda.memory_allocated(), torch.cuda.memory_reserved())
