@@ -24,6 +24,7 @@ from rich.progress import track
 from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 
+from bsr_explorer.cli.console import found_gpu
 from bsr_explorer.cost.peak import step_ledger
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.measurement.step import measure_step
@@ -150,22 +151,25 @@ def _trained(rng: random.Random, depth: int, class_token: bool) -> Method:
     return Bsr(blocks, keep, fuse, head or not blocks, norm, faithful)
 
 
-def compare(case: Case, seed: int) -> Counter[str]:
+def compare(case: Case, seed: int, device: str = "cpu") -> Counter[str]:
     """What of a case was missed: by kind, the sum of the differences (empty if nothing was)."""
     torch.manual_seed(seed)
     model: Any = VisionTransformer(**case.shape)
     geometry = read_geometry(model)
     tape = case.method.rewrite(step_tape(geometry, case.batch, case.attention))
-    setup = Setup(case.optimizer, micro_batches=case.micro_batches, scaler=case.precision == "amp_fp16")
-    predicted = step_ledger(lower(tape, case.precision, "cpu"), setup)
+    card = found_gpu(device)
+    place = f"{device}/{card}" if card else device
+    scaler = case.precision == "amp_fp16"
+    setup = Setup(case.optimizer, device=place, micro_batches=case.micro_batches, scaler=scaler)
+    predicted = step_ledger(lower(tape, case.precision, place), setup)
     use_attention_path(model, case.attention)
-    model = in_precision(case.method.apply(model), case.precision)
+    model = in_precision(case.method.apply(model), case.precision).to(device)
     images_in_all = case.batch * case.micro_batches
     images = torch.randn(images_in_all, 3, geometry.image_size, geometry.image_size)
     labels = torch.randint(geometry.num_classes, (images_in_all,))
     rules = Recipe("", "", case.optimizer, lr=1e-4, weight_decay=0.0, epochs=1, batch_size=case.batch)
     step = Step(model, make_optimizer(model, rules, case.batch), case.precision, case.micro_batches)
-    measurement = measure_step(step, images.to(image_dtype(case.precision)), labels)
+    measurement = measure_step(step, images.to(device, image_dtype(case.precision)), labels.to(device))
     missed: Counter[str] = Counter()
     for row in (predicted - measurement.ledger).rows:
         missed[row.kind] += abs(row.bytes) + abs(row.flops)
@@ -181,6 +185,7 @@ def main() -> None:
     parser.add_argument("--configs", type=int, default=200, help="of each number format")
     parser.add_argument("--precision", choices=PRECISIONS, help="one number format; all if left out")
     parser.add_argument("--packed", action="store_true", help="every configuration packs its tensors")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -190,7 +195,7 @@ def main() -> None:
         cases = [draw(rng, precision, options.packed) for _ in range(options.configs)]
         missed = []
         for number, case in enumerate(track(cases, f"comparing {precision}", disable=options.json)):
-            if misses := compare(case, number):
+            if misses := compare(case, number, options.device):
                 missed.append({"case": str(case), "missed": dict(misses)})
         names = (part.name for case in cases for part in getattr(case.method, "parts", (case.method,)))
         answers.append(
