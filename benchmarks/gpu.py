@@ -36,7 +36,10 @@ STEPS = (
 )
 """Configurations of the steps that are recorded."""
 
-METHODS = "full, bsr, last(k=3), linear, checkpoint, mesa, mesa(faithful=False), backrazor, backrazor(faithful=False), bsr+mesa"
+METHODS = (
+    "full, bsr, last(k=3), linear, checkpoint, mesa, mesa(faithful=False), backrazor, backrazor(faithful=False), "
+    "bsr+mesa"
+)
 TIMES = (("deit_s", "128", "fp32"), ("deit_s", "128", "amp_bf16"), ("vit_b", "32", "fp32"))
 """Steps that are timed: model, batch size, number format."""
 
