@@ -97,6 +97,48 @@ def test_a_prediction_is_what_the_allocator_comes_to() -> None:
     assert (said.peak.phase, said.peak.block, said.peak.operation) == ("backward", 11, "blocks.11.mlp.fc2")
 
 
+SAVED = {
+    0: 1_881_817_604,
+    1: 9_684_228,
+    2: 485_017_604,
+    3: 368_616_964,
+    10: 1_111_242_564,
+    11: 942_322_754,
+    12: 1_111_242_564,
+    13: 2_237_416_964,
+    14: 3_762_373_124,
+    15: 235_384_964,
+    16: 1_585_080_132,
+    17: 247_275_412,
+    18: 184_695_954,
+    19: 406_999_300,
+    20: 736_839_172,
+    21: 2_483_324_932,
+    22: 46_126_468,
+    23: 282_580_404,
+    24: 282_580_404,
+    25: 573_917_444,
+    26: 969_680_900,
+    27: 3_286_069_764,
+    28: 403_297_716,
+    29: 26_500,
+    30: 4_842_114,
+    31: 26_500,
+    32: 19_367_172,
+    33: 204_292,
+    34: 1_210_692,
+    35: 26_500,
+    36: 1_881_817_604,
+}
+"""Saved bytes of recorded steps, by their place: what was predicted then, and what that was measured to be short by (16
+bytes for each fused attention in 16 bits, 20 an image under autocast)."""
+
+
+@pytest.mark.parametrize(("place", "saved"), SAVED.items())
+def test_saved_bytes_are_the_measured_ones(place: int, saved: int) -> None:
+    assert predict(config_of(STEPS[place])).saved_bytes == saved
+
+
 def test_gradients_that_stay_are_taken_once() -> None:
     config = Config("deit_t", 64, batch_size=2, method="last(k=1)", device="cuda", set_to_none=False)
     memory = Memory(512)
