@@ -200,7 +200,7 @@ def at_inference(config: Config) -> Config:
     left = config.how.at_inference or Full()
     # Kernels that are called by name are for CUDA; they compute the same as the one that torch picks.
     attention = "math" if config.attention == "math" else "fused"
-    return replace(config, method=left, attention=attention, device="cpu")
+    return replace(config, method=left, attention=attention, device="cpu", gpu=None)
 
 
 def _file(path: Path | str) -> Path:

@@ -56,11 +56,14 @@ def test_pure_bf16_casts_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "kernel"), [("fp32", "efficient"), ("amp_bf16", "flash"), ("bf16", "flash")]
+    ("precision", "kernel"), [("fp32", "efficient"), ("amp_bf16", "cudnn"), ("bf16", "cudnn")]
 )
 def test_cuda_picks_its_kernel_by_the_number_format(precision: str, kernel: str) -> None:
+    """On a Hopper, if no card is named; on an Ampere it is flash attention."""
     tape = _lowered(precision, "cuda")
     assert {op.attrs["path"] for op in tape if op.kind == "attention"} == {kernel}
+    ampere = {op.attrs["path"] for op in _lowered(precision, "cuda/a100") if op.kind == "attention"}
+    assert ampere == {kernel.replace("cudnn", "flash")}
     assert {op.attrs["statistics"] for op in tape if op.kind == "layer_norm"} == {"fp32"}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bsr_explorer.errors import UserError
@@ -182,7 +183,7 @@ def test_dropping_without_a_class_token_is_refused(make_study: MakeStudy) -> Non
     assert len(space) == 1 + 1 + 12 + 66
 
 
-@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("counts", [counts for counts in COUNTS if counts != "reserved"])
 def test_a_budget_that_nothing_fits_is_refused_with_what_is_needed(
     make_study: MakeStudy, counts: str
 ) -> None:
@@ -195,6 +196,33 @@ def test_a_budget_that_nothing_fits_is_refused_with_what_is_needed(
     enough = Space(make_study(counts=counts, budget=f"{needed}B"))
     enough.check_budget()
     assert enough.fitting >= 1
+
+
+@pytest.mark.parametrize("counts", ["peak", "reserved"])
+def test_on_a_gpu_what_is_looked_at_is_followed_through_the_allocator(
+    make_study: MakeStudy, counts: str
+) -> None:
+    """What is laid out is the least that each can take; what is proposed is known to the byte, and fits."""
+    there = {"device": "cuda", "gpu": "l4"}
+    whole = Space(make_study(config=there, counts=counts))
+    some = [whole.at(index) for index in range(0, 40, 5)]
+    assert all(each.counted_bytes == counted_bytes(each.config, counts) for each in some)
+    budget = sorted(each.counted_bytes for each in some)[len(some) // 2]
+    space = Space(make_study(config=there, counts=counts, budget=f"{budget}B"))
+    assert space.at_least
+    generator = np.random.default_rng(0)
+    found = [space.sample(generator, 0, budget), next(space.each(generator))]
+    assert all(each is None or space.fits(each) for each in found)
+    pool = space.pool(generator, 20, [])
+    assert all(pool.costs[row, 0] <= pool.at(row).counted_bytes for row in range(5))
+    needed = space.smallest.counted_bytes
+    with pytest.raises(UserError, match=f"{needed - 1}B is less than the smallest configuration needs"):
+        Space(make_study(config=there, counts=counts, budget=f"{needed - 1}B")).check_budget()
+
+
+def test_on_a_cpu_all_sizes_are_known(make_study: MakeStudy) -> None:
+    assert not Space(make_study()).at_least
+    assert not Space(make_study(config={"device": "cuda"}, counts="saved")).at_least
 
 
 # --- samples --------------------------------------------------------------------------------------------

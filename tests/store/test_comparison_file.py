@@ -100,7 +100,11 @@ def test_what_is_left_out_is_the_usual(tmp_path: Path) -> None:
         ("methods", "rounds = -1\nmethods", "[comparison] rounds: -1 must be a whole number of at least 0"),
         ("[data]", '[budget]\ncounts = "peak"\n[data]', "[budget] has no bytes"),
         ("[data]", '[budget]\nbytes = "2"\n[data]', "[budget] bytes: '2' has no unit"),
-        ("[data]", '[budget]\nbytes = "2GB"\ncounts = "p"\n[data]', "choose from peak, saved, published"),
+        (
+            "[data]",
+            '[budget]\nbytes = "2GB"\ncounts = "p"\n[data]',
+            "choose from peak, reserved, saved, published",
+        ),
         ("[data]", "[fidelity]\nepochs = 0\n[data]", "--epochs: 0 must be a whole number of at least 1"),
     ],
 )

@@ -113,9 +113,9 @@ def test_every_study_is_read_as_it_was_written(
 ) -> None:
     space = SpaceSpec(STUDY.space.start, blocks, drop_at, keep, fuse, batch_sizes)
     fidelity = Fidelity(*sizes)
-    study = replace(
-        STUDY, name=name, counts=counts, budget=budget, space=space, fidelity=fidelity, time_limit=limit
-    )
+    config = replace(STUDY.config, device="cuda") if counts == "reserved" else STUDY.config
+    how = {"name": name, "counts": counts, "budget": budget, "space": space, "fidelity": fidelity}
+    study = replace(STUDY, config=config, time_limit=limit, **how)
     folder = tmp_path_factory.mktemp("study")
     study.write(folder, "a command")
     assert Study.from_toml(folder / FILE) == study
@@ -141,9 +141,9 @@ def test_every_configuration_is_read_as_it_was_written(tmp_path: Path, changes: 
 
 
 def test_every_field_of_a_configuration_has_a_key_in_the_file() -> None:
-    study = replace(STUDY, config=replace(STUDY.config, lr=1e-3))
+    study = replace(STUDY, config=replace(STUDY.config, lr=1e-3, device="cuda", gpu="t4"))
     assert set(study.to_toml()["config"]) == {f.name for f in fields(Config)} - {"method"}
-    assert set(STUDY.to_toml()["config"]) == set(study.to_toml()["config"]) - {"lr"}
+    assert set(STUDY.to_toml()["config"]) == set(study.to_toml()["config"]) - {"lr", "gpu"}
     keys = {f.name for f in fields(SpaceSpec)}
     assert set(STUDY.to_toml()["space"]) == keys - {"families", "axes"}  # where nothing but bsr is searched
     more = replace(STUDY.space, families=("bsr", "mesa"), axes={"mesa": {"bits": [4]}})

@@ -14,6 +14,7 @@ from bsr_explorer.units import format_round, in_mb
 
 MEMORY_AXIS: dict[str, str] = {
     "peak": "peak memory of a training step (MB)",
+    "reserved": "memory that is reserved on the GPU (MB)",
     "saved": "saved activations of a training step (MB)",
     "published": "memory by the BSR paper's accounting (MB)",
 }

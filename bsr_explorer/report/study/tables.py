@@ -137,6 +137,7 @@ def front_latex(found: Findings) -> str:
 
 MEMORY = {
     "peak": "peak memory of a training step",
+    "reserved": "memory that is reserved on the GPU",
     "saved": "saved activations",
     "published": "the BSR paper's accounting",
 }
