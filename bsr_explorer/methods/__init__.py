@@ -15,6 +15,8 @@ from bsr_explorer.methods.drop import Drop
 from bsr_explorer.methods.full import Full
 from bsr_explorer.methods.last import Last
 from bsr_explorer.methods.linear import Linear
+from bsr_explorer.methods.lora import Lora
+from bsr_explorer.methods.lora_fa import LoraFA
 from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.offload import Offload
 from bsr_explorer.models.base import Geometry
@@ -27,6 +29,8 @@ METHODS: dict[str, type[Method]] = {
     "blocks": Blocks,
     "drop": Drop,
     "bsr": Bsr,
+    "lora": Lora,
+    "lora_fa": LoraFA,
     "backrazor": BackRazor,
     "mesa": Mesa,
     "checkpoint": Checkpoint,
@@ -74,6 +78,8 @@ __all__ = [
     "Full",
     "Last",
     "Linear",
+    "Lora",
+    "LoraFA",
     "Mesa",
     "Method",
     "Offload",

@@ -13,12 +13,9 @@ from typing import Any
 from bsr_explorer.devices import Device
 from bsr_explorer.operations.kind import Casting, Formats, Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
-from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule, kept, own, write
+from bsr_explorer.operations.rule import SCALAR, Backward, Context, Forward, Kept, Rule, kept, own, write
 from bsr_explorer.storages.storage import Shape
 from bsr_explorer.units import FLOPS_PER_MAC, WIDTH
-
-SCALAR = 8
-"""Bytes of a Python number that an operation holds as a tensor."""
 
 
 def _shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:

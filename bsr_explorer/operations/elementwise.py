@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from bsr_explorer.errors import UserError
 from bsr_explorer.operations.kind import Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
-from bsr_explorer.operations.rule import Backward, Context, Kept, Rule, kept
+from bsr_explorer.operations.rule import SCALAR, Backward, Context, Forward, Kept, Rule, kept, write
 from bsr_explorer.storages.storage import Shape
 
 # --- activations ----------------------------------------------------------------------------------------
@@ -126,6 +126,26 @@ SCALE = Kind(
     summary="a product with one number a channel (LayerScale)",
     plain=_SCALE,
     packed=_SCALE.packed(unwind=_scale_unwind_packed),
+)
+
+# --- a constant factor ----------------------------------------------------------------------------------
+
+
+def _times_run(c: Context, m: Forward) -> None:
+    if c.needs[0]:
+        m.keep_number(c.own("factor"), SCALAR)
+    write(c, m)
+
+
+def _times_unwind(c: Context, b: Backward) -> None:
+    b.give(0)
+    b.drop(c.own("factor"))
+
+
+TIMES = Kind(
+    name="times",
+    summary="a product with a number that does not train",
+    plain=Rule(run=_times_run, unwind=_times_unwind),
 )
 
 # --- sums -----------------------------------------------------------------------------------------------

@@ -33,10 +33,15 @@ def _backward(c: Context) -> int:
     return _forward(c) * (c.trains("weight") + c.needs[0])
 
 
+def _flattens(c: Context) -> bool:
+    """Whether the product is one of rows, which are made of tokens and made tokens again."""
+    return len(c.reads[0].shape) > 2
+
+
 def _unwind(c: Context, b: Backward) -> None:
     """The bias's gradient is summed up after the node's own call, by the engine."""
     if c.needs[0]:
-        b.give(0)
+        b.give(0, view=_flattens(c))
     if c.trains("weight"):
         b.give_part("weight")
     b.end_call()
@@ -50,7 +55,7 @@ def _unwind_packed(c: Context, b: Backward) -> None:
         b.give_part("weight")
         b.bring_back()
     if c.needs[0]:
-        b.give(0)
+        b.give(0, view=_flattens(c))
     if c.trains("bias"):
         b.give_part("bias")
     b.end_call()
