@@ -19,6 +19,7 @@ from bsr_explorer.methods.lora import Lora
 from bsr_explorer.methods.lora_fa import LoraFA
 from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.offload import Offload
+from bsr_explorer.methods.velora import Velora
 from bsr_explorer.models.base import Geometry
 
 METHODS: dict[str, type[Method]] = {
@@ -33,6 +34,7 @@ METHODS: dict[str, type[Method]] = {
     "lora_fa": LoraFA,
     "backrazor": BackRazor,
     "mesa": Mesa,
+    "velora": Velora,
     "checkpoint": Checkpoint,
     "offload": Offload,
 }
@@ -83,6 +85,7 @@ __all__ = [
     "Mesa",
     "Method",
     "Offload",
+    "Velora",
     "method_calls",
     "parse_method",
     "parse_methods",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from bsr_explorer.operations.kind import Kind, in_16_bits
 from bsr_explorer.operations.op import Op, Part, Tensor
 from bsr_explorer.operations.rule import Backward, Context, Kept, Rule, give_all, kept
-from bsr_explorer.storages.storage import Shape
+from bsr_explorer.storages.storage import Factors, Shape
 from bsr_explorer.units import FLOPS_PER_MAC
 
 # --- linear ---------------------------------------------------------------------------------------------
@@ -33,6 +33,18 @@ def _backward(c: Context) -> int:
     return _forward(c) * (c.trains("weight") + c.needs[0])
 
 
+def _factors(c: Context) -> Factors | None:
+    """How its weight's gradient is made of what is kept of its input, if that is not brought back."""
+    return c.op.stores(c.reads[0].name).factors
+
+
+def _backward_packed(c: Context) -> int:
+    factors = _factors(c)
+    if factors is None or not c.trains("weight"):
+        return _backward(c)
+    return _forward(c) * c.needs[0] + factors.gradient_flops(c.reads[0].shape, c.writes.shape[-1])
+
+
 def _flattens(c: Context) -> bool:
     """Whether the product is one of rows, which are made of tokens and made tokens again."""
     return len(c.reads[0].shape) > 2
@@ -50,7 +62,13 @@ def _unwind(c: Context, b: Backward) -> None:
 
 
 def _unwind_packed(c: Context, b: Backward) -> None:
-    if c.trains("weight"):
+    factors = _factors(c)
+    if c.trains("weight") and factors is not None:
+        scratch = factors.gradient_scratch(c.reads[0].shape, c.writes.shape[-1], c.reads[0].dtype)
+        b.take(c.own("factors"), scratch)
+        b.give_part("weight")
+        b.drop(c.own("factors"))
+    elif c.trains("weight"):
         b.bring_back(c.reads[0].storage)
         b.give_part("weight")
         b.bring_back()
@@ -68,7 +86,7 @@ LINEAR = Kind(
     summary="x·Wᵀ + b",
     shape=_shape,
     plain=_LINEAR,
-    packed=_LINEAR.packed(unwind=_unwind_packed),
+    packed=_LINEAR.packed(backward=_backward_packed, unwind=_unwind_packed),
     autocast=in_16_bits,
 )
 

@@ -2,8 +2,9 @@
 
 from bsr_explorer.storages.base import Packing
 from bsr_explorer.storages.narrow import Narrow
+from bsr_explorer.storages.projected import Projected
 from bsr_explorer.storages.quantized import Quantized
 from bsr_explorer.storages.rebuilt import Rebuilt
 from bsr_explorer.storages.sparse import Sparse
 
-__all__ = ["Narrow", "Packing", "Quantized", "Rebuilt", "Sparse"]
+__all__ = ["Narrow", "Packing", "Projected", "Quantized", "Rebuilt", "Sparse"]

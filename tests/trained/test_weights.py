@@ -22,8 +22,10 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build, make_step
 from bsr_explorer.finetune.measure import measure
-from bsr_explorer.methods import METHODS, Last, Method, parse_method
+from bsr_explorer.methods import METHODS, Last, Linear, Method, parse_method
+from bsr_explorer.methods.adding import Adding
 from bsr_explorer.methods.base import PARAMETERS
+from bsr_explorer.methods.storing import Storing
 from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.prediction import geometry_of, predict
 from bsr_explorer.tape import Op, Parameter, Tape
@@ -92,10 +94,23 @@ SMALL = {
 
 
 NAMES = list(METHODS)
+
+
+def partner(at: int, step: int) -> str:
+    """The name of a method, some way after another or before it, that chooses nothing that this one does."""
+    own = METHODS[NAMES[at]]
+    for far in range(4, len(NAMES)):
+        other = METHODS[NAMES[(at + step * far) % len(NAMES)]]
+        frozen = {issubclass(own, Adding) or own is Linear, issubclass(other, Adding) or other is Linear}
+        packs = issubclass(own, Storing) or issubclass(other, Storing)
+        if not set(own.chooses) & set(other.chooses) and not (packs and True in frozen):
+            return other.name
+    raise AssertionError(NAMES[at])
+
+
 FEW = [
-    (name, NAMES[(at + far) % len(NAMES)], attention)
-    for far, attention in ((4, "fused"), (-4, "math"))
-    for at, name in enumerate(NAMES)
+    *((name, partner(at, 1), "fused") for at, name in enumerate(NAMES)),
+    *((partner(at, -1), name, "math") for at, name in enumerate(NAMES)),
 ]
 """Each method before and behind another, with which it goes (see below)."""
 
