@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from bsr_explorer.extensions import add_found
 from bsr_explorer.methods import expression
+from bsr_explorer.methods.apla import Apla
 from bsr_explorer.methods.backrazor import BackRazor
 from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.bitfit import BitFit
@@ -19,6 +20,7 @@ from bsr_explorer.methods.lora import Lora
 from bsr_explorer.methods.lora_fa import LoraFA
 from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.offload import Offload
+from bsr_explorer.methods.paca import Paca
 from bsr_explorer.methods.velora import Velora
 from bsr_explorer.models.base import Geometry
 
@@ -32,6 +34,8 @@ METHODS: dict[str, type[Method]] = {
     "bsr": Bsr,
     "lora": Lora,
     "lora_fa": LoraFA,
+    "paca": Paca,
+    "apla": Apla,
     "backrazor": BackRazor,
     "mesa": Mesa,
     "velora": Velora,
@@ -71,6 +75,7 @@ def _defaults(geometry: Geometry | None) -> expression.Defaults:
 
 __all__ = [
     "METHODS",
+    "Apla",
     "BackRazor",
     "BitFit",
     "Blocks",
@@ -85,6 +90,7 @@ __all__ = [
     "Mesa",
     "Method",
     "Offload",
+    "Paca",
     "Velora",
     "method_calls",
     "parse_method",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from bsr_explorer.operations.kind import Kind, in_16_bits
 from bsr_explorer.operations.op import Op, Part, Tensor
-from bsr_explorer.operations.rule import Backward, Context, Kept, Rule, give_all, kept
+from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule, give_all, kept, own, write
 from bsr_explorer.storages.storage import Factors, Shape
-from bsr_explorer.units import FLOPS_PER_MAC
+from bsr_explorer.units import FLOPS_PER_MAC, WIDTH
 
 # --- linear ---------------------------------------------------------------------------------------------
 
@@ -88,6 +89,72 @@ LINEAR = Kind(
     plain=_LINEAR,
     packed=_LINEAR.packed(backward=_backward_packed, unwind=_unwind_packed),
     autocast=in_16_bits,
+)
+
+# --- a part of whose weight trains ----------------------------------------------------------------------
+
+
+def _columns(c: Context) -> bool:
+    return "columns" in c.params
+
+
+def _trained(c: Context) -> Part:
+    """The columns (out, r) or rows (r, in)."""
+    return c.params["columns" if _columns(c) else "rows"]
+
+
+def _selected(c: Context) -> Shape:
+    """(…, r): the channels of the input that the columns read."""
+    return (*c.reads[0].shape[:-1], _trained(c).shape[1])
+
+
+def _partial_keeps(c: Context) -> list[Kept]:
+    """For columns, the channels that they read; for rows, the whole input. The weight, if the input needs a
+    gradient."""
+    reads = own(c, "selected", _selected(c), c.reads[0].dtype) if _columns(c) else kept(c.reads[0])
+    return [reads, kept(c.params["weight"])] if c.needs[0] else [reads]
+
+
+def _partial_backward(c: Context) -> int:
+    rows = c.reads[0].numel // c.reads[0].shape[-1]
+    return FLOPS_PER_MAC * rows * _trained(c).numel + _forward(c) * c.needs[0]
+
+
+def _partial_run(c: Context, m: Forward) -> None:
+    write(c, m)
+    if _columns(c):
+        m.take(c.own("selected"), prod(_selected(c)) * WIDTH[c.reads[0].dtype])
+        m.drop(c.own("selected"))
+
+
+def _partial_unwind(c: Context, b: Backward) -> None:
+    """For rows, their outputs' gradients are laid side by side first."""
+    if _columns(c):
+        b.give_part("columns")
+    else:
+        outputs = c.writes.numel // c.writes.shape[-1] * _trained(c).shape[0]
+        b.take(c.own("outputs"), outputs * WIDTH[c.writes.dtype])
+        b.give_part("rows")
+        b.drop(c.own("outputs"))
+    if c.needs[0]:
+        b.give(0, view=True)
+    b.end_call()
+
+
+PARTIAL_LINEAR = Kind(
+    name="partial_linear",
+    summary="x·Wᵀ + b, where some columns or rows of W train",
+    shape=_shape,
+    plain=Rule(
+        keeps=_partial_keeps,
+        forward=_forward,
+        backward=_partial_backward,
+        run=_partial_run,
+        unwind=_partial_unwind,
+        keeps_results=True,
+    ),
+    autocast=in_16_bits,
+    casts_itself=True,
 )
 
 # --- patch embedding ------------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ FAMILY: dict[str, tuple[str, str]] = {
 KIN: dict[str, tuple[str, str]] = {
     "lora": (BLUE, "X"),
     "lora_fa": (BLUE, "<"),
+    "paca": (ORANGE, "d"),
+    "apla": (ORANGE, "8"),
     "velora": (GREY, "<"),
 }
 """The same of methods that share a colour with their kin: what brings parameters, what stores tensors otherwise."""

@@ -42,8 +42,10 @@ def store_in_block(module: nn.Module, stores: Stores) -> None:
         return keeper
 
     def linear(path: str, place: str) -> None:
-        layer = block.get_submodule(path)
-        layer.forward = partial(_linear, layer, layer.forward, keeper(path, place, layer.in_features))
+        layer: Any = block.get_submodule(path)
+        if isinstance(layer, nn.Linear):  # one of another kind keeps what it keeps
+            kept = keeper(path, place, layer.in_features)
+            cast(Any, layer).forward = partial(_linear, layer, layer.forward, kept)
 
     def rebuilt(path: str, place: str, channels: int) -> bool:
         return isinstance(stores(path, place, heads, channels), Rebuilt)
