@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from bsr_explorer.extensions import add_found
 from bsr_explorer.methods import expression
+from bsr_explorer.methods.adapter import Adapter
 from bsr_explorer.methods.apla import Apla
 from bsr_explorer.methods.backrazor import BackRazor
 from bsr_explorer.methods.base import Method
@@ -14,6 +15,7 @@ from bsr_explorer.methods.bsr import Bsr
 from bsr_explorer.methods.checkpoint import Checkpoint
 from bsr_explorer.methods.drop import Drop
 from bsr_explorer.methods.full import Full
+from bsr_explorer.methods.ia3 import Ia3
 from bsr_explorer.methods.last import Last
 from bsr_explorer.methods.linear import Linear
 from bsr_explorer.methods.lora import Lora
@@ -22,6 +24,7 @@ from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
 from bsr_explorer.methods.velora import Velora
+from bsr_explorer.methods.vpt import Vpt
 from bsr_explorer.models.base import Geometry
 
 METHODS: dict[str, type[Method]] = {
@@ -36,6 +39,9 @@ METHODS: dict[str, type[Method]] = {
     "lora_fa": LoraFA,
     "paca": Paca,
     "apla": Apla,
+    "ia3": Ia3,
+    "adapter": Adapter,
+    "vpt": Vpt,
     "backrazor": BackRazor,
     "mesa": Mesa,
     "velora": Velora,
@@ -75,6 +81,7 @@ def _defaults(geometry: Geometry | None) -> expression.Defaults:
 
 __all__ = [
     "METHODS",
+    "Adapter",
     "Apla",
     "BackRazor",
     "BitFit",
@@ -83,6 +90,7 @@ __all__ = [
     "Checkpoint",
     "Drop",
     "Full",
+    "Ia3",
     "Last",
     "Linear",
     "Lora",
@@ -92,6 +100,7 @@ __all__ = [
     "Offload",
     "Paca",
     "Velora",
+    "Vpt",
     "method_calls",
     "parse_method",
     "parse_methods",

@@ -8,7 +8,16 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.operations.attention import ATTENTION
 from bsr_explorer.operations.casts import CAST, CAST_PARAMETER
 from bsr_explorer.operations.class_attention import CLASS_ATTENTION
-from bsr_explorer.operations.elementwise import ADD, ADD_PARAMETER, GATE_HALF, GELU, SCALE, SILU_HALF, TIMES
+from bsr_explorer.operations.elementwise import (
+    ADD,
+    ADD_PARAMETER,
+    GATE_HALF,
+    GELU,
+    SCALE,
+    SCALE_CHANNELS,
+    SILU_HALF,
+    TIMES,
+)
 from bsr_explorer.operations.kind import Kind
 from bsr_explorer.operations.linear import LINEAR, PARTIAL_LINEAR, PATCH_EMBED
 from bsr_explorer.operations.loss import CROSS_ENTROPY
@@ -32,6 +41,7 @@ KINDS: dict[str, Kind] = {
     "silu_half": SILU_HALF,
     "gate_half": GATE_HALF,
     "scale": SCALE,
+    "scale_channels": SCALE_CHANNELS,
     "times": TIMES,
     "add": ADD,
     "select_token": SELECT_TOKEN,

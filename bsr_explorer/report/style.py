@@ -54,6 +54,9 @@ KIN: dict[str, tuple[str, str]] = {
     "lora_fa": (BLUE, "<"),
     "paca": (ORANGE, "d"),
     "apla": (ORANGE, "8"),
+    "ia3": (GREEN, "X"),
+    "adapter": (GREEN, "d"),
+    "vpt": (GREEN, "8"),
     "velora": (GREY, "<"),
 }
 """The same of methods that share a colour with their kin: what brings parameters, what stores tensors otherwise."""

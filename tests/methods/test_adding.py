@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import SwiGLUPacked
+from torch import nn
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
@@ -17,6 +19,8 @@ from bsr_explorer.methods.adding import LAYERS, Adding, checked_layers
 from bsr_explorer.models.architecture import ARCHITECTURES
 from bsr_explorer.models.vit.architecture import PlainViT
 from bsr_explorer.prediction import predict, tape_of
+from tests.cost.conftest import Both
+from tests.cost.conftest import both as both
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -30,6 +34,9 @@ VARIANTS = (
     "lora_fa(r=4, on=('proj', 'fc2'))",
     "paca(r=4, on=('qkv', 'fc2'))",
     "apla(r=3)",
+    "adapter(width=4, mode='parallel')",
+    "adapter(width=4, mode='serial', scale=0.5)",
+    "vpt(tokens=1)",
 )
 """Other arguments than the defaults."""
 
@@ -53,6 +60,25 @@ def test_what_is_predicted_is_measured(method: str, precision: str, attention: s
 def test_one_image_and_micro_batches_change_nothing_of_that(method: str) -> None:
     _exact(replace(CONFIG, method=method, batch_size=1, attention="math"))
     _exact(replace(CONFIG, method=method, batch_size=4, micro_batches=2, optimizer="sgd_momentum"))
+
+
+OTHER_PARTS: tuple[dict[str, Any], ...] = (
+    {"init_values": 1e-4, "num_heads": 1, "reg_tokens": 2, "no_embed_class": True},
+    {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": 4, "pre_norm": True},
+    {"class_token": False, "global_pool": "avg", "qkv_bias": False, "proj_bias": False},
+    {"global_pool": "avg", "fc_norm": False},
+)
+"""Of timm's vision transformers, beside those of the toy model."""
+
+
+@pytest.mark.parametrize("options", OTHER_PARTS, ids=lambda options: "+".join(options))
+@pytest.mark.parametrize("method", [*ADDING, *VARIANTS])
+def test_nor_do_other_parts_of_a_model(both: Both, method: str, options: dict[str, Any]) -> None:
+    predicted, measured = both(
+        method.replace("r=8", "r=4"), "math", 2, "amp_bf16", **{"embed_dim": 24, **options}
+    )
+    assert (predicted - measured).rows == ()
+    assert predicted.peak_bytes == measured.peak_bytes, predicted.peak
 
 
 @pytest.mark.parametrize("beside", BESIDE)
