@@ -7,6 +7,7 @@ from bsr_explorer.extensions import add_found
 from bsr_explorer.methods import expression
 from bsr_explorer.methods.adapter import Adapter
 from bsr_explorer.methods.apla import Apla
+from bsr_explorer.methods.approxbp import ApproxBP
 from bsr_explorer.methods.backrazor import BackRazor
 from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.bitfit import BitFit
@@ -45,6 +46,7 @@ METHODS: dict[str, type[Method]] = {
     "backrazor": BackRazor,
     "mesa": Mesa,
     "velora": Velora,
+    "approxbp": ApproxBP,
     "checkpoint": Checkpoint,
     "offload": Offload,
 }
@@ -83,6 +85,7 @@ __all__ = [
     "METHODS",
     "Adapter",
     "Apla",
+    "ApproxBP",
     "BackRazor",
     "BitFit",
     "Blocks",

@@ -24,6 +24,8 @@ class Packing(ABC):
     """
 
     packs: ClassVar[bool] = True
+    derivative: ClassVar[bool] = False
+    """Whether what is unpacked is not the tensor that an activation read, but the activation's derivative there."""
 
     @abstractmethod
     def bytes(self, shape: Shape, dtype: str) -> int:

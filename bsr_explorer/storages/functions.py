@@ -150,14 +150,14 @@ def _affine_again(kept: Kept, weight: torch.Tensor | None, bias: torch.Tensor | 
 
 
 class Gelu(Function):
-    """GELU. Keeps its input."""
+    """GELU. Keeps its input, or its derivative."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, approximate: str, kept: Kept, output: bool) -> torch.Tensor:
         """``output``: whether what is kept shall also serve to compute the output again."""
         activated = F.gelu(x, approximate=approximate)
         save_for_backward(ctx, [kept])
-        ctx.approximate = approximate
+        ctx.approximate, ctx.derivative = approximate, kept.derivative
         if output:
             restore_input = kept.restore
 
@@ -175,6 +175,8 @@ class Gelu(Function):
         (restore,), _ = saved_for_backward(ctx)
         assert restore is not None
         x = restore()
+        if ctx.derivative:
+            return x.mul_(gradient), None, None, None
         aten.gelu_backward.grad_input(gradient.contiguous(), x, approximate=ctx.approximate, grad_input=x)
         return x, None, None, None
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from bsr_explorer.storages.base import Factored, Packing
+from bsr_explorer.storages.storage import Shape
 
 _thrown_away: ContextVar[bool] = ContextVar("thrown_away", default=False)
 
@@ -35,11 +36,13 @@ class Kept:
         restore: a new tensor, of those.
         weight_gradient: of those and of the gradient (rows, out) of a linear layer's output, that of its weight; None:
             it is made of what is restored.
+        derivative: whether what is restored is an activation's derivative.
     """
 
     tensors: tuple[torch.Tensor, ...]
     restore: Callable[[Sequence[torch.Tensor]], torch.Tensor]
     weight_gradient: Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor] | None = None
+    derivative: bool = False
 
 
 class Keeper(nn.Module):
@@ -72,7 +75,8 @@ class Keeper(nn.Module):
         product = None
         if isinstance(packing, Factored):
             product = partial(_weight_gradient, packing)
-        return Kept(packed, lambda tensors: packing.unpack(tuple(tensors), shape, dtype), product)
+        restore = partial(_restore, packing, shape, dtype)
+        return Kept(packed, restore, product, packing.derivative)
 
     def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> Keeper:
         super()._apply(fn, recurse)
@@ -83,6 +87,12 @@ class Keeper(nn.Module):
     def extra_repr(self) -> str:
         """Which packing."""
         return str(self.packing)
+
+
+def _restore(
+    packing: Packing, shape: Shape, dtype: torch.dtype, tensors: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    return packing.unpack(tuple(tensors), shape, dtype)
 
 
 def _weight_gradient(packing: Factored, tensors: Sequence[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
