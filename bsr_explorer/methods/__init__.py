@@ -26,6 +26,7 @@ from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
 from bsr_explorer.methods.velora import Velora
 from bsr_explorer.methods.vpt import Vpt
+from bsr_explorer.methods.wtacrs import WtaCrs
 from bsr_explorer.models.base import Geometry
 
 METHODS: dict[str, type[Method]] = {
@@ -46,6 +47,7 @@ METHODS: dict[str, type[Method]] = {
     "backrazor": BackRazor,
     "mesa": Mesa,
     "velora": Velora,
+    "wtacrs": WtaCrs,
     "approxbp": ApproxBP,
     "checkpoint": Checkpoint,
     "offload": Offload,
@@ -104,6 +106,7 @@ __all__ = [
     "Paca",
     "Velora",
     "Vpt",
+    "WtaCrs",
     "method_calls",
     "parse_method",
     "parse_methods",

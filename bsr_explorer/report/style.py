@@ -58,6 +58,7 @@ KIN: dict[str, tuple[str, str]] = {
     "adapter": (GREEN, "d"),
     "vpt": (GREEN, "8"),
     "velora": (GREY, "<"),
+    "wtacrs": (GREY, ">"),
     "approxbp": (WINE, "8"),
 }
 """The same of methods that share a colour with their kin: what brings parameters, what stores tensors otherwise."""

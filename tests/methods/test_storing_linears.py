@@ -20,7 +20,11 @@ pytestmark = pytest.mark.usefixtures("toy")
 CONFIG = Config("toy", 48, 5, 2, method="full")
 NAMES = [name for name, method in METHODS.items() if issubclass(method, StoringLinears)]
 every_name = pytest.mark.parametrize("name", NAMES)
-VARIANTS = ("velora(groups=8, on=('qkv', 'proj', 'fc1', 'fc2'))", "velora(groups=4, on='fc1', scale=0.1)")
+VARIANTS = (
+    "velora(groups=8, on=('qkv', 'proj', 'fc1', 'fc2'))",
+    "velora(groups=4, on='fc1', scale=0.1)",
+    "wtacrs(ratio=0.6, on='proj')",
+)
 every_variant = pytest.mark.parametrize("method", [*NAMES, *VARIANTS])
 
 
