@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from bsr_explorer.errors import UserError, unknown
@@ -29,9 +29,27 @@ class Adding(Method):
     def is_own(self, parameter: str) -> bool:
         """Whether a state-dict name is that of a parameter that the method brings, and that trains."""
 
+    def brings(self, parameter: str) -> bool:
+        """Whether the method brings it, though it may be frozen."""
+        return self.is_own(parameter)
+
     def train_own(self, tape: Tape) -> Tape:
-        """The tape with exactly its own parameters and the head training."""
-        return tape.train_only(lambda p: self.is_own(p.name) or tape.naming.is_head(p.name))
+        """The tape with exactly its own parameters and the head training, in the order in which a model has them (which
+        an optimiser's step goes by): what it brings behind the others of its block, or before all blocks.
+        """
+        order = {name: place for place, name in enumerate(tape.parameters)}
+        last = {p.block: order[name] for name, p in tape.parameters.items() if not self.brings(name)}
+
+        def place(name: str) -> tuple[int, int]:
+            block = tape.parameters[name].block
+            if not self.brings(name):
+                return order[name], 0
+            return (-1, order[name]) if block is None else (last[block], order[name])
+
+        parameters = {name: tape.parameters[name] for name in sorted(tape.parameters, key=place)}
+        return replace(tape, parameters=parameters).train_only(
+            lambda p: self.is_own(p.name) or tape.naming.is_head(p.name)
+        )
 
     def train_own_in(self, model: nn.Module) -> nn.Module:
         """The same of a model, in place."""

@@ -74,6 +74,10 @@ class Lora(Adding):
         """Whether it is one of an update's two matrices."""
         return is_update(parameter)
 
+    def brings(self, parameter: str) -> bool:
+        """The same."""
+        return is_update(parameter)
+
     def rewrite(self, tape: Tape) -> Tape:
         """Beside each chosen layer: x → down → (scaled) → up, added to the layer's output."""
         parameters, beside = dict(tape.parameters), dict[str, list[Op]]()

@@ -101,6 +101,14 @@ def test_what_it_brings_and_the_head_train(name: str) -> None:
     assert trained - plain.keys()
 
 
+@pytest.mark.parametrize("method", [*ADDING, *VARIANTS])
+def test_what_trains_stands_in_the_models_order(method: str) -> None:
+    """By which an optimiser's step goes, and with it what it holds."""
+    config = CONFIG.with_method(method)
+    trained = [name for name, p in build(config).named_parameters() if p.requires_grad]
+    assert [name for name, p in tape_of(config).parameters.items() if p.trains] == trained
+
+
 @every_adding
 def test_two_of_them_are_refused(name: str) -> None:
     other = "lora" if name != "lora" else "lora_fa"
