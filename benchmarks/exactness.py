@@ -7,12 +7,18 @@ FLOP: 0 is expected. About 10 minutes on 2 CPU cores for all four formats. Small
 geometry, random subsets of blocks, keep schedules, fusing, half of them with packed tensors (Back Razor, Mesa, both
 also in our variants), a third with recomputed or offloaded blocks, attention paths, optimisers, micro-batches, and
 batch sizes 1, 2, 5 and 8.
+
+    python benchmarks/exactness.py --configs 100 --methods all
+
+draws LoRA, LoRA-FA, PaCA, APLA, (IA)³, adapters, prompts, VeLoRA, WTA-CRS and Approx-BP instead, alone and composed
+with each other, token drops, recomputation and offloading; and the peak must be exact, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import sys
 from collections import Counter
@@ -28,7 +34,30 @@ from bsr_explorer.cli.console import found_gpu
 from bsr_explorer.cost.peak import step_ledger
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.measurement.step import measure_step
-from bsr_explorer.methods import BackRazor, BitFit, Bsr, Checkpoint, Full, Last, Linear, Mesa, Method, Offload
+from bsr_explorer.methods import (
+    Adapter,
+    Apla,
+    ApproxBP,
+    BackRazor,
+    BitFit,
+    Bsr,
+    Checkpoint,
+    Drop,
+    Full,
+    Ia3,
+    Last,
+    Linear,
+    Lora,
+    LoraFA,
+    Mesa,
+    Method,
+    Offload,
+    Paca,
+    Velora,
+    Vpt,
+    WtaCrs,
+)
+from bsr_explorer.methods.adding import LAYERS
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.models.vit.reading import read_geometry
@@ -60,11 +89,12 @@ class Case:
         )
 
 
-def draw(rng: random.Random, precision: str, packed: bool = False) -> Case:
+def draw(rng: random.Random, precision: str, packed: bool = False, of_the_field: bool = False) -> Case:
     """A random configuration; models have 2 to 48 blocks, most of them few.
 
     Args:
         packed: whether it packs tensors for certain.
+        of_the_field: whether its method is one of those that ``_of_the_field`` draws.
     """
     depth = rng.choice((2, 3, 4, 6, 12, 12, rng.randint(13, 48)))
     heads = rng.choice((1, 2, 3, 4))
@@ -92,7 +122,7 @@ def draw(rng: random.Random, precision: str, packed: bool = False) -> Case:
         shape |= {"mlp_layer": SwiGLUPacked, "act_layer": torch.nn.SiLU}
     return Case(
         shape,
-        _method(rng, depth, class_token, packed),
+        _of_the_field(rng, shape) if of_the_field else _method(rng, depth, class_token, packed),
         rng.choice(BATCHES),
         rng.choice((1, 1, 1, 2)),
         precision,
@@ -107,6 +137,44 @@ def _method(rng: random.Random, depth: int, class_token: bool, packed: bool) -> 
         method = _trained(rng, depth, class_token)
     if _keeps_something(method) and (packed or rng.random() < 0.5):
         method = method + _storing(rng)
+    for keeping in (Checkpoint, Offload):
+        if rng.random() < 0.2:
+            some = tuple(block for block in range(depth) if rng.random() < 0.6)
+            method = method + keeping(rng.choice((None, some)))
+    return method
+
+
+def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
+    """A method that brings parameters, or one that stores what layers read, or both; perhaps with drops, and with
+    blocks that are recomputed or offloaded."""
+    depth, width, gated = shape["depth"], shape["embed_dim"], "mlp_layer" in shape
+    hidden = int(width * shape["mlp_ratio"]) // (2 if gated else 1)
+    layers = tuple(LAYERS)
+    on = tuple(name for name in layers if rng.random() < 0.5) or ("qkv",)
+    r = rng.randint(1, 8)
+    brings: tuple[Method, ...] = (
+        Lora(r, on, rng.choice((float(r), 8.0, 16.0))),
+        LoraFA(r, on, rng.choice((float(r), 8.0))),
+        Paca(r, on),
+        Apla(r),
+        Ia3(),
+        Adapter(rng.choice((1, 4, 16)), rng.choice(("serial", "parallel")), rng.choice((None, 1.0, 0.5))),
+        Vpt(rng.choice((1, 3, 10))),
+    )
+    common = math.gcd(width, hidden)
+    groups = rng.choice([parts for parts in range(1, common + 1) if common % parts == 0])
+    stores: tuple[Method, ...] = (
+        Velora(on, groups, rng.choice((1.0, 0.1))),
+        WtaCrs(on, rng.choice((0.1, 0.3, 0.5, round(rng.uniform(0.01, 0.6), 3)))),
+    )
+    if rng.random() < 0.7:
+        method = rng.choice(brings)
+    else:
+        method = rng.choice((Full(), Last(rng.randint(1, depth)))) + rng.choice(stores)
+    if not gated and rng.random() < 0.3:
+        method = method + ApproxBP()
+    if shape["class_token"] and rng.random() < 0.3:
+        method = method + Drop({rng.randrange(depth): rng.choice((0.3, 0.5, 0.9))}, rng.random() < 0.7)
     for keeping in (Checkpoint, Offload):
         if rng.random() < 0.2:
             some = tuple(block for block in range(depth) if rng.random() < 0.6)
@@ -151,8 +219,12 @@ def _trained(rng: random.Random, depth: int, class_token: bool) -> Method:
     return Bsr(blocks, keep, fuse, head or not blocks, norm, faithful)
 
 
-def compare(case: Case, seed: int, device: str = "cpu") -> Counter[str]:
-    """What of a case was missed: by kind, the sum of the differences (empty if nothing was)."""
+def compare(case: Case, seed: int, peak: bool = False, device: str = "cpu") -> Counter[str]:
+    """What of a case was missed: by kind, the sum of the differences (empty if nothing was).
+
+    Args:
+        peak: whether the peak counts, too.
+    """
     torch.manual_seed(seed)
     model: Any = VisionTransformer(**case.shape)
     geometry = read_geometry(model)
@@ -167,12 +239,17 @@ def compare(case: Case, seed: int, device: str = "cpu") -> Counter[str]:
     images_in_all = case.batch * case.micro_batches
     images = torch.randn(images_in_all, 3, geometry.image_size, geometry.image_size)
     labels = torch.randint(geometry.num_classes, (images_in_all,))
-    rules = Recipe("", "", case.optimizer, lr=1e-4, weight_decay=0.0, epochs=1, batch_size=case.batch)
+    decay = (
+        0.05 if case.optimizer.startswith("adamw") else 0.0
+    )  # with which parameters are stepped in two groups
+    rules = Recipe("", "", case.optimizer, lr=1e-4, weight_decay=decay, epochs=1, batch_size=case.batch)
     step = Step(model, make_optimizer(model, rules, case.batch), case.precision, case.micro_batches)
     measurement = measure_step(step, images.to(device, image_dtype(case.precision)), labels.to(device))
     missed: Counter[str] = Counter()
     for row in (predicted - measurement.ledger).rows:
         missed[row.kind] += abs(row.bytes) + abs(row.flops)
+    if peak and predicted.peak_bytes != measurement.ledger.peak_bytes:
+        missed["peak"] += abs(predicted.peak_bytes - measurement.ledger.peak_bytes)
     missed.update({f"uncounted {name}": 1 for name in measurement.uncounted})
     return missed
 
@@ -186,16 +263,18 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, help="one number format; all if left out")
     parser.add_argument("--packed", action="store_true", help="every configuration packs its tensors")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--methods", choices=("blocks", "all"), default="blocks", help="which are drawn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     answers = []
     for precision in [options.precision] if options.precision else PRECISIONS:
         rng = random.Random(f"{options.seed} {precision}")
-        cases = [draw(rng, precision, options.packed) for _ in range(options.configs)]
+        field = options.methods == "all"
+        cases = [draw(rng, precision, options.packed, field) for _ in range(options.configs)]
         missed = []
         for number, case in enumerate(track(cases, f"comparing {precision}", disable=options.json)):
-            if misses := compare(case, number, options.device):
+            if misses := compare(case, number, field, options.device):
                 missed.append({"case": str(case), "missed": dict(misses)})
         names = (part.name for case in cases for part in getattr(case.method, "parts", (case.method,)))
         answers.append(

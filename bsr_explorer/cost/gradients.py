@@ -20,24 +20,31 @@ class Gradients:
         self.arrived: dict[str, str] = {}
         self.views: dict[str, list[Parameter]] = {}
         self._tape = tape
+        self._shown: set[str] = set()
 
     def arrive(self, tensor: str, buffer: str) -> None:
-        """A gradient for a tensor: it is added to what has arrived, in place where nobody else holds one."""
+        """A gradient for a tensor: it is added to what has arrived, in place where nobody else holds one. (A view's
+        base holds it, too.)"""
         memory, there = self.memory, self.arrived.get(tensor)
         if there is None:
             self.arrived[tensor] = buffer
-        elif memory.holders(there) == 1:
+        elif self._alone(there):
             memory.drop(buffer)
-        elif memory.holders(buffer) == 1:
+        elif self._alone(buffer):
             memory.drop(there)
             self.arrived[tensor] = buffer
         else:
             self.arrived[tensor] = self.new_buffer(tensor)
             memory.drop(there, buffer)
 
-    def new_buffer(self, tensor: str) -> str:
-        """Allocate a gradient of a tensor."""
+    def _alone(self, buffer: str) -> bool:
+        return self.memory.holders(buffer) == 1 and buffer not in self._shown
+
+    def new_buffer(self, tensor: str, view: bool = False) -> str:
+        """Allocate a gradient of a tensor; ``view``: that the engine sees a view of."""
         self.memory.buffers += 1
         name = f"gradient {self.memory.buffers} of {tensor}"
+        if view:
+            self._shown.add(name)
         self.memory.take(name, self._tape.tensors[tensor].bytes)
         return name

@@ -54,6 +54,7 @@ class Keep(NamedTuple):
     packing: Course = ()
     unpacking: Course = ()
     passing: int = 0
+    pack_flops: int = 0
 
 
 def kept_by_op(tape: Tape, all_contexts: Sequence[Context]) -> list[list[Keep]]:
@@ -90,6 +91,7 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
             how.pack_course(owner.shape, owner.dtype, device),
             how.unpack_course(owner.shape, owner.dtype, device),
             how.passing(owner.shape, owner.dtype),
+            how.pack_flops(owner.shape),
         )
     return list(found.values())
 
@@ -199,10 +201,14 @@ class Recorded:
 
     def computed(self) -> Iterator[tuple[Op, Kind, int]]:
         """(operation, kind, FLOPs), where the kind is ``forward``, ``backward`` or ``recompute``."""
-        for c in self.contexts:
+        for c, keeps in zip(self.contexts, self.keeps, strict=True):
             rule = rule_of(c.op)
             yield c.op, "forward", rule.forward(c)
             yield c.op, "backward", rule.backward(c)
+            if packing := sum(
+                keep.pack_flops for keep in keeps
+            ):  # of what runs again, nothing in the first run
+                yield c.op, "recompute" if c.op.segment in self.again else "forward", packing
         for segment in self.again.values():
             for i in segment.indices if segment.computes_last else segment.indices[:-1]:
                 again = self.contexts[i]

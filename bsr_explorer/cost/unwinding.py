@@ -72,11 +72,11 @@ class Unwinding:
                 self._own.discard(name)
                 self._memory.drop(name)
 
-    def give(self, read: int) -> None:
+    def give(self, read: int, view: bool = False) -> None:
         tensor = self._c.reads[read].name
         if any(name == tensor for name, _ in self._given):
             self._deliver()
-        self._given.append((tensor, self._gradients.new_buffer(tensor)))
+        self._given.append((tensor, self._gradients.new_buffer(tensor, view)))
 
     def pass_on(self, read: int) -> None:
         self._memory.hold(self._incoming)

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from bsr_explorer.extensions import add_found
 from bsr_explorer.methods import expression
+from bsr_explorer.methods.adapter import Adapter
+from bsr_explorer.methods.apla import Apla
+from bsr_explorer.methods.approxbp import ApproxBP
 from bsr_explorer.methods.backrazor import BackRazor
 from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.bitfit import BitFit
@@ -13,10 +16,17 @@ from bsr_explorer.methods.bsr import Bsr
 from bsr_explorer.methods.checkpoint import Checkpoint
 from bsr_explorer.methods.drop import Drop
 from bsr_explorer.methods.full import Full
+from bsr_explorer.methods.ia3 import Ia3
 from bsr_explorer.methods.last import Last
 from bsr_explorer.methods.linear import Linear
+from bsr_explorer.methods.lora import Lora
+from bsr_explorer.methods.lora_fa import LoraFA
 from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.offload import Offload
+from bsr_explorer.methods.paca import Paca
+from bsr_explorer.methods.velora import Velora
+from bsr_explorer.methods.vpt import Vpt
+from bsr_explorer.methods.wtacrs import WtaCrs
 from bsr_explorer.models.base import Geometry
 
 METHODS: dict[str, type[Method]] = {
@@ -27,8 +37,18 @@ METHODS: dict[str, type[Method]] = {
     "blocks": Blocks,
     "drop": Drop,
     "bsr": Bsr,
+    "lora": Lora,
+    "lora_fa": LoraFA,
+    "paca": Paca,
+    "apla": Apla,
+    "ia3": Ia3,
+    "adapter": Adapter,
+    "vpt": Vpt,
     "backrazor": BackRazor,
     "mesa": Mesa,
+    "velora": Velora,
+    "wtacrs": WtaCrs,
+    "approxbp": ApproxBP,
     "checkpoint": Checkpoint,
     "offload": Offload,
 }
@@ -65,6 +85,9 @@ def _defaults(geometry: Geometry | None) -> expression.Defaults:
 
 __all__ = [
     "METHODS",
+    "Adapter",
+    "Apla",
+    "ApproxBP",
     "BackRazor",
     "BitFit",
     "Blocks",
@@ -72,11 +95,18 @@ __all__ = [
     "Checkpoint",
     "Drop",
     "Full",
+    "Ia3",
     "Last",
     "Linear",
+    "Lora",
+    "LoraFA",
     "Mesa",
     "Method",
     "Offload",
+    "Paca",
+    "Velora",
+    "Vpt",
+    "WtaCrs",
     "method_calls",
     "parse_method",
     "parse_methods",

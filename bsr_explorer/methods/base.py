@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PARAMETERS = "which parameters train"
 TOKENS = "which tokens stay"
 STORAGE = "how tensors are stored"
+LINEAR_INPUTS = "how linear layers store what they read"
+ACTIVATION_INPUTS = "how activations store what they read"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,7 +39,8 @@ class Method(ABC):
     operations store tensors (1), that before what runs parts of it again (2), and that before what takes the
     tensors that are left elsewhere (3)."""
     chooses: ClassVar[tuple[str, ...]] = ()
-    """What it decides, of which only one method can decide each: ``PARAMETERS``, ``TOKENS``, ``STORAGE``."""
+    """What it decides, of which only one method can decide each: ``PARAMETERS``, ``TOKENS``, ``STORAGE``, or a part of
+    the latter: ``LINEAR_INPUTS``, ``ACTIVATION_INPUTS``."""
 
     @abstractmethod
     def rewrite(self, tape: Tape) -> Tape:

@@ -14,6 +14,7 @@ from bsr_explorer.devices import Device
 from bsr_explorer.methods.subset import OfBlocks
 from bsr_explorer.naming import blocks_of
 from bsr_explorer.storages import Rebuilt
+from bsr_explorer.storages.storage import Factors
 from bsr_explorer.tape import DENSE, EVERYTHING, Course, Op, Shape, Storage, Tape
 
 if TYPE_CHECKING:
@@ -59,6 +60,15 @@ class Elsewhere:
         """What goes is here until then, and comes back to be unpacked (or what it is computed again from)."""
         how = self.how
         return (how.source if isinstance(how, Rebuilt) else how).bytes(shape, dtype)
+
+    def pack_flops(self, shape: Shape) -> int:
+        """Those of packing it."""
+        return self.how.pack_flops(shape)
+
+    @property
+    def factors(self) -> Factors | None:
+        """As what comes back."""
+        return self.how.factors
 
     def bytes(self, shape: Shape, dtype: str) -> int:
         """None here, whatever its size."""

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.base import STORAGE, Method
+from bsr_explorer.methods.base import ACTIVATION_INPUTS, LINEAR_INPUTS, STORAGE, Method
 from bsr_explorer.models.architecture import ARCHITECTURES
 from bsr_explorer.naming import TIMM, naming_of
 from bsr_explorer.storages import Packing, Rebuilt
@@ -59,7 +59,7 @@ class Storing(Method):
     """A method that says, place by place, how a block's tensors are stored."""
 
     stage: ClassVar[int] = 1
-    chooses: ClassVar[tuple[str, ...]] = (STORAGE,)
+    chooses: ClassVar[tuple[str, ...]] = (STORAGE, LINEAR_INPUTS, ACTIVATION_INPUTS)
 
     @abstractmethod
     def stores(self, place: str, heads: int, channels: int) -> Packing | Rebuilt | None:
@@ -70,6 +70,14 @@ class Storing(Method):
             heads: of the block's attention.
             channels: the tensor's last dimension (of a softmax: 1).
         """
+
+    def stores_in(self, layer: str, place: str, heads: int, channels: int) -> Packing | Rebuilt | None:
+        """``stores``, for a method that also tells layers apart which have the same place.
+
+        Args:
+            layer: path of the layer that keeps the tensor, within its block (``mlp.fc1``).
+        """
+        return self.stores(place, heads, channels)
 
     @property
     def at_inference(self) -> Method | None:
@@ -115,15 +123,15 @@ class Storing(Method):
         ops, buffers = [], dict(tape.buffers)
         for op in tape:
             stored: dict[str, Storage] = {}
-            for tensor, place in _places(op, made_by, fused) if op.block is not None else ():
+            for tensor, layer, place in _places(op, made_by, fused) if op.block is not None else ():
                 channels = 1 if place == "softmax" else tape.tensors[op.reads[0]].shape[-1]
-                how = self.stores(place, heads, channels)
+                how = self.stores_in(layer, place, heads, channels)
                 if how is None or (isinstance(how, Rebuilt) and not needs[op.reads[0]]):
                     continue
                 stored[tensor] = how
-                if isinstance(how, Packing) and how.groups and op.kind != "class_attention":
+                if isinstance(how, Packing) and how.remembers and op.kind != "class_attention":
                     name = f"{op.name}.kept_{place}.running"
-                    buffers[name] = Parameter(name, (2, how.groups), op.block, trains=False)
+                    buffers[name] = Parameter(name, how.remembers, op.block, trains=False)
             if op.kind in ("attention", "class_attention") and not fused:
                 op = replace(op, attrs={**op.attrs, "path": "math"})
             ops.append(replace(op, stored={**op.stored, **stored}))
@@ -138,7 +146,7 @@ class Storing(Method):
         self._check_something_is_kept(
             not all(naming.is_head(name) or naming.is_final_norm(name) for name in trained)
         )
-        store_kept(model, self.stores, self.explicit_softmax)
+        store_kept(model, self.stores_in, self.explicit_softmax)
         return model
 
     def _check_something_is_kept(self, kept: bool) -> None:
@@ -149,25 +157,25 @@ class Storing(Method):
             )
 
 
-def _places(op: Op, made_by: Mapping[str, Op], fused: bool) -> Iterator[tuple[str, str]]:
-    """(tensor, place) of what an operation of a block may keep. What a method adds to a block has no place: it is kept
-    as it is."""
+def _places(op: Op, made_by: Mapping[str, Op], fused: bool) -> Iterator[tuple[str, str, str]]:
+    """(tensor, layer, place) of what an operation of a block may keep. What a method adds to a block has no place: it
+    is kept as it is."""
     layer = TIMM.in_block(op.name)
     if op.kind == "layer_norm" and layer in ("norm1", "norm2"):
-        yield op.reads[0], "residual"
-        yield f"{op.name}:normalized", "normalized"
+        yield op.reads[0], layer, "residual"
+        yield f"{op.name}:normalized", layer, "normalized"
     elif op.kind == "linear" and layer in _READS:
-        yield op.reads[0], "gated" if made_by[op.reads[0]].kind == "gate_half" else _READS[layer]
+        yield op.reads[0], layer, "gated" if made_by[op.reads[0]].kind == "gate_half" else _READS[layer]
     elif op.kind == "attention" and layer == "attn":
-        yield op.reads[0], "qkv"
+        yield op.reads[0], layer, "qkv"
         if not fused:
-            yield f"{op.name}:softmax", "softmax"
+            yield f"{op.name}:softmax", layer, "softmax"
     elif op.kind == "class_attention" and not op.attrs["detached"]:  # shares what attention keeps
-        yield op.reads[0], "qkv"
+        yield op.reads[0], "attn", "qkv"
     elif op.kind == "gelu" and layer == "mlp.act":
-        yield op.reads[0], "hidden"
+        yield op.reads[0], layer, "hidden"
     elif op.kind == "scale" and layer in ("ls1", "ls2"):
-        yield op.reads[0], "branch"
+        yield op.reads[0], layer, "branch"
 
 
 _READS = {"attn.qkv": "normed", "attn.proj": "attended", "mlp.fc1": "normed", "mlp.fc2": "activated"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bsr_explorer.devices import Device
 from bsr_explorer.errors import UserError
-from bsr_explorer.operations.kind import Kind
+from bsr_explorer.operations.kind import Casting, Formats, Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
-from bsr_explorer.operations.rule import Backward, Context, Kept, Rule, kept
+from bsr_explorer.operations.rule import SCALAR, Backward, Context, Forward, Kept, Rule, Taking, kept, write
 from bsr_explorer.storages.storage import Shape
+from bsr_explorer.units import WIDTH
 
 # --- activations ----------------------------------------------------------------------------------------
 
@@ -134,6 +136,78 @@ SCALE = Kind(
     summary="a product with one number a channel (LayerScale)",
     plain=_SCALE,
     packed=_SCALE.packed(unwind=_scale_unwind_packed),
+)
+
+# --- factors of channels -----------------------------------------------------------------------------------
+
+
+def _channels_keeps(c: Context) -> list[Kept]:
+    """The whole input, of which the factors multiply the last channels, if they train."""
+    return _scale_keeps(c)
+
+
+def _narrow_factors(c: Context, b: Taking) -> str:
+    """A copy of the factors in the input's number format, if that is another."""
+    gamma, name = c.params["gamma"], c.own("factors")
+    if gamma.dtype != c.reads[0].dtype:
+        b.take(name, gamma.numel * WIDTH[c.reads[0].dtype])
+    return name
+
+
+def _channels_run(c: Context, m: Forward) -> None:
+    factors = _narrow_factors(c, m)
+    write(c, m)
+    m.drop(factors)
+
+
+def _channels_unwind(c: Context, b: Backward) -> None:
+    """The product of both is summed up, and the sum is cast; then the gradient is scaled, in a copy."""
+    gamma, x = c.params["gamma"], c.reads[0]
+    if c.trains("gamma"):
+        product, total = c.own("product"), c.own("sum")
+        b.take(product, x.numel // x.shape[-1] * gamma.numel * WIDTH[x.dtype])
+        if gamma.dtype != x.dtype:
+            b.take(total, gamma.numel * WIDTH[x.dtype])
+            b.drop(product)
+        b.give_part("gamma")
+        b.drop(product, total)
+    if c.needs[0]:
+        factors = _narrow_factors(c, b)
+        b.give(0)
+        b.drop(factors)
+    b.end_call()
+
+
+def _as_it_is(formats: Formats, narrow: str, device: Device) -> Casting:
+    """The result has the format of what is scaled."""
+    return Casting(None, {"dtype": formats[0]})
+
+
+SCALE_CHANNELS = Kind(
+    name="scale_channels",
+    summary="a product of the last channels with one number each",
+    plain=Rule(keeps=_channels_keeps, run=_channels_run, unwind=_channels_unwind, keeps_results=True),
+    autocast=_as_it_is,
+)
+
+# --- a constant factor ----------------------------------------------------------------------------------
+
+
+def _times_run(c: Context, m: Forward) -> None:
+    if c.needs[0]:
+        m.keep_number(c.own("factor"), SCALAR)
+    write(c, m)
+
+
+def _times_unwind(c: Context, b: Backward) -> None:
+    b.give(0)
+    b.drop(c.own("factor"))
+
+
+TIMES = Kind(
+    name="times",
+    summary="a product with a number that does not train",
+    plain=Rule(run=_times_run, unwind=_times_unwind),
 )
 
 # --- sums -----------------------------------------------------------------------------------------------

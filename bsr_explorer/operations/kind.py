@@ -83,6 +83,8 @@ class Kind:
         stays: the place among ``reads`` of the tensor that the caller holds in a local variable of its own until it
             returns; None: nothing stays.
         inserted: whether ``lower`` puts it in, so that it follows from the precision and from what trains.
+        casts_itself: whether a function of this package runs it, which casts parameters for itself (autocast would hold
+            its copies of what trains until it is left).
         is_loss: whether backward begins at it; the model does not call what has its name.
     """
 
@@ -97,4 +99,5 @@ class Kind:
     carries: Callable[[Op], bool] = unless_detached
     stays: int | None = None
     inserted: bool = False
+    casts_itself: bool = False
     is_loss: bool = False

@@ -8,9 +8,18 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.operations.attention import ATTENTION
 from bsr_explorer.operations.casts import CAST, CAST_PARAMETER
 from bsr_explorer.operations.class_attention import CLASS_ATTENTION
-from bsr_explorer.operations.elementwise import ADD, ADD_PARAMETER, GATE_HALF, GELU, SCALE, SILU_HALF
+from bsr_explorer.operations.elementwise import (
+    ADD,
+    ADD_PARAMETER,
+    GATE_HALF,
+    GELU,
+    SCALE,
+    SCALE_CHANNELS,
+    SILU_HALF,
+    TIMES,
+)
 from bsr_explorer.operations.kind import Kind
-from bsr_explorer.operations.linear import LINEAR, PATCH_EMBED
+from bsr_explorer.operations.linear import LINEAR, PARTIAL_LINEAR, PATCH_EMBED
 from bsr_explorer.operations.loss import CROSS_ENTROPY
 from bsr_explorer.operations.norm import LAYER_NORM
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
@@ -24,6 +33,7 @@ KINDS: dict[str, Kind] = {
     "add_parameter": ADD_PARAMETER,
     "layer_norm": LAYER_NORM,
     "linear": LINEAR,
+    "partial_linear": PARTIAL_LINEAR,
     "attention": ATTENTION,
     "class_attention": CLASS_ATTENTION,
     "drop_tokens": DROP_TOKENS,
@@ -31,6 +41,8 @@ KINDS: dict[str, Kind] = {
     "silu_half": SILU_HALF,
     "gate_half": GATE_HALF,
     "scale": SCALE,
+    "scale_channels": SCALE_CHANNELS,
+    "times": TIMES,
     "add": ADD,
     "select_token": SELECT_TOKEN,
     "mean_tokens": MEAN_TOKENS,

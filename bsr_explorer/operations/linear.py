@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from bsr_explorer.operations.kind import Kind, in_16_bits
 from bsr_explorer.operations.op import Op, Part, Tensor
-from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule, give_all, kept, write
-from bsr_explorer.storages.storage import Shape
+from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule, give_all, kept, own, write
+from bsr_explorer.storages.storage import Factors, Shape
 from bsr_explorer.units import FLOPS_PER_MAC, WIDTH
 
 # --- linear ---------------------------------------------------------------------------------------------
@@ -39,10 +40,27 @@ def _backward(c: Context) -> int:
     return _forward(c) * (c.trains("weight") + c.needs[0])
 
 
+def _factors(c: Context) -> Factors | None:
+    """How its weight's gradient is made of what is kept of its input, if that is not brought back."""
+    return c.op.stores(c.reads[0].name).factors
+
+
+def _backward_packed(c: Context) -> int:
+    factors = _factors(c)
+    if factors is None or not c.trains("weight"):
+        return _backward(c)
+    return _forward(c) * c.needs[0] + factors.gradient_flops(c.reads[0].shape, c.writes.shape[-1])
+
+
+def _flattens(c: Context) -> bool:
+    """Whether the product is one of rows, which are made of tokens and made tokens again."""
+    return len(c.reads[0].shape) > 2
+
+
 def _unwind(c: Context, b: Backward) -> None:
     """The bias's gradient is summed up after the node's own call, by the engine."""
     if c.needs[0]:
-        b.give(0)
+        b.give(0, view=_flattens(c))
     if c.trains("weight"):
         b.give_part("weight")
     b.end_call()
@@ -52,12 +70,18 @@ def _unwind(c: Context, b: Backward) -> None:
 
 
 def _unwind_packed(c: Context, b: Backward) -> None:
-    if c.trains("weight"):
+    factors = _factors(c)
+    if c.trains("weight") and factors is not None:
+        scratch = factors.gradient_scratch(c.reads[0].shape, c.writes.shape[-1], c.reads[0].dtype)
+        b.take(c.own("factors"), scratch)
+        b.give_part("weight")
+        b.drop(c.own("factors"))
+    elif c.trains("weight"):
         b.bring_back(c.reads[0].storage)
         b.give_part("weight")
         b.bring_back()
     if c.needs[0]:
-        b.give(0)
+        b.give(0, view=_flattens(c))
     if c.trains("bias"):
         b.give_part("bias")
         b.scratch(*c.device.sum_scratch(*_rows(c)))
@@ -71,8 +95,74 @@ LINEAR = Kind(
     summary="x·Wᵀ + b",
     shape=_shape,
     plain=_LINEAR,
-    packed=_LINEAR.packed(unwind=_unwind_packed),
+    packed=_LINEAR.packed(backward=_backward_packed, unwind=_unwind_packed),
     autocast=in_16_bits,
+)
+
+# --- a part of whose weight trains ----------------------------------------------------------------------
+
+
+def _columns(c: Context) -> bool:
+    return "columns" in c.params
+
+
+def _trained(c: Context) -> Part:
+    """The columns (out, r) or rows (r, in)."""
+    return c.params["columns" if _columns(c) else "rows"]
+
+
+def _selected(c: Context) -> Shape:
+    """(…, r): the channels of the input that the columns read."""
+    return (*c.reads[0].shape[:-1], _trained(c).shape[1])
+
+
+def _partial_keeps(c: Context) -> list[Kept]:
+    """For columns, the channels that they read; for rows, the whole input. The weight, if the input needs a
+    gradient."""
+    reads = own(c, "selected", _selected(c), c.reads[0].dtype) if _columns(c) else kept(c.reads[0])
+    return [reads, kept(c.params["weight"])] if c.needs[0] else [reads]
+
+
+def _partial_backward(c: Context) -> int:
+    rows = c.reads[0].numel // c.reads[0].shape[-1]
+    return FLOPS_PER_MAC * rows * _trained(c).numel + _forward(c) * c.needs[0]
+
+
+def _partial_run(c: Context, m: Forward) -> None:
+    write(c, m)
+    if _columns(c):
+        m.take(c.own("selected"), prod(_selected(c)) * WIDTH[c.reads[0].dtype])
+        m.drop(c.own("selected"))
+
+
+def _partial_unwind(c: Context, b: Backward) -> None:
+    """For rows, their outputs' gradients are laid side by side first."""
+    if _columns(c):
+        b.give_part("columns")
+    else:
+        outputs = c.writes.numel // c.writes.shape[-1] * _trained(c).shape[0]
+        b.take(c.own("outputs"), outputs * WIDTH[c.writes.dtype])
+        b.give_part("rows")
+        b.drop(c.own("outputs"))
+    if c.needs[0]:
+        b.give(0, view=True)
+    b.end_call()
+
+
+PARTIAL_LINEAR = Kind(
+    name="partial_linear",
+    summary="x·Wᵀ + b, where some columns or rows of W train",
+    shape=_shape,
+    plain=Rule(
+        keeps=_partial_keeps,
+        forward=_forward,
+        backward=_partial_backward,
+        run=_partial_run,
+        unwind=_partial_unwind,
+        keeps_results=True,
+    ),
+    autocast=in_16_bits,
+    casts_itself=True,
 )
 
 # --- patch embedding ------------------------------------------------------------------------------------

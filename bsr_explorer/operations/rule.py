@@ -18,6 +18,9 @@ from bsr_explorer.devices import Device
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
 from bsr_explorer.storages.storage import Shape
 
+SCALAR = 8
+"""Bytes of a Python number that an operation holds as a tensor."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -98,8 +101,13 @@ class Forward(Taking, Protocol):
 class Backward(Taking, Protocol):
     """A backward pass as a rule sees it."""
 
-    def give(self, read: int) -> None:
-        """Allocate the gradient of a tensor that the operation read."""
+    def give(self, read: int, view: bool = False) -> None:
+        """Allocate the gradient of a tensor that the operation read.
+
+        Args:
+            view: whether it is handed on as a view (a product of rows that is given its dimensions again). To such a
+                one, what another operation gives for the same tensor is never added in place.
+        """
         ...
 
     def pass_on(self, read: int) -> None:

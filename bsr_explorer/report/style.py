@@ -49,6 +49,20 @@ FAMILY: dict[str, tuple[str, str]] = {
 }
 """Colour and marker of each method, the same in every figure."""
 
+KIN: dict[str, tuple[str, str]] = {
+    "lora": (BLUE, "X"),
+    "lora_fa": (BLUE, "<"),
+    "paca": (ORANGE, "d"),
+    "apla": (ORANGE, "8"),
+    "ia3": (GREEN, "X"),
+    "adapter": (GREEN, "d"),
+    "vpt": (GREEN, "8"),
+    "velora": (GREY, "<"),
+    "wtacrs": (GREY, ">"),
+    "approxbp": (WINE, "8"),
+}
+"""The same of methods that share a colour with their kin: what brings parameters, what stores tensors otherwise."""
+
 SPARE = tuple(product(("#332288", "#117733", "#999933", "#AA4499", "#44AA99"), ("X", "<", ">", "d", "8")))
 """Looks of methods that have no line of their own above: Tol's colours, and markers that are left."""
 
@@ -73,7 +87,8 @@ def family(method: str) -> str:
 def order(family: str) -> tuple[int, str]:
     """Where a family stands in a legend."""
     first = family.split("+")[0]
-    return (list(FAMILY).index(first) if first in FAMILY else len(FAMILY), family)
+    known = [*FAMILY, *KIN]
+    return (known.index(first) if first in known else len(known), family)
 
 
 def look(method: str) -> tuple[str, str]:
@@ -86,7 +101,7 @@ def look(method: str) -> tuple[str, str]:
 
 
 def _look(name: str) -> tuple[str, str]:
-    return FAMILY.get(name) or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
+    return FAMILY.get(name) or KIN.get(name) or SPARE[zlib.crc32(name.encode()) % len(SPARE)]
 
 
 def _parts(method: str) -> list[str]:

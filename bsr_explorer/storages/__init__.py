@@ -2,8 +2,11 @@
 
 from bsr_explorer.storages.base import Packing
 from bsr_explorer.storages.narrow import Narrow
+from bsr_explorer.storages.projected import Projected
 from bsr_explorer.storages.quantized import Quantized
 from bsr_explorer.storages.rebuilt import Rebuilt
+from bsr_explorer.storages.sampled import Sampled
 from bsr_explorer.storages.sparse import Sparse
+from bsr_explorer.storages.steps import Steps
 
-__all__ = ["Narrow", "Packing", "Quantized", "Rebuilt", "Sparse"]
+__all__ = ["Narrow", "Packing", "Projected", "Quantized", "Rebuilt", "Sampled", "Sparse", "Steps"]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.devices import Device
-from bsr_explorer.storages.storage import Course, Shape, there_and_back
+from bsr_explorer.storages.storage import Course, Factors, Shape, there_and_back
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,8 @@ class Packing(ABC):
     """
 
     packs: ClassVar[bool] = True
+    derivative: ClassVar[bool] = False
+    """Whether what is unpacked is not the tensor that an activation read, but the activation's derivative there."""
 
     @abstractmethod
     def bytes(self, shape: Shape, dtype: str) -> int:
@@ -53,12 +55,22 @@ class Packing(ABC):
         """None: what is packed stays here."""
         return 0
 
+    def pack_flops(self, shape: Shape) -> int:
+        """None: it multiplies no matrices."""
+        return 0
+
+    @property
+    def factors(self) -> Factors | None:
+        """None: what is packed is brought back."""
+        return None
+
     @abstractmethod
     def pack(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
         """What is kept of a contiguous tensor: the first dimension counts images.
 
         Args:
-            running: ranges that are known from earlier steps, (2, groups): brought up to date in place.
+            running: what is known from earlier steps, of the shape ``remembers`` (ranges, (2, groups)): brought up to
+                date in place.
         """
 
     @abstractmethod
@@ -73,6 +85,38 @@ class Packing(ABC):
     def groups(self) -> int:
         """How many running ranges it needs; none, if it remembers nothing from step to step."""
         return 0
+
+    @property
+    def remembers(self) -> Shape:
+        """Shape of what it remembers from step to step, in fp32 (not a number where nothing was seen yet); empty, if
+        that is nothing."""
+        return (2, self.groups) if self.groups else ()
+
+
+class Factored(Packing):
+    """A packing of which a linear layer makes its weight's gradient without bringing its input back."""
+
+    @property
+    def factors(self) -> Factors | None:
+        """Itself."""
+        return self
+
+    @abstractmethod
+    def gradient_flops(self, shape: Shape, out: int) -> int:
+        """See ``Factors``."""
+
+    @abstractmethod
+    def gradient_scratch(self, shape: Shape, out: int, dtype: str) -> int:
+        """See ``Factors``."""
+
+    @abstractmethod
+    def weight_gradient(self, packed: Packed, rows: torch.Tensor) -> torch.Tensor:
+        """The gradient (out, in) of a linear layer's weight.
+
+        Args:
+            packed: of its input (B, …, in).
+            rows: the gradient of its output, (B·…, out).
+        """
 
 
 def per_image(shape: Shape) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +50,11 @@ class Linear(Function):
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, kept: Kept | None
     ) -> torch.Tensor:
         """``kept``: of x, if the weight trains."""
+        ctx.direct = kept is not None and kept.weight_gradient is not None
+        if kept is not None and kept.weight_gradient is not None:
+            kept = Kept(
+                kept.tensors, cast(Any, kept.weight_gradient)
+            )  # which is given the gradient's rows, too
         save_for_backward(ctx, [kept], weight if ctx.needs_input_grad[0] else None)
         return F.linear(x, weight, bias)
 
@@ -60,7 +65,9 @@ class Linear(Function):
         (restore,), (weight,) = saved_for_backward(ctx)
         rows = gradient.reshape(-1, gradient.shape[-1])
         of_x = of_weight = of_bias = None
-        if ctx.needs_input_grad[1]:
+        if ctx.needs_input_grad[1] and ctx.direct:
+            of_weight = cast(Any, restore)(rows)
+        elif ctx.needs_input_grad[1]:
             assert restore is not None
             x = restore()
             of_weight = rows.t().mm(x.view(-1, x.shape[-1]))
@@ -143,14 +150,14 @@ def _affine_again(kept: Kept, weight: torch.Tensor | None, bias: torch.Tensor | 
 
 
 class Gelu(Function):
-    """GELU. Keeps its input."""
+    """GELU. Keeps its input, or its derivative."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, approximate: str, kept: Kept, output: bool) -> torch.Tensor:
         """``output``: whether what is kept shall also serve to compute the output again."""
         activated = F.gelu(x, approximate=approximate)
         save_for_backward(ctx, [kept])
-        ctx.approximate = approximate
+        ctx.approximate, ctx.derivative = approximate, kept.derivative
         if output:
             restore_input = kept.restore
 
@@ -168,6 +175,8 @@ class Gelu(Function):
         (restore,), _ = saved_for_backward(ctx)
         assert restore is not None
         x = restore()
+        if ctx.derivative:
+            return x.mul_(gradient), None, None, None
         aten.gelu_backward.grad_input(gradient.contiguous(), x, approximate=ctx.approximate, grad_input=x)
         return x, None, None, None
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
-from bsr_explorer.storages.base import Packing
+from bsr_explorer.storages.base import Factored, Packing
+from bsr_explorer.storages.storage import Shape
 
 _thrown_away: ContextVar[bool] = ContextVar("thrown_away", default=False)
 
@@ -32,17 +34,22 @@ class Kept:
     Attributes:
         tensors: to be saved for backward.
         restore: a new tensor, of those.
+        weight_gradient: of those and of the gradient (rows, out) of a linear layer's output, that of its weight; None:
+            it is made of what is restored.
+        derivative: whether what is restored is an activation's derivative.
     """
 
     tensors: tuple[torch.Tensor, ...]
     restore: Callable[[Sequence[torch.Tensor]], torch.Tensor]
+    weight_gradient: Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor] | None = None
+    derivative: bool = False
 
 
 class Keeper(nn.Module):
     """Packs a tensor of a layer as a packing says.
 
-    Running ranges, if the packing has any, are a buffer, and so are saved with a checkpoint. They stay in fp32
-    whatever the model's number format, and are left alone in evaluation.
+    What the packing remembers (running ranges) is a buffer, and so is saved with a checkpoint. It stays in fp32
+    whatever the model's number format, and is left alone in evaluation.
     """
 
     running: torch.Tensor | None
@@ -50,7 +57,7 @@ class Keeper(nn.Module):
     def __init__(self, packing: Packing) -> None:
         super().__init__()
         self.packing = packing
-        unseen = torch.full((2, packing.groups), torch.nan) if packing.groups else None
+        unseen = torch.full(packing.remembers, torch.nan) if packing.remembers else None
         self.register_buffer("running", unseen)
 
     @torch.no_grad()
@@ -65,7 +72,11 @@ class Keeper(nn.Module):
             if running is not None and not self.training:
                 running = running.clone()
             packed = packing.pack(x, running)
-        return Kept(packed, lambda tensors: packing.unpack(tuple(tensors), shape, dtype))
+        product = None
+        if isinstance(packing, Factored):
+            product = partial(_weight_gradient, packing)
+        restore = partial(_restore, packing, shape, dtype)
+        return Kept(packed, restore, product, packing.derivative)
 
     def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> Keeper:
         super()._apply(fn, recurse)
@@ -76,6 +87,16 @@ class Keeper(nn.Module):
     def extra_repr(self) -> str:
         """Which packing."""
         return str(self.packing)
+
+
+def _restore(
+    packing: Packing, shape: Shape, dtype: torch.dtype, tensors: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    return packing.unpack(tuple(tensors), shape, dtype)
+
+
+def _weight_gradient(packing: Factored, tensors: Sequence[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+    return packing.weight_gradient(tuple(tensors), rows)
 
 
 def attach(x: torch.Tensor, kept: Kept) -> None:

@@ -22,9 +22,9 @@ from bsr_explorer.storages.keeper import Keeper, Kept, attach, take_attached
 from bsr_explorer.storages.packing import DTYPES
 from bsr_explorer.storages.rebuilt import Rebuilt
 
-Stores = Callable[[str, int, int], Packing | Rebuilt | None]
-"""How a block's tensor is packed, by its place (``methods.storing.PLACES``), the heads of the block's attention and the
-tensor's channels; None: as it is."""
+Stores = Callable[[str, str, int, int], Packing | Rebuilt | None]
+"""How a block's tensor is packed, by the layer that keeps it and its place (``methods.storing.PLACES``), the heads of
+the block's attention and the tensor's channels; None: as it is."""
 
 
 def store_in_block(module: nn.Module, stores: Stores) -> None:
@@ -32,41 +32,48 @@ def store_in_block(module: nn.Module, stores: Stores) -> None:
     block = cast(Any, module)
     attention, mlp, heads = block.attn, block.mlp, block.attn.num_heads
 
-    def keeper(layer: Any, place: str, channels: int) -> Keeper | None:
+    def keeper(path: str, place: str, channels: int) -> Keeper | None:
         """As a part of the layer; none where the tensor is rebuilt or left as it is."""
-        packing = stores(place, heads, channels)
+        packing, layer = stores(path, place, heads, channels), block.get_submodule(path)
         if not isinstance(packing, Packing):
             return None
         keeper = Keeper(packing)
         layer.add_module(f"kept_{place}", keeper)
         return keeper
 
-    def linear(layer: Any, place: str) -> None:
-        layer.forward = partial(_linear, layer, layer.forward, keeper(layer, place, layer.in_features))
+    def linear(path: str, place: str) -> None:
+        layer: Any = block.get_submodule(path)
+        if isinstance(layer, nn.Linear):  # one of another kind keeps what it keeps
+            kept = keeper(path, place, layer.in_features)
+            cast(Any, layer).forward = partial(_linear, layer, layer.forward, kept)
 
-    def rebuilt(place: str, channels: int) -> bool:
-        return isinstance(stores(place, heads, channels), Rebuilt)
+    def rebuilt(path: str, place: str, channels: int) -> bool:
+        return isinstance(stores(path, place, heads, channels), Rebuilt)
 
-    for norm in (block.norm1, block.norm2):
+    for path, reader in (("norm1", "attn.qkv"), ("norm2", "mlp.fc1")):
+        norm = block.get_submodule(path)
         (width,) = norm.normalized_shape
-        normalized = stores("normalized", heads, width) is not None
-        if (kept := keeper(norm, "normalized" if normalized else "residual", width)) is not None:
-            norm.forward = partial(_norm, norm, norm.forward, kept, normalized, rebuilt("normed", width))
-    linear(attention.qkv, "normed")
-    softmax = None if attention.fused_attn else keeper(attention, "softmax", 1)
-    if (kept := keeper(attention, "qkv", attention.qkv.out_features)) is not None:
+        normalized = stores(path, "normalized", heads, width) is not None
+        if (kept := keeper(path, "normalized" if normalized else "residual", width)) is not None:
+            again = rebuilt(reader, "normed", width)
+            norm.forward = partial(_norm, norm, norm.forward, kept, normalized, again)
+    linear("attn.qkv", "normed")
+    softmax = None if attention.fused_attn else keeper("attn", "softmax", 1)
+    if (kept := keeper("attn", "qkv", attention.qkv.out_features)) is not None:
         attention.forward = partial(_attention, attention, kept, softmax)
-    linear(attention.proj, "attended")
-    linear(mlp.fc1, "normed")
+    linear("attn.proj", "attended")
+    linear("mlp.fc1", "normed")
     if hasattr(mlp, "gate_last"):  # a gated MLP multiplies halves, and these are kept as they are
-        linear(mlp.fc2, "gated")
+        linear("mlp.fc2", "gated")
     else:
         width = mlp.fc1.out_features
-        if (kept := keeper(mlp.act, "hidden", width)) is not None:
-            mlp.act.forward = partial(_gelu, mlp.act, mlp.act.forward, kept, rebuilt("activated", width))
-        linear(mlp.fc2, "activated")
-    for scale in (block.ls1, block.ls2):
-        if hasattr(scale, "gamma") and (kept := keeper(scale, "branch", len(scale.gamma))) is not None:
+        if (kept := keeper("mlp.act", "hidden", width)) is not None:
+            again = rebuilt("mlp.fc2", "activated", width)
+            mlp.act.forward = partial(_gelu, mlp.act, mlp.act.forward, kept, again)
+        linear("mlp.fc2", "activated")
+    for path in ("ls1", "ls2"):
+        scale = block.get_submodule(path)
+        if hasattr(scale, "gamma") and (kept := keeper(path, "branch", len(scale.gamma))) is not None:
             scale.forward = partial(_scale, scale, scale.forward, kept)
 
 

@@ -59,6 +59,33 @@ class Storage(Protocol):
         """Bytes, beside, that are here only while the operation that packs it runs, forward and backward."""
         ...
 
+    def pack_flops(self, shape: Shape) -> int:
+        """FLOPs of storing it, 2 a multiply-add."""
+        ...
+
+    @property
+    def factors(self) -> Factors | None:
+        """How a linear layer makes its weight's gradient of what is kept of its input; None: of the input, which is
+        brought back."""
+        ...
+
+
+class Factors(Protocol):
+    """How a linear layer makes its weight's gradient of what is kept of its input, which is not brought back."""
+
+    def gradient_flops(self, shape: Shape, out: int) -> int:
+        """FLOPs of that, 2 a multiply-add.
+
+        Args:
+            shape: of the input, (…, in).
+            out: outputs of the layer.
+        """
+        ...
+
+    def gradient_scratch(self, shape: Shape, out: int, dtype: str) -> int:
+        """Bytes that it takes at most, beside the gradient (out, in), and gives back."""
+        ...
+
 
 class AtOnce:
     """A storage that needs nothing on the way, where it does not say otherwise."""
@@ -88,6 +115,15 @@ class AtOnce:
     def passing(self, shape: Shape, dtype: str) -> int:
         """None."""
         return 0
+
+    def pack_flops(self, shape: Shape) -> int:
+        """None."""
+        return 0
+
+    @property
+    def factors(self) -> Factors | None:
+        """None: it is brought back."""
+        return None
 
 
 @dataclass(frozen=True)

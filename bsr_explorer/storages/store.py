@@ -13,7 +13,7 @@ def store_kept(model: nn.Module, stores: Stores, explicit_softmax: bool) -> None
     """Let the operations of all blocks pack what they keep, in place.
 
     Args:
-        stores: see ``methods.storing.Storing.stores``.
+        stores: see ``methods.storing.Storing.stores_in``.
         explicit_softmax: whether attention shall run with an explicit softmax.
     """
     for block in cast(Any, model).blocks:

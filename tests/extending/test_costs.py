@@ -10,15 +10,15 @@ from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import METHODS, parse_method
 from bsr_explorer.prediction import over_time, predict, trained_blocks
 
-OURS = ("lora", "prompt", "side", "thawing", "rotating", "eighth")
+OURS = ("low_rank", "prompt", "side", "thawing", "rotating", "eighth")
 
 EXACT = (
-    "lora",
-    "lora(rank=2)+mesa",
-    "lora+backrazor(faithful=False)",
-    "lora+drop({1: 0.5})",
-    "drop({1: 0.5}, fuse=False)+lora+checkpoint",
-    "lora+offload(blocks=(0, 2))",
+    "low_rank",
+    "low_rank(rank=2)+mesa",
+    "low_rank+backrazor(faithful=False)",
+    "low_rank+drop({1: 0.5})",
+    "drop({1: 0.5}, fuse=False)+low_rank+checkpoint",
+    "low_rank+offload(blocks=(0, 2))",
     "prompt",
     "prompt(tokens=3)+mesa(faithful=False)",
     "prompt+drop({2: 0.5})",
@@ -28,7 +28,7 @@ EXACT = (
     "thawing(share=0.25, k=2)+drop({1: 0.5})",
     "eighth",
     "bitfit+eighth",
-    "lora+eighth+checkpoint",
+    "low_rank+eighth+checkpoint",
 )
 
 
@@ -50,7 +50,7 @@ def test_what_is_predicted_is_measured_operation_by_operation(method: str, preci
 
 
 @pytest.mark.parametrize("attention", ["fused", "math"])
-@pytest.mark.parametrize("method", ["lora+mesa", "prompt", "side"])
+@pytest.mark.parametrize("method", ["low_rank+mesa", "prompt", "side"])
 def test_attention_and_micro_batches_change_nothing_of_that(method: str, attention: str) -> None:
     config = Config(
         "toy", 48, 5, 4, method=method, attention=attention, micro_batches=2, optimizer="sgd_momentum"
@@ -88,13 +88,13 @@ def test_a_method_that_moves_is_predicted_at_its_fullest() -> None:
     [
         (
             "toy",
-            "lora+bsr",
-            "lora and bsr(blocks=(3, 7, 11), keep={3: 0.5, 6: 0.5, 9: 0.5}, fuse=True) both choose",
+            "low_rank+bsr",
+            "low_rank and bsr(blocks=(3, 7, 11), keep={3: 0.5, 6: 0.5, 9: 0.5}, fuse=True) both choose",
         ),
-        ("toy", "lora(rank=4)+prompt", "both choose which parameters train"),
+        ("toy", "low_rank(rank=4)+prompt", "both choose which parameters train"),
         ("toy", "eighth+mesa", "both choose how tensors are stored"),
         ("toy", "thawing(share=1.5)", "it must be above 0 and at most 1"),
-        ("toy", "lora(rank=0)", "rank must be a whole number"),
+        ("toy", "low_rank(rank=0)", "rank must be a whole number"),
         ("toy", "side+drop({1: 0.5})", "which cannot be added; the methods do not go together"),
         ("stack_mini", "mesa", "cannot"),
         ("stack_mini", "drop({1: 0.5})", "the model has none"),
@@ -106,4 +106,4 @@ def test_what_does_not_go_together_is_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(UserError) as refused:
         predict(Config(model, 48, 5, 2, method=method))
-    assert said in str(refused.value).replace("lora(rank=4)", "lora")
+    assert said in str(refused.value).replace("low_rank(rank=4)", "low_rank")

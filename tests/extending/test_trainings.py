@@ -56,7 +56,7 @@ def learned(record: Record) -> Any:
 
 FROZEN = {
     "last(k=1)+eighth": 3,
-    "lora": 0,
+    "low_rank": 0,
     "prompt": 0,
     "side": 0,
     "rotating": 0,
@@ -89,7 +89,7 @@ def test_an_operation_that_draws_or_remembers_is_not_frozen() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["lora", "prompt", "side", "rotating", "thawing", "thawing(share=0.2)", "full+eighth"]
+    "method", ["low_rank", "prompt", "side", "rotating", "thawing", "thawing(share=0.2)", "full+eighth"]
 )
 def test_an_interrupted_training_goes_on_to_the_same_end(method: str, tmp_path: Path) -> None:
     whole, stops = tuned(method), {5, 9}
@@ -148,8 +148,8 @@ def test_before_each_step_another_block_trains() -> None:
 @pytest.mark.parametrize(
     ("model", "method", "plain", "exports"),
     [  # of those that are plain in the end, one exports: it is the same model
-        ("toy_2", "lora+mesa", True, False),
-        ("toy_2", "lora+drop({1: 0.5})", False, False),
+        ("toy_2", "low_rank+mesa", True, False),
+        ("toy_2", "low_rank+drop({1: 0.5})", False, False),
         ("toy_2", "prompt+drop({1: 0.5})", False, True),
         ("toy_2", "side", False, True),
         ("toy_2", "thawing", True, False),
@@ -200,11 +200,11 @@ def test_it_is_compared_beside_the_rest(
     from bsr_explorer.report.comparison.write import report
     from bsr_explorer.store.records import read_records as read
 
-    made = make_comparison("full, lora(rank=2), prompt, side, thawing, lora(rank=2)+eighth", seeds=1)
+    made = make_comparison("full, low_rank(rank=2), prompt, side, thawing, low_rank(rank=2)+eighth", seeds=1)
     compare(made, tmp_path / "compared", tmp_path / "data", 1, still)
     assert {record.status for record in read(tmp_path / "compared").values()} == {"finished"}
     written = report(tmp_path / "compared")
-    assert [row["method"] for row in written.rows].count("lora(rank=2)") == 1
+    assert [row["method"] for row in written.rows].count("low_rank(rank=2)") == 1
 
 
 @pytest.mark.usefixtures("one_format")
@@ -215,21 +215,21 @@ def test_it_is_searched_and_stands_on_the_page(
     from bsr_explorer.store.study import SpaceSpec
 
     space = SpaceSpec(
-        start=("linear", "lora", "prompt", "side+checkpoint", "thawing"), max_blocks=1, drop_at=()
+        start=("linear", "low_rank", "prompt", "side+checkpoint", "thawing"), max_blocks=1, drop_at=()
     )
     folder = tmp_path / "study"
     ended = open_search(make_study(space=space, budget="4MB", trials=5), folder).run(quiet)
     assert ended.finished == 5
     tried = {str(record.config["method"]) for record in read_records(folder).values()}
     assert {
-        "lora(rank=4)",
+        "low_rank(rank=4)",
         "prompt(tokens=5)",
         "side(width=8)+checkpoint",
         "thawing(share=0.5, k=1)",
     } <= tried
     write_report(folder)
     page = (folder / "report.html").read_text()
-    assert "lora(rank=4)" in page and "side(width=8)+checkpoint" in page
+    assert "low_rank(rank=4)" in page and "side(width=8)+checkpoint" in page
 
 
 def test_it_is_a_family_of_the_search(
@@ -238,14 +238,14 @@ def test_it_is_a_family_of_the_search(
     from bsr_explorer.search.space import Space
     from bsr_explorer.store.space import SpaceSpec
 
-    space = SpaceSpec(start=("linear",), families=("lora", "lora+eighth", "prompt"))
+    space = SpaceSpec(start=("linear",), families=("low_rank", "low_rank+eighth", "prompt"))
     study = make_study(space=space, budget="4MB", trials=6)
     assert len(Space(study)) == 4 + 4 + 1 + 1
     folder = tmp_path / "study"
     ended = open_search(study, folder).run(quiet)
     assert ended.finished == 6
     tried = {str(record.config["method"]) for record in read_records(folder).values()}
-    assert len(tried) == 6 and len([method for method in tried if method.startswith("lora")]) >= 4
+    assert len(tried) == 6 and len([method for method in tried if method.startswith("low_rank")]) >= 4
 
 
 # --- as a stranger's package ------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_an_installed_package_is_found_by_its_entry_points(plugin: Path) -> None
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("True\n")
     assert all(
-        f"\n{name} " in done.stdout or f" {name} " in done.stdout for name in ("lora", "prompt", "side")
+        f"\n{name} " in done.stdout or f" {name} " in done.stdout for name in ("low_rank", "prompt", "side")
     )
 
 
@@ -303,7 +303,7 @@ def test_a_package_that_cannot_be_used_is_said_by_name(point: str, said: str, tm
     assert said in done.stderr, done.stderr[-500:]
 
 
-@pytest.mark.parametrize("method", ["lora", "prompt", "side"])
+@pytest.mark.parametrize("method", ["low_rank", "prompt", "side"])
 def test_what_a_method_adds_follows_from_the_seed_alone(method: str) -> None:
     def added(seed: int) -> dict[str, torch.Tensor]:
         torch.rand(3)  # whatever a process has drawn before

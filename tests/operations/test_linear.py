@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bsr_explorer.cost.step import Recorded, activation_rows, saved
+from bsr_explorer.cost.step import Recorded, activation_rows, contexts, saved
 from bsr_explorer.ledger import Row
+from bsr_explorer.operations.kinds import rule_of
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 
 Changes = list[tuple[str, int]]
@@ -93,3 +94,47 @@ def test_a_linear_backward_is_a_product_for_the_weight_and_one_for_the_input(
     rows = list(activation_rows(Recorded.of(tape, live)))
     assert Row(None, "fc", "forward", flops=48) in rows
     assert Row(None, "fc", "backward", flops=backward) in rows
+
+
+# --- a part of whose weight trains ----------------------------------------------------------------------
+
+
+def _partial(part: str, shape: tuple[int, int]) -> Tape:
+    """x (1, 2, 6) → y (1, 2, 5)."""
+    parameters = {"w": Parameter("w", (5, 6), 0, trains=False), part: Parameter(part, shape, 0)}
+    op = Op("fc", "partial_linear", 0, ("x",), "y", {"weight": "w", part: part})
+    return Tape((Tensor("x", (1, 2, 6), "x"),), parameters, (op,))
+
+
+def test_columns_keep_the_channels_that_they_read(passes: Passes) -> None:
+    forward, backward = passes(_partial("columns", (5, 3)))
+    assert forward == [("y", 40), ("fc:selected", 24), ("x", -48)]
+    assert backward == [
+        ("gradient of columns", 60),
+        ("gradient 1 of x", 48),
+        ("gradient from above", -40),
+        ("fc:selected", -24),
+    ]
+
+
+def test_rows_lay_their_outputs_gradients_side_by_side(passes: Passes) -> None:
+    forward, backward = passes(_partial("rows", (3, 6)))
+    assert forward == [("y", 40)]
+    assert backward == [
+        ("fc:outputs", 24),
+        ("gradient of rows", 72),
+        ("fc:outputs", -24),
+        ("gradient 1 of x", 48),
+        ("gradient from above", -40),
+        ("x", -48),
+    ]
+
+
+def test_only_their_share_of_the_weights_gradient_is_computed() -> None:
+    for part, shape in (("columns", (5, 3)), ("rows", (3, 6))):
+        tape = _partial(part, shape)
+        (below,) = contexts(tape, live_inputs=True)
+        (lowest,) = contexts(tape)
+        rule = rule_of(tape.ops[0])
+        own = 2 * 2 * shape[0] * shape[1]
+        assert (rule.backward(lowest), rule.backward(below)) == (own, own + 2 * 2 * 30)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LoRA(Method):
+class LowRank(Method):
     """Low-rank updates and the head train.
 
     Attributes:
@@ -27,14 +27,16 @@ class LoRA(Method):
 
     rank: int = 4
 
-    name: ClassVar[str] = "lora"
+    name: ClassVar[str] = "low_rank"
     summary: ClassVar[str] = "low-rank updates of query, key and value train"
     citation: ClassVar[str] = "Hu et al., LoRA, ICLR 2022 (arXiv 2106.09685)"
     chooses: ClassVar[tuple[str, ...]] = (PARAMETERS,)
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise UserError(f"--method: lora(rank={self.rank!r}): rank must be a whole number of at least 1")
+            raise UserError(
+                f"--method: low_rank(rank={self.rank!r}): rank must be a whole number of at least 1"
+            )
 
     @classmethod
     def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
