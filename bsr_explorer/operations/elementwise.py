@@ -8,7 +8,7 @@ from bsr_explorer.devices import Device
 from bsr_explorer.errors import UserError
 from bsr_explorer.operations.kind import Casting, Formats, Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
-from bsr_explorer.operations.rule import SCALAR, Backward, Context, Forward, Kept, Rule, Taking, kept, write
+from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule, Taking, kept, write
 from bsr_explorer.storages.storage import Shape
 from bsr_explorer.units import WIDTH
 
@@ -195,7 +195,7 @@ SCALE_CHANNELS = Kind(
 
 def _times_run(c: Context, m: Forward) -> None:
     if c.needs[0]:
-        m.keep_number(c.own("factor"), SCALAR)
+        m.keep_number(c.own("factor"), c.device.number)
     write(c, m)
 
 

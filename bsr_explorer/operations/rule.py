@@ -18,9 +18,6 @@ from bsr_explorer.devices import Device
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
 from bsr_explorer.storages.storage import Shape
 
-SCALAR = 8
-"""Bytes of a Python number that an operation holds as a tensor."""
-
 
 @dataclass(frozen=True)
 class Context:

@@ -68,7 +68,9 @@ def profile(config: Config, lr: float, orders: Orders | None = None) -> Profile:
         lr: the recipe's own learning rate.
         orders: arguments of what is ``stored`` that are seen as ordered numbers, and not as a part of its name.
     """
-    small = replace(config, batch_size=1, micro_batches=1, precision="fp32", device="cpu", gpu=None, attention="fused")
+    small = replace(
+        config, batch_size=1, micro_batches=1, precision="fp32", device="cpu", gpu=None, attention="fused"
+    )
     rate = math.log(config.lr / lr) if config.lr is not None else 0.0
     parts = [p for p in parts_of(config.how) if p.stage == STORING]
     places = {}
