@@ -21,6 +21,19 @@ def jit(function: _Kernel) -> _Kernel | Any:
     return triton.jit(function)
 
 
+@jit
+def narrowed(value: tl.tensor, out: tl.tensor) -> tl.tensor:
+    """fp32 in the format that a pointer points to, the nearest as torch's is. (Of bf16 this is said bit by bit, for
+    Triton's interpreter cuts it off.)"""
+    if out.dtype.element_ty == tl.bfloat16:
+        bits = value.to(tl.uint32, bitcast=True)
+        bits = tl.where(value == value, (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, 0x7FC0)
+        found = bits.to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    else:
+        found = value.to(out.dtype.element_ty)
+    return found
+
+
 # --- ranges ---------------------------------------------------------------------------------------------
 # Extremes are sought among keys: whole numbers of 32 bits that are ordered as the numbers are. What is not a number
 # has the smallest of keys where the smallest is sought, and the largest where that is: so it is found, as by torch.
@@ -251,4 +264,4 @@ def unpack_numbers(
         number = ((packed >> (BITS * place)) & LEVELS).to(tl.float32)
         value = number * step + tl.load(ranges + group)
         inside = (byte < row) & (element < elements)
-        tl.store(x + image * elements + element, value.to(x.dtype.element_ty), mask=inside)
+        tl.store(x + image * elements + element, narrowed(value, x), mask=inside)

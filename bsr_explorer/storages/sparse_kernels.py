@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from bsr_explorer.storages.kernels import jit
+from bsr_explorer.storages.kernels import jit, narrowed
 
 
 @jit
@@ -132,7 +132,7 @@ def compact(
     if LARGEST != 0:
         out = tl.where(out > LARGEST, LARGEST, tl.where(out < -LARGEST, -LARGEST, out))
     place = values + piece.to(tl.int64) * kept + position
-    tl.store(place, out.to(values.dtype.element_ty), mask=chosen)
+    tl.store(place, narrowed(out, values), mask=chosen)
     eights = tl.reshape(chosen.to(tl.int32), (BLOCK // 8, 8)) << tl.arange(0, 8)[None, :]
     byte = tile * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
     tl.store(bits + piece.to(tl.int64) * row + byte, tl.sum(eights, axis=1).to(tl.uint8), mask=byte < row)
@@ -169,4 +169,4 @@ def expand(
     position = tl.sum(count, axis=0) + tl.cumsum(bit, axis=0) - bit
     value = tl.load(values + piece.to(tl.int64) * kept + position, mask=bit != 0, other=0)
     start = _piece(x, piece, elements, PARTS, CHANNELS)
-    tl.store(start + _place(element, PARTS, CHANNELS), value.to(x.dtype.element_ty), mask=inside)
+    tl.store(start + _place(element, PARTS, CHANNELS), narrowed(value.to(tl.float32), x), mask=inside)
