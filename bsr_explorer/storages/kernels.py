@@ -69,11 +69,13 @@ def extremes_of_runs(
     run, share = program // shares, program % shares
     low = tl.full((BLOCK,), _MOST, tl.int32)
     high = tl.full((BLOCK,), _LEAST, tl.int32)
-    start = x + run.to(tl.int64) * inner
+    start = share.to(tl.int64) * CHUNK
+    left = inner - start
+    start += run.to(tl.int64) * inner
     for first in range(0, CHUNK, BLOCK):
-        element = share * CHUNK + first + tl.arange(0, BLOCK)
-        inside = element < inner
-        value = tl.load(start + element, mask=inside, other=0).to(tl.float32)
+        element = first + tl.arange(0, BLOCK)
+        inside = element < left
+        value = tl.load(x + start + element, mask=inside, other=0).to(tl.float32)
         low = tl.minimum(low, tl.where(inside, _key(value, _LEAST), _MOST))
         high = tl.maximum(high, tl.where(inside, _key(value, _MOST), _LEAST))
     place = ((run // count) * shares + share) * count + run % count
