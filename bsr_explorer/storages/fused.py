@@ -21,6 +21,7 @@ from bsr_explorer.storages.tiles import BYTES, CHUNK, PIECE, TALL, WIDE, Groups
 
 if TYPE_CHECKING:
     from bsr_explorer.storages.base import Packed
+    from bsr_explorer.storages.sparse import Sparse
     from bsr_explorer.storages.storage import Shape
 
 SWITCH = "BSR_EXPLORER_KERNELS"
@@ -39,7 +40,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, 
 # --- few bits -------------------------------------------------------------------------------------------
 
 
-def quantize(
+def pack_few(
     x: torch.Tensor,
     packed: Packed,
     groups: Groups,
@@ -47,7 +48,7 @@ def quantize(
     running: torch.Tensor | None = None,
     ema: float = 0.0,
 ) -> None:
-    """Fill what ``Quantized.form`` made: ranges, then numbers, rounded stochastically.
+    """Fill what ``Quantized.form`` made: ranges (2, groups), then numbers, rounded stochastically.
 
     Args:
         x: (images, …).
@@ -65,7 +66,7 @@ def quantize(
     launch(
         kernels.settle,
         (groups.count,),
-        *(scratch, ranges, scales, ranges if running is None else running),
+        *(scratch, *ranges, ranges.stride(1), scales, ranges if running is None else running),
         *(groups.count, within, groups.extremes),
         LEVELS=2**bits - 1,
         REMEMBERS=running is not None,
@@ -78,7 +79,8 @@ def quantize(
     launch(
         kernels.pack_numbers,
         (len(x) * parts,),
-        *(x, ranges, scales, seed, numbers, elements, row, groups.inner, groups.count, parts),
+        *(x, ranges, ranges.stride(1), scales, seed, numbers),
+        *(elements, row, groups.inner, groups.count, parts),
         BITS=bits,
         BLOCK=BYTES,
     )
@@ -106,23 +108,21 @@ def _extremes(x: torch.Tensor, keys: torch.Tensor, groups: Groups) -> None:
         )
 
 
-def dequantize(packed: Packed, groups: Groups, bits: int, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
-    """A new tensor of what ``quantize`` filled, or ``packing``."""
+def unpack_few(packed: Packed, x: torch.Tensor, groups: Groups, bits: int) -> None:
+    """Fill a contiguous tensor with what ``pack_few`` filled, or ``packing``."""
     from bsr_explorer.storages import kernels
 
     numbers, ranges = packed
-    x = torch.empty(shape, dtype=dtype, device=numbers.device)
-    elements, row = math.prod(shape[1:]), numbers.shape[1]
+    elements, row = x[0].numel(), numbers.shape[1]
     parts = math.ceil(row / BYTES)
     launch(
         kernels.unpack_numbers,
-        (shape[0] * parts,),
-        *(numbers, ranges, x, elements, row, groups.inner, groups.count, parts),
+        (len(x) * parts,),
+        *(numbers, *ranges, ranges.stride(1), x, elements, row, groups.inner, groups.count, parts),
         BITS=bits,
         INVERSE=ctypes.c_float(1 / (2**bits - 1)).value if x.is_cuda else 0.0,
         BLOCK=BYTES,
     )
-    return x
 
 
 def _power(count: int) -> int:
@@ -133,16 +133,29 @@ def _power(count: int) -> int:
 # --- sparse ---------------------------------------------------------------------------------------------
 
 
-def sparsify(x: torch.Tensor, packed: Packed, parts: int) -> None:
-    """Fill what ``Sparse.form`` made: values that are not quantised, and the bitmap.
+def pack_largest(x: torch.Tensor, packed: Packed, sparse: Sparse) -> None:
+    """Fill what ``Sparse.form`` made: the values, their ranges if they are quantised, and the bitmap.
 
     Args:
         x: (images, …, parts · channels).
     """
+    values, bits = packed[0], packed[-1]
+    if sparse.quantize is None:
+        _compact(x.contiguous(), values, bits, sparse.parts)
+        return
+    numbers, values = values, _values(x, bits, sparse)
+    _compact(x.contiguous(), values, bits, sparse.parts)
+    pack_few(values, (numbers, packed[1].t()), Groups(1, *values.shape), sparse.quantize)
+
+
+def _values(x: torch.Tensor, bits: torch.Tensor, sparse: Sparse) -> torch.Tensor:
+    """Room for values before they are quantised, or afterwards."""
+    return x.new_empty(len(bits), sparse.kept(x[0].numel() // sparse.parts))
+
+
+def _compact(x: torch.Tensor, values: torch.Tensor, bits: torch.Tensor, parts: int) -> None:
     from bsr_explorer.storages import sparse_kernels
 
-    x = x.contiguous()
-    values, bits = packed
     pieces, kept = values.shape
     elements = x[0].numel() // parts
     shares = tiles.tiles(elements)
@@ -168,20 +181,22 @@ def sparsify(x: torch.Tensor, packed: Packed, parts: int) -> None:
     )
 
 
-def expand(packed: Packed, parts: int, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
-    """A new tensor of what ``sparsify`` filled, or ``packing``."""
+def unpack_largest(packed: Packed, sparse: Sparse, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
+    """A new tensor of what ``pack_largest`` filled, or ``packing``."""
     from bsr_explorer.storages import sparse_kernels
 
-    values, bits = packed
-    x = torch.empty(shape, dtype=dtype, device=values.device)
-    pieces, kept = values.shape
-    elements = math.prod(shape[1:]) // parts
+    values, bits = packed[0], packed[-1]
+    x = torch.empty(shape, dtype=dtype, device=bits.device)
+    if sparse.quantize is not None:
+        numbers, values = values, _values(x, bits, sparse)
+        unpack_few((numbers, packed[1].t()), values, Groups(1, *values.shape), sparse.quantize)
+    elements = x[0].numel() // sparse.parts
     shares = tiles.tiles(elements)
     launch(
         sparse_kernels.expand,
-        (pieces * shares,),
-        *(values, bits, x, kept, elements, bits.shape[1], shares),
-        **_parts(parts, x),
+        (len(bits) * shares,),
+        *(values, bits, x, values.shape[1], elements, bits.shape[1], shares),
+        **_parts(sparse.parts, x),
         BLOCK=PIECE,
         warps=8,
     )

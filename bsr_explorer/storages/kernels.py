@@ -2,7 +2,8 @@
 
 What they make has the form, and where no chance is drawn the bits, of what ``packing`` makes (``fused`` launches them).
 They are launched without fused multiply-adds, as torch's operations round after each. Pointers are to contiguous
-tensors; ``tiles`` says how a tensor is divided.
+tensors; ``tiles`` says how a tensor is divided. Smallest values and widths of groups lie ``stride`` apart; an image's
+elements are of the group ``first`` and those after it.
 """
 
 from __future__ import annotations
@@ -123,7 +124,9 @@ def _remembered(running: tl.tensor, now: tl.tensor, WEIGHT: tl.constexpr) -> tl.
 @jit
 def settle(
     keys: tl.tensor,
-    ranges: tl.tensor,
+    lows: tl.tensor,
+    widths: tl.tensor,
+    stride: tl.tensor,
     scales: tl.tensor,
     running: tl.tensor,
     count: tl.tensor,
@@ -134,8 +137,8 @@ def settle(
     WEIGHT: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Ranges (2, count) and scales (count,) of keys, each group's ``within`` side by side; brings running ranges up to
-    date. A program a group."""
+    """Smallest values, widths and scales of keys, each group's ``within`` side by side; running ranges (2, count) are
+    brought up to date. A program a group."""
     group = tl.program_id(0)
     low = tl.full((BLOCK,), _MOST, tl.int32)
     high = tl.full((BLOCK,), _LEAST, tl.int32)
@@ -152,8 +155,8 @@ def settle(
         width = _remembered(tl.load(running + count + group), width, WEIGHT)
         tl.store(running + group, smallest)
         tl.store(running + count + group, width)
-    tl.store(ranges + group, smallest)
-    tl.store(ranges + count + group, width)
+    tl.store(lows + group * stride, smallest)
+    tl.store(widths + group * stride, width)
     scale = tl.div_rn(1.0, width) * LEVELS  # torch's quotient of a number and a tensor
     tl.store(scales + group, tl.where(tl.abs(scale) < float("inf"), scale, 0.0))
 
@@ -164,20 +167,22 @@ def settle(
 @jit
 def _rounded(
     x: tl.tensor,
-    ranges: tl.tensor,
+    lows: tl.tensor,
+    stride: tl.tensor,
     scales: tl.tensor,
     word: tl.tensor,
     element: tl.tensor,
     elements: tl.tensor,
+    first: tl.tensor,
     inner: tl.tensor,
     count: tl.tensor,
     LEVELS: tl.constexpr,
 ) -> tl.tensor:
     """Numbers of an image's elements, up where the word that was drawn is below the fraction; 0 beyond the last."""
     inside = element < elements
-    group = (element // inner) % count
+    group = (first + element // inner) % count
     value = tl.load(x + element, mask=inside, other=0).to(tl.float32)
-    scaled = (value - tl.load(ranges + group)) * tl.load(scales + group)
+    scaled = (value - tl.load(lows + group * stride)) * tl.load(scales + group)
     scaled = tl.where(scaled == scaled, scaled, 0.0)
     scaled = tl.minimum(tl.maximum(scaled, 0.0), LEVELS * 1.0)
     whole = scaled.to(tl.int32)
@@ -188,7 +193,8 @@ def _rounded(
 @jit
 def pack_numbers(
     x: tl.tensor,
-    ranges: tl.tensor,
+    lows: tl.tensor,
+    stride: tl.tensor,
     scales: tl.tensor,
     seed: tl.tensor,
     numbers: tl.tensor,
@@ -207,38 +213,41 @@ def pack_numbers(
     lane = tl.arange(0, BLOCK)
     w0, w1, w2, w3 = tl.randint4x(tl.load(seed), program * BLOCK + lane)
     image, tile = (program // tiles).to(tl.int64), program % tiles
+    first = (image * (elements // inner) % count).to(tl.int32)
     x += image * elements
     numbers += image * row
     byte = tile * (BLOCK * (BITS // 2)) + lane
     if BITS == 8:
-        n0 = _rounded(x, ranges, scales, w0, byte, elements, inner, count, LEVELS)
-        n1 = _rounded(x, ranges, scales, w1, byte + BLOCK, elements, inner, count, LEVELS)
-        n2 = _rounded(x, ranges, scales, w2, byte + 2 * BLOCK, elements, inner, count, LEVELS)
-        n3 = _rounded(x, ranges, scales, w3, byte + 3 * BLOCK, elements, inner, count, LEVELS)
+        n0 = _rounded(x, lows, stride, scales, w0, byte, elements, first, inner, count, LEVELS)
+        n1 = _rounded(x, lows, stride, scales, w1, byte + BLOCK, elements, first, inner, count, LEVELS)
+        n2 = _rounded(x, lows, stride, scales, w2, byte + 2 * BLOCK, elements, first, inner, count, LEVELS)
+        n3 = _rounded(x, lows, stride, scales, w3, byte + 3 * BLOCK, elements, first, inner, count, LEVELS)
         tl.store(numbers + byte, n0.to(tl.uint8), mask=byte < row)
         tl.store(numbers + byte + BLOCK, n1.to(tl.uint8), mask=byte + BLOCK < row)
         tl.store(numbers + byte + 2 * BLOCK, n2.to(tl.uint8), mask=byte + 2 * BLOCK < row)
         tl.store(numbers + byte + 3 * BLOCK, n3.to(tl.uint8), mask=byte + 3 * BLOCK < row)
     elif BITS == 4:
-        n0 = _rounded(x, ranges, scales, w0, byte, elements, inner, count, LEVELS)
-        n1 = _rounded(x, ranges, scales, w1, byte + row, elements, inner, count, LEVELS)
+        n0 = _rounded(x, lows, stride, scales, w0, byte, elements, first, inner, count, LEVELS)
+        n1 = _rounded(x, lows, stride, scales, w1, byte + row, elements, first, inner, count, LEVELS)
         tl.store(numbers + byte, (n0 | n1 << 4).to(tl.uint8), mask=byte < row)
         byte += BLOCK
-        n2 = _rounded(x, ranges, scales, w2, byte, elements, inner, count, LEVELS)
-        n3 = _rounded(x, ranges, scales, w3, byte + row, elements, inner, count, LEVELS)
+        n2 = _rounded(x, lows, stride, scales, w2, byte, elements, first, inner, count, LEVELS)
+        n3 = _rounded(x, lows, stride, scales, w3, byte + row, elements, first, inner, count, LEVELS)
         tl.store(numbers + byte, (n2 | n3 << 4).to(tl.uint8), mask=byte < row)
     else:
-        n0 = _rounded(x, ranges, scales, w0, byte, elements, inner, count, LEVELS)
-        n1 = _rounded(x, ranges, scales, w1, byte + row, elements, inner, count, LEVELS)
-        n2 = _rounded(x, ranges, scales, w2, byte + 2 * row, elements, inner, count, LEVELS)
-        n3 = _rounded(x, ranges, scales, w3, byte + 3 * row, elements, inner, count, LEVELS)
+        n0 = _rounded(x, lows, stride, scales, w0, byte, elements, first, inner, count, LEVELS)
+        n1 = _rounded(x, lows, stride, scales, w1, byte + row, elements, first, inner, count, LEVELS)
+        n2 = _rounded(x, lows, stride, scales, w2, byte + 2 * row, elements, first, inner, count, LEVELS)
+        n3 = _rounded(x, lows, stride, scales, w3, byte + 3 * row, elements, first, inner, count, LEVELS)
         tl.store(numbers + byte, (n0 | n1 << 2 | n2 << 4 | n3 << 6).to(tl.uint8), mask=byte < row)
 
 
 @jit
 def unpack_numbers(
     numbers: tl.tensor,
-    ranges: tl.tensor,
+    lows: tl.tensor,
+    widths: tl.tensor,
+    stride: tl.tensor,
     x: tl.tensor,
     elements: tl.tensor,
     row: tl.tensor,
@@ -256,14 +265,15 @@ def unpack_numbers(
     LEVELS: tl.constexpr = 2**BITS - 1
     program = tl.program_id(0)
     image, tile = (program // tiles).to(tl.int64), program % tiles
+    first = (image * (elements // inner) % count).to(tl.int32)
     byte = tile * BLOCK + tl.arange(0, BLOCK)
     packed = tl.load(numbers + image * row + byte, mask=byte < row, other=0).to(tl.int32)
     for place in tl.static_range(8 // BITS):
         element = byte + place * row
-        group = (element // inner) % count
-        width = tl.load(ranges + count + group)
+        group = ((first + element // inner) % count) * stride
+        width = tl.load(widths + group)
         step = width * INVERSE if INVERSE > 0 else tl.div_rn(width, tl.full((BLOCK,), LEVELS, tl.float32))
         number = ((packed >> (BITS * place)) & LEVELS).to(tl.float32)
-        value = number * step + tl.load(ranges + group)
+        value = number * step + tl.load(lows + group)
         inside = (byte < row) & (element < elements)
         tl.store(x + image * elements + element, narrowed(value, x), mask=inside)

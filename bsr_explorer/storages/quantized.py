@@ -123,7 +123,7 @@ class Quantized(Packing):
         from bsr_explorer.storages import fused
 
         packed, groups = self.form(x), groups_of(tuple(x.shape), self.count, self.axis)
-        fused.quantize(x, packed, groups, self.bits, running, self.ema)
+        fused.pack_few(x, packed, groups, self.bits, running, self.ema)
         return packed
 
     def pack_plainly(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
@@ -151,9 +151,13 @@ class Quantized(Packing):
 
     def unpack_fused(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         """By a kernel of our own."""
+        import torch
+
         from bsr_explorer.storages import fused
 
-        return fused.dequantize(packed, groups_of(shape, self.count, self.axis), self.bits, shape, dtype)
+        x = torch.empty(shape, dtype=dtype, device=packed[0].device)
+        fused.unpack_few(packed, x, groups_of(shape, self.count, self.axis), self.bits)
+        return x
 
     def unpack_plainly(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         """By torch's operations."""

@@ -50,7 +50,7 @@ def main(capability: int) -> None:
     driver.set_active(Card(capability))  # type: ignore[no-untyped-call]
     fused.launch = compile_it
     packings = [Quantized(8, 3), Quantized(8, 2, 1), Quantized(4, 6), Quantized(2, 1), Quantized(4, 1200)]
-    sparse = [Sparse(0.9), Sparse(0.5, "fp32", parts=3), Sparse(0.5, "bf16")]
+    sparse = [Sparse(0.9), Sparse(0.5, "fp32", parts=3), Sparse(0.5, "bf16"), Sparse(0.5, quantize=4)]
     for dtype in (torch.float32, torch.bfloat16):
         for shape in ((2, 2, 1200), (1, 1, 1200)):  # ones and multiples of 16 are compiled apart
             x = torch.zeros(shape, dtype=dtype)

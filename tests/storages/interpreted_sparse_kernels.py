@@ -89,6 +89,38 @@ def test_what_fp16_cannot_hold_stays_finite() -> None:
     check(Sparse(0.0), x.half())  # which holds infinity already, and keeps it
 
 
+@pytest.mark.parametrize(
+    "packing", [Sparse(0.8, quantize=8), Sparse(0.3, quantize=4, parts=3), Sparse(0.0, quantize=4)], ids=str
+)
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 5, 9), (2, 41, 33 * 3)], ids=str)
+@every_dtype
+def test_quantised_values_have_torchs_ranges_and_come_back_to_the_bit(
+    packing: Sparse, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    x = tensor(shape, dtype)
+    ours, theirs = packing.pack_fused(x), packing.pack_plainly(x)
+    assert [(t.shape, t.dtype) for t in ours] == [(t.shape, t.dtype) for t in packing.form(x)]
+    assert_same(ours[1:], theirs[1:])
+    for packed in (ours, theirs):
+        plainly = packing.unpack_plainly(packed, shape, dtype)
+        assert_same(packing.unpack_fused(packed, shape, dtype), plainly)
+    exact = replace(packing, values="fp32", quantize=None)
+    away = packing.unpack_fused(ours, shape, torch.float32) - exact.unpack_fused(
+        exact.pack_fused(x), shape, torch.float32
+    )
+    assert float(away.abs().max()) <= 1.001 * float(ours[1][:, 1].max()) / (2 ** (packing.quantize or 0) - 1)
+
+
+def test_quantised_values_are_right_in_the_mean() -> None:
+    torch.manual_seed(0)
+    x, packing = torch.randn(2, 40, 9), Sparse(0.5, quantize=4)
+    exact = Sparse(0.5, "fp32")
+    kept = exact.unpack_fused(exact.pack_fused(x), (2, 40, 9), torch.float32)
+    drawn = [packing.unpack_fused(packing.pack_fused(x), (2, 40, 9), torch.float32) for _ in range(100)]
+    step = 2 * float(x.abs().max()) / 15
+    assert float((torch.stack(drawn).mean(0) - kept).abs().max()) < step / 2 / 100**0.5 * 5
+
+
 @every_dtype
 def test_the_bitmap_is_that_of_rows_at_once(dtype: torch.dtype) -> None:
     """By the search that a GPU runs without them."""
@@ -123,9 +155,9 @@ def test_they_are_used_where_the_record_says_so(monkeypatch: pytest.MonkeyPatch)
     assert len(launched) == 2
     packing.unpack(packed, (2, 3, 6), torch.float32)
     assert len(launched) == 3
-    quantized = Sparse(0.5, quantize=8)  # torch's path, still
+    quantized = Sparse(0.5, quantize=8)
     quantized.unpack(quantized.pack(x), (2, 3, 6), torch.float32)
-    assert len(launched) == 3
+    assert len(launched) == 3 + 5 + 2
 
 
 @pytest.mark.parametrize("packing", [Sparse(0.7), Quantized(8, 3)], ids=str)
