@@ -49,8 +49,8 @@ def thresholds(
 ) -> None:
     """Of each piece the largest magnitude that ``kept`` elements reach, and how many of those that equal it are kept:
     found (pieces, 2). Of each of its tiles how many elements above it, and how many that equal it, come before: before
-    (pieces, tiles, 2). A program a piece, which stays in the cache while its threshold is sought two bits at a time.
-    """
+    (pieces, tiles, 2). A program a piece: it reads it again and again, mostly from the cache, for two more bits of the
+    threshold each time."""
     piece = tl.program_id(0)
     lane = tl.arange(0, BLOCK)
     start = _piece(x, piece, elements, PARTS, CHANNELS)
