@@ -9,6 +9,7 @@ import torch
 
 from bsr_explorer.devices import CPU, DEVICES
 from bsr_explorer.storages import Quantized, fused
+from bsr_explorer.storages.packing import unpack_numbers
 from tests.storages.interpreting import assert_same
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -52,6 +53,27 @@ def test_ranges_and_what_is_unpacked_are_torchs_to_the_bit(
     for exact, stored in groups:
         step = float(exact.max().float() - exact.min().float()) / (2**packing.bits - 1)
         assert float((stored - exact.float()).abs().max()) <= step * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_where_torch_multiplies_by_an_inverse_so_does_the_kernel(
+    bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch's quotient of a tensor and a number does on CUDA: ``a * (1 / b)``, each rounded."""
+    inverse = float(torch.tensor(1.0) / (2**bits - 1))
+    launch = fused.launch
+
+    def as_on_cuda(kernel: object, *arguments: object, **constants: object) -> None:
+        assert constants["INVERSE"] == 0
+        launch(kernel, *arguments, **{**constants, "INVERSE": inverse})  # type: ignore[arg-type]
+
+    shape, packing = (3, 5, 12), Quantized(bits, 4)
+    packed = packing.pack_plainly(tensor(shape))
+    one_by_one = torch.empty(3, 60)
+    unpack_numbers(packed[0], bits, one_by_one)
+    step, low = ((t.repeat_interleave(3)) for t in (packed[1][1] * inverse, packed[1][0]))
+    monkeypatch.setattr(fused, "launch", as_on_cuda)
+    assert_same(packing.unpack_fused(packed, shape, torch.float32), one_by_one.view(shape) * step + low)
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 import pytest
 import torch
@@ -168,3 +169,40 @@ def test_nothing_loads_triton_before_it_is_needed() -> None:
         "assert ('triton' in sys.modules) == loaded"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# --- on a card ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("packing", PACKINGS + QUANTISED, ids=str)
+@pytest.mark.parametrize("dtype", sorted(DTYPES))
+def test_on_a_card_they_work_never_wait_and_take_what_is_said(packing: Any, dtype: str) -> None:
+    """Of many tiles and rows. What is not drawn by chance equals torch's path there, but for a last bit."""
+    device = replace(CUDA, packs_fused=True)
+    assert fused.usable(torch.device("cuda", 0))
+    shape = (16, 3, 197, 600)
+    x = torch.randn(shape, device="cuda").to(DTYPES[dtype])
+    packing.unpack_fused(packing.pack_fused(x), shape, x.dtype)  # compiles
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ours = packing.pack_fused(x)
+        highest = torch.cuda.max_memory_allocated() - before
+        again = packing.unpack_fused(ours, shape, x.dtype)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    kept = sum(device.rounded(size) for size in packing.pieces(shape, dtype))
+    course = tuple(
+        device.rounded(abs(size)) * (1 if size > 0 else -1)
+        for size in packing.pack_course(shape, dtype, device)
+    )
+    assert highest == kept + _highest(course)
+    theirs = packing.pack_plainly(x)
+    drawn = isinstance(packing, Quantized) or packing.quantize is not None
+    for one, other in list(zip(ours, theirs, strict=True))[1 if drawn else 0 :]:
+        assert torch.equal(one, other)
+    plainly = packing.unpack_plainly(ours, shape, x.dtype)
+    assert torch.allclose(again, plainly, rtol=2**-7 if dtype == "bf16" else 2**-10, atol=2**-20)
