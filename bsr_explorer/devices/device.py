@@ -39,6 +39,9 @@ class Device:
         at_once: elements that are packed or unpacked at once (in whole images, and one at least), so that what this
             takes on the way stays in a processor's cache, or keeps a GPU busy, and off the peak.
         packs_rows: whether the rows of a sparse storage are packed many at once; if not, one after another.
+        packs_fused: whether kernels of our own pack and unpack, where they work (``storages.fused``: few launches, and
+            little taken on the way). Prediction and real tensors both follow it, so that they agree. CUDA's record says
+            no until they have run on a real card; then this word is all that has to change.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Device:
     optimizer_8bit: str = "loop"
     at_once: int = 2**18
     packs_rows: bool = False
+    packs_fused: bool = False
 
     @property
     def workspace(self) -> int:

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from bsr_explorer.devices import Device
+from bsr_explorer.devices import Device, device_or_cpu
 from bsr_explorer.storages.storage import Course, Factors, Shape, there_and_back
 
 if TYPE_CHECKING:
@@ -80,6 +80,18 @@ class Packing(ABC):
     @abstractmethod
     def form(self, x: torch.Tensor) -> Packed:
         """Tensors of the same form as ``pack`` makes, with nothing in them."""
+
+    def fuses(self, device: Device) -> bool:
+        """Whether, by a device's record, kernels of our own pack and unpack it; not every packing has some."""
+        return False
+
+    def runs_fused(self, device: torch.device) -> bool:
+        """Whether they do on a real one, where they must also work."""
+        if not self.fuses(device_or_cpu(device.type)):
+            return False
+        from bsr_explorer.storages.fused import usable
+
+        return usable(device)
 
     @property
     def groups(self) -> int:

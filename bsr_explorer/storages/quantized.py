@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bsr_explorer.devices import Device, device_or_cpu
 from bsr_explorer.storages.base import Packing, images_at_once, in_parts, per_image
 from bsr_explorer.storages.storage import Course, Shape, there_and_back
+from bsr_explorer.storages.tiles import SEED, groups_of
 from bsr_explorer.units import WIDTH
 
 if TYPE_CHECKING:
@@ -50,8 +51,18 @@ class Quantized(Packing):
     def _row(self, shape: Shape) -> int:
         return -(-per_image(shape) * self.bits // 8)
 
+    def fuses(self, device: Device) -> bool:
+        """See ``Packing``: groups of channels, and of heads."""
+        return device.packs_fused and self.axis in (-1, 1)
+
+    def _fused_scratch(self, shape: Shape) -> tuple[int, int]:
+        """Bytes of what programs find of the groups' extremes, with scales; and of a seed."""
+        return groups_of(shape, self.count, self.axis).scratch * WIDTH["int32"], SEED
+
     def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """See ``Packing``: the scaled numbers, and the same as whole numbers (and a part of them, shifted)."""
+        if self.fuses(device):
+            return sum(self._fused_scratch(shape))
         elements = images_at_once(shape, device) * per_image(shape)
         narrow = (
             images_at_once(shape, device) * self._row(shape) * (WIDTH["int32"] + 1) if self.bits < 8 else 0
@@ -60,6 +71,8 @@ class Quantized(Packing):
 
     def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """See ``Packing``."""
+        if self.fuses(device):
+            return 0
         images = images_at_once(shape, device)
         wide = 0 if dtype == "fp32" else images * per_image(shape) * WIDTH["fp32"]
         pieces = images * self._row(shape) if self.bits < 8 else 0
@@ -67,6 +80,8 @@ class Quantized(Packing):
 
     def pack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
         """See ``Packing``; on a GPU also what its reductions take. (What is as small as a range is left out.)"""
+        if self.fuses(device):
+            return there_and_back(*self._fused_scratch(shape))
         if device.gpu is None:
             return super().pack_course(shape, dtype, device)
         course: list[int] = []
@@ -88,7 +103,7 @@ class Quantized(Packing):
 
     def unpack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
         """See ``Packing``."""
-        if device.gpu is None:
+        if self.fuses(device) or device.gpu is None:
             return super().unpack_course(shape, dtype, device)
         course: list[int] = []
         for images in in_parts(shape[0], images_at_once(shape, device)):
@@ -100,6 +115,19 @@ class Quantized(Packing):
 
     def pack(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
         """See ``Packing``."""
+        fused = self.runs_fused(x.device)
+        return self.pack_fused(x, running) if fused else self.pack_plainly(x, running)
+
+    def pack_fused(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
+        """By kernels of our own."""
+        from bsr_explorer.storages import fused
+
+        packed, groups = self.form(x), groups_of(tuple(x.shape), self.count, self.axis)
+        fused.pack_few(x, packed, groups, self.bits, running, self.ema)
+        return packed
+
+    def pack_plainly(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
+        """By torch's operations."""
         from bsr_explorer.storages import packing
 
         numbers, ranges = self.form(x)
@@ -118,6 +146,21 @@ class Quantized(Packing):
 
     def unpack(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         """See ``Packing``."""
+        fused = self.runs_fused(packed[0].device)
+        return (self.unpack_fused if fused else self.unpack_plainly)(packed, shape, dtype)
+
+    def unpack_fused(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
+        """By a kernel of our own."""
+        import torch
+
+        from bsr_explorer.storages import fused
+
+        x = torch.empty(shape, dtype=dtype, device=packed[0].device)
+        fused.unpack_few(packed, x, groups_of(shape, self.count, self.axis), self.bits)
+        return x
+
+    def unpack_plainly(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
+        """By torch's operations."""
         import torch
 
         from bsr_explorer.storages import packing

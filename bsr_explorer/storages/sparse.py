@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from bsr_explorer.devices import Device, device_or_cpu
 from bsr_explorer.storages.base import Packing, images_at_once, in_parts, per_image
 from bsr_explorer.storages.storage import Course, Shape, there_and_back
+from bsr_explorer.storages.tiles import SEED, Groups, sparse_scratch
 from bsr_explorer.units import WIDTH
 
 if TYPE_CHECKING:
@@ -71,9 +73,26 @@ class Sparse(Packing):
             return pieces * bitmap, pieces * values
         return pieces * bitmap, pieces * (values - _RANGE), pieces * _RANGE
 
+    def fuses(self, device: Device) -> bool:
+        """See ``Packing``."""
+        return device.packs_fused
+
+    def _fused_courses(self, shape: Shape, dtype: str) -> tuple[Course, Course]:
+        """What kernels take that pack and unpack: thresholds and counts; and if values are quantised, these in the
+        tensor's own format, and what that takes."""
+        pieces, elements = self._each(shape)
+        search = there_and_back(sparse_scratch(pieces, elements) * WIDTH["int32"])
+        if self.quantize is None:
+            return search, ()
+        values, groups = pieces * self.kept(elements) * WIDTH[dtype], Groups(1, pieces, self.kept(elements))
+        few = there_and_back(groups.scratch * WIDTH["int32"], SEED)
+        return (values, *search, *few, -values), there_and_back(values)
+
     def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """See ``Packing``: magnitudes and their mask; then the positions' bytes; then the values. (Positions are
         NumPy's, unless all are kept.)"""
+        if self.fuses(device):
+            return max(accumulate(self._fused_courses(shape, dtype)[0]))
         _, elements = self._each(shape)
         kept, width = self.kept(elements), WIDTH[dtype]
         if device.packs_rows:  # magnitudes, two masks, and the ties counted from the end
@@ -91,6 +110,8 @@ class Sparse(Packing):
 
     def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """See ``Packing``: the mask, and then the values."""
+        if self.fuses(device):
+            return max(accumulate(self._fused_courses(shape, dtype)[1]), default=0)
         _, elements = self._each(shape)
         if device.packs_rows:  # the mask, made of whole numbers, and the values
             some = images_at_once(shape, device) * self.parts
@@ -109,6 +130,8 @@ class Sparse(Packing):
     def pack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
         """See ``Packing``; where rows are packed many at once: magnitudes; for each of their bits, a comparison and its
         count in 64 bits; masks, ties counted from the end; positions of the kept values, and these."""
+        if self.fuses(device):
+            return self._fused_courses(shape, dtype)[0]
         if not device.packs_rows or self.quantize is not None:
             return super().pack_course(shape, dtype, device)
         width, course = WIDTH[dtype], list[int]()
@@ -127,7 +150,7 @@ class Sparse(Packing):
     def unpack_course(self, shape: Shape, dtype: str, device: Device) -> Course:
         """See ``Packing``; where rows are unpacked many at once: the bitmap in 32 bits, the mask, the values, and a
         running count of the mask in 64 bits."""
-        if not device.packs_rows or self.quantize is not None:
+        if self.fuses(device) or not device.packs_rows or self.quantize is not None:
             return super().unpack_course(shape, dtype, device)
         width, course = WIDTH[dtype], list[int]()
         for images in in_parts(shape[0], images_at_once(shape, device)):
@@ -146,7 +169,20 @@ class Sparse(Packing):
         return width if self.parts > 1 else 0
 
     def pack(self, x: torch.Tensor, running: torch.Tensor | None = None) -> Packed:
-        """See ``Packing``: one piece after another, each as fast as NumPy can, or many at once, as the device says."""
+        """See ``Packing``."""
+        return self.pack_fused(x) if self.runs_fused(x.device) else self.pack_plainly(x)
+
+    def pack_fused(self, x: torch.Tensor) -> Packed:
+        """By kernels of our own."""
+        from bsr_explorer.storages import fused
+
+        packed = self.form(x)
+        fused.pack_largest(x, packed, self)
+        return packed
+
+    def pack_plainly(self, x: torch.Tensor) -> Packed:
+        """By torch's operations: one piece after another, each as fast as NumPy can, or many at once, as the device
+        says."""
         stored, device = self.form(x), device_or_cpu(x.device.type)
         if device.packs_rows:
             some = images_at_once(tuple(x.shape), device)
@@ -188,6 +224,17 @@ class Sparse(Packing):
 
     def unpack(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         """See ``Packing``."""
+        fused = self.runs_fused(packed[0].device)
+        return (self.unpack_fused if fused else self.unpack_plainly)(packed, shape, dtype)
+
+    def unpack_fused(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
+        """By kernels of our own."""
+        from bsr_explorer.storages import fused
+
+        return fused.unpack_largest(packed, self, shape, dtype)
+
+    def unpack_plainly(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
+        """By torch's operations."""
         import torch
 
         x = torch.zeros(shape, dtype=dtype, device=packed[0].device)
