@@ -32,7 +32,8 @@ def show_compared(config: Config) -> None:
         return
     device = device_of(config.place)
     card = f" ({device.gpu.title})" if device.gpu else ""
-    out.print(f"[yellow]predictions for {config.device}{card} are compared {device.compared}[/yellow]")
+    compared = device.compared if device.compared.startswith("not") else f"compared {device.compared}"
+    out.print(f"[yellow]predictions for {config.device}{card} are {compared}[/yellow]")
 
 
 def show_blocks(config: Config, predicted: Ledger) -> None:

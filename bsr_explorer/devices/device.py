@@ -17,7 +17,7 @@ class Device:
         name: as ``--device`` and torch know it.
         gpu: the card, where it is one; kernels' scratch follows from it.
         title: as a sentence names it (``CUDA``).
-        compared: with what predictions for it have been compared.
+        compared: with what predictions for it have been compared (``with …``), or that they have not (``not …``).
         caches: whether torch's caching allocator hands memory out, so that a step's peak and what is reserved follow
             from all that was taken and given back since the process began (``cost.cold``).
         granularity: the allocator rounds sizes up to a multiple of so many bytes.
