@@ -10,8 +10,8 @@ batch sizes 1, 2, 5 and 8.
 
     python benchmarks/exactness.py --configs 100 --methods all
 
-draws LoRA, LoRA-FA, PaCA, APLA, (IA)³, adapters, prompts, VeLoRA, WTA-CRS and Approx-BP instead, alone and composed
-with each other, token drops, recomputation and offloading; and the peak must be exact, too.
+draws LoRA, LoRA-FA, DoRA, PaCA, APLA, (IA)³, adapters, prompts, VeLoRA, WTA-CRS and Approx-BP instead, alone and
+composed with each other, token drops, recomputation and offloading; and the peak must be exact, too.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from bsr_explorer.methods import (
     BitFit,
     Bsr,
     Checkpoint,
+    Dora,
     Drop,
     Full,
     Ia3,
@@ -154,6 +155,7 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
     brings: tuple[Method, ...] = (
         Lora(r, on, rng.choice((float(r), 8.0, 16.0))),
         LoraFA(r, on, rng.choice((float(r), 8.0))),
+        Dora(r, on, rng.choice((float(r), 8.0))),
         Paca(r, on),
         Apla(r),
         Ia3(),

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from bsr_explorer.config import Config
 from bsr_explorer.files import whole
-from bsr_explorer.methods import Lora
+from bsr_explorer.methods import Dora, Lora
 from bsr_explorer.methods.adding import LAYERS
 from bsr_explorer.methods.composed import parts_of
-from bsr_explorer.methods.lora import is_update
 from bsr_explorer.naming import naming_of
 from bsr_explorer.trained.weights import write_tensors
 
@@ -42,7 +41,7 @@ def save(folder: Path, model: nn.Module, config: Config) -> bool:
     if lora is None:
         return False
     naming = naming_of(model)
-    kept = {name: p for name, p in model.named_parameters() if is_update(name) or naming.is_head(name)}
+    kept = {name: p for name, p in model.named_parameters() if lora.brings(name) or naming.is_head(name)}
     there.mkdir(parents=True)
     tensors = {f"{PREFIX}{name}": p for name, p in kept.items()}
     write_tensors(there / "adapter_model.safetensors", tensors, {"format": "pt"})
@@ -65,6 +64,7 @@ def about(lora: Lora, blocks: str, heads: list[str]) -> dict[str, Any]:
         "r": lora.r,
         "lora_alpha": lora.alpha,
         "lora_dropout": 0.0,
+        "use_dora": isinstance(lora, Dora),
         "bias": "none",
         "target_modules": rf"{blocks}\.\d+\.({layers})",  # by their whole paths: patch_embed has a proj, too
         "modules_to_save": heads,

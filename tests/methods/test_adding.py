@@ -36,6 +36,7 @@ VARIANTS = (
     "lora(r=4, on=('qkv', 'proj', 'fc1', 'fc2'))",
     "lora(r=2, on='fc2', alpha=4)",
     "lora_fa(r=4, on=('proj', 'fc2'))",
+    "dora(r=4, on=('qkv', 'proj', 'fc1', 'fc2'), alpha=4)",
     "paca(r=4, on=('qkv', 'fc2'))",
     "apla(r=3)",
     "adapter(width=4, mode='parallel')",
