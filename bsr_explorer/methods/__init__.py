@@ -14,6 +14,7 @@ from bsr_explorer.methods.bitfit import BitFit
 from bsr_explorer.methods.blocks import Blocks
 from bsr_explorer.methods.bsr import Bsr
 from bsr_explorer.methods.checkpoint import Checkpoint
+from bsr_explorer.methods.dora import Dora
 from bsr_explorer.methods.drop import Drop
 from bsr_explorer.methods.full import Full
 from bsr_explorer.methods.ia3 import Ia3
@@ -39,6 +40,7 @@ METHODS: dict[str, type[Method]] = {
     "bsr": Bsr,
     "lora": Lora,
     "lora_fa": LoraFA,
+    "dora": Dora,
     "paca": Paca,
     "apla": Apla,
     "ia3": Ia3,
@@ -93,6 +95,7 @@ __all__ = [
     "Blocks",
     "Bsr",
     "Checkpoint",
+    "Dora",
     "Drop",
     "Full",
     "Ia3",

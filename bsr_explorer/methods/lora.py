@@ -84,19 +84,21 @@ class Lora(Adding):
         for op in linears(self, tape, self.on):
             out, width = tape.parameters[op.params["weight"]].shape
             check_rank(self, op.name, self.r, min(out, width), f"a matrix of {out} x {width}")
-            down = Parameter(f"{op.name}.{DOWN}.weight", (self.r, width), op.block)
-            up = Parameter(f"{op.name}.{UP}.weight", (out, self.r), op.block)
-            parameters |= {down.name: down, up.name: up}
-            beside[op.name] = self._update(op, down.name, up.name)
+            new, beside[op.name] = self.beside(tape, op)
+            parameters |= {p.name: p for p in new}
         return self.train_own(replace(tape, parameters=parameters, ops=with_beside(tape, beside)))
 
-    def _update(self, op: Op, down: str, up: str) -> list[Op]:
+    def beside(self, tape: Tape, op: Op) -> tuple[list[Parameter], list[Op]]:
+        """What stands beside a linear layer: parameters, and the operations that follow its own."""
         here, block = op.name, op.block
+        out, width = tape.parameters[op.params["weight"]].shape
+        down, up = f"{here}.{DOWN}.weight", f"{here}.{UP}.weight"
+        parameters = [Parameter(down, (self.r, width), block), Parameter(up, (out, self.r), block)]
         ops = [Op(f"{here}.{DOWN}", "linear", block, op.reads, f"{here}.{DOWN}.out", {"weight": down})]
         if self.scale != 1:
             ops.append(Op(here, "times", block, (ops[-1].writes,), f"{here}.scaled"))
         ops.append(Op(f"{here}.{UP}", "linear", block, (ops[-1].writes,), f"{here}.{UP}.out", {"weight": up}))
-        return [*ops, Op(here, "add", block, (op.writes, ops[-1].writes), f"{here}.sum")]
+        return parameters, [*ops, Op(here, "add", block, (op.writes, ops[-1].writes), f"{here}.sum")]
 
     def apply(self, model: nn.Module) -> nn.Module:
         """The same in a model; an update begins at zero.
@@ -104,13 +106,17 @@ class Lora(Adding):
         Raises:
             UserError: a rank that a matrix does not have.
         """
-        from bsr_explorer.methods.applied.lora import add_update
-
         for layer in linears_in(model, self.on):
             out, width = layer.weight.shape
             check_rank(self, "a layer", self.r, min(out, width), f"a matrix of {out} x {width}")
-            add_update(layer, self.r, self.scale)
+            self.apply_to(layer)
         return self.train_own_in(model)
+
+    def apply_to(self, layer: nn.Linear) -> None:
+        """Let an update stand beside a linear layer, in place."""
+        from bsr_explorer.methods.applied.lora import add_update
+
+        add_update(layer, self.r, self.scale)
 
     def merge(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each update is added to the weight that it is of."""

@@ -21,6 +21,7 @@ from bsr_explorer.operations.elementwise import (
 from bsr_explorer.operations.kind import Kind
 from bsr_explorer.operations.linear import LINEAR, PARTIAL_LINEAR, PATCH_EMBED
 from bsr_explorer.operations.loss import CROSS_ENTROPY
+from bsr_explorer.operations.magnitude import MAGNITUDE
 from bsr_explorer.operations.norm import LAYER_NORM
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
 from bsr_explorer.operations.rule import Rule
@@ -43,6 +44,7 @@ KINDS: dict[str, Kind] = {
     "scale": SCALE,
     "scale_channels": SCALE_CHANNELS,
     "times": TIMES,
+    "magnitude": MAGNITUDE,
     "add": ADD,
     "select_token": SELECT_TOKEN,
     "mean_tokens": MEAN_TOKENS,

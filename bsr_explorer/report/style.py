@@ -52,6 +52,7 @@ FAMILY: dict[str, tuple[str, str]] = {
 KIN: dict[str, tuple[str, str]] = {
     "lora": (BLUE, "X"),
     "lora_fa": (BLUE, "<"),
+    "dora": (BLUE, ">"),
     "paca": (ORANGE, "d"),
     "apla": (ORANGE, "8"),
     "ia3": (GREEN, "X"),

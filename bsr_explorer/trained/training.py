@@ -30,7 +30,7 @@ from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.folder import TRAINING, alone, check_writable
 from bsr_explorer.store.records import Record, read_records, write_record, write_text
 from bsr_explorer.train.recipes import check_optimizer, recipe
-from bsr_explorer.trained import card, onnx
+from bsr_explorer.trained import card, onnx, peft
 from bsr_explorer.trained import weights as trained
 
 if TYPE_CHECKING:
@@ -230,6 +230,7 @@ def _trained(training: Training, progress: Progress, watch: Watch) -> Record:
         about = trained.About(actual, mean, std, splits.interpolation, splits.classes, splits.squash)
         with _kept(folder / trained.FILE):
             trained.save(folder / trained.FILE, model, about)
+            peft.save(folder, model, actual)
     with _kept(folder / "records" / "0000.json"):
         write_record(folder, 0, record)
     return record

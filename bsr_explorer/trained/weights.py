@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from bsr_explorer.models.names import timm_name
 from bsr_explorer.version import __version__
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 FILE = "model.safetensors"
 """Its name in a training's folder."""
@@ -120,15 +121,21 @@ def save(path: Path, model: nn.Module, about: About) -> None:
     They are those of the model that is left (most often plain timm): what a method keeps beside them for backward is
     left out. ``check`` said before training that they are there.
     """
+    trained = about.config.how.phases()[-1].method.merge(dict(model.state_dict()))
+    names = _on_paper(at_inference(about.config)).state_dict()
+    write_tensors(path, {name: trained[name] for name in names}, about.to_metadata())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all; the same tensors give the same bytes."""
     import torch
     from safetensors.torch import save as to_bytes
 
-    trained = about.config.how.phases()[-1].method.merge(dict(model.state_dict()))
     state = {  # copies, for tensors that share memory are refused
-        name: trained[name].detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name in _on_paper(at_inference(about.config)).state_dict()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
     }
-    content = memoryview(to_bytes(state, about.to_metadata()))
+    content = memoryview(to_bytes(state, metadata))
     first = 8 + int.from_bytes(content[:8], "little")
     with whole(path) as file:
         file.write(_sorted(bytes(content[8:first])))

@@ -19,6 +19,13 @@ def test_a_random_configuration_is_predicted_exactly(precision: str, seed: int) 
     assert not exactness.compare(case, seed), case
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_so_is_one_of_the_methods_of_the_field(precision: str, seed: int) -> None:
+    case = exactness.draw(random.Random(f"{seed} {precision}"), precision, of_the_field=True)
+    assert not exactness.compare(case, seed, peak=not exactness._softmax_is_offloaded(case)), case
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_two_hundred_random_configurations_are_predicted_exactly(precision: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,15 +11,18 @@ import torch
 from timm.layers import SwiGLUPacked
 from torch import nn
 
-from bsr_explorer.config import Config
+from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build
+from bsr_explorer.finetune.job import Job
 from bsr_explorer.finetune.measure import measure
+from bsr_explorer.finetune.run import run
 from bsr_explorer.methods import METHODS, parse_method
 from bsr_explorer.methods.adding import LAYERS, Adding, checked_layers
 from bsr_explorer.models.architecture import ARCHITECTURES
 from bsr_explorer.models.vit.architecture import PlainViT
 from bsr_explorer.prediction import predict, tape_of
+from bsr_explorer.trained import onnx
 from tests.cost.conftest import Both
 from tests.cost.conftest import both as both
 
@@ -32,6 +36,7 @@ VARIANTS = (
     "lora(r=4, on=('qkv', 'proj', 'fc1', 'fc2'))",
     "lora(r=2, on='fc2', alpha=4)",
     "lora_fa(r=4, on=('proj', 'fc2'))",
+    "dora(r=4, on=('qkv', 'proj', 'fc1', 'fc2'), alpha=4)",
     "paca(r=4, on=('qkv', 'fc2'))",
     "apla(r=3)",
     "adapter(width=4, mode='parallel')",
@@ -176,3 +181,42 @@ def test_a_model_computes_the_same_once_it_is_merged(method: str) -> None:
         merged = build(CONFIG.with_method(left or "full"), seed=7).eval()
         merged.load_state_dict(config.how.merge(dict(model.state_dict())))
         torch.testing.assert_close(merged(images), expected, rtol=1e-5, atol=1e-5)
+
+
+FIDELITY = Fidelity(image_size=32, train_size=20, val_size=20, epochs=2, recipe="standard", views=1)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("method", [*ADDING, "vpt+approxbp", "paca(r=4)+checkpoint"])
+def test_an_interrupted_training_goes_on_to_the_same_end(method: str, tmp_path: Path) -> None:
+    config = Config("toy", 48, batch_size=4, method=method)
+    job = {"weights": "random", "fidelity": FIDELITY, "seed": 3, "every_epoch": True}
+    whole, stops = run(config, Job(**job)), {2, 6}  # type: ignore[arg-type]
+
+    def stop(done: int, total: int, loss: float) -> None:
+        if done in stops:
+            stops.discard(done)
+            raise KeyboardInterrupt
+
+    again = Job(**job, checkpoint=tmp_path / "checkpoint.pt", checkpoint_every=0.0)  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(config, again, stop)
+    ended = run(config, again)
+    assert (ended.status, ended.losses, ended.history) == (whole.status, whole.losses, whole.history)
+    assert ended.status == "finished"
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "method", ["adapter(width=4)", "adapter(width=4, mode='parallel')", "vpt(tokens=2)+drop({1: 0.5})"]
+)
+def test_what_stays_is_exported_with_the_model(method: str) -> None:
+    config = Config("toy_2", 32, 3, 2, method=method)
+    model = build(config, seed=1).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_()
+    apart = onnx.difference(onnx.to_onnx(model, 32), model, 32)
+    assert apart is not None and apart < 1e-3

@@ -42,6 +42,8 @@ LAID = (
     "bsr+offload",
     "blocks+drop+checkpoint",
     "bsr(blocks=(1, 3))+backrazor(faithful=False)",
+    "bsr+velora(groups=8)+approxbp",
+    "bsr+wtacrs+checkpoint",
 )
 
 
