@@ -40,6 +40,7 @@ from bsr_explorer.cli.console import out, table
 from bsr_explorer.methods import Bsr
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.prefix.cache import Cache
+from bsr_explorer.report.figures.axes import plain_ticks
 from bsr_explorer.report.style import figure, save
 from bsr_explorer.store.records import write_text
 
@@ -348,30 +349,31 @@ def page(answer: dict[str, Any]) -> str:
 
 
 def draw(answer: dict[str, Any], folder: Path) -> None:
-    """Correlation against seconds, a line of epochs for each proxy."""
-    by_size: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    """Correlation against seconds: of each proxy a line, from epoch to epoch."""
+    by_proxy: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for each in answer["proxies"]:
-        by_size[each["proxy"].split(" at ")[1]].append(each)
-    if not by_size:
+        by_proxy[each["proxy"]].append(each)
+    if not by_proxy:
         return
     with figure(5.0, 3.4) as (fig, axes):
-        for number, (size, lines) in enumerate(sorted(by_size.items())):
-            last = sorted((each for each in lines if each["epoch"] == EPOCHS), key=lambda e: e["seconds"])
+        for number, (proxy, lines) in enumerate(by_proxy.items()):
+            lines = sorted(lines, key=lambda each: each["epoch"])
             axes.errorbar(
-                [each["seconds"] for each in last],
-                [each["spearman"] for each in last],
-                yerr=[each["error"] for each in last],
+                [each["seconds"] for each in lines],
+                [each["spearman"] for each in lines],
+                yerr=[each["error"] for each in lines],
                 marker="os^vDP*X"[number % 8],
                 linewidth=1,
                 capsize=2,
-                label=size,
+                label=proxy,
             )
         axes.set(
             xscale="log",
-            xlabel="seconds of a training",
+            xlabel="CPU seconds of a training, after each epoch",
             ylabel="Spearman to the reference",
             ylim=(None, 1.02),
         )
+        plain_ticks(axes)
         axes.legend(frameon=False, loc="lower right")
         save(fig, folder, "proxies")
     plt.close("all")
