@@ -25,7 +25,7 @@ class Quantized(Packing):
     Attributes:
         bits: 8, 4 or 2.
         count: groups, each with its own range.
-        axis: the dimension that they divide into equal, contiguous parts.
+        axis: the dimension that they divide into equal, contiguous parts: the last (−1), or that after the images (1).
         ema: how much of a group's range of earlier steps stays in the one that is used (the first step's is
             exact); 0 uses each step's own, and remembers nothing.
     """
@@ -34,6 +34,9 @@ class Quantized(Packing):
     count: int = 1
     axis: int = -1
     ema: float = 0.9
+
+    def __post_init__(self) -> None:
+        assert self.axis in (-1, 1), self.axis
 
     @property
     def groups(self) -> int:

@@ -49,7 +49,6 @@ def test_a_processor_has_none() -> None:
     [
         (Quantized(8, 3), True),
         (Quantized(8, 3, axis=1), True),
-        (Quantized(8, 3, axis=2), False),
         (Sparse(0.9), True),
         (Sparse(0.9, quantize=8), True),
         (Narrow(), False),
