@@ -56,7 +56,7 @@ class Quantized(Packing):
 
     def fuses(self, device: Device) -> bool:
         """See ``Packing``: groups of channels, and of heads."""
-        return device.packs_fused and self.axis in (-1, 1)
+        return device.packs_fused
 
     def _fused_scratch(self, shape: Shape) -> tuple[int, int]:
         """Bytes of what programs find of the groups' extremes, with scales; and of a seed."""
