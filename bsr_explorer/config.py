@@ -113,6 +113,13 @@ class Config:
                 f"--attention: the kernel {self.attention!r} exists on {' and '.join(d.title for d in there)} only; "
                 f"choose {' or '.join(paths)}, or --device {there[0].name}"
             )
+        if self.attention in ("flash", "cudnn"):
+            card = device_of(self.place).gpu
+            if self.precision == "fp32" or (card is not None and card.capability < (8, 0)):
+                raise UserError(
+                    f"--attention: {self.attention} runs in 16 bits and from compute capability 8.0 on; choose "
+                    "efficient, math or fused, or another --precision or --gpu"
+                )
 
     @property
     def micro_batch_size(self) -> int:

@@ -133,7 +133,8 @@ def counted_bytes(config: Config, counts: str) -> int:
 def largest_batch(config: Config, budget_bytes: int, counts: str = "peak") -> int:
     """The most images a step that fit a budget; 0 if not even the fewest do (one, or one a micro-batch).
 
-    The method, micro-batches and everything else stay as the configuration says.
+    The method, micro-batches and everything else stay as the configuration says. (Reserved memory does not quite grow
+    with the batch: of it, this is the one at whose next the budget is exceeded, and a larger one may fit again.)
     """
 
     def size(parts: int) -> int:

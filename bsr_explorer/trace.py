@@ -60,7 +60,7 @@ class Trace:
             values = json.loads(path.read_text())
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UserError(f"{path}: damaged: it is no JSON; record it again") from None
         if not isinstance(values, dict) or "version" not in values:
             raise UserError(
@@ -78,19 +78,34 @@ class Trace:
             UserError: something is missing, or is not what it should be.
         """
         try:
-            made = cls(**{**values, "events": tuple(map(int, values["events"]))})
-            numbers = (made.peak, made.reserved, made.before_first, made.before_step)
-            assert all(isinstance(number, int) and number > 0 for number in numbers)
-            Config.from_dict(made.config)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            made = cls(**{**values, "events": tuple(values["events"])})
+            config = Config.from_dict(dict(made.config))
+        except UserError as error:
+            raise UserError(f"{named}: damaged: config: {error}; record it again") from None
+        except (AttributeError, KeyError, TypeError, ValueError):
             known = ", ".join(each.name for each in fields(cls))
-            raise UserError(f"{named}: damaged: it should hold {known} ({error}); record it again") from None
+            raise UserError(f"{named}: damaged: it should hold {known}; record it again") from None
+        numbers = {"peak": made.peak, "reserved": made.reserved}
+        numbers |= {"before_first": made.before_first, "before_step": made.before_step}
+        for name, number in numbers.items():
+            if not _whole(number) or number <= 0:
+                raise UserError(
+                    f"{named}: damaged: {name}: {number!r} is no number of bytes; record it again"
+                )
+        if not isinstance(values["events"], list) or not all(_whole(each) and each for each in made.events):
+            raise UserError(f"{named}: damaged: events are whole numbers, none of them 0; record it again")
+        if not isinstance(made.provenance, dict) or not config.caches:
+            raise UserError(f"{named}: damaged: it says of no step on a GPU; record it again")
         return made
 
     def write(self, path: Path) -> None:
         """Write a file, whole or not at all."""
         with whole(path) as file:
             file.write((json.dumps({"version": VERSION, **asdict(self)}) + "\n").encode())
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ def test_a_method_may_be_given_as_its_expression() -> None:
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key in CHOICES for value in CHOICES[key]])
 def test_what_may_be_chosen_may_be_chosen_on_cuda(key: str, value: str) -> None:
-    config = Config.from_dict({"device": "cuda", key: value})
+    narrow = {"precision": "bf16"} if value in ("flash", "cudnn") else {}
+    config = Config.from_dict({"device": "cuda", **narrow, key: value})
     assert getattr(config, key) == value
 
 
@@ -121,6 +122,22 @@ def test_a_learning_rate_is_said_only_if_it_is_the_configurations_own() -> None:
     assert "lr" not in Config().to_dict()
     as_before = "ebb89dd7a6d9648c"  # when configurations had no learning rate
     assert Config("deit_s").key(12) == as_before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention": "flash"},
+        {"attention": "cudnn"},
+        {"attention": "flash", "precision": "bf16", "gpu": "t4"},
+    ],
+)
+def test_kernels_that_a_card_does_not_have_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(
+        UserError, match=r"--attention: (flash|cudnn) runs in 16 bits and from compute capability 8"
+    ):
+        Config(device="cuda", **changes)
+    assert Config(device="cuda", attention="flash", precision="bf16", gpu="a100").attention == "flash"
 
 
 def test_an_unknown_key_names_the_nearest() -> None:

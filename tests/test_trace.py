@@ -44,6 +44,14 @@ def test_a_file_is_read_back(linear: Trace, tmp_path: Path) -> None:
         (lambda text: text.replace('"peak": ', '"peak": -'), "damaged"),
         (lambda text: text.replace("deit_s", "no_such_model"), "damaged|unknown"),
         (lambda text: "[]", "not a recorded step"),
+        (lambda text: "[" * 100_000, "damaged: it is no JSON"),
+        (lambda text: text.replace('"events": [', '"events": [Infinity, '), "events are whole numbers"),
+        (lambda text: text.replace('"events": [', '"events": [0, '), "events are whole numbers"),
+        (lambda text: text.replace('"cuda"', '"cpu"'), "damaged: config"),
+        (
+            lambda text: text[: text.index('"provenance"')] + '"provenance": null}',
+            "it says of no step on a GPU",
+        ),
     ],
 )
 def test_a_file_that_is_none_is_refused_in_a_line(

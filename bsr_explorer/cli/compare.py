@@ -13,7 +13,7 @@ import typer
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.comparison_shown import Made, show_comparison, show_dry_run
-from bsr_explorer.cli.console import err, fail, resolved, say_written
+from bsr_explorer.cli.console import err, fail, say_written
 from bsr_explorer.cli.progress import loading, watching_tasks
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.data.places import check_data, count_classes, default_data_dir
@@ -126,7 +126,7 @@ def compare(
         options.refuse_flags(context, _BESIDE_FILE)
         asked = ComparisonFile.from_toml(file)
         if options.given(context, "device"):
-            asked = asked.on(resolved(device))
+            asked = asked.on(**options.place(context, device))
         _run_file(asked, folder or Path(f"compare-{asked.name}"), how)
         return
     if budget_counts is not None and budget_counts not in COUNTS:

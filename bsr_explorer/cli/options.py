@@ -10,6 +10,7 @@ import typer
 
 from bsr_explorer.cli.console import found_gpu, resolved
 from bsr_explorer.config import PROTOCOLS, Config, Fidelity
+from bsr_explorer.devices import gpu_of
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Method as Method_
 from bsr_explorer.methods import parse_methods
@@ -140,8 +141,8 @@ class Place(TypedDict):
 def place(context: typer.Context, device: str, gpu: str | None = None) -> Place:
     """``device`` and ``gpu`` of a configuration: a card is CUDA, unless another device is asked for; CUDA without a
     card is the one found here."""
-    kind = "cuda" if gpu and not given(context, "device") else resolved(device)
-    return {"device": kind, "gpu": gpu or found_gpu(kind)}
+    kind = "cuda" if gpu is not None and not given(context, "device") else resolved(device)
+    return {"device": kind, "gpu": found_gpu(kind) if gpu is None else gpu_of(gpu).name}
 
 
 def counts(asked: str | None, config: Config) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import parse_seconds, resolved
+from bsr_explorer.cli.console import parse_seconds
 from bsr_explorer.cli.search_run import How
 from bsr_explorer.cli.search_run import run as run_search
 from bsr_explorer.cli.trials import cache_bytes, checked_jobs
@@ -194,7 +194,7 @@ def search(
         options.refuse_flags(context, _BESIDE_FILE)
         study = Study.from_toml(study_file)
         config = (
-            replace(study.config, device=resolved(device))
+            replace(study.config, **options.place(context, device))
             if options.given(context, "device")
             else study.config
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -93,6 +94,9 @@ def _show(found: Trace, config: Config, compared: Beside) -> None:
     ]
     out.print(table(["bytes", "predicted", "recorded", "difference", "%"], shown))
     out.print(f"\n{_said(compared, len(found.events))}", markup=False)
+    recorded_with, here = found.provenance.get("torch"), version("torch")
+    if recorded_with and recorded_with.split(".")[:2] != here.split(".")[:2]:
+        out.print(f"predicted as torch {here} does it: workspaces and kernels may differ", markup=False)
     show_compared(config)
 
 

@@ -14,7 +14,7 @@ import typer
 from rich.progress import Progress
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import err, fail, format_seconds, parse_seconds, resolved
+from bsr_explorer.cli.console import err, fail, format_seconds, found_gpu, parse_seconds, resolved
 from bsr_explorer.cli.progress import Showing, loading, showing
 from bsr_explorer.cli.select import WORDS, selected
 from bsr_explorer.cli.training_shown import announce, show_trained
@@ -117,9 +117,13 @@ def train(
         "recipe": recipe,
         "protocol": protocol,
     }
+    config = experiment.config
+    if device is not None:
+        there = resolved(device)
+        config = replace(config, device=there, gpu=found_gpu(there))
     experiment = replace(
         experiment,
-        config=experiment.config if device is None else replace(experiment.config, device=resolved(device)),
+        config=config,
         fidelity=Fidelity(
             **{**asdict(experiment.fidelity), **{k: v for k, v in given.items() if v is not None}}
         ),

@@ -60,7 +60,8 @@ def block_activation_bytes(tape: Tape, block: int, trains: bool, live: bool) -> 
     after = _elements_per_image(tape, tape.op(f"{here}.norm2", "layer_norm"))
     attention = tape.op(f"{here}.attn", "attention")
     tokens = tape.tensors[attention.writes].shape[1]
-    hidden = _elements_per_image(tape, tape.op(f"{here}.mlp.fc2", "linear"))
+    last = next(op for op in tape if op.name == f"{here}.mlp.fc2")  # of whatever kind a method has it run
+    hidden = _elements_per_image(tape, last)
     scores = int(attention.attrs["heads"]) * tokens * tokens
     elements = 6 * before + 2 * after + 2 * hidden if trains else 3 * before + hidden
     return (elements + scores) * WIDTH_ACTIVATION

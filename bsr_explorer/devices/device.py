@@ -75,16 +75,19 @@ class Device:
         """Bytes that the allocator hands out for so many."""
         return -(-size // self.granularity) * self.granularity
 
-    def path(self, attention: str, dtype: str) -> str:
+    def path(self, attention: str, dtype: str, packed: bool = False) -> str:
         """The attention path that really runs.
 
         Args:
             attention: a path; ``fused`` is what torch picks by itself.
             dtype: number format of queries, keys and values.
+            packed: whether it runs as a function of ``storages`` that packs what it keeps: these call flash attention
+                where torch would pick cuDNN's, which cannot be called by itself.
         """
         if attention != "fused":
             return attention
-        return self.fused if dtype == "fp32" else self.fused_in_16_bits
+        picked = self.fused if dtype == "fp32" else self.fused_in_16_bits
+        return "flash" if packed and picked == "cudnn" else picked
 
     def sum_scratch(self, rows: int, columns: int, width: int = 4) -> tuple[int, ...]:
         """Bytes of what a sum over the rows of a matrix (rows, columns) takes on the way, in order.

@@ -70,7 +70,7 @@ GPUS: dict[str, Gpu] = {
 DEFAULT = "h100"
 """Predicted for where no card is named, and none is there."""
 
-_ANY = re.compile(r"sm_(\d+)(\d)x(\d+)")
+_ANY = re.compile(r"sm_([5-9]|1[0-9])([0-9])x([0-9]{1,4})")
 
 
 def gpu_of(name: str) -> Gpu:
@@ -80,11 +80,12 @@ def gpu_of(name: str) -> Gpu:
     Raises:
         UserError: it is neither.
     """
+    name = name.lower()
     if name in GPUS:
         return GPUS[name]
     if found := _ANY.fullmatch(name):
         major, minor, multiprocessors = map(int, found.groups())
-        if major and multiprocessors:
+        if multiprocessors:
             return Gpu(name, f"a GPU of compute capability {major}.{minor}", (major, minor), multiprocessors)
     raise unknown("--gpu", name, [*GPUS, "sm_<capability>x<multiprocessors>, such as sm_90x132"])
 

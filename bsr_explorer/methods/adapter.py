@@ -8,6 +8,7 @@ read, scaled (AdaptFormer; its non-linearity is ReLU). They cannot be merged, an
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError, unknown
@@ -55,7 +56,11 @@ class Adapter(Adding):
             raise unknown("--method: adapter(mode=…)", self.mode, MODES)
         if self.scale is None:
             object.__setattr__(self, "scale", 1.0 if self.mode == "serial" else 0.1)
-        if isinstance(self.scale, bool) or not isinstance(self.scale, (int, float)) or not self.scale > 0:
+        if (
+            isinstance(self.scale, bool)
+            or not isinstance(self.scale, (int, float))
+            or not 0 < self.scale < inf
+        ):
             raise UserError(f"--method: adapter(scale={self.scale!r}): scale must be a number above 0")
         object.__setattr__(self, "scale", float(self.scale))
 

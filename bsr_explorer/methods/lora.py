@@ -10,6 +10,7 @@ Few parameters train, but A keeps the layer's whole input for its gradient, and 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError
@@ -56,7 +57,11 @@ class Lora(Adding):
     def __post_init__(self) -> None:
         whole_number(self, "r")
         object.__setattr__(self, "on", checked_layers(self.name, self.on))
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)) or not self.alpha > 0:
+        if (
+            isinstance(self.alpha, bool)
+            or not isinstance(self.alpha, (int, float))
+            or not 0 < self.alpha < inf
+        ):
             raise UserError(f"--method: {self.name}(alpha={self.alpha!r}): alpha must be a number above 0")
         object.__setattr__(self, "alpha", float(self.alpha))
 

@@ -8,6 +8,7 @@ is and is saved with a checkpoint. With one channel a part, x̂ is x. (``storage
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError
@@ -43,7 +44,11 @@ class Velora(StoringLinears):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole_number(self, "groups")
-        if isinstance(self.scale, bool) or not isinstance(self.scale, (int, float)) or not self.scale > 0:
+        if (
+            isinstance(self.scale, bool)
+            or not isinstance(self.scale, (int, float))
+            or not 0 < self.scale < inf
+        ):
             raise UserError(f"--method: velora(scale={self.scale!r}): scale must be a number above 0")
         object.__setattr__(self, "scale", float(self.scale))
 

@@ -323,7 +323,7 @@ def _autocast(formats: Formats, narrow: str, device: Device) -> Casting:
 
 
 def _on_device(op: Op, formats: Formats, device: Device) -> Mapping[str, Any]:
-    return {"path": device.path(op.attrs["path"], formats[0])}
+    return {"path": device.path(op.attrs["path"], formats[0], op.packs)}
 
 
 _ATTENTION = Rule(

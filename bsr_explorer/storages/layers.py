@@ -194,4 +194,4 @@ def _kernel(layer: Any, qkv: torch.Tensor) -> str:
     """The kernel that was chosen, or the one that the device picks for the number format."""
     chosen = getattr(layer, "kernel", "")
     dtype = "fp32" if qkv.dtype == torch.float32 else "bf16"
-    return device_or_cpu(qkv.device.type).path(chosen if chosen in KERNELS else "fused", dtype)
+    return device_or_cpu(qkv.device.type).path(chosen if chosen in KERNELS else "fused", dtype, packed=True)

@@ -80,9 +80,9 @@ class ComparisonFile:
             if twice:
                 raise UserError(f"{key}: {twice[0]} stands twice; name each once")
 
-    def on(self, device: str) -> ComparisonFile:
+    def on(self, device: str, gpu: str | None = None) -> ComparisonFile:
         """The same on another device."""
-        return replace(self, config=replace(self.config, device=device))
+        return replace(self, config=replace(self.config, device=device, gpu=gpu))
 
     @classmethod
     def from_toml(cls, path: Path) -> ComparisonFile:

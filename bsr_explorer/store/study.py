@@ -4,8 +4,8 @@
 
     [study]     name, seed, trials, time_limit (seconds)
     [config]    model, image_size, num_classes, batch_size, precision, optimizer, attention, implementation,
-                micro_batches, set_to_none, device, lr; method, which is tried first
-    [budget]    bytes ("2GB"), counts (peak, saved or published)
+                micro_batches, set_to_none, device, lr, gpu; method, which is tried first
+    [budget]    bytes ("2GB"), counts (peak, reserved, saved or published)
     [data]      name, weights
     [fidelity]  image_size, train_size, val_size, epochs, recipe, views, skip (image files that are left out), protocol
     [search]    sampler, objectives, rungs, replicas, first, prior, proxies (["112x256", …])

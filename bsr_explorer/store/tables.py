@@ -44,6 +44,7 @@ TABLES: dict[str, dict[str, Kind]] = {
         "set_to_none": TRUTH,
         "device": TEXT,
         "lr": NUMBER,
+        "gpu": TEXT,
         "method": TEXT,
     },
     "budget": {"bytes": TEXT, "counts": TEXT},

@@ -28,6 +28,7 @@ def test_the_fused_kernel_follows_from_card_and_format(card: str, dtype: str, pa
     device = device_of(f"cuda/{card}")
     assert device.path("fused", dtype) == path
     assert device.path("math", dtype) == "math"
+    assert device.path("fused", dtype, packed=True) == path.replace("cudnn", "flash")
 
 
 def test_without_a_card_it_is_the_default_one() -> None:

@@ -20,9 +20,12 @@ def test_a_card_stands_under_its_name(name: str) -> None:
 def test_any_card_can_be_said() -> None:
     assert gpu_of("sm_90x132") == Gpu("sm_90x132", "a GPU of compute capability 9.0", (9, 0), 132)
     assert gpu_of("sm_121x48").capability == (12, 1)
+    assert gpu_of("H100") is gpu_of("h100")
 
 
-@pytest.mark.parametrize("name", ["h101", "sm_90", "sm_90x0", "sm_x132", ""])
+@pytest.mark.parametrize(
+    "name", ["h101", "sm_90", "sm_90x0", "sm_x132", "sm_900x1", "sm_20x4", "sm_90x99999", "sm_٩٠x132", ""]
+)
 def test_what_is_no_card_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"--gpu: unknown value.*choose from v100, t4, a100"):
         gpu_of(name)

@@ -26,6 +26,7 @@ def test_it_is_written_as_it_is_read() -> None:
         ("lora(r=True)", "r must be a whole number"),
         ("lora_fa(r=1.5)", r"lora_fa\(r=1.5\): r must be a whole number"),
         ("lora(alpha=0)", "alpha must be a number above 0"),
+        ("lora(alpha=1e400)", "alpha must be a number above 0"),
         ("lora(alpha='much')", "alpha must be a number above 0"),
         ("lora(on=('keys',))", "unknown .*'keys'.*qkv"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bsr_explorer.config import Config
 from bsr_explorer.methods import Paca, parse_method
-from bsr_explorer.prediction import predict
+from bsr_explorer.prediction import counted_bytes, predict
 
 
 def test_it_is_written_as_it_is_read() -> None:
@@ -23,6 +23,12 @@ def test_each_layer_keeps_the_channels_that_its_columns_read() -> None:
         for text in ("paca(r=8)", "lora(r=8, on=('qkv','proj','fc1','fc2'))")
     )
     assert paca < lora / 1.5
+
+
+def test_the_paper_of_bsr_counts_it_like_any_choice_of_parameters() -> None:
+    config = Config("deit_t", 64, 10, 2)
+    paca, linear = (counted_bytes(config.with_method(text), "published") for text in ("paca", "linear"))
+    assert paca > linear
 
 
 def test_it_multiplies_no_more_than_the_model_does() -> None:

@@ -103,10 +103,19 @@ def test_where_the_blocks_keep_nothing_they_are_refused(storing: str, other: str
 
 
 def test_a_kernel_that_they_cannot_run_is_refused() -> None:
-    config = replace(CONFIG, method="mesa(faithful=False)", attention="cudnn", device="cuda")
+    config = replace(
+        CONFIG, method="mesa(faithful=False)", attention="cudnn", device="cuda", precision="bf16"
+    )
     with pytest.raises(UserError, match="cannot run cudnn's kernel; choose fused"):
         predict(config)
     predict(replace(config, method="mesa"))  # which has an explicit softmax whatever is said
+
+
+def test_what_torch_would_give_to_cudnn_runs_as_flash_attention() -> None:
+    config = replace(CONFIG, method="mesa(faithful=False)", device="cuda", gpu="h100", precision="amp_bf16")
+    assert {op.attrs["path"] for op in tape_of(config) if op.kind == "attention"} == {"flash"}
+    plain = replace(config, method="full")
+    assert {op.attrs["path"] for op in tape_of(plain) if op.kind == "attention"} == {"cudnn"}
 
 
 @pytest.mark.parametrize("attention", ["fused", "math"])

@@ -129,7 +129,7 @@ def test_every_study_is_read_as_it_was_written(
         {"implementation": "foreach"},
         {"micro_batches": 2},
         {"set_to_none": False},
-        {"device": "cuda", "attention": "flash"},
+        {"device": "cuda", "attention": "flash", "precision": "bf16"},
         {"lr": 2e-4},
     ],
 )
@@ -138,6 +138,12 @@ def test_every_configuration_is_read_as_it_was_written(tmp_path: Path, changes: 
     study.write(tmp_path, "a command")
     assert Study.from_toml(tmp_path / FILE) == study
     assert tomllib.loads((tmp_path / FILE).read_text())["config"].items() >= changes.items()
+
+
+def test_a_study_of_a_card_is_read_back(tmp_path: Path) -> None:
+    study = replace(STUDY, config=replace(STUDY.config, device="cuda", gpu="t4"), counts="reserved")
+    study.write(tmp_path, "a command")
+    assert Study.from_toml(tmp_path / FILE) == study
 
 
 def test_every_field_of_a_configuration_has_a_key_in_the_file() -> None:
