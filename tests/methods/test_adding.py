@@ -11,12 +11,10 @@ import torch
 from timm.layers import SwiGLUPacked
 from torch import nn
 
-from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build
-from bsr_explorer.finetune.job import Job
 from bsr_explorer.finetune.measure import measure
-from bsr_explorer.finetune.run import run
 from bsr_explorer.methods import METHODS, parse_method
 from bsr_explorer.methods.adding import LAYERS, Adding, checked_layers
 from bsr_explorer.models.architecture import ARCHITECTURES
@@ -25,6 +23,7 @@ from bsr_explorer.prediction import predict, tape_of
 from bsr_explorer.trained import onnx
 from tests.cost.conftest import Both
 from tests.cost.conftest import both as both
+from tests.methods.interrupted import check_it_goes_on
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -183,28 +182,10 @@ def test_a_model_computes_the_same_once_it_is_merged(method: str) -> None:
         torch.testing.assert_close(merged(images), expected, rtol=1e-5, atol=1e-5)
 
 
-FIDELITY = Fidelity(image_size=32, train_size=20, val_size=20, epochs=2, recipe="standard", views=1)
-
-
 @pytest.mark.thorough
 @pytest.mark.parametrize("method", [*ADDING, "vpt+approxbp", "paca(r=4)+checkpoint"])
 def test_an_interrupted_training_goes_on_to_the_same_end(method: str, tmp_path: Path) -> None:
-    config = Config("toy", 48, batch_size=4, method=method)
-    job = {"weights": "random", "fidelity": FIDELITY, "seed": 3, "every_epoch": True}
-    whole, stops = run(config, Job(**job)), {2, 6}  # type: ignore[arg-type]
-
-    def stop(done: int, total: int, loss: float) -> None:
-        if done in stops:
-            stops.discard(done)
-            raise KeyboardInterrupt
-
-    again = Job(**job, checkpoint=tmp_path / "checkpoint.pt", checkpoint_every=0.0)  # type: ignore[arg-type]
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            run(config, again, stop)
-    ended = run(config, again)
-    assert (ended.status, ended.losses, ended.history) == (whole.status, whole.losses, whole.history)
-    assert ended.status == "finished"
+    check_it_goes_on(method, tmp_path, epochs=2, after=(2, 6))
 
 
 @pytest.mark.thorough

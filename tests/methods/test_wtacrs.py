@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
-from bsr_explorer.finetune.job import Job
-from bsr_explorer.finetune.run import run
 from bsr_explorer.methods import WtaCrs, parse_method
 from bsr_explorer.prediction import predict
+from tests.methods.interrupted import check_it_goes_on
 
 
 def test_it_is_written_as_it_is_read() -> None:
@@ -45,20 +44,4 @@ def test_sampling_what_fused_attention_holds_anyway_saves_nothing() -> None:
 @pytest.mark.usefixtures("toy")
 def test_a_training_that_is_interrupted_goes_on_to_the_last_bit(tmp_path: Path) -> None:
     """Its draws, too."""
-    config = Config("toy", 48, batch_size=4, method="last(k=2)+wtacrs")
-    fidelity = Fidelity(image_size=32, train_size=20, val_size=20, epochs=3, recipe="standard", views=1)
-    job = {"weights": "random", "fidelity": fidelity, "seed": 3, "every_epoch": True}
-    whole, stops = run(config, Job(**job)), {1, 7}  # type: ignore[arg-type]
-
-    def stop(done: int, total: int, loss: float) -> None:
-        if done in stops:
-            stops.discard(done)
-            raise KeyboardInterrupt
-
-    again = Job(**job, checkpoint=tmp_path / "checkpoint.pt", checkpoint_every=0.0)  # type: ignore[arg-type]
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            run(config, again, stop)
-    ended = run(config, again)
-    assert (ended.status, ended.losses, ended.history) == (whole.status, whole.losses, whole.history)
-    assert ended.status == "finished"
+    check_it_goes_on("last(k=2)+wtacrs", tmp_path, epochs=3, after=(1, 7))
