@@ -17,12 +17,11 @@ from bsr_explorer.cli.console import err, fail, say_written
 from bsr_explorer.cli.progress import loading, watching_tasks
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.data.places import check_data, count_classes, default_data_dir
-from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.errors import UserError
 from bsr_explorer.methods import parse_methods
 from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.store.comparison_file import ComparisonFile
-from bsr_explorer.store.study import COUNTS
 from bsr_explorer.train.recipes import check_optimizer, recipe
 from bsr_explorer.units import parse_bytes
 
@@ -129,8 +128,6 @@ def compare(
             asked = asked.on(**options.place(context, device))
         _run_file(asked, folder or Path(f"compare-{asked.name}"), how)
         return
-    if budget_counts is not None and budget_counts not in COUNTS:
-        raise unknown("--budget-counts", budget_counts, COUNTS)
     if rounds < 0:
         raise UserError(f"--rounds: {rounds} must be a whole number of at least 0")
     if budget is not None:

@@ -20,7 +20,7 @@ from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.store.proxies import check_sampler
-from bsr_explorer.store.study import COUNTS, SAMPLERS, Study
+from bsr_explorer.store.study import SAMPLERS, Study
 from bsr_explorer.train.recipes import check_optimizer, recipe
 from bsr_explorer.units import parse_bytes
 
@@ -201,8 +201,6 @@ def search(
         study = replace(study, config=config, time_limit=limit or study.time_limit, **how)
         _check(study, where)
     else:
-        if budget_counts is not None and budget_counts not in COUNTS:
-            raise unknown("--budget-counts", budget_counts, COUNTS)
         parse_bytes(budget)
         check_weights(weights)
         check_data(data, where)
