@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bsr_explorer.errors import UserError
     from bsr_explorer.finetune.build import build
     from bsr_explorer.finetune.measure import measure
+    from bsr_explorer.finetune.ranks import choose_ranks
     from bsr_explorer.finetune.run import fine_tune
     from bsr_explorer.ledger import Ledger
     from bsr_explorer.methods import METHODS, Method, parse_method
@@ -32,6 +33,7 @@ _FROM = {
     "Record": "store.records",
     "UserError": "errors",
     "build": "finetune.build",
+    "choose_ranks": "finetune.ranks",
     "fine_tune": "finetune.run",
     "load": "trained.weights",
     "measure": "finetune.measure",
@@ -57,6 +59,7 @@ __all__ = [
     "UserError",
     "__version__",
     "build",
+    "choose_ranks",
     "fine_tune",
     "load",
     "measure",

@@ -20,7 +20,7 @@ from bsr_explorer.finetune.build import build_with, device_of, make_step
 from bsr_explorer.finetune.job import Job, checkpoint_of, epochs_of, load_data, rules_of
 from bsr_explorer.finetune.phases import Phases
 from bsr_explorer.finetune.watch import NOBODY, Progress, Watch
-from bsr_explorer.finetune.watched import WatchedStep
+from bsr_explorer.finetune.watched import WatchedStep, step_of
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.prediction import geometry_of, predict
 from bsr_explorer.prefix.cache import Cache
@@ -98,6 +98,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     model, used = build_with(actual, job.weights, job.seed, rules)
     in_precision(model, config.precision).to(device)
     splits = load_data(config, replace(job, weights=used.source))
+    step_of(actual, min(len(splits.train), config.batch_size))  # refuses what does not go with so many images
     torch.manual_seed(job.seed)
     step = cast(WatchedStep, make_step(model, actual, rules, WatchedStep))
     phases = step.changes = Phases(actual, rules)

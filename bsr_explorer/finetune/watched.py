@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bsr_explorer.config import Config
+from bsr_explorer.ledger import Ledger
 from bsr_explorer.measurement.saved import saved_storages
 from bsr_explorer.measurement.step import peak_of
 from bsr_explorer.prediction import predict
@@ -18,6 +19,16 @@ from bsr_explorer.train.step import Step
 
 TOLERANCE = 0.02
 """By how much a run may exceed its predicted peak before it is recorded as a fault of the cost model."""
+
+
+def step_of(actual: Config, images: int) -> tuple[Config, Ledger]:
+    """A micro-batch of a step of so many images, and what is predicted of it.
+
+    Raises:
+        UserError: the method does not go with so many.
+    """
+    micro_batch = replace(actual, batch_size=-(-images // actual.micro_batches), micro_batches=1)
+    return micro_batch, predict(micro_batch)
 
 
 class WatchedStep(Step):
@@ -91,8 +102,7 @@ class WatchedStep(Step):
         then no steady step)."""
         if not self.images:
             return None
-        micro_batch = replace(actual, batch_size=-(-self.images // self.micro_batches), micro_batches=1)
-        saving = predict(micro_batch)
+        micro_batch, saving = step_of(actual, self.images)
         account: dict[str, Any] = {
             "image_size": actual.image_size,
             "batch_size": self.images,

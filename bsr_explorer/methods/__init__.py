@@ -8,6 +8,7 @@ from bsr_explorer.methods import expression
 from bsr_explorer.methods.adapter import Adapter
 from bsr_explorer.methods.apla import Apla
 from bsr_explorer.methods.approxbp import ApproxBP
+from bsr_explorer.methods.asi import Asi
 from bsr_explorer.methods.backrazor import BackRazor
 from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.bitfit import BitFit
@@ -50,6 +51,7 @@ METHODS: dict[str, type[Method]] = {
     "mesa": Mesa,
     "velora": Velora,
     "wtacrs": WtaCrs,
+    "asi": Asi,
     "approxbp": ApproxBP,
     "checkpoint": Checkpoint,
     "offload": Offload,
@@ -90,6 +92,7 @@ __all__ = [
     "Adapter",
     "Apla",
     "ApproxBP",
+    "Asi",
     "BackRazor",
     "BitFit",
     "Blocks",

@@ -28,7 +28,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.base import ACTIVATION_INPUTS, LINEAR_INPUTS, STORAGE, Method
@@ -79,6 +79,12 @@ class Storing(Method):
         """
         return self.stores(place, heads, channels)
 
+    def stores_at(
+        self, block: int, layer: str, place: str, heads: int, channels: int
+    ) -> Packing | Rebuilt | None:
+        """``stores_in``, for a method that also tells blocks (0-based) apart; it is not ``by_block`` then."""
+        return self.stores_in(layer, place, heads, channels)
+
     @property
     def at_inference(self) -> Method | None:
         """Nothing: it is exact in forward."""
@@ -125,13 +131,15 @@ class Storing(Method):
             stored: dict[str, Storage] = {}
             for tensor, layer, place in _places(op, made_by, fused) if op.block is not None else ():
                 channels = 1 if place == "softmax" else tape.tensors[op.reads[0]].shape[-1]
-                how = self.stores_in(layer, place, heads, channels)
+                how = self.stores_at(cast(int, op.block), layer, place, heads, channels)
                 if how is None or (isinstance(how, Rebuilt) and not needs[op.reads[0]]):
                     continue
                 stored[tensor] = how
                 if isinstance(how, Packing) and how.remembers and op.kind != "class_attention":
-                    name = f"{op.name}.kept_{place}.running"
-                    buffers[name] = Parameter(name, how.remembers, op.block, trains=False)
+                    name, form = f"{op.name}.kept_{place}.running", how.remembers
+                    if op.kind != "linear" or weight_trains(tape, op, needs):
+                        form = how.remembers_of(tape.tensors[op.reads[0]].shape)
+                    buffers[name] = Parameter(name, form, op.block, trains=False)
             if op.kind in ("attention", "class_attention") and not fused:
                 op = replace(op, attrs={**op.attrs, "path": "math"})
             ops.append(replace(op, stored={**op.stored, **stored}))
@@ -146,7 +154,7 @@ class Storing(Method):
         self._check_something_is_kept(
             not all(naming.is_head(name) or naming.is_final_norm(name) for name in trained)
         )
-        store_kept(model, self.stores_in, self.explicit_softmax)
+        store_kept(model, self.stores_at, self.explicit_softmax)
         return model
 
     def _check_something_is_kept(self, kept: bool) -> None:
@@ -176,6 +184,12 @@ def _places(op: Op, made_by: Mapping[str, Op], fused: bool) -> Iterator[tuple[st
         yield op.reads[0], layer, "hidden"
     elif op.kind == "scale" and layer in ("ls1", "ls2"):
         yield op.reads[0], layer, "branch"
+
+
+def weight_trains(tape: Tape, op: Op, needs: Mapping[str, bool]) -> bool:
+    """Whether a linear layer's weight does, or what it was made of: a layer whose weight is frozen packs nothing."""
+    weight = op.params["weight"]
+    return tape.parameters[weight].trains if weight in tape.parameters else needs[weight]
 
 
 _READS = {"attn.qkv": "normed", "attn.proj": "attended", "mlp.fc1": "normed", "mlp.fc2": "activated"}

@@ -72,7 +72,10 @@ def _unwind(c: Context, b: Backward) -> None:
 def _unwind_packed(c: Context, b: Backward) -> None:
     factors = _factors(c)
     if c.trains("weight") and factors is not None:
-        scratch = factors.gradient_scratch(c.reads[0].shape, c.writes.shape[-1], c.reads[0].dtype)
+        of = c.reads[0].shape, c.writes.shape[-1], c.reads[0].dtype
+        for sizes in factors.gradient_steps(*of):
+            b.scratch(*sizes)
+        scratch = factors.gradient_scratch(*of)
         b.take(c.own("factors"), scratch)
         b.give_part("weight")
         b.drop(c.own("factors"))

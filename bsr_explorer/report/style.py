@@ -61,6 +61,7 @@ KIN: dict[str, tuple[str, str]] = {
     "velora": (GREY, "<"),
     "wtacrs": (GREY, ">"),
     "approxbp": (WINE, "8"),
+    "asi": (GREY, "X"),
 }
 """The same of methods that share a colour with their kin: what brings parameters, what stores tensors otherwise."""
 

@@ -8,5 +8,6 @@ from bsr_explorer.storages.rebuilt import Rebuilt
 from bsr_explorer.storages.sampled import Sampled
 from bsr_explorer.storages.sparse import Sparse
 from bsr_explorer.storages.steps import Steps
+from bsr_explorer.storages.tucker import Tucker
 
-__all__ = ["Narrow", "Packing", "Projected", "Quantized", "Rebuilt", "Sampled", "Sparse", "Steps"]
+__all__ = ["Narrow", "Packing", "Projected", "Quantized", "Rebuilt", "Sampled", "Sparse", "Steps", "Tucker"]

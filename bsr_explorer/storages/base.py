@@ -104,6 +104,10 @@ class Packing(ABC):
         that is nothing."""
         return (2, self.groups) if self.groups else ()
 
+    def remembers_of(self, shape: Shape) -> Shape:
+        """The same once a tensor of this shape was packed, where that depends on it (``remembers`` is then (0,))."""
+        return self.remembers
+
 
 class Factored(Packing):
     """A packing of which a linear layer makes its weight's gradient without bringing its input back."""
@@ -120,6 +124,10 @@ class Factored(Packing):
     @abstractmethod
     def gradient_scratch(self, shape: Shape, out: int, dtype: str) -> int:
         """See ``Factors``."""
+
+    def gradient_steps(self, shape: Shape, out: int, dtype: str) -> tuple[tuple[int, ...], ...]:
+        """None, where it does not say."""
+        return ()
 
     @abstractmethod
     def weight_gradient(self, packed: Packed, rows: torch.Tensor) -> torch.Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,7 +50,9 @@ class Keeper(nn.Module):
     """Packs a tensor of a layer as a packing says.
 
     What the packing remembers (running ranges) is a buffer, and so is saved with a checkpoint. It stays in fp32
-    whatever the model's number format, and is left alone in evaluation.
+    whatever the model's number format, and is left alone in evaluation. Where its form follows from the tensor's, it
+    has that of the first one; a tensor of another shape (the last batch of an epoch may have fewer images) is packed as
+    if nothing had been seen.
     """
 
     running: torch.Tensor | None
@@ -65,18 +68,29 @@ class Keeper(nn.Module):
         """Pack a tensor, (B, …)."""
         x = x.detach().contiguous()
         shape, dtype, packing = tuple(x.shape), x.dtype, self.packing
-        if _thrown_away.get():
-            packed = packing.form(x)
-        else:
-            running = self.running
-            if running is not None and not self.training:
-                running = running.clone()
-            packed = packing.pack(x, running)
+        packed = packing.form(x) if _thrown_away.get() else packing.pack(x, self._remembered(shape))
         product = None
         if isinstance(packing, Factored):
             product = partial(_weight_gradient, packing)
         restore = partial(_restore, packing, shape, dtype)
         return Kept(packed, restore, product, packing.derivative)
+
+    def _remembered(self, shape: Shape) -> torch.Tensor | None:
+        """What is known from earlier steps, for a tensor of this shape."""
+        running, form = self.running, self.packing.remembers_of(shape)
+        if running is None:
+            return None
+        if self.training and not running.numel():
+            running.resize_(form).fill_(torch.nan)
+        if running.shape != form:
+            return None
+        return running if self.training else running.clone()
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *how: Any) -> None:
+        kept = state_dict.get(f"{prefix}running")
+        if kept is not None and self.running is not None and not self.running.numel():
+            self.running.resize_(kept.shape)  # it has no form before a first step
+        super()._load_from_state_dict(state_dict, prefix, *how)
 
     def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> Keeper:
         super()._apply(fn, recurse)

@@ -86,6 +86,10 @@ class Factors(Protocol):
         """Bytes that it takes at most, beside the gradient (out, in), and gives back."""
         ...
 
+    def gradient_steps(self, shape: Shape, out: int, dtype: str) -> tuple[tuple[int, ...], ...]:
+        """Bytes of what is there together before the gradient is made, step by step, and is given back."""
+        ...
+
 
 class AtOnce:
     """A storage that needs nothing on the way, where it does not say otherwise."""

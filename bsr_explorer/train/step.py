@@ -132,6 +132,8 @@ class Step:
             self.changes.load_state_dict(self, state["changes"])
         for name, mine in (("trained", self.trained), ("buffers", self.model.buffers())):
             for tensor, value in zip(mine, state[name], strict=True):
+                if name == "buffers" and not tensor.numel():  # it has no form before a first step
+                    tensor.resize_(value.shape)
                 tensor.copy_(value)
         for p, kept, zeros in zip(self.trained, state["optimizer"], state["zeros"], strict=True):
             if kept:

@@ -24,6 +24,8 @@ VARIANTS = (
     "velora(groups=8, on=('qkv', 'proj', 'fc1', 'fc2'))",
     "velora(groups=4, on='fc1', scale=0.1)",
     "wtacrs(ratio=0.6, on='proj')",
+    "asi(ranks=(2, 4, 8), on=('qkv', 'proj', 'fc1', 'fc2'))",
+    "asi(ranks={'fc1': (1.0, 0.3, 5), '1.fc1': (1, 2, 2), '3.proj': (0.5, 1.0, 1.0)})",
 )
 every_variant = pytest.mark.parametrize("method", [*NAMES, *VARIANTS])
 
@@ -80,7 +82,9 @@ def test_only_chosen_layers_pack(name: str) -> None:
 
 @every_variant
 def test_buffers_are_those_of_the_model(method: str) -> None:
+    """After a first step, in which some get their form."""
     tape, net = tape_of(CONFIG.with_method(method)), build(CONFIG.with_method(method))
+    net.train()(torch.randn(CONFIG.batch_size, 3, 48, 48))
     assert {name: b.shape for name, b in tape.buffers.items()} == {
         n: tuple(b.shape) for n, b in net.named_buffers()
     }

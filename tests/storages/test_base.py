@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bsr_explorer.devices import CPU
 from bsr_explorer.measurement.peak import highest_on_cpu
-from bsr_explorer.storages import Narrow, Packing, Projected, Quantized, Sampled, Sparse, Steps
+from bsr_explorer.storages import Narrow, Packing, Projected, Quantized, Sampled, Sparse, Steps, Tucker
 from bsr_explorer.storages.packing import DTYPES
 
 PACKINGS: list[Packing] = [
@@ -29,6 +29,8 @@ PACKINGS: list[Packing] = [
     Sampled(1.0),
     Projected(2),
     Projected(6, scale=0.5),
+    Tucker((0.5, 0.5, 0.1)),
+    Tucker((1.0, 1, 0.5)),
 ]
 every_packing = pytest.mark.parametrize("packing", PACKINGS, ids=str)
 
@@ -72,7 +74,7 @@ def test_what_it_takes_on_the_way_is_known(packing: Packing, dtype: str, shape: 
 @every_packing
 def test_equal_are_packings_of_equal_numbers(packing: Packing) -> None:
     assert packing == eval(
-        repr(packing), {c.__name__: c for c in (Narrow, Sparse, Sampled, Steps, Projected, Quantized)}
+        repr(packing), {c.__name__: c for c in (Narrow, Sparse, Sampled, Steps, Projected, Quantized, Tucker)}
     )
     assert hash(packing) == hash(packing)
     assert packing.packs

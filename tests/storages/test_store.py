@@ -18,7 +18,7 @@ IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 def test_every_block_is_asked_and_packs_what_is_said(explicit: bool) -> None:
     asked: set[tuple[str, int, int]] = set()
 
-    def stores(layer: str, place: str, heads: int, channels: int) -> Packing | None:
+    def stores(block: int, layer: str, place: str, heads: int, channels: int) -> Packing | None:
         asked.add((place, heads, channels))
         return Narrow("fp16") if place in ("hidden", "softmax") else None
 
@@ -36,6 +36,6 @@ def test_every_block_is_asked_and_packs_what_is_said(explicit: bool) -> None:
 
 def test_what_stands_outside_the_blocks_is_left_alone() -> None:
     model = VisionTransformer(**SMALL)
-    store_kept(model, lambda layer, place, heads, channels: Narrow("fp16"), explicit_softmax=False)
+    store_kept(model, lambda block, layer, place, heads, channels: Narrow("fp16"), explicit_softmax=False)
     kept = [name for name, module in model.named_modules() if isinstance(module, Keeper)]
     assert kept and all(name.startswith("blocks.") for name in kept)
