@@ -10,9 +10,10 @@ batch sizes 1, 2, 5 and 8.
 
     python benchmarks/exactness.py --configs 100 --methods all
 
-draws LoRA, LoRA-FA, DoRA, PaCA, APLA, (IA)³, adapters, prompts, VeLoRA, WTA-CRS, ASI and Approx-BP instead, alone and
-composed with each other, token drops, recomputation and offloading; and the peak must be exact, too. (But where blocks
-with an explicit softmax are offloaded: there the prediction of any method is 0.1 to 0.5% too high in what was tried.)
+draws LoRA, LoRA-FA, DoRA, PaCA, APLA, (IA)³, adapters, prompts, VeLoRA, WTA-CRS, ASI, WASI and Approx-BP instead,
+alone and composed with each other, token drops, recomputation and offloading; and the peak must be exact, too. (But
+where blocks with an explicit softmax are offloaded: there the prediction of any method is 0.1 to 0.5% too high in what
+was tried.)
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ from bsr_explorer.methods import (
     Paca,
     Velora,
     Vpt,
+    Wasi,
     WtaCrs,
 )
 from bsr_explorer.methods.adding import LAYERS
@@ -171,6 +173,7 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
         Velora(on, groups, rng.choice((1.0, 0.1))),
         WtaCrs(on, rng.choice((0.1, 0.3, 0.5, round(rng.uniform(0.01, 0.6), 3)))),
         Asi(on, _ranks(rng, depth, on)),
+        Wasi(rng.choice((0.1, 0.5, 1.0, 1)), _shares(rng), on),
     )
     if rng.random() < 0.7:
         method = rng.choice(brings)
@@ -190,14 +193,15 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
 def _ranks(rng: random.Random, depth: int, on: tuple[str, ...]) -> Any:
     """Shares for all layers, or for some layers of some blocks."""
 
-    def drawn() -> tuple[float, float, float]:
-        images, tokens, channels = (rng.choice((0.1, 0.3, 0.5, 1.0)) for _ in range(3))
-        return images, tokens, channels
-
     if rng.random() < 0.6:
-        return drawn()
-    some = {f"{block}.{name}": drawn() for block in range(depth) for name in on if rng.random() < 0.3}
-    return {**{name: drawn() for name in on}, **some}
+        return _shares(rng)
+    some = {f"{block}.{name}": _shares(rng) for block in range(depth) for name in on if rng.random() < 0.3}
+    return {**{name: _shares(rng) for name in on}, **some}
+
+
+def _shares(rng: random.Random) -> tuple[float, float, float]:
+    images, tokens, channels = (rng.choice((0.1, 0.3, 0.5, 1.0)) for _ in range(3))
+    return images, tokens, channels
 
 
 def _keeps_something(method: Method) -> bool:

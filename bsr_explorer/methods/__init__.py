@@ -28,6 +28,7 @@ from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
 from bsr_explorer.methods.velora import Velora
 from bsr_explorer.methods.vpt import Vpt
+from bsr_explorer.methods.wasi import Wasi
 from bsr_explorer.methods.wtacrs import WtaCrs
 from bsr_explorer.models.base import Geometry
 
@@ -52,6 +53,7 @@ METHODS: dict[str, type[Method]] = {
     "velora": Velora,
     "wtacrs": WtaCrs,
     "asi": Asi,
+    "wasi": Wasi,
     "approxbp": ApproxBP,
     "checkpoint": Checkpoint,
     "offload": Offload,
@@ -112,6 +114,7 @@ __all__ = [
     "Paca",
     "Velora",
     "Vpt",
+    "Wasi",
     "WtaCrs",
     "method_calls",
     "parse_method",

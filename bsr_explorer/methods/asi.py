@@ -57,13 +57,14 @@ class Asi(StoringLinears):
     def __post_init__(self) -> None:
         if isinstance(self.ranks, Mapping):
             named = {
-                key: _checked(f"ranks={{{key!r}: {value!r}}}", value) for key, value in self.ranks.items()
+                key: checked_ranks(self.name, f"ranks={{{key!r}: {value!r}}}", value)
+                for key, value in self.ranks.items()
             }
             object.__setattr__(self, "ranks", {key: named[key] for key in sorted(named, key=_place)})
             if self.on == type(self).on:
                 object.__setattr__(self, "on", tuple(dict.fromkeys(map(_layer, named))))
         else:
-            object.__setattr__(self, "ranks", _checked(f"ranks={self.ranks!r}", self.ranks))
+            object.__setattr__(self, "ranks", checked_ranks(self.name, f"ranks={self.ranks!r}", self.ranks))
         super().__post_init__()
         if isinstance(self.ranks, Mapping) and set(self.on) != set(map(_layer, self.ranks)):
             raise UserError(
@@ -117,23 +118,27 @@ class Asi(StoringLinears):
         for op in made:
             stored = op.stored.get(op.reads[0]) if op.kind == "linear" else None
             if isinstance(stored, Tucker) and weight_trains(tape, op, needs):
-                _check_ranks(op.name, stored, tape.tensors[op.reads[0]].shape)
+                check_ranks(self.name, op.name, stored, tape.tensors[op.reads[0]].shape)
         return made
 
 
-def _checked(argument: str, ranks: Any) -> Ranks:
+def checked_ranks(method: str, argument: str, ranks: Any) -> Ranks:
     """Three ranks, as a tuple.
+
+    Args:
+        argument: as it was written.
 
     Raises:
         UserError: they are something else.
     """
     given = tuple(ranks) if isinstance(ranks, (tuple, list)) else ()
-    if len(given) != len(MODES) or not all(map(_is_rank, given)):
-        raise UserError(f"--method: asi({argument}): there must be {_ALLOWED}")
+    if len(given) != len(MODES) or not all(map(is_rank, given)):
+        raise UserError(f"--method: {method}({argument}): there must be {_ALLOWED}")
     return given
 
 
-def _is_rank(rank: object) -> bool:
+def is_rank(rank: object) -> bool:
+    """Whether it is a share, or a number."""
     if isinstance(rank, float):
         return 0 < rank <= 1
     return isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1
@@ -160,7 +165,7 @@ def _layer(key: str) -> str:
     return list(LAYERS)[_place(key)[1]]
 
 
-def _check_ranks(layer: str, stored: Tucker, shape: Shape) -> None:
+def check_ranks(method: str, layer: str, stored: Tucker, shape: Shape) -> None:
     """Refuse a number that is more than there are, or more than a core can use.
 
     Raises:
@@ -173,6 +178,6 @@ def _check_ranks(layer: str, stored: Tucker, shape: Shape) -> None:
             continue
         why = "" if rank > size else f", and the product of the other two ranks is {most}"
         raise UserError(
-            f"--method: asi(ranks={stored.ranks!r}): {layer} reads {read}{why}, so the rank of {mode} must be 1 to "
-            f"{min(most, size)}, or a share such as 0.125"
+            f"--method: {method}(ranks={stored.ranks!r}): {layer} reads {read}{why}, so the rank of {mode} must be 1 "
+            f"to {most}, or a share such as 0.125"
         )

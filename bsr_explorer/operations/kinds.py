@@ -18,6 +18,7 @@ from bsr_explorer.operations.elementwise import (
     SILU_HALF,
     TIMES,
 )
+from bsr_explorer.operations.factored import FACTORED_LINEAR
 from bsr_explorer.operations.kind import Kind
 from bsr_explorer.operations.linear import LINEAR, PARTIAL_LINEAR, PATCH_EMBED
 from bsr_explorer.operations.loss import CROSS_ENTROPY
@@ -35,6 +36,7 @@ KINDS: dict[str, Kind] = {
     "layer_norm": LAYER_NORM,
     "linear": LINEAR,
     "partial_linear": PARTIAL_LINEAR,
+    "factored_linear": FACTORED_LINEAR,
     "attention": ATTENTION,
     "class_attention": CLASS_ATTENTION,
     "drop_tokens": DROP_TOKENS,

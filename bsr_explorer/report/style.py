@@ -62,6 +62,7 @@ KIN: dict[str, tuple[str, str]] = {
     "wtacrs": (GREY, ">"),
     "approxbp": (WINE, "8"),
     "asi": (GREY, "X"),
+    "wasi": (GREY, "d"),
 }
 """The same of methods that share a colour with their kin: what brings parameters, what stores tensors otherwise."""
 

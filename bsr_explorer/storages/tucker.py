@@ -121,10 +121,13 @@ class Tucker(Factored):
 
     def gradient_flops(self, shape: Shape, out: int) -> int:
         """See ``Factors``."""
-        batch, length, width = shape
+        return self.core_flops(shape, out) + FLOPS_PER_MAC * out * self.found(shape)[2] * shape[2]
+
+    def core_flops(self, shape: Shape, out: int) -> int:
+        """FLOPs of ``core_gradient``."""
         images, tokens, channels = self.found(shape)
-        of_core = batch * tokens * (length + images) + images * tokens * channels
-        return FLOPS_PER_MAC * out * (of_core + channels * width)
+        projected = shape[0] * tokens * (shape[1] + images)
+        return FLOPS_PER_MAC * out * (projected + images * tokens * channels)
 
     def gradient_scratch(self, shape: Shape, out: int, dtype: str) -> int:
         """See ``Factors``: M."""
@@ -178,12 +181,15 @@ class Tucker(Factored):
         return torch.bmm(each, again.view(len(x), tokens.shape[1], -1), out=x)
 
     def weight_gradient(self, packed: Packed, rows: torch.Tensor) -> torch.Tensor:
-        """See ``Factored``: M·U₃ᵀ, where M (out, K₃) is the product of the core and of g on U₁ and U₂."""
-        core, images, tokens, channels = packed
+        """See ``Factored``: M·U₃ᵀ."""
+        return self.core_gradient(packed, rows).mm(packed[3].t())
+
+    def core_gradient(self, packed: Packed, rows: torch.Tensor) -> torch.Tensor:
+        """M (out, K₃): the product of the core and of g on U₁ and U₂."""
+        core, images, tokens, _ = packed
         made = _each(tokens.t(), rows.view(len(images), len(tokens), -1))
         made = images.t().mm(made.view(len(images), -1)).view(-1, rows.shape[1])
-        made = made.t().mm(core.view(-1, core.shape[2]))
-        return made.mm(channels.t())
+        return made.t().mm(core.view(-1, core.shape[2]))
 
 
 def _each(matrix: torch.Tensor, of: torch.Tensor) -> torch.Tensor:

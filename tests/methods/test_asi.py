@@ -119,30 +119,32 @@ def test_bytes_in_closed_form() -> None:
 
 @pytest.mark.usefixtures("toy")
 def test_with_all_ranks_gradients_are_exact() -> None:
+    """From the second step on: the first, of bases that are drawn, misses what is a thousandth of the largest."""
     images, labels = torch.randn(2, 3, 48, 48), torch.arange(2)
     found = []
     for method in ("full", "asi(ranks=(1.0, 1.0, 1.0), on=('qkv', 'proj', 'fc1', 'fc2'))"):
         model = build(TOY.with_method(method), seed=3).train()
+        model(images)
         torch.nn.functional.cross_entropy(model(images), labels).backward()
         found.append({name: p.grad for name, p in model.named_parameters()})
     for name, exact in found[0].items():
-        torch.testing.assert_close(found[1][name], exact, rtol=1e-4, atol=1e-6)
+        assert (found[1][name] - exact).norm() < 2e-6 * exact.norm()
 
 
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_a_last_batch_that_is_smaller_trains(micro_batches: int) -> None:
-    """Of 22 images in batches of 4, the last has 2; of 3, fewer in all than a batch."""
-    config = replace(TOY, batch_size=4, micro_batches=micro_batches, method="asi(ranks=(2, 4, 8))")
-    for size in (22, 3):
-        fidelity = Fidelity(image_size=48, train_size=size, val_size=20, epochs=2, recipe="paper-vit-b")
-        record = fine_tune(replace(config, optimizer="sgd_momentum"), "digits", fidelity, weights="random")
-        assert record.status == "finished"
+    """Of 22 images in batches of 4, the last has 2; and there are fewer in all than a batch of 32."""
+    config = replace(TOY, num_classes=10, method="asi(ranks=(2, 4, 8))", optimizer="sgd_momentum")
+    fidelity = Fidelity(image_size=48, train_size=22, val_size=20, epochs=2, recipe="paper-vit-b")
+    for size in (4, 32):
+        small = replace(config, batch_size=size, micro_batches=micro_batches)
+        assert fine_tune(small, "digits", fidelity, weights="random").status == "finished"
 
 
 @pytest.mark.usefixtures("toy")
 def test_ranks_that_do_not_go_with_the_images_of_a_proxy_are_refused_before_it_trains() -> None:
-    config = replace(TOY, batch_size=4, method="asi(ranks=(2, 8, 8))")
+    config = replace(TOY, num_classes=10, batch_size=4, method="asi(ranks=(2, 8, 8))")
     steps: list[int] = []
     with pytest.raises(UserError, match="reads 4 images x 5 tokens"):
         fine_tune(

@@ -25,7 +25,7 @@ VARIANTS = (
     "velora(groups=4, on='fc1', scale=0.1)",
     "wtacrs(ratio=0.6, on='proj')",
     "asi(ranks=(2, 4, 8), on=('qkv', 'proj', 'fc1', 'fc2'))",
-    "asi(ranks={'fc1': (1.0, 0.3, 5), '1.fc1': (1, 2, 2), '3.proj': (0.5, 1.0, 1.0)})",
+    "asi(ranks={'fc1': (1.0, 0.3, 4), '1.fc1': (1, 2, 2), '3.proj': (0.5, 1.0, 1.0)})",
 )
 every_variant = pytest.mark.parametrize("method", [*NAMES, *VARIANTS])
 

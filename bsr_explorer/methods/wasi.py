@@ -1,0 +1,154 @@
+"""WASI: weights that train are products of two factors of low rank, and their inputs are kept as ``asi`` keeps them.
+
+W ≈ L·R with L (out, K) and R (K, in), the nearest of rank K to the weight at the beginning, divided so that both
+factors are as large. There is no W in training: y = (x·Rᵀ)·Lᵀ + b. L and R are the parameters, and any optimiser
+updates them by their own gradients, G·Rᵀ and Lᵀ·G. G, the gradient of L·R, is M·U₃ᵀ of the decomposed input
+(``storages.tucker``) and is never formed either. When training is over, L·R is the plain weight.
+
+The authors' update is another: one step of subspace iteration on W − η·G, with orthonormal L. It has the learning rate
+within, and so stands for plain SGD alone, without momentum, clipping or micro-batches; their code keeps the dense
+weight and its gradient for it. Both move L·R only where matrices of rank K can follow G; how far along each of these
+directions differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.methods.adding import checked_layers, linears, linears_in
+from bsr_explorer.methods.arguments import quiet
+from bsr_explorer.methods.asi import check_ranks, checked_ranks, is_rank
+from bsr_explorer.methods.axes import Axis, Choices, Numbers
+from bsr_explorer.methods.base import LINEAR_INPUTS, Method
+from bsr_explorer.storages import Tucker
+from bsr_explorer.storages.tucker import Ranks
+from bsr_explorer.tape import Parameter, Shape, Tape
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bsr_explorer.models.base import Geometry
+
+LEFT, RIGHT = "left", "right"
+"""The parameters of a layer that hold L and R."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Wasi(Method):
+    """Chosen linear layers whose weights train have two factors instead; all else is left as it is.
+
+    Attributes:
+        rank: K, a share of the smaller side of a weight (0.5), or a number (64).
+        ranks: of the inputs, see ``Asi``.
+        on: which layers of all blocks: names of ``adding.LAYERS``.
+    """
+
+    rank: float = 0.5
+    ranks: Ranks = (0.5, 0.125, 0.125)
+    on: tuple[str, ...] = quiet(("fc1", "fc2"))
+
+    name: ClassVar[str] = "wasi"
+    summary: ClassVar[str] = (
+        "weights of linear layers are two factors of low rank, and their inputs are kept as by asi"
+    )
+    citation: ClassVar[str] = "WASI: Weight-Activation Subspace Iteration (arXiv 2510.09160)"
+    stage: ClassVar[int] = 1
+    chooses: ClassVar[tuple[str, ...]] = (LINEAR_INPUTS,)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "on", checked_layers(self.name, self.on))
+        object.__setattr__(self, "ranks", checked_ranks(self.name, f"ranks={self.ranks!r}", self.ranks))
+        if not is_rank(self.rank):
+            raise UserError(
+                f"--method: wasi(rank={self.rank!r}): rank must be a whole number of at least 1, or a share above 0.0 "
+                "and at most 1.0"
+            )
+
+    @classmethod
+    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """Ranks of weights and of inputs; the layers that it has by itself, if a study names no others."""
+        inputs = Choices("ranks", ((0.5, 0.0625, 0.0625), (0.5, 0.125, 0.125), (0.5, 0.25, 0.25)))
+        return Numbers("rank", (0.25, 0.5)), inputs, Choices("on", (("fc1", "fc2"),))
+
+    def rank_of(self, layer: str, weight: Shape) -> int:
+        """K of a weight (out, in).
+
+        Raises:
+            UserError: it has not so many.
+        """
+        least = min(weight)
+        if isinstance(self.rank, float):
+            return max(1, round(self.rank * least))
+        if self.rank > least:
+            raise UserError(
+                f"--method: wasi(rank={self.rank}): {layer} has a matrix of {weight[0]} x {weight[1]}, so rank must be "
+                f"1 to {least}, or a share such as 0.5"
+            )
+        return self.rank
+
+    def rewrite(self, tape: Tape) -> Tape:
+        """Each chosen layer whose weight trains gets two factors, and packs its input."""
+        factors, buffers, changed = dict[str, list[Parameter]](), dict(tape.buffers), {}
+        packing = Tucker(self.ranks)
+        for op in linears(self, tape, self.on):
+            weight = tape.parameters.get(op.params["weight"])
+            if weight is None or not weight.trains:
+                continue
+            shape = tape.tensors[op.reads[0]].shape
+            check_ranks(self.name, op.name, packing, shape)
+            rank, (out, width) = self.rank_of(op.name, weight.shape), weight.shape
+            left = Parameter(f"{op.name}.{LEFT}", (out, rank), op.block)
+            right = Parameter(f"{op.name}.{RIGHT}", (rank, width), op.block)
+            factors[weight.name] = [left, right]
+            running = Parameter(
+                f"{op.name}.kept.running", packing.remembers_of(shape), op.block, trains=False
+            )
+            buffers[running.name] = running
+            rest = {part: name for part, name in op.params.items() if part != "weight"}
+            params = {LEFT: left.name, RIGHT: right.name, **rest}
+            changed[op.name] = replace(
+                op, kind="factored_linear", params=params, stored={op.reads[0]: packing}
+            )
+        self._check_some_weight_trains(bool(changed))
+        parameters = {p.name: p for old in tape.parameters.values() for p in factors.get(old.name, [old])}
+        ops = tuple(changed[op.name] if op.kind == "linear" and op.name in changed else op for op in tape)
+        return replace(tape, ops=ops, parameters=parameters, buffers=buffers)
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """The same in a model.
+
+        Raises:
+            UserError: a rank that a weight does not have, or no weight of the chosen layers trains.
+        """
+        from bsr_explorer.methods.applied.wasi import factor
+
+        trained = [layer for layer in linears_in(model, self.on) if layer.weight.requires_grad]
+        self._check_some_weight_trains(bool(trained))
+        ranks = {id(layer): self.rank_of("a layer", tuple(layer.weight.shape)) for layer in trained}
+        factor(model, self.on, lambda layer: ranks.get(id(layer)), Tucker(self.ranks))
+        return model
+
+    def _check_some_weight_trains(self, trains: bool) -> None:
+        if not trains:
+            raise UserError(
+                f"--method: {self} has nothing to factor: no weight of {', '.join(self.on)} in a block trains; leave "
+                "it out, or let such a weight train"
+            )
+
+    @property
+    def at_inference(self) -> Method | None:
+        """Nothing: factors are multiplied."""
+        return None
+
+    def merge(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The product of each layer's factors is its weight."""
+        merged = dict(weights)
+        for name in weights:
+            layer = name.removesuffix(f".{LEFT}")
+            if layer != name and f"{layer}.{RIGHT}" in weights:
+                left, right = merged.pop(name), merged.pop(f"{layer}.{RIGHT}")
+                merged[f"{layer}.weight"] = (left.float() @ right.float()).to(left.dtype)
+                merged.pop(f"{layer}.kept.running", None)
+        return merged

@@ -1,0 +1,151 @@
+"""WASI: what it costs, what it holds, what it composes with, what is left of it, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.build import build
+from bsr_explorer.finetune.measure import measure
+from bsr_explorer.finetune.run import fine_tune
+from bsr_explorer.methods import Wasi, parse_method
+from bsr_explorer.prediction import predict, tape_of
+from tests.methods.interrupted import check_it_goes_on
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+CONFIG = Config("toy", 48, 5, 2, method="full")
+ALL = "wasi(rank=0.25, on=('qkv', 'proj', 'fc1', 'fc2'))"
+
+
+def test_it_is_written_as_it_is_read() -> None:
+    assert str(Wasi()) == "wasi(rank=0.5, ranks=(0.5, 0.125, 0.125))"
+    assert parse_method("wasi(rank=8, ranks=[1, 2, 0.5], on='fc2')") == Wasi(8, (1, 2, 0.5), ("fc2",))
+    assert Wasi(8).rank_of("", (384, 64)) == 8
+    assert Wasi(0.5).rank_of("", (384, 64)) == 32
+    assert Wasi(0.001).rank_of("", (384, 64)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("wasi(rank=0)", r"wasi\(rank=0\): rank must be a whole number of at least 1, or a share"),
+        ("wasi(rank=1.5)", "or a share above 0.0 and at most 1.0"),
+        ("wasi(rank=True)", "rank must be a whole number"),
+        ("wasi(ranks=8)", r"wasi\(ranks=8\): there must be three ranks"),
+        ("wasi(on='head')", "unknown .*'head'.*qkv"),
+        ("asi+wasi", "both choose how linear layers store what they read"),
+        ("wasi+mesa", "both choose how linear layers store what they read"),
+    ],
+)
+def test_other_arguments_and_companions_are_refused(text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        parse_method(text)
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ("wasi(rank=33)", r"has a matrix of 128 x 32, so rank must be 1 to 32, or a share"),
+        ("linear+wasi", "no weight of fc1, fc2 in a block trains"),
+        ("lora+wasi", "no weight of fc1, fc2 in a block trains"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_runs(method: str, says: str) -> None:
+    for refusing in (predict, build):
+        with pytest.raises(UserError, match=says):
+            refusing(CONFIG.with_method(method))
+
+
+def test_ranks_that_an_input_does_not_have_are_refused() -> None:
+    says = r"wasi\(ranks=\(3, 2, 2\)\): blocks.0.mlp.fc1 reads 2 images x 10 tokens x 32 channels, so the rank of"
+    with pytest.raises(UserError, match=says):
+        predict(CONFIG.with_method("wasi(ranks=(3, 2, 2))"))
+
+
+def _exact(config: Config) -> None:
+    predicted, measured = predict(config), measure(config)
+    assert (predicted - measured).rows == ()
+    assert predicted.peak_bytes == measured.peak_bytes, predicted.peak
+
+
+@pytest.mark.parametrize("attention", ["fused", "math"])
+@pytest.mark.parametrize("precision", ["fp32", "amp_bf16", "amp_fp16", "bf16"])
+@pytest.mark.parametrize("method", ["wasi", ALL, "wasi(rank=4, ranks=(2, 4, 8), on='proj')"])
+def test_what_is_predicted_is_measured(method: str, precision: str, attention: str) -> None:
+    _exact(replace(CONFIG, method=method, precision=precision, attention=attention))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "checkpoint",
+        "offload",
+        "checkpoint(blocks=(1, 2))+offload",
+        "bsr(blocks=(1, 3), keep={1: 0.5})",
+        "last(k=2)",
+        "approxbp",
+    ],
+)
+def test_nor_does_what_it_is_composed_with_change_that(other: str) -> None:
+    _exact(replace(CONFIG, method=f"{ALL}+{other}", precision="amp_bf16"))
+    _exact(replace(CONFIG, method=f"{ALL}+{other}", batch_size=4, micro_batches=2, attention="math"))
+
+
+@pytest.mark.parametrize("method", [ALL, f"last(k=2)+{ALL}"])
+def test_buffers_and_parameters_are_those_of_the_model_in_its_order(method: str) -> None:
+    tape, net = tape_of(CONFIG.with_method(method)), build(CONFIG.with_method(method))
+    net.train()(torch.randn(CONFIG.batch_size, 3, 48, 48))
+    assert {n: b.shape for n, b in tape.buffers.items()} == {
+        n: tuple(b.shape) for n, b in net.named_buffers()
+    }
+    assert [(n, p.shape) for n, p in tape.parameters.items()] == [
+        (n, tuple(p.shape)) for n, p in net.named_parameters()
+    ]
+
+
+def test_the_model_holds_less_than_the_dense_one() -> None:
+    """Weights, gradients and the optimiser's state, as they are measured."""
+    held = {}
+    for method in ("full", "wasi(rank=0.25)"):
+        rows = measure(CONFIG.with_method(method)).rows
+        held[method] = {
+            kind: sum(row.bytes for row in rows if row.kind == kind)
+            for kind in ("parameter", "gradient", "optimizer")
+        }
+    dense, factored = 2 * 32 * 128, 2 * 8 * (32 + 128)
+    assert held["full"]["gradient"] - held["wasi(rank=0.25)"]["gradient"] == 4 * 4 * (dense - factored)
+    assert all(held["wasi(rank=0.25)"][kind] < held["full"][kind] for kind in held["full"])
+    names = [name for name, _ in build(CONFIG.with_method("wasi")).named_parameters()]
+    assert not any(name.endswith(("fc1.weight", "fc2.weight")) for name in names)
+
+
+def test_with_all_ranks_a_model_computes_what_it_did_before() -> None:
+    images = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    plain, factored = (build(CONFIG.with_method(how), seed=3).eval() for how in ("full", "wasi(rank=1.0)"))
+    torch.testing.assert_close(plain(images), factored(images), rtol=1e-4, atol=1e-5)
+
+
+def test_merged_weights_are_those_of_a_plain_model() -> None:
+    images = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    config = CONFIG.with_method(ALL)
+    factored, plain = build(config, seed=3), build(CONFIG)
+    factored.train()(images)
+    plain.load_state_dict(config.how.merge(dict(factored.state_dict())))
+    torch.testing.assert_close(plain.eval()(images), factored.eval()(images), rtol=1e-4, atol=1e-5)
+
+
+def test_it_trains() -> None:
+    config = replace(CONFIG, num_classes=10, batch_size=4, method=ALL)
+    record = fine_tune(config, "digits", Fidelity(train_size=20, val_size=20, epochs=4), weights="random")
+    assert record.status == "finished"
+    assert record.losses[-1] < record.losses[0]
+
+
+def test_a_training_that_is_interrupted_goes_on_to_the_last_bit(tmp_path: Path) -> None:
+    check_it_goes_on(f"last(k=2)+{ALL}", tmp_path, epochs=3, after=(1, 7))
