@@ -226,4 +226,5 @@ def _turned(x: torch.Tensor, mode: int, rank: int, start: torch.Tensor | None) -
         made = tokens.t().mm(across) if mode == 2 else x.view(len(x), -1).mm(across)
         del across
         made = made.float()
-    return torch.linalg.qr(made).Q
+    turned: torch.Tensor = torch.linalg.qr(made).Q
+    return turned

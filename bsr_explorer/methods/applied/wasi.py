@@ -72,8 +72,9 @@ class FactoredLinear(nn.Module):
         weight = layer.weight.detach()
         left, values, right = torch.linalg.svd(weight.float(), full_matrices=False)
         roots = values[:rank].sqrt()
-        self.left = nn.Parameter((left[:, :rank] * roots).to(weight.dtype))
-        self.right = nn.Parameter((roots.unsqueeze(1) * right[:rank]).to(weight.dtype))
+        # Row by row: a gradient of another layout than its parameter's is copied.
+        self.left = nn.Parameter((left[:, :rank] * roots).to(weight.dtype).contiguous())
+        self.right = nn.Parameter((roots.unsqueeze(1) * right[:rank]).to(weight.dtype).contiguous())
         self.register_parameter("bias", layer.bias)
         self.kept = Keeper(packing)
         # What looks on at the layer, such as a token drop at qkv, looks on at this.
