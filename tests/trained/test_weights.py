@@ -22,7 +22,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build, make_step
 from bsr_explorer.finetune.measure import measure
-from bsr_explorer.methods import METHODS, Last, Linear, Method, parse_method
+from bsr_explorer.methods import METHODS, Last, Linear, Method, Wasi, parse_method
 from bsr_explorer.methods.adding import Adding
 from bsr_explorer.methods.base import PARAMETERS
 from bsr_explorer.methods.storing import Storing
@@ -107,7 +107,7 @@ def partner(at: int, step: int) -> str:
     for far in range(4, len(NAMES)):
         other = METHODS[NAMES[(at + step * far) % len(NAMES)]]
         frozen = {issubclass(own, Adding) or own is Linear, issubclass(other, Adding) or other is Linear}
-        packs = issubclass(own, Storing) or issubclass(other, Storing)
+        packs = issubclass(own, (Storing, Wasi)) or issubclass(other, (Storing, Wasi))
         if not set(own.chooses) & set(other.chooses) and not (packs and True in frozen):
             return other.name
     raise AssertionError(NAMES[at])
