@@ -169,6 +169,8 @@ def _left_as_it_was(model: nn.Module, device: torch.device) -> Iterator[Callable
     def restore() -> None:
         with torch.no_grad():
             for buffer, value in kept:
+                if buffer.shape != value.shape:  # it got its form meanwhile
+                    buffer.resize_(value.shape)
                 buffer.copy_(value)
         torch.set_rng_state(random[0])
         if len(random) > 1:

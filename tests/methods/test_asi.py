@@ -13,6 +13,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build
 from bsr_explorer.finetune.run import fine_tune
 from bsr_explorer.methods import Asi, parse_method
+from bsr_explorer.models.vit.geometry import KNOWN
 from bsr_explorer.prediction import predict, tape_of
 from bsr_explorer.storages import Tucker
 from tests.methods.interrupted import check_it_goes_on
@@ -100,6 +101,12 @@ def test_after_a_drop_there_are_fewer_tokens_and_shares_follow() -> None:
     tape = tape_of(TOY.with_method(f"{drops}+asi(ranks=(1.0, 0.5, 0.5))"))
     held = {name: buffer.numel for name, buffer in tape.buffers.items()}
     assert held["blocks.0.mlp.fc2.kept_activated.running"] > held["blocks.2.mlp.fc2.kept_activated.running"]
+
+
+def test_what_it_costs_follows_from_more_than_a_block() -> None:
+    """What a search lays out block by block does not know how many tokens a block remembers."""
+    assert not Asi().by_block
+    assert [len(axis) for axis in Asi.axes(KNOWN["deit_small_patch16_224"])] == [3, 1]
 
 
 def test_bytes_in_closed_form() -> None:

@@ -40,6 +40,8 @@ FIDELITY = Fidelity(train_size=22, val_size=21, epochs=6)
         ("last(k=4)", 0),
         ("last(k=3)", 1),
         ("last(k=1)+mesa+checkpoint+offload", 3),
+        ("last(k=1)+asi", 3),
+        ("last(k=2)+wasi", 2),
         ("linear", 4),
         ("bsr(blocks=(2,), keep={0: 0.5, 3: 0.5})", 2),
         ("bsr(blocks=(1, 3), keep={}, head=False)", 1),
@@ -245,6 +247,18 @@ def test_blocks_that_draw_are_not_kept(drawing: dict[str, float]) -> None:
     model = VisionTransformer(patch_size=16, img_size=32, embed_dim=32, depth=4, num_heads=2, **drawing)
     config.how.apply(model)
     assert frozen_blocks(model, stages_of(config), "fp32") == (0 if drawing else 3)
+
+
+@pytest.mark.parametrize("method", ["last(k=1)+asi", "last(k=1)+wasi"])
+def test_what_has_no_form_before_a_first_batch_has_none_after(method: str, tmp_path: Path) -> None:
+    """And so the bases are those of the training's own batches, with or without a cache."""
+    config = TOY.with_method(method)
+    model = build(config)
+    assert frozen_blocks(model, stages_of(config), "fp32") == 3
+    assert not any(buffer.numel() for buffer in model.buffers())
+    cached = tune(config, Cache(tmp_path))
+    assert same(cached, tune(config, None))
+    assert cached[0].provenance["cached_blocks"] == 3
 
 
 def above(vit: Any) -> None:
