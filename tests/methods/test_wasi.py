@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,6 +125,18 @@ def test_the_model_holds_less_than_the_dense_one() -> None:
     assert all(held["wasi(rank=0.25)"][kind] < held["full"][kind] for kind in held["full"])
     names = [name for name, _ in build(CONFIG.with_method("wasi")).named_parameters()]
     assert not any(name.endswith(("fc1.weight", "fc2.weight")) for name in names)
+
+
+@pytest.mark.parametrize("other", ["full", "drop({1: 0.5})", "approxbp", "checkpoint+offload"])
+def test_nobody_holds_the_dense_weights(other: str) -> None:
+    model = build(CONFIG)
+    dense = [
+        weakref.ref(p) for name, p in model.named_parameters() if name.endswith(("qkv.weight", "fc2.weight"))
+    ]
+    parse_method(f"{other}+wasi(on=('qkv', 'fc2'))").apply(model)
+    gc.collect()
+    assert len(dense) == 8
+    assert all(weight() is None for weight in dense)
 
 
 def test_with_all_ranks_a_model_computes_what_it_did_before() -> None:
