@@ -31,7 +31,8 @@ class Tucker(Factored):
 
     What it stands for is x̂ = S ×₁ U₁ ×₂ U₂ ×₃ U₃ with S = x ×₁ U₁ᵀ ×₂ U₂ᵀ ×₃ U₃ᵀ. Each basis is that of the step
     before, turned once by the tensor: U ← Q of the QR decomposition of A·(Aᵀ·U), where A is the tensor unfolded along
-    U's dimension. On a tensor that stays the same this converges to its largest singular vectors. The first U is drawn.
+    U's dimension. On a tensor that stays the same this converges to its largest singular vectors. The first U is drawn;
+    with all ranks, x̂ is x from the third step on. (The first may be some thousandths off where U is no square.)
     A linear layer's weight gradient gᵀ·x̂ is made without x̂.
 
     Products are made in the tensor's number format; a QR decomposition in fp32, as it has no narrower one.

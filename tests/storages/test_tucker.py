@@ -46,27 +46,39 @@ def test_the_weights_gradient_is_that_of_the_reconstruction(ranks: Ranks) -> Non
     torch.testing.assert_close(of_x, gradient @ weight)
 
 
-@pytest.mark.parametrize("shape", [SHAPE, (1, 3, 8), (2, 3, 20)])
-def test_with_all_ranks_it_is_exact(shape: tuple[int, ...]) -> None:
-    """Where there are more channels than images times tokens, as many of them are all."""
+@pytest.mark.parametrize("shape", [SHAPE, (1, 3, 8), (2, 3, 20), (2, 10, 32)])
+def test_with_all_ranks_it_is_exact_after_a_step_or_two(shape: tuple[int, ...]) -> None:
+    """Where there are more channels than images times tokens, as many of them are all, and a first step depends on
+    what was drawn: one turn squares how badly the start is conditioned."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    packing = Tucker(FULL)
-    torch.testing.assert_close(packing.unpack(packing.pack(x), shape, x.dtype), x, rtol=1e-5, atol=1e-5)
+    for seed in range(50):
+        torch.manual_seed(seed)
+        keeper, errors = Keeper(Tucker(FULL)), []
+        for _ in range(4):
+            kept = keeper.keep(x)
+            errors.append(float((kept.restore(kept.tensors) - x).norm() / x.norm()))
+        assert errors[0] < 1e-2
+        assert max(errors[2:]) < 1e-6
 
 
 def test_it_converges_to_the_first_singular_vectors_of_a_tensor_that_stays() -> None:
+    """From whatever is drawn, though it may take long: the gap is a tenth."""
     generator, ranks = torch.Generator().manual_seed(2), (2, 3, 4)
     x = torch.randn(SHAPE, generator=generator)
-    for size, mode in zip(SHAPE, range(3), strict=True):  # singular values with gaps
+    for size, mode in zip(SHAPE, range(3), strict=True):
         falling = (0.6 ** torch.arange(size)).view([-1 if d == mode else 1 for d in range(3)])
         x = x * falling
     expected = hosvd(x, ranks)
-    keeper, errors = Keeper(Tucker(ranks)), []
-    for _ in range(60):
-        _, *bases = keeper.keep(x).tensors
-        errors.append(max(float((u @ u.T - best).norm()) for u, best in zip(bases, expected, strict=True)))
-    assert errors[-1] < 1e-3 < errors[0]
-    assert errors[-1] < 0.1 * errors[5] or errors[5] < 1e-3
+    for seed in (*range(20), 95, 133):  # the last two begin almost at right angles to what is sought
+        torch.manual_seed(seed)
+        keeper, errors = Keeper(Tucker(ranks)), []
+        for _ in range(150):
+            _, *bases = keeper.keep(x).tensors
+            errors.append(
+                max(float((u @ u.T - best).norm()) for u, best in zip(bases, expected, strict=True))
+            )
+        assert errors[0] > 1e-2
+        assert errors[-1] < 1e-5
 
 
 def test_each_step_turns_the_bases_of_the_step_before_once() -> None:
