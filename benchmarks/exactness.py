@@ -10,9 +10,10 @@ batch sizes 1, 2, 5 and 8.
 
     python benchmarks/exactness.py --configs 100 --methods all
 
-draws LoRA, LoRA-FA, DoRA, PaCA, APLA, (IA)³, adapters, prompts, VeLoRA, WTA-CRS and Approx-BP instead, alone and
-composed with each other, token drops, recomputation and offloading; and the peak must be exact, too. (But where blocks
-with an explicit softmax are offloaded: there the prediction of any method is 0.1 to 0.5% too high in what was tried.)
+draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, VeLoRA, WTA-CRS, Approx-BP and MS-LN instead,
+alone and composed with each other, token drops, recomputation and offloading; and the peak must be exact, too. (But
+where blocks with an explicit softmax are offloaded: there the prediction of any method is 0.1 to 0.5% too high in what
+was tried.)
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ from bsr_explorer.methods import (
     Offload,
     Paca,
     Velora,
+    Spt,
     Vpt,
     WtaCrs,
 )
@@ -161,6 +163,7 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
         Paca(r, on),
         Apla(r),
         Ia3(),
+        Spt(rng.choice((0.005, 0.1, {name: rng.choice((0.01, 1.0)) for name in on}))),
         Adapter(rng.choice((1, 4, 16)), rng.choice(("serial", "parallel")), rng.choice((None, 1.0, 0.5))),
         Vpt(rng.choice((1, 3, 10))),
     )

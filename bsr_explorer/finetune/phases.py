@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import nn
 
+from bsr_explorer import interrupt
 from bsr_explorer.config import Config
+from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build_with, make_step
 from bsr_explorer.finetune.watched import WatchedStep
 from bsr_explorer.train.recipes import Recipe
@@ -33,6 +36,26 @@ class Phases:
         self._ends = list(accumulate(phase.share for phase in self._phases))
         self._whole, self._rules, self._index = config, rules, 0
         self.config = config.with_method(self._phases[0].method)
+        for phase in self._phases[1:]:
+            if phase.method.looks > self.looks:
+                raise UserError(
+                    f"--method: {phase.method} looks at images before the first step of a training, and comes later in "
+                    "this one; let it be in the first phase, too"
+                )
+
+    @property
+    def looks(self) -> int:
+        """See ``train.step.Changes``."""
+        return self.config.how.looks
+
+    def begin(self, step: Step, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """See ``train.step.Changes``. At most half of the images that a step passes at once pass here."""
+        with self.config.how.looking(step.model):
+            for images, labels in batches:
+                interrupt.check()
+                some = max(1, len(labels) // (2 * step.micro_batches))
+                step.backward(Step.loss(step, images[:some], labels[:some]))  # of which nothing is recorded
+                step.optimizer.zero_grad(set_to_none=True)
 
     def before(self, step: Step) -> None:
         """See ``train.step.Changes``."""

@@ -26,6 +26,7 @@ from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
 from bsr_explorer.methods.velora import Velora
+from bsr_explorer.methods.spt import Spt
 from bsr_explorer.methods.vpt import Vpt
 from bsr_explorer.methods.wtacrs import WtaCrs
 from bsr_explorer.models.base import Geometry
@@ -44,6 +45,7 @@ METHODS: dict[str, type[Method]] = {
     "paca": Paca,
     "apla": Apla,
     "ia3": Ia3,
+    "spt": Spt,
     "adapter": Adapter,
     "vpt": Vpt,
     "backrazor": BackRazor,
@@ -110,6 +112,7 @@ __all__ = [
     "Velora",
     "Vpt",
     "WtaCrs",
+    "Spt",
     "method_calls",
     "parse_method",
     "parse_methods",

@@ -7,6 +7,7 @@ again, which is what stands in study files, records, figure legends and on the c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -90,6 +91,17 @@ class Method(ABC):
         """What it remembers from step to step beside the model's parameters and buffers: tensors and plain values. A
         training that is interrupted goes on with it."""
         return {}
+    @property
+    def looks(self) -> int:
+        """How many batches of training images it looks at before the first step of a training."""
+        return 0
+
+    def looking(self, model: nn.Module) -> AbstractContextManager[None]:
+        """What these batches pass forward and backward within. It may see gradients, and when all have passed choose by
+        them what trains among the parameters that ``apply`` let train; a choice that is a buffer of the model is kept
+        with a checkpoint, and is not made again."""
+        return nullcontext()
+
 
     def load_own_state(self, model: nn.Module, state: dict[str, Any]) -> None:
         """Go on with what ``own_state`` gave."""

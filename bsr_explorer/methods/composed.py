@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -76,6 +78,19 @@ class Composed(Method):
         """Each part's, in order."""
         for part in self.parts:
             part.before_step(model, done, total)
+
+    @property
+    def looks(self) -> int:
+        """As many as the one that looks at most."""
+        return max(part.looks for part in self.parts)
+
+    @contextmanager
+    def looking(self, model: nn.Module) -> Iterator[None]:
+        """Within all that look."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.looking(model))
+            yield
 
     def own_state(self, model: nn.Module) -> dict[str, Any]:
         """Each part's, by its name."""

@@ -55,6 +55,7 @@ KIN: dict[str, tuple[str, str]] = {
     "dora": (BLUE, ">"),
     "paca": (ORANGE, "d"),
     "apla": (ORANGE, "8"),
+    "spt": (ORANGE, "<"),
     "ia3": (GREEN, "X"),
     "adapter": (GREEN, "d"),
     "vpt": (GREEN, "8"),

@@ -38,6 +38,7 @@ VARIANTS = (
     "dora(r=4, on=('qkv', 'proj', 'fc1', 'fc2'), alpha=4)",
     "paca(r=4, on=('qkv', 'fc2'))",
     "apla(r=3)",
+    "spt(share={'proj': 0.02, 'fc1': 1.0})",
     "adapter(width=4, mode='parallel')",
     "adapter(width=4, mode='serial', scale=0.5)",
     "vpt(tokens=1)",
