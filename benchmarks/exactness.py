@@ -165,7 +165,7 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
         Ia3(),
         Spt(rng.choice((0.005, 0.1, {name: rng.choice((0.01, 1.0)) for name in on}))),
         Adapter(rng.choice((1, 4, 16)), rng.choice(("serial", "parallel")), rng.choice((None, 1.0, 0.5))),
-        Vpt(rng.choice((1, 3, 10))),
+        Vpt(rng.choice((1, 3, 10)), rng.random() < 0.5),
     )
     common = math.gcd(width, hidden)
     groups = rng.choice([parts for parts in range(1, common + 1) if common % parts == 0])
