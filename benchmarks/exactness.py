@@ -54,10 +54,11 @@ from bsr_explorer.methods import (
     LoraFA,
     Mesa,
     Method,
+    Msln,
     Offload,
     Paca,
-    Velora,
     Spt,
+    Velora,
     Vpt,
     WtaCrs,
 )
@@ -162,8 +163,8 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
         Dora(r, on, rng.choice((float(r), 8.0))),
         Paca(r, on),
         Apla(r),
-        Ia3(),
         Spt(rng.choice((0.005, 0.1, {name: rng.choice((0.01, 1.0)) for name in on}))),
+        Ia3(),
         Adapter(rng.choice((1, 4, 16)), rng.choice(("serial", "parallel")), rng.choice((None, 1.0, 0.5))),
         Vpt(rng.choice((1, 3, 10)), rng.random() < 0.5),
     )
@@ -172,9 +173,12 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
     stores: tuple[Method, ...] = (
         Velora(on, groups, rng.choice((1.0, 0.1))),
         WtaCrs(on, rng.choice((0.1, 0.3, 0.5, round(rng.uniform(0.01, 0.6), 3)))),
+        Msln(),
     )
     if rng.random() < 0.7:
         method = rng.choice(brings)
+        if isinstance(method, Lora) and not isinstance(method, LoraFA) and {"qkv", "fc1"} & {*method.on}:
+            method = rng.choice((method, method + Msln()))
     else:
         method = rng.choice((Full(), Last(rng.randint(1, depth)))) + rng.choice(stores)
     if not gated and rng.random() < 0.3:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from bsr_explorer.cost.holders import Memory
 from bsr_explorer.cost.step import Keep
-from bsr_explorer.tape import DENSE
 
 
 class Recording:
@@ -15,7 +14,9 @@ class Recording:
     def __init__(self, memory: Memory, keeps: Iterable[Keep], recorded: bool) -> None:
         """``recorded``: whether autograd keeps anything (not in the first run of what runs again)."""
         self._memory, self._recorded = memory, recorded
-        self._keeps = {keep.name: keep for keep in keeps if recorded or keep.how.packs}
+        self._keeps = {
+            keep.name: keep for keep in keeps if recorded or (keep.how.packs and not keep.how.itself)
+        }
         self.taken: dict[str, None] = {}
         self.held: list[str] = []
         self.numbers: list[str] = []
@@ -28,7 +29,7 @@ class Recording:
                 self._keep(keep)
 
     def _keep(self, keep: Keep) -> None:
-        if keep.how is DENSE:
+        if keep.how.itself:
             self._memory.hold(keep.name, "saved")
             self.held.append(keep.name)
             return
@@ -45,7 +46,7 @@ class Recording:
         (self.held if self._recorded else self._forms).append(stored)
 
     def pack(self, name: str) -> None:
-        if name in self._keeps and self._keeps[name].how is not DENSE:
+        if name in self._keeps and not self._keeps[name].how.itself:
             self._keep(self._keeps[name])
 
     def end(self) -> None:
@@ -62,7 +63,7 @@ class Recording:
     def take(self, name: str, size: int) -> None:
         self._memory.take(name, size)
         self.taken[name] = None
-        if name in self._keeps and self._keeps[name].how is DENSE:
+        if name in self._keeps and self._keeps[name].how.itself:
             self._keep(self._keeps[name])
 
     def scratch(self, *sizes: int) -> None:

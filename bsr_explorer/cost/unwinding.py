@@ -8,7 +8,7 @@ from bsr_explorer.cost.gradients import Gradients
 from bsr_explorer.cost.step import Keep
 from bsr_explorer.operations.kinds import rule_of
 from bsr_explorer.operations.rule import Context
-from bsr_explorer.tape import DENSE, Parameter
+from bsr_explorer.tape import Parameter
 
 
 class Unwinding:
@@ -22,7 +22,7 @@ class Unwinding:
         self._given: list[tuple[str, str]] = []
         self._own: set[str] = set()
         self._unpacked: list[str] = []
-        self._elsewhere = [keep for keep in keeps if keep.how is not DENSE]
+        self._elsewhere = [keep for keep in keeps if not keep.how.itself]
         rule = rule_of(c.op)
         self._one_node = not rule.several_nodes(c)
         self._passing = []

@@ -23,10 +23,11 @@ from bsr_explorer.methods.linear import Linear
 from bsr_explorer.methods.lora import Lora
 from bsr_explorer.methods.lora_fa import LoraFA
 from bsr_explorer.methods.mesa import Mesa
+from bsr_explorer.methods.msln import Msln
 from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
-from bsr_explorer.methods.velora import Velora
 from bsr_explorer.methods.spt import Spt
+from bsr_explorer.methods.velora import Velora
 from bsr_explorer.methods.vpt import Vpt
 from bsr_explorer.methods.wtacrs import WtaCrs
 from bsr_explorer.models.base import Geometry
@@ -44,8 +45,8 @@ METHODS: dict[str, type[Method]] = {
     "dora": Dora,
     "paca": Paca,
     "apla": Apla,
-    "ia3": Ia3,
     "spt": Spt,
+    "ia3": Ia3,
     "adapter": Adapter,
     "vpt": Vpt,
     "backrazor": BackRazor,
@@ -53,6 +54,7 @@ METHODS: dict[str, type[Method]] = {
     "velora": Velora,
     "wtacrs": WtaCrs,
     "approxbp": ApproxBP,
+    "msln": Msln,
     "checkpoint": Checkpoint,
     "offload": Offload,
 }
@@ -107,12 +109,13 @@ __all__ = [
     "LoraFA",
     "Mesa",
     "Method",
+    "Msln",
     "Offload",
     "Paca",
+    "Spt",
     "Velora",
     "Vpt",
     "WtaCrs",
-    "Spt",
     "method_calls",
     "parse_method",
     "parse_methods",

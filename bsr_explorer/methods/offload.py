@@ -36,6 +36,15 @@ class Elsewhere:
         """Whether it is packed before it goes."""
         return self.how.packs
 
+    @property
+    def itself(self) -> bool:
+        """It is not here."""
+        return False
+
+    def cast_from(self, dtype: str) -> Storage:
+        """As it lies there."""
+        return Elsewhere(self.how.cast_from(dtype))
+
     def pieces(self, shape: Shape, dtype: str) -> tuple[int, ...]:
         """None."""
         return ()
@@ -57,8 +66,11 @@ class Elsewhere:
         return self.how.unpack_course(shape, dtype, device)
 
     def passing(self, shape: Shape, dtype: str) -> int:
-        """What goes is here until then, and comes back to be unpacked (or what it is computed again from)."""
+        """What goes is here until then, and comes back to be unpacked (or what it is computed again from). What is not
+        packed is that itself."""
         how = self.how
+        if how.itself:
+            return 0
         return (how.source if isinstance(how, Rebuilt) else how).bytes(shape, dtype)
 
     def pack_flops(self, shape: Shape) -> int:

@@ -62,6 +62,7 @@ KIN: dict[str, tuple[str, str]] = {
     "velora": (GREY, "<"),
     "wtacrs": (GREY, ">"),
     "approxbp": (WINE, "8"),
+    "msln": (WINE, "d"),
 }
 """The same of methods that share a colour with their kin: what brings parameters, what stores tensors otherwise."""
 

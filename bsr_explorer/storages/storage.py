@@ -31,6 +31,15 @@ class Storage(Protocol):
         autograd and the hooks on what it saves."""
         ...
 
+    @property
+    def itself(self) -> bool:
+        """Whether the tensor itself is held, without a copy, and needs not be brought back."""
+        ...
+
+    def cast_from(self, dtype: str) -> Storage:
+        """The same of a tensor that is a cast of another, in this number format."""
+        ...
+
     def bytes(self, shape: Shape, dtype: str) -> int:
         """Bytes that a tensor of this shape and dtype takes."""
         ...
@@ -91,6 +100,11 @@ class AtOnce:
     """A storage that needs nothing on the way, where it does not say otherwise."""
 
     packs: ClassVar[bool] = False
+    itself: ClassVar[bool] = False
+
+    def cast_from(self, dtype: str) -> Storage:
+        """It does not matter."""
+        return self
 
     def pieces(self, shape: Shape, dtype: str) -> tuple[int, ...]:
         """One."""
@@ -129,6 +143,8 @@ class AtOnce:
 @dataclass(frozen=True)
 class Dense(AtOnce):
     """Stored as it is."""
+
+    itself: ClassVar[bool] = True
 
     def bytes(self, shape: Shape, dtype: str) -> int:
         """Every element at its own width."""
