@@ -43,6 +43,10 @@ class Method(ABC):
     """What it decides, of which only one method can decide each: ``PARAMETERS``, ``TOKENS``, ``STORAGE``, or a part of
     the latter: ``LINEAR_INPUTS``, ``ACTIVATION_INPUTS``."""
 
+    ruled: ClassVar[bool] = False
+    """Whether, in its canonical form, the BSR paper's accounting has a rule for it: for blocks that train or do not,
+    and token drops; none for how tensors are stored, or which of a block's parameters train."""
+
     @abstractmethod
     def rewrite(self, tape: Tape) -> Tape:
         """The step under this method, given the step of full fine-tuning.
@@ -87,10 +91,6 @@ class Method(ABC):
         """
         return
 
-    def own_state(self, model: nn.Module) -> dict[str, Any]:
-        """What it remembers from step to step beside the model's parameters and buffers: tensors and plain values. A
-        training that is interrupted goes on with it."""
-        return {}
     @property
     def looks(self) -> int:
         """How many batches of training images it looks at before the first step of a training."""
@@ -102,6 +102,10 @@ class Method(ABC):
         with a checkpoint, and is not made again."""
         return nullcontext()
 
+    def own_state(self, model: nn.Module) -> dict[str, Any]:
+        """What it remembers from step to step beside the model's parameters and buffers: tensors and plain values. A
+        training that is interrupted goes on with it."""
+        return {}
 
     def load_own_state(self, model: nn.Module, state: dict[str, Any]) -> None:
         """Go on with what ``own_state`` gave."""
