@@ -14,6 +14,9 @@ class Recording:
     def __init__(self, memory: Memory, keeps: Iterable[Keep], recorded: bool) -> None:
         """``recorded``: whether autograd keeps anything (not in the first run of what runs again)."""
         self._memory, self._recorded = memory, recorded
+        keeps = list(keeps)
+        self._lent = {keep.name for keep in keeps if not recorded and keep.how.packs and keep.how.itself}
+        self.lent: list[str] = []
         self._keeps = {
             keep.name: keep for keep in keeps if recorded or (keep.how.packs and not keep.how.itself)
         }
@@ -38,7 +41,7 @@ class Recording:
             self._memory.hold(stored)
         else:
             self._memory.take(stored, keep.bytes, "saved", keep.pieces)
-            if keep.how.packs and keep.passing:
+            if keep.how.packs and keep.how.copies and keep.passing:
                 self._memory.take(f"{stored}, on its way", keep.passing)
                 self._forms.append(f"{stored}, on its way")
             if self._recorded:
@@ -73,4 +76,7 @@ class Recording:
         for name in names:
             if name in self.taken:
                 del self.taken[name]
-                self._memory.drop(name)
+                if name in self._lent:  # to the operation that would compute again from it
+                    self.lent.append(name)
+                else:
+                    self._memory.drop(name)

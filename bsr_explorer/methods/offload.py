@@ -41,6 +41,11 @@ class Elsewhere:
         """It is not here."""
         return False
 
+    @property
+    def copies(self) -> bool:
+        """Whether it is copied before it goes."""
+        return self.how.copies
+
     def cast_from(self, dtype: str) -> Storage:
         """As it lies there."""
         return Elsewhere(self.how.cast_from(dtype))
@@ -66,11 +71,8 @@ class Elsewhere:
         return self.how.unpack_course(shape, dtype, device)
 
     def passing(self, shape: Shape, dtype: str) -> int:
-        """What goes is here until then, and comes back to be unpacked (or what it is computed again from). What is not
-        packed is that itself."""
+        """What goes is here until then, and comes back to be unpacked (or what it is computed again from)."""
         how = self.how
-        if how.itself:
-            return 0
         return (how.source if isinstance(how, Rebuilt) else how).bytes(shape, dtype)
 
     def pack_flops(self, shape: Shape) -> int:

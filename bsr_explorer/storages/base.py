@@ -24,6 +24,7 @@ class Packing(ABC):
     """
 
     packs: ClassVar[bool] = True
+    copies: ClassVar[bool] = True
     itself: ClassVar[bool] = False
     """Whether it neither packs nor copies: what is unpacked is then the tensor itself, which must not be changed."""
     derivative: ClassVar[bool] = False

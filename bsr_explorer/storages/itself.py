@@ -28,6 +28,7 @@ class Itself(Packing):
 
     wide: str = ""
 
+    copies: ClassVar[bool] = False
     itself: ClassVar[bool] = True
 
     def bytes(self, shape: Shape, dtype: str) -> int:

@@ -32,8 +32,13 @@ class Storage(Protocol):
         ...
 
     @property
+    def copies(self) -> bool:
+        """Whether what is stored is another tensor than the one that is kept."""
+        ...
+
+    @property
     def itself(self) -> bool:
-        """Whether the tensor itself is held, without a copy, and needs not be brought back."""
+        """Whether that one is held, and needs not be brought back."""
         ...
 
     def cast_from(self, dtype: str) -> Storage:
@@ -100,6 +105,7 @@ class AtOnce:
     """A storage that needs nothing on the way, where it does not say otherwise."""
 
     packs: ClassVar[bool] = False
+    copies: ClassVar[bool] = True
     itself: ClassVar[bool] = False
 
     def cast_from(self, dtype: str) -> Storage:
@@ -144,6 +150,7 @@ class AtOnce:
 class Dense(AtOnce):
     """Stored as it is."""
 
+    copies: ClassVar[bool] = False
     itself: ClassVar[bool] = True
 
     def bytes(self, shape: Shape, dtype: str) -> int:

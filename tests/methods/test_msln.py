@@ -64,6 +64,17 @@ def test_nor_does_what_it_is_composed_with_change_that(other: str) -> None:
     _exact(replace(CONFIG, method=f"msln+{other}", batch_size=1))
 
 
+def test_the_first_run_of_what_runs_again_holds_it_until_it_is_read(both: Both) -> None:
+    """Though nobody keeps it. The peak is there where gradients stand, and the blocks below keep nothing here."""
+    method = "last(k=4)+drop({0: 0.3}, fuse=False)+msln+approxbp+checkpoint(blocks=(1, 3))+offload"
+    options: dict[str, Any] = {"img_size": 8, "patch_size": 4, "embed_dim": 96, "num_heads": 4, "depth": 4}
+    predicted, measured = both(
+        method, "math", 5, "amp_bf16", "adamw", micro_batches=2, **options, mlp_ratio=3, num_classes=10
+    )
+    assert predicted.peak is not None and predicted.peak.operation == "blocks.3.mlp.fc1"
+    assert (predicted.peak_bytes, (predicted - measured).rows) == (measured.peak_bytes, ())
+
+
 OTHER_PARTS: tuple[dict[str, Any], ...] = (
     {"init_values": 1e-4, "num_heads": 1, "reg_tokens": 2, "no_embed_class": True},
     {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": 4, "pre_norm": True},
