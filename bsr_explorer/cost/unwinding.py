@@ -38,7 +38,8 @@ class Unwinding:
     def bring_back(self, *kept: str) -> None:
         self._let_go_of_unpacked()
         for keep in self._elsewhere:
-            if keep.name in kept and (keep.how.packs or not self._passing):
+            back = bool(self._passing) and not (keep.how.packs and keep.how.copies)
+            if keep.name in kept and not back:
                 name = f"{keep.name} unpacked"
                 self._memory.take(name, keep.dense_bytes)
                 self._unpack(keep)
@@ -115,6 +116,7 @@ class Unwinding:
             self._held = []
 
     def end_node(self, *kept: str) -> None:
+        self._let_go_of_unpacked()
         if self._arrived is not None:
             self._memory.drop(self._arrived)
             self._arrived = None
