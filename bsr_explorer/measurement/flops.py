@@ -46,6 +46,9 @@ def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *args: Any,
     return int(flop_counter.sdpa_backward_flop_count(grad, query, key, value))
 
 
+_autograd: Any = torch.autograd
+
+
 class ByBlock:
     """Tells by which block of a model something is computed: in the forward pass, and when a block runs again, by the
     module that runs; in the backward pass by the autograd node, which has the number of when it was made.
@@ -85,7 +88,7 @@ class ByBlock:
 
     def _note(self) -> None:
         if not _in_backward():
-            self._since.append((torch.autograd._get_sequence_nr(), self._running[-1]))
+            self._since.append((_autograd._get_sequence_nr(), self._running[-1]))
 
     @property
     def now(self) -> int | None:

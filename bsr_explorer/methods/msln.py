@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.base import LINEAR_INPUTS
@@ -97,7 +97,7 @@ def _keeps(tape: Tape, op: Op) -> bool:
     return op.kind == "linear" and tape.parameters[op.params["weight"]].trains
 
 
-def _readers(model: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]:
+def _readers(model: nn.Module) -> Iterator[tuple[nn.LayerNorm, list[nn.Linear]]]:
     """Each norm of a block, with the linear layers that keep what they read of it."""
     from torch import nn
 
@@ -108,6 +108,6 @@ def _readers(model: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]:
             layer = block.get_submodule(reader)
             layers = [layer, getattr(layer, DOWN, None)]
             yield (
-                block.get_submodule(norm),
+                cast("nn.LayerNorm", block.get_submodule(norm)),
                 [each for each in layers if isinstance(each, nn.Linear) and each.weight.requires_grad],
             )

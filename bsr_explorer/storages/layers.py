@@ -78,14 +78,14 @@ def store_in_block(module: nn.Module, stores: Stores) -> None:
             scale.forward = partial(_scale, scale, scale.forward, kept)
 
 
-def share_normalized(norm: nn.Module, readers: Sequence[nn.Module]) -> None:
+def share_normalized(norm: nn.LayerNorm, readers: Sequence[nn.Linear]) -> None:
     """Let a norm keep its input as it is normalised, and linear layers that read it compute again from that what they
     read, in place."""
     kept = Keeper(Itself())
     norm.add_module("kept_normalized", kept)
-    norm.forward = partial(_norm, norm, norm.forward, kept, True, True)  # type: ignore[assignment, arg-type]
+    cast(Any, norm).forward = partial(_norm, norm, norm.forward, kept, True, True)
     for reader in readers:
-        reader.forward = partial(_linear, reader, reader.forward, None)  # type: ignore[assignment, arg-type]
+        cast(Any, reader).forward = partial(_linear, reader, reader.forward, None)
 
 
 # --- layers ---------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 from bsr_explorer.devices import Device
 from bsr_explorer.units import WIDTH
@@ -108,7 +108,7 @@ class AtOnce:
     copies: ClassVar[bool] = True
     itself: ClassVar[bool] = False
 
-    def cast_from(self, dtype: str) -> Storage:
+    def cast_from(self, dtype: str) -> Self:
         """It does not matter."""
         return self
 
