@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -14,6 +15,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build_with, make_step
 from bsr_explorer.finetune.watched import WatchedStep
+from bsr_explorer.prediction import predict
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, in_precision
 
@@ -48,14 +50,17 @@ class Phases:
         """See ``train.step.Changes``."""
         return self.config.how.looks
 
-    def begin(self, step: Step, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def begin(self, step: Step, batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]) -> None:
         """See ``train.step.Changes``. At most half of the images that a step passes at once pass here."""
-        with self.config.how.looking(step.model):
-            for images, labels in batches:
-                interrupt.check()
-                some = max(1, len(labels) // (2 * step.micro_batches))
-                step.backward(Step.loss(step, images[:some], labels[:some]))  # of which nothing is recorded
-                step.optimizer.zero_grad(set_to_none=True)
+        some = max(1, self.config.micro_batch_size // 2)
+        for looking in self.config.how.looking(step.model, _room(self.config, some)):
+            with looking:
+                for images, labels in batches():
+                    interrupt.check()
+                    step.backward(
+                        Step.loss(step, images[:some], labels[:some])
+                    )  # of which nothing is recorded
+                    step.optimizer.zero_grad(set_to_none=True)
 
     def before(self, step: Step) -> None:
         """See ``train.step.Changes``."""
@@ -84,6 +89,13 @@ class Phases:
         made = make_step(model.train(trained.training), self.config, self._rules)
         _carry_optimizer(step, made)
         step.model, step.optimizer, step.trained = made.model, made.optimizer, made.trained
+
+
+def _room(config: Config, images: int) -> int:
+    """By how many bytes the peak of a step is above that of passing so many images, before there is an optimiser's
+    state."""
+    passing = replace(config, batch_size=images, micro_batches=1, optimizer="sgd", set_to_none=True)
+    return predict(config).peak_bytes - predict(passing).peak_bytes
 
 
 @torch.no_grad()

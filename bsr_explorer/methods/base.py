@@ -7,7 +7,8 @@ again, which is what stands in study files, records, figure legends and on the c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -96,11 +97,15 @@ class Method(ABC):
         """How many batches of training images it looks at before the first step of a training."""
         return 0
 
-    def looking(self, model: nn.Module) -> AbstractContextManager[None]:
-        """What these batches pass forward and backward within. It may see gradients, and when all have passed choose by
-        them what trains among the parameters that ``apply`` let train; a choice that is a buffer of the model is kept
-        with a checkpoint, and is not made again."""
-        return nullcontext()
+    def looking(self, model: nn.Module, room: int) -> Iterator[AbstractContextManager[None]]:
+        """Rounds, in each of which these batches pass forward and backward. Within a round it may see gradients, and
+        when all have passed choose by them what trains among the parameters that ``apply`` let train; a choice that is
+        a buffer of the model is kept with a checkpoint, and is not made again.
+
+        Args:
+            room: bytes that a round may take beside such a pass, so that it takes no more than a step.
+        """
+        return iter(())
 
     def own_state(self, model: nn.Module) -> dict[str, Any]:
         """What it remembers from step to step beside the model's parameters and buffers: tensors and plain values. A

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -84,13 +84,10 @@ class Composed(Method):
         """As many as the one that looks at most."""
         return max(part.looks for part in self.parts)
 
-    @contextmanager
-    def looking(self, model: nn.Module) -> Iterator[None]:
-        """Within all that look."""
-        with ExitStack() as stack:
-            for part in self.parts:
-                stack.enter_context(part.looking(model))
-            yield
+    def looking(self, model: nn.Module, room: int) -> Iterator[AbstractContextManager[None]]:
+        """The rounds of each part, in order."""
+        for part in self.parts:
+            yield from part.looking(model, room)
 
     def own_state(self, model: nn.Module) -> dict[str, Any]:
         """Each part's, by its name."""

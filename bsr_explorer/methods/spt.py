@@ -8,8 +8,8 @@ code; it is found before the first step, and saved with the weights. Differences
 * where a matrix has many of them they give it a low-rank update instead; here every layer has its entries (for the
   other, there is ``lora``);
 * biases and norms do not train here;
-* the batches that are looked at are the first ones of the training, at most half of each, so that looking takes less
-  memory than a step. (Beside it stands a number for each weight, until the choice is made.)
+* the batches that are looked at are the first ones of the training, at most half of each. The sums have a number for
+  each weight; where they do not fit into what a step takes, some layers are looked at after others.
 
 What it saves is optimiser state and gradients, and nothing of what is kept for the backward pass: a layer's whole input
 is kept, as in full fine-tuning, and the whole gradient of its weight is made before the entries are picked from it. The
@@ -19,7 +19,7 @@ entries are a vector, which weight decay leaves alone as it does others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -84,13 +84,11 @@ class Spt(Partial):
         """See ``Method``."""
         return self.batches
 
-    @contextmanager
-    def looking(self, model: nn.Module) -> Iterator[None]:
-        """See ``Method``."""
+    def looking(self, model: nn.Module, room: int) -> Iterator[AbstractContextManager[None]]:
+        """See ``Method``: as many layers a round as there is room for their sums, at least one."""
         from bsr_explorer.methods.applied.partial import most_sensitive
 
-        with most_sensitive(model):
-            yield
+        yield from most_sensitive(model, room)
 
 
 def _checked(share: Any) -> float | dict[str, float]:

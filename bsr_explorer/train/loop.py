@@ -147,10 +147,15 @@ def _look(step: Step, train: DataLoader[Batch]) -> None:
     if isinstance(train.dataset, Turning):
         train.dataset.turn_to(0)
     order = _order(train)
+
+    def first() -> Iterator[Batch]:
+        """The first batches."""
+        yield from islice(_on(step.device, train, image_dtype(step.precision)), looks)
+        if order is not None:
+            train.generator.set_state(order)
+
     with torch.random.fork_rng([step.device] if step.device.type == "cuda" else []):
-        step.changes.begin(step, islice(_on(step.device, train, image_dtype(step.precision)), looks))
-    if order is not None:
-        train.generator.set_state(order)
+        step.changes.begin(step, first)
 
 
 def _epoch(

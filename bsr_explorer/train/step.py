@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, cast
 
@@ -27,8 +27,9 @@ class Changes(Protocol):
         """Batches that it looks at before the first step."""
         ...
 
-    def begin(self, step: Step, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Called once before the first step, where it looks at any, with that many batches."""
+    def begin(self, step: Step, batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]) -> None:
+        """Called once before the first step, where it looks at any, with what gives that many batches, each time the
+        same."""
         ...
 
     def before(self, step: Step) -> None:

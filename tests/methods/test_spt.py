@@ -19,7 +19,7 @@ from bsr_explorer.measurement.peak import highest_on_cpu
 from bsr_explorer.methods import Spt, parse_method
 from bsr_explorer.prediction import predict, tape_of
 from bsr_explorer.train.recipes import recipe
-from bsr_explorer.train.step import Step
+from bsr_explorer.train.step import Step, image_dtype, in_precision
 from tests.methods.interrupted import check_it_goes_on
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -41,7 +41,7 @@ def _looked(config: Config, batches: Batches) -> Step:
     rules = recipe("short")
     step = make_step(build(config, seed=3).train(), config, rules)
     step.changes = Phases(config, rules)
-    step.changes.begin(step, batches)
+    step.changes.begin(step, lambda: batches)
     return step
 
 
@@ -131,7 +131,7 @@ def test_what_goes_wrong_while_it_looks_leaves_the_choice_as_it_was() -> None:
         raise OSError("no more")
 
     with pytest.raises(OSError, match="no more"):
-        phases.begin(step, broken())
+        phases.begin(step, broken)
     assert _entries(step.model) == before
     assert all(getattr(module, "seen", None) is None for module in step.model.modules())
 
@@ -168,16 +168,38 @@ def test_bytes_in_closed_form() -> None:
     assert spt.peak_bytes < full.peak_bytes
 
 
-def test_looking_takes_less_than_a_step_where_activations_weigh_most() -> None:
-    config = replace(CONFIG, batch_size=32, num_classes=10)
-    rules = recipe("short")
-    model = build(config, seed=3).train()
-    step = make_step(model, config, rules)
-    phases = Phases(config, rules)
-    batches = [(torch.randn(32, 3, 48, 48), torch.arange(32) % 10)]
-    standing = sum(x.nbytes for x in (*model.parameters(), *model.buffers(), *batches[0]))
+@pytest.mark.parametrize("precision", ["fp32", "amp_bf16", "bf16"])
+@pytest.mark.parametrize(("batch", "rounds"), [(64, (1, 1)), (8, (1, 3)), (2, (2, 16))])
+def test_looking_takes_no_more_than_a_step(precision: str, batch: int, rounds: tuple[int, int]) -> None:
+    """Where weights outweigh activations, some layers are looked at after others."""
+    config, rules = replace(CONFIG, batch_size=batch, precision=precision, num_classes=10), recipe("short")
+    model = in_precision(build(config, seed=3).train(), precision)
+    step, phases, asked = make_step(model, config, rules), Phases(config, rules), 0
+    images, labels = torch.randn(batch, 3, 48, 48).to(image_dtype(precision)), torch.arange(batch) % 10
+
+    def batches() -> Batches:
+        nonlocal asked
+        asked += 1
+        return [(images, labels)]
+
+    standing = sum(x.nbytes for x in (*model.parameters(), *model.buffers(), images, labels))
     highest = highest_on_cpu(lambda: phases.begin(step, batches))
-    assert standing + highest.tensors < predict(config).peak_bytes
+    largest = 4 * 32 * 128  # of one layer, which stands at least
+    assert rounds[0] <= asked <= rounds[1]
+    assert standing + highest.tensors <= predict(config).peak_bytes + (largest if batch == 2 else 0)
+
+
+def test_rounds_choose_what_one_would() -> None:
+    images = [(images[:2], labels[:2]) for images, labels in _batches()]
+    several = _looked(replace(CONFIG, batch_size=2), images)
+    rules = recipe("short")
+    once = make_step(build(CONFIG, seed=3).train(), replace(CONFIG, batch_size=2), rules)
+    (looking,) = Spt().looking(once.model, 2**40)
+    with looking:
+        for pictures, labels in images:
+            once.backward(once.loss(pictures[:1], labels[:1]))
+            once.optimizer.zero_grad()
+    assert _entries(several.model) == _entries(once.model)
 
 
 # --- a training -------------------------------------------------------------------------------------------

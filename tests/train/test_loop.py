@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -312,9 +312,11 @@ class Looking:
         self.seen: list[Tensor] = []
         self.began = 0
 
-    def begin(self, step: Step, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def begin(self, step: Step, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
         self.began += 1
-        self.seen = [images for images, _ in batches]
+        self.seen = [images for images, _ in batches()]
+        again = [images for images, _ in batches()]
+        assert all(torch.equal(a, b) for a, b in zip(self.seen, again, strict=True))
         torch.rand(3)
 
     def before(self, step: Step) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -53,7 +53,8 @@ class _Partial(Function):
         of_own = outputs.t().mm(read.view(-1, read.shape[-1]))
         del outputs
         if ctx.seen is not None:
-            ctx.seen.add_(of_own.float().square_().nan_to_num_(0, 0))  # a scaled gradient may overflow
+            # A scaled gradient may overflow. (Of what is looked at, nothing else is made.)
+            ctx.seen.add_(of_own.float().square_().nan_to_num_(0, 0))
         if ctx.part == "entries":
             of_own = of_own.view(-1).index_select(0, ctx.index)
         of_x = None
@@ -140,13 +141,34 @@ def train_part_of(
             block.get_submodule(parent).add_module(child, made)
 
 
-@contextmanager
-def most_sensitive(model: nn.Module) -> Iterator[None]:
-    """Within it, entries' squared gradients are added up; at its end, the entries of which most was seen are those that
-    train. The optimiser must not have stepped."""
+def most_sensitive(model: nn.Module, room: int) -> Iterator[AbstractContextManager[None]]:
+    """Rounds in which entries' squared gradients are added up; at the end of each, the entries of which most was seen
+    are those that train. The optimiser must not have stepped.
+
+    Args:
+        room: bytes that a round may take: the sums of its layers, of which there is one at least, and the largest
+            gradient in fp32.
+    """
     layers = [
         layer for layer in model.modules() if isinstance(layer, PartialLinear) and layer.part == "entries"
     ]
+    together: list[PartialLinear] = []
+    room -= max(map(_sums, layers), default=0)
+    for layer in layers:
+        if together and sum(map(_sums, together)) + _sums(layer) > room:
+            yield _most_sensitive(together)
+            together = []
+        together.append(layer)
+    if together:
+        yield _most_sensitive(together)
+
+
+def _sums(layer: PartialLinear) -> int:
+    return layer.weight.numel() * torch.float32.itemsize
+
+
+@contextmanager
+def _most_sensitive(layers: Sequence[PartialLinear]) -> Iterator[None]:
     try:
         for layer in layers:
             layer.seen = torch.zeros_like(layer.weight, dtype=torch.float32)
