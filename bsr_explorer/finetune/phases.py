@@ -92,10 +92,11 @@ class Phases:
 
 
 def _room(config: Config, images: int) -> int:
-    """By how many bytes the peak of a step is above that of passing so many images, before there is an optimiser's
-    state."""
+    """By how many bytes the peak of a step is above that of passing some images of its batch, before there is an
+    optimiser's state."""
     passing = replace(config, batch_size=images, micro_batches=1, optimizer="sgd", set_to_none=True)
-    return predict(config).peak_bytes - predict(passing).peak_bytes
+    step, some = predict(config), predict(passing)
+    return (step.peak_bytes - step.input_bytes) - (some.peak_bytes - some.input_bytes)
 
 
 @torch.no_grad()
