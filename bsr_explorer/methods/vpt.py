@@ -4,8 +4,8 @@ They stand behind the class token (and registers), are never dropped, and are no
 parameters train, but they lie below all blocks: each keeps what passing a gradient takes, and of more tokens.
 
 Shallow, they go through all blocks. Deep, each block has its own, which take the place of what the block below made of
-the last ones. (Without the authors' dropout of prompts, which is 0.1 in theirs, and with their initialisation's width
-that of timm's other tokens.)
+the last ones, as in the authors' code. (Which draws them from a uniform distribution, ±√(6/(3·patch² + D)), where they
+are drawn here as timm's other tokens are; and which can drop some of their numbers out, which is not done here.)
 """
 
 from __future__ import annotations
