@@ -42,7 +42,8 @@ COMPUTE: tuple[Kind, ...] = ("forward", "backward", "recompute")
 """Kinds of row that carry FLOPs instead of bytes; ``recompute`` is forward work done again in backward."""
 
 WHOLE = "step"
-"""The operation of FLOPs that are known of the whole step only: a measurement tells no operation's backward apart."""
+"""The operation of FLOPs that are known of a whole block, or of the whole step: a measurement tells no operation's
+backward apart."""
 
 
 @dataclass(frozen=True, slots=True)

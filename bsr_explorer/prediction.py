@@ -49,6 +49,24 @@ def is_published(config: Config) -> bool:
     return architecture_of(config.model).published
 
 
+def is_ruled(config: Config) -> bool:
+    """Whether they have one for its method, too (see ``Method.ruled``)."""
+    return is_published(config) and config.how.canonical(geometry_of(config).depth).ruled
+
+
+def check_ruled(config: Config, counts: str) -> None:
+    """Refuse to count a method by the published accounting that has no rule for it.
+
+    Raises:
+        UserError: with what to count instead.
+    """
+    if counts == "published" and is_published(config) and not is_ruled(config):
+        raise UserError(
+            f"--accounting, --budget-counts: published has no rule for {config.method}: it counts blocks that train or "
+            "do not, and nothing of how tensors are stored or which of a block's parameters train; choose peak or saved"
+        )
+
+
 def _plain(config: Config, images: int) -> Tape:
     """The step with every parameter training."""
     return architecture_of(config.model).step_tape(geometry_of(config), images, config.attention)

@@ -14,7 +14,7 @@ from bsr_explorer.cli.console import out, table
 from bsr_explorer.cli.profile_shown import show_compared
 from bsr_explorer.config import Config
 from bsr_explorer.devices import device_of
-from bsr_explorer.prediction import counted_bytes, largest_batch, predict
+from bsr_explorer.prediction import check_ruled, counted_bytes, largest_batch, predict
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, parse_bytes
 
@@ -63,6 +63,8 @@ def max_batch(
     )
     counts = options.counts(budget_counts, config)
     chosen = options.following(method, config)
+    for each in chosen:
+        check_ruled(config.with_method(each), counts)
     found = [_row(config.with_method(each), budget_bytes, counts) for each in chosen]
     if as_json:
         answer = {

@@ -18,7 +18,7 @@ from bsr_explorer.cost import published
 from bsr_explorer.devices import device_of
 from bsr_explorer.errors import unknown
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.prediction import counted_bytes, is_published, predict, published_tape
+from bsr_explorer.prediction import check_ruled, counted_bytes, is_ruled, predict, published_tape
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.train.recipes import check_optimizer
@@ -100,6 +100,7 @@ def profile(
         )
         config = config.with_method(options.following(method, config)[0])
     accounting = options.counts(accounting, config)
+    check_ruled(config, accounting)
     if measure:
         check_optimizer(config.optimizer)
     predicted = predict(config)
@@ -113,7 +114,7 @@ def profile(
             "conventions": "2 FLOPs a multiply-add; attention backward is 2.5 (fused) or 2 (math) times forward",
         },
         "full": _full(config, accounting),
-        "published": _published(config) if is_published(config) else None,
+        "published": _published(config) if is_ruled(config) else None,
         "measured": None,
     }
     if measure:

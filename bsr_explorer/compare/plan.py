@@ -8,9 +8,9 @@ from dataclasses import asdict, fields, replace
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.data.places import count_classes
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods import Bsr, Full, Method
+from bsr_explorer.methods import Method
 from bsr_explorer.methods.composed import Composed
-from bsr_explorer.prediction import counted_bytes, geometry_of, is_published, largest_batch, predict
+from bsr_explorer.prediction import check_ruled, counted_bytes, geometry_of, is_ruled, largest_batch, predict
 from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.comparison_folder import Comparison, Entry
 from bsr_explorer.units import format_bytes, parse_bytes
@@ -89,6 +89,7 @@ def plan_file(asked: ComparisonFile) -> list[Comparison]:
 
 
 def _entry(config: Config, budget_bytes: int | None, counts: str) -> Entry:
+    check_ruled(config, counts)
     predicted, counted = predict(config), counted_bytes(config, counts)
     return Entry(
         method=str(config.method),
@@ -105,10 +106,8 @@ def _entry(config: Config, budget_bytes: int | None, counts: str) -> Entry:
 
 
 def _published(config: Config) -> int | None:
-    """By the paper's accounting, which has a rule for blocks that train or do not, and none for how their
-    tensors are stored or which of their parameters train."""
-    ruled = is_published(config) and isinstance(config.how.canonical(geometry_of(config).depth), (Full, Bsr))
-    return counted_bytes(config, "published") if ruled else None
+    """By the paper's accounting, where it has a rule."""
+    return counted_bytes(config, "published") if is_ruled(config) else None
 
 
 def brief(method: Method) -> str:

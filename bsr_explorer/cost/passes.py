@@ -88,9 +88,21 @@ class Pass:
                 frames[name] = self._frames.ends.get(name, len(self.contexts) + 1)
             else:
                 frames[name] = self._frames.end_of(c.op.name)
+        for name in recording.lent:
+            frames[name] = self._borrower(index)
         for name in recording.numbers:  # held by a graph of its own until the segment has run again
             frames[name] = len(self.contexts) + 1
         self._leave(frames, index)
+
+    def _borrower(self, index: int) -> int:
+        """The last operation that computes again from what this one has made for itself."""
+        last = index
+        for later in range(index + 1, len(self.contexts)):
+            if self.contexts[later].op.kind == self.contexts[index].op.kind:
+                break
+            if any(keep.how.packs and not keep.bytes for keep in self._keeps[later]):
+                last = later
+        return last
 
     def _leave(self, frames: dict[str, int], index: int) -> None:
         """Frames let go of what ends with this operation: the innermost first, of its own variables in order; and of

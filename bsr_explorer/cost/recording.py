@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from bsr_explorer.cost.holders import Memory
 from bsr_explorer.cost.step import Keep
-from bsr_explorer.tape import DENSE
 
 
 class Recording:
@@ -15,7 +14,12 @@ class Recording:
     def __init__(self, memory: Memory, keeps: Iterable[Keep], recorded: bool) -> None:
         """``recorded``: whether autograd keeps anything (not in the first run of what runs again)."""
         self._memory, self._recorded = memory, recorded
-        self._keeps = {keep.name: keep for keep in keeps if recorded or keep.how.packs}
+        keeps = list(keeps)
+        self._lent = {keep.name for keep in keeps if not recorded and keep.how.packs and keep.how.itself}
+        self.lent: list[str] = []
+        self._keeps = {
+            keep.name: keep for keep in keeps if recorded or (keep.how.packs and not keep.how.itself)
+        }
         self.taken: dict[str, None] = {}
         self.held: list[str] = []
         self.numbers: list[str] = []
@@ -28,7 +32,7 @@ class Recording:
                 self._keep(keep)
 
     def _keep(self, keep: Keep) -> None:
-        if keep.how is DENSE:
+        if keep.how.itself:
             self._memory.hold(keep.name, "saved")
             self.held.append(keep.name)
             return
@@ -37,7 +41,7 @@ class Recording:
             self._memory.hold(stored)
         else:
             self._memory.take(stored, keep.bytes, "saved", keep.pieces)
-            if keep.how.packs and keep.passing:
+            if keep.how.packs and keep.how.copies and keep.passing:
                 self._memory.take(f"{stored}, on its way", keep.passing)
                 self._forms.append(f"{stored}, on its way")
             if self._recorded:
@@ -45,7 +49,7 @@ class Recording:
         (self.held if self._recorded else self._forms).append(stored)
 
     def pack(self, name: str) -> None:
-        if name in self._keeps and self._keeps[name].how is not DENSE:
+        if name in self._keeps and not self._keeps[name].how.itself:
             self._keep(self._keeps[name])
 
     def end(self) -> None:
@@ -62,7 +66,7 @@ class Recording:
     def take(self, name: str, size: int) -> None:
         self._memory.take(name, size)
         self.taken[name] = None
-        if name in self._keeps and self._keeps[name].how is DENSE:
+        if name in self._keeps and self._keeps[name].how.itself:
             self._keep(self._keeps[name])
 
     def scratch(self, *sizes: int) -> None:
@@ -72,4 +76,7 @@ class Recording:
         for name in names:
             if name in self.taken:
                 del self.taken[name]
-                self._memory.drop(name)
+                if name in self._lent:  # to the operation that would compute again from it
+                    self.lent.append(name)
+                else:
+                    self._memory.drop(name)

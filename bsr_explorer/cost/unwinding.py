@@ -8,7 +8,7 @@ from bsr_explorer.cost.gradients import Gradients
 from bsr_explorer.cost.step import Keep
 from bsr_explorer.operations.kinds import rule_of
 from bsr_explorer.operations.rule import Context
-from bsr_explorer.tape import DENSE, Parameter
+from bsr_explorer.tape import Parameter
 
 
 class Unwinding:
@@ -22,7 +22,7 @@ class Unwinding:
         self._given: list[tuple[str, str]] = []
         self._own: set[str] = set()
         self._unpacked: list[str] = []
-        self._elsewhere = [keep for keep in keeps if keep.how is not DENSE]
+        self._elsewhere = [keep for keep in keeps if not keep.how.itself]
         rule = rule_of(c.op)
         self._one_node = not rule.several_nodes(c)
         self._passing = []
@@ -38,7 +38,8 @@ class Unwinding:
     def bring_back(self, *kept: str) -> None:
         self._let_go_of_unpacked()
         for keep in self._elsewhere:
-            if keep.name in kept and (keep.how.packs or not self._passing):
+            back = bool(self._passing) and not (keep.how.packs and keep.how.copies)
+            if keep.name in kept and not back:
                 name = f"{keep.name} unpacked"
                 self._memory.take(name, keep.dense_bytes)
                 self._unpack(keep)
@@ -115,6 +116,7 @@ class Unwinding:
             self._held = []
 
     def end_node(self, *kept: str) -> None:
+        self._let_go_of_unpacked()
         if self._arrived is not None:
             self._memory.drop(self._arrived)
             self._arrived = None

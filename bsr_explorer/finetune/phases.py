@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import nn
 
+from bsr_explorer import interrupt
 from bsr_explorer.config import Config
+from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build_with, make_step
 from bsr_explorer.finetune.watched import WatchedStep
+from bsr_explorer.prediction import predict
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, in_precision
 
@@ -33,6 +38,29 @@ class Phases:
         self._ends = list(accumulate(phase.share for phase in self._phases))
         self._whole, self._rules, self._index = config, rules, 0
         self.config = config.with_method(self._phases[0].method)
+        for phase in self._phases[1:]:
+            if phase.method.looks > self.looks:
+                raise UserError(
+                    f"--method: {phase.method} looks at images before the first step of a training, and comes later in "
+                    "this one; let it be in the first phase, too"
+                )
+
+    @property
+    def looks(self) -> int:
+        """See ``train.step.Changes``."""
+        return self.config.how.looks
+
+    def begin(self, step: Step, batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]) -> None:
+        """See ``train.step.Changes``. At most half of the images that a step passes at once pass here."""
+        some = max(1, self.config.micro_batch_size // 2)
+        for looking in self.config.how.looking(step.model, _room(self.config, some)):
+            with looking:
+                for images, labels in batches():
+                    interrupt.check()
+                    step.backward(
+                        Step.loss(step, images[:some], labels[:some])
+                    )  # of which nothing is recorded
+                    step.optimizer.zero_grad(set_to_none=True)
 
     def before(self, step: Step) -> None:
         """See ``train.step.Changes``."""
@@ -61,6 +89,14 @@ class Phases:
         made = make_step(model.train(trained.training), self.config, self._rules)
         _carry_optimizer(step, made)
         step.model, step.optimizer, step.trained = made.model, made.optimizer, made.trained
+
+
+def _room(config: Config, images: int) -> int:
+    """By how many bytes the peak of a step is above that of passing some images of its batch, before there is an
+    optimiser's state."""
+    passing = replace(config, batch_size=images, micro_batches=1, optimizer="sgd", set_to_none=True)
+    step, some = predict(config), predict(passing)
+    return (step.peak_bytes - step.input_bytes) - (some.peak_bytes - some.input_bytes)
 
 
 @torch.no_grad()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import nn
 
-from bsr_explorer.ledger import WHOLE, Ledger, Row, ledger
-from bsr_explorer.measurement.flops import Uncounted, counter
+from bsr_explorer.ledger import WHOLE, Kind, Ledger, Row, ledger
+from bsr_explorer.measurement.flops import ByBlock, Uncounted, counter
 from bsr_explorer.measurement.peak import highest_on_cpu
 from bsr_explorer.measurement.saved import saved_storages
 from bsr_explorer.naming import naming_of
@@ -178,18 +179,19 @@ def _shared(step: Stepper) -> list[torch.Tensor]:
 def _flop_rows(
     step: Stepper, images: torch.Tensor, labels: torch.Tensor, uncounted: set[str]
 ) -> Iterator[Row]:
-    """FLOPs of forward and of backward, as two rows: the counter knows no operation's backward by name."""
+    """FLOPs of forward and of backward, two rows a block: the counter knows no operation's backward by name."""
     flops = counter()
-    forward = 0
-    with Uncounted(flops) as unknown, flops:
+    forward, backward = Counter[int | None](), Counter[int | None]()
+    with ByBlock(step.model) as where, Uncounted(flops, where) as unknown, flops:
         for part in step.parts(images, labels):
-            before = flops.get_total_flops()
             loss = step.loss(*part)
-            forward += flops.get_total_flops() - before
+            forward += unknown.by_block()
             step.backward(loss)
+            backward += unknown.by_block()
     uncounted |= unknown.names
-    yield Row(None, WHOLE, "forward", flops=forward)
-    yield Row(None, WHOLE, "backward", flops=flops.get_total_flops() - forward)
+    for kind, found in (("forward", forward), ("backward", backward)):
+        for block, count in found.items():
+            yield Row(block, WHOLE, cast(Kind, kind), flops=count)
 
 
 def peak_of(

@@ -24,8 +24,10 @@ from bsr_explorer.methods.linear import Linear
 from bsr_explorer.methods.lora import Lora
 from bsr_explorer.methods.lora_fa import LoraFA
 from bsr_explorer.methods.mesa import Mesa
+from bsr_explorer.methods.msln import Msln
 from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
+from bsr_explorer.methods.spt import Spt
 from bsr_explorer.methods.velora import Velora
 from bsr_explorer.methods.vpt import Vpt
 from bsr_explorer.methods.wasi import Wasi
@@ -45,6 +47,7 @@ METHODS: dict[str, type[Method]] = {
     "dora": Dora,
     "paca": Paca,
     "apla": Apla,
+    "spt": Spt,
     "ia3": Ia3,
     "adapter": Adapter,
     "vpt": Vpt,
@@ -55,6 +58,7 @@ METHODS: dict[str, type[Method]] = {
     "asi": Asi,
     "wasi": Wasi,
     "approxbp": ApproxBP,
+    "msln": Msln,
     "checkpoint": Checkpoint,
     "offload": Offload,
 }
@@ -110,8 +114,10 @@ __all__ = [
     "LoraFA",
     "Mesa",
     "Method",
+    "Msln",
     "Offload",
     "Paca",
+    "Spt",
     "Velora",
     "Vpt",
     "Wasi",

@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bsr_explorer.methods.partial import Partial
+from bsr_explorer.methods.partial import Lines
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Apla(Partial):
+class Apla(Lines):
     """Random rows of the weight of each block's attention projection, and the head, train.
 
     Attributes:
-        r: see ``Partial``.
+        r: see ``Lines``.
     """
 
     name: ClassVar[str] = "apla"

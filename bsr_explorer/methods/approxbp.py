@@ -2,8 +2,8 @@
 
 The forward pass is exact. In the backward pass GELU's derivative is a step function of four values, Σ aₖ·[x > cₖ], with
 the constants that the authors fitted (ReGELU2): all that has to be kept of x is between which of three numbers it lies.
-What else the authors do, a LayerNorm that shares its output with the next linear layer (MS-LN), is not done here: where
-that layer's weight trains, ``mesa(faithful=False)`` shares in the same way.
+What else the authors do, a LayerNorm that shares what it keeps with the next linear layer (MS-LN), is the method
+``msln``.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ again, which is what stands in study files, records, figure legends and on the c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -41,6 +43,10 @@ class Method(ABC):
     chooses: ClassVar[tuple[str, ...]] = ()
     """What it decides, of which only one method can decide each: ``PARAMETERS``, ``TOKENS``, ``STORAGE``, or a part of
     the latter: ``LINEAR_INPUTS``, ``ACTIVATION_INPUTS``."""
+
+    ruled: ClassVar[bool] = False
+    """Whether, in its canonical form, the BSR paper's accounting has a rule for it: for blocks that train or do not,
+    and token drops; none for how tensors are stored, or which of a block's parameters train."""
 
     @abstractmethod
     def rewrite(self, tape: Tape) -> Tape:
@@ -85,6 +91,21 @@ class Method(ABC):
             total: steps in all.
         """
         return
+
+    @property
+    def looks(self) -> int:
+        """How many batches of training images it looks at before the first step of a training."""
+        return 0
+
+    def looking(self, model: nn.Module, room: int) -> Iterator[AbstractContextManager[None]]:
+        """Rounds, in each of which these batches pass forward and backward. Within a round it may see gradients, and
+        when all have passed choose by them what trains among the parameters that ``apply`` let train; a choice that is
+        a buffer of the model is kept with a checkpoint, and is not made again.
+
+        Args:
+            room: bytes that a round may take beside such a pass, so that it takes no more than a step.
+        """
+        return iter(())
 
     def own_state(self, model: nn.Module) -> dict[str, Any]:
         """What it remembers from step to step beside the model's parameters and buffers: tensors and plain values. A

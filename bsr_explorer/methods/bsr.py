@@ -60,6 +60,7 @@ class Bsr(Method):
     )
 
     chooses: ClassVar[tuple[str, ...]] = (PARAMETERS, TOKENS)
+    ruled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", checked_blocks("bsr", self.blocks))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -76,6 +78,16 @@ class Composed(Method):
         """Each part's, in order."""
         for part in self.parts:
             part.before_step(model, done, total)
+
+    @property
+    def looks(self) -> int:
+        """As many as the one that looks at most."""
+        return max(part.looks for part in self.parts)
+
+    def looking(self, model: nn.Module, room: int) -> Iterator[AbstractContextManager[None]]:
+        """The rounds of each part, in order."""
+        for part in self.parts:
+            yield from part.looking(model, room)
 
     def own_state(self, model: nn.Module) -> dict[str, Any]:
         """Each part's, by its name."""

@@ -16,6 +16,7 @@ class Full(Subset):
     name: ClassVar[str] = "full"
     summary: ClassVar[str] = "everything trains"
     citation: ClassVar[str] = "the usual practice"
+    ruled: ClassVar[bool] = True
 
     def trains(self, parameter: str, depth: int, naming: Naming = TIMM) -> bool:
         """Always."""

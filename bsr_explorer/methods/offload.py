@@ -36,6 +36,20 @@ class Elsewhere:
         """Whether it is packed before it goes."""
         return self.how.packs
 
+    @property
+    def itself(self) -> bool:
+        """It is not here."""
+        return False
+
+    @property
+    def copies(self) -> bool:
+        """Whether it is copied before it goes."""
+        return self.how.copies
+
+    def cast_from(self, dtype: str) -> Storage:
+        """As it lies there."""
+        return Elsewhere(self.how.cast_from(dtype))
+
     def pieces(self, shape: Shape, dtype: str) -> tuple[int, ...]:
         """None."""
         return ()

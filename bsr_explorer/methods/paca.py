@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, ClassVar
 from bsr_explorer.methods.adding import LAYERS, checked_layers
 from bsr_explorer.methods.arguments import quiet
 from bsr_explorer.methods.axes import Axis, Choices
-from bsr_explorer.methods.partial import Partial
+from bsr_explorer.methods.partial import Lines
 
 if TYPE_CHECKING:
     from bsr_explorer.models.base import Geometry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Paca(Partial):
+class Paca(Lines):
     """Random columns of chosen layers' weights, and the head, train.
 
     Attributes:
-        r: see ``Partial``.
+        r: see ``Lines``.
         on: which linear layers of all blocks: names of ``adding.LAYERS``.
     """
 

@@ -8,6 +8,7 @@ place        tensor                                      kept by
 residual     the residual stream, a LayerNorm's input    the norm
 normalized   the same with mean 0 and deviation 1        the norm, instead of it, if this is said
 normed       a LayerNorm's output                        qkv, fc1
+beside       the same                                    an update of low rank beside these
 qkv          queries, keys and values                    attention; a token drop shares it
 softmax      the attention matrix                        attention with an explicit softmax
 attended     attention's output                          the output projection
@@ -19,8 +20,9 @@ branch       a branch's output                           LayerScale
 
 An operation keeps its tensor only where its gradient needs it (a frozen linear layer keeps none). What stands
 outside the blocks (patch embedding, final norm, head) is left as it is, and so are a norm's mean and inverse
-deviation, the tokens that a drop fuses, and the halves that a gated MLP multiplies. Fused attention keeps nothing but
-qkv: its backward computes the output and the log-sum-exp again, from what was unpacked.
+deviation, the tokens that a drop fuses, and the halves that a gated MLP multiplies. What an update reads is left as it
+is, too, unless it is computed again from what the norm keeps. Fused attention keeps nothing but qkv: its backward
+computes the output and the log-sum-exp again, from what was unpacked.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.base import ACTIVATION_INPUTS, LINEAR_INPUTS, STORAGE, Method
+from bsr_explorer.methods.lora import DOWN
 from bsr_explorer.models.architecture import ARCHITECTURES
 from bsr_explorer.naming import TIMM, naming_of
 from bsr_explorer.storages import Packing, Rebuilt
@@ -44,6 +47,7 @@ PLACES = (
     "residual",
     "normalized",
     "normed",
+    "beside",
     "qkv",
     "softmax",
     "attended",
@@ -132,7 +136,8 @@ class Storing(Method):
             for tensor, layer, place in _places(op, made_by, fused) if op.block is not None else ():
                 channels = 1 if place == "softmax" else tape.tensors[op.reads[0]].shape[-1]
                 how = self.stores_at(cast(int, op.block), layer, place, heads, channels)
-                if how is None or (isinstance(how, Rebuilt) and not needs[op.reads[0]]):
+                again = isinstance(how, Rebuilt)
+                if how is None or (again and not needs[op.reads[0]]) or (place == "beside" and not again):
                     continue
                 stored[tensor] = how
                 if isinstance(how, Packing) and how.remembers and op.kind != "class_attention":
@@ -174,6 +179,8 @@ def _places(op: Op, made_by: Mapping[str, Op], fused: bool) -> Iterator[tuple[st
         yield f"{op.name}:normalized", layer, "normalized"
     elif op.kind == "linear" and layer in _READS:
         yield op.reads[0], layer, "gated" if made_by[op.reads[0]].kind == "gate_half" else _READS[layer]
+    elif op.kind == "linear" and layer in _BESIDE:
+        yield op.reads[0], layer, "beside"
     elif op.kind == "attention" and layer == "attn":
         yield op.reads[0], layer, "qkv"
         if not fused:
@@ -194,3 +201,6 @@ def weight_trains(tape: Tape, op: Op, needs: Mapping[str, bool]) -> bool:
 
 _READS = {"attn.qkv": "normed", "attn.proj": "attended", "mlp.fc1": "normed", "mlp.fc2": "activated"}
 """The place of what each linear layer of a block reads."""
+
+_BESIDE = (f"attn.qkv.{DOWN}", f"mlp.fc1.{DOWN}")
+"""Updates of low rank that read a norm's output."""

@@ -2,8 +2,10 @@
 
 The forward pass is exact, and so is the gradient that is passed on. (``storages.sampled`` has the mathematics.) One
 thing differs from the authors: they draw a row in proportion to its length times the length of its gradient at the
-sample's last visit, which they keep for every sample; here a step does not know which sample an image is, and its
-length alone decides. The mean is right for any probabilities.
+sample's last visit, which they keep for every sample and every layer; here its length alone decides. (Such a table
+has a number for each training image and layer. Its bytes would follow from the data, which a configuration does not
+know, and batches, which are images and labels to all that trains on them, would have to say which images they are, down
+to the storage of a layer.) The mean is right for any probabilities.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def _cast(tape: Tape, op: Op, dtype: str, device: Device, tensors: dict[str, Ten
             reads[place] = f"{name} in {target} for {op.name or op.kind}"
             attrs = {"dtype": target} if kind_of(op).carries(op) else {"dtype": target, "detached": True}
             if name in stored:
-                stored[reads[place]] = stored.pop(name)
+                stored[reads[place]] = stored.pop(name).cast_from(tensors[name].dtype)
             cast = replace(op, kind="cast", reads=(name,), writes=reads[place], params={}, stored={})
             yield replace(cast, attrs=attrs)
     yield replace(op, reads=tuple(reads), params=params, stored=stored)

@@ -26,12 +26,19 @@ from bsr_explorer.operations.magnitude import MAGNITUDE
 from bsr_explorer.operations.norm import LAYER_NORM
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
 from bsr_explorer.operations.rule import Rule
-from bsr_explorer.operations.tokens import DROP_TOKENS, MEAN_TOKENS, PREFIX_TOKENS, SELECT_TOKEN
+from bsr_explorer.operations.tokens import (
+    DROP_TOKENS,
+    MEAN_TOKENS,
+    PREFIX_TOKENS,
+    REPLACE_TOKENS,
+    SELECT_TOKEN,
+)
 from bsr_explorer.units import WIDTH
 
 KINDS: dict[str, Kind] = {
     "patch_embed": PATCH_EMBED,
     "prefix_tokens": PREFIX_TOKENS,
+    "replace_tokens": REPLACE_TOKENS,
     "add_parameter": ADD_PARAMETER,
     "layer_norm": LAYER_NORM,
     "linear": LINEAR,

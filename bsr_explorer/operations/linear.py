@@ -110,8 +110,8 @@ def _columns(c: Context) -> bool:
 
 
 def _trained(c: Context) -> Part:
-    """The columns (out, r) or rows (r, in)."""
-    return c.params["columns" if _columns(c) else "rows"]
+    """The columns (out, r), rows (r, in) or entries (r,)."""
+    return next(c.params[part] for part in ("columns", "rows", "entries") if part in c.params)
 
 
 def _selected(c: Context) -> Shape:
@@ -120,15 +120,17 @@ def _selected(c: Context) -> Shape:
 
 
 def _partial_keeps(c: Context) -> list[Kept]:
-    """For columns, the channels that they read; for rows, the whole input. The weight, if the input needs a
+    """For columns, the channels that they read; for rows and entries, the whole input. The weight, if the input needs a
     gradient."""
     reads = own(c, "selected", _selected(c), c.reads[0].dtype) if _columns(c) else kept(c.reads[0])
     return [reads, kept(c.params["weight"])] if c.needs[0] else [reads]
 
 
 def _partial_backward(c: Context) -> int:
+    """Of entries, the whole weight's gradient is made."""
     rows = c.reads[0].numel // c.reads[0].shape[-1]
-    return FLOPS_PER_MAC * rows * _trained(c).numel + _forward(c) * c.needs[0]
+    trained = c.params["weight"] if "entries" in c.params else _trained(c)
+    return FLOPS_PER_MAC * rows * trained.numel + _forward(c) * c.needs[0]
 
 
 def _partial_run(c: Context, m: Forward) -> None:
@@ -139,9 +141,13 @@ def _partial_run(c: Context, m: Forward) -> None:
 
 
 def _partial_unwind(c: Context, b: Backward) -> None:
-    """For rows, their outputs' gradients are laid side by side first."""
+    """For rows, their outputs' gradients are laid side by side first; entries are picked from the whole gradient."""
     if _columns(c):
         b.give_part("columns")
+    elif "entries" in c.params:
+        b.take(c.own("whole gradient"), c.params["weight"].numel * WIDTH[c.writes.dtype])
+        b.give_part("entries")
+        b.drop(c.own("whole gradient"))
     else:
         outputs = c.writes.numel // c.writes.shape[-1] * _trained(c).shape[0]
         b.take(c.own("outputs"), outputs * WIDTH[c.writes.dtype])
@@ -154,7 +160,7 @@ def _partial_unwind(c: Context, b: Backward) -> None:
 
 PARTIAL_LINEAR = Kind(
     name="partial_linear",
-    summary="x·Wᵀ + b, where some columns or rows of W train",
+    summary="x·Wᵀ + b, where some columns, rows or entries of W train",
     shape=_shape,
     plain=Rule(
         keeps=_partial_keeps,

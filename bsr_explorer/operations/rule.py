@@ -144,7 +144,7 @@ class Backward(Taking, Protocol):
 
     def end_node(self, *kept: str) -> None:
         """An autograd node ended, and more of this operation's follow: let go of the gradient that
-        arrived, and of these kept tensors."""
+        arrived, of what was brought back, and of these kept tensors."""
         ...
 
 

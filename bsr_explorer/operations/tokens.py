@@ -49,6 +49,25 @@ PREFIX_TOKENS = Kind(
     autocast=_prefix_autocast,
 )
 
+# --- other tokens in the place of some ------------------------------------------------------------------
+
+
+def _replace_unwind(c: Context, b: Backward) -> None:
+    """The new tokens' gradient is summed over the images; that of the others is copied, and those that they took the
+    place of get none."""
+    if c.trains("tokens"):
+        b.give_part("tokens")
+    if c.needs[0]:
+        b.give(0)
+    b.end_call()
+
+
+REPLACE_TOKENS = Kind(
+    name="replace_tokens",
+    summary="other tokens in the place of some",
+    plain=Rule(unwind=_replace_unwind),
+)
+
 # --- dropping tokens ------------------------------------------------------------------------------------
 
 

@@ -55,6 +55,7 @@ KIN: dict[str, tuple[str, str]] = {
     "dora": (BLUE, ">"),
     "paca": (ORANGE, "d"),
     "apla": (ORANGE, "8"),
+    "spt": (ORANGE, "<"),
     "ia3": (GREEN, "X"),
     "adapter": (GREEN, "d"),
     "vpt": (GREEN, "8"),
@@ -63,6 +64,7 @@ KIN: dict[str, tuple[str, str]] = {
     "approxbp": (WINE, "8"),
     "asi": (GREY, "X"),
     "wasi": (GREY, "d"),
+    "msln": (WINE, "d"),
 }
 """The same of methods that share a colour with their kin: what brings parameters, what stores tensors otherwise."""
 

@@ -24,8 +24,15 @@ class Packing(ABC):
     """
 
     packs: ClassVar[bool] = True
+    copies: ClassVar[bool] = True
+    itself: ClassVar[bool] = False
+    """Whether it neither packs nor copies: what is unpacked is then the tensor itself, which must not be changed."""
     derivative: ClassVar[bool] = False
     """Whether what is unpacked is not the tensor that an activation read, but the activation's derivative there."""
+
+    def cast_from(self, dtype: str) -> Packing:
+        """See ``Storage``: it does not matter."""
+        return self
 
     @abstractmethod
     def bytes(self, shape: Shape, dtype: str) -> int:

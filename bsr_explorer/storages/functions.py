@@ -135,16 +135,17 @@ class LayerNorm(Function):
 def _affine_again(kept: Kept, weight: torch.Tensor | None, bias: torch.Tensor | None) -> Kept:
     """What is kept of a norm's output: what is kept of its normalised input, and weight and bias. (The way back holds
     no tensor itself: it lives as long as the graph does.)"""
-    count, restore_input, affine = len(kept.tensors), kept.restore, (weight is not None, bias is not None)
+    count, restore_input, itself = len(kept.tensors), kept.restore, kept.itself
+    affine = weight is not None, bias is not None
     parameters = [p.detach() for p in (weight, bias) if p is not None]
 
     def restore(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         x, rest = restore_input(tensors[:count]), list(tensors[count:])
         if affine[0]:
-            x.mul_(rest.pop(0))
-        if affine[1]:
-            x.add_(rest.pop(0))
-        return x
+            x = x.mul(rest.pop(0)) if itself else x.mul_(rest.pop(0))
+        elif itself:
+            x = x.clone()
+        return x.add_(rest.pop(0)) if affine[1] else x
 
     return Kept((*kept.tensors, *parameters), restore)
 

@@ -38,12 +38,14 @@ class Kept:
         weight_gradient: of those and of the gradient (rows, out) of a linear layer's output, that of its weight; None:
             it is made of what is restored.
         derivative: whether what is restored is an activation's derivative.
+        itself: whether what is restored is no new tensor, and must not be changed.
     """
 
     tensors: tuple[torch.Tensor, ...]
     restore: Callable[[Sequence[torch.Tensor]], torch.Tensor]
     weight_gradient: Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor] | None = None
     derivative: bool = False
+    itself: bool = False
 
 
 class Keeper(nn.Module):
@@ -73,7 +75,7 @@ class Keeper(nn.Module):
         if isinstance(packing, Factored):
             product = partial(_weight_gradient, packing)
         restore = partial(_restore, packing, shape, dtype)
-        return Kept(packed, restore, product, packing.derivative)
+        return Kept(packed, restore, product, packing.derivative, packing.itself)
 
     def _remembered(self, shape: Shape) -> torch.Tensor | None:
         """What is known from earlier steps, for a tensor of this shape."""

@@ -6,7 +6,7 @@ where autograd records nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from bsr_explorer.devices import device_or_cpu
 from bsr_explorer.storages import functions
 from bsr_explorer.storages.attention import KERNELS, ExplicitAttention, FusedAttention
 from bsr_explorer.storages.base import Packing
+from bsr_explorer.storages.itself import Itself
 from bsr_explorer.storages.keeper import Keeper, Kept, attach, take_attached
 from bsr_explorer.storages.packing import DTYPES
 from bsr_explorer.storages.rebuilt import Rebuilt
@@ -77,6 +78,16 @@ def store_in_block(module: nn.Module, stores: Stores) -> None:
             scale.forward = partial(_scale, scale, scale.forward, kept)
 
 
+def share_normalized(norm: nn.LayerNorm, readers: Sequence[nn.Linear]) -> None:
+    """Let a norm keep its input as it is normalised, and linear layers that read it compute again from that what they
+    read, in place."""
+    kept = Keeper(Itself())
+    norm.add_module("kept_normalized", kept)
+    cast(Any, norm).forward = partial(_norm, norm, norm.forward, kept, True, True)
+    for reader in readers:
+        cast(Any, reader).forward = partial(_linear, reader, reader.forward, None)
+
+
 # --- layers ---------------------------------------------------------------------------------------------
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -102,6 +113,8 @@ def _without_autocast(function: Any, x: torch.Tensor, *args: Any) -> torch.Tenso
 
 def _linear(layer: nn.Linear, plain: Forward, keeper: Keeper | None, x: torch.Tensor) -> torch.Tensor:
     kept = take_attached(x)
+    if kept is not None and not layer.weight.requires_grad:
+        attach(x, kept)  # for an update beside this layer, which reads the same
     if not _recorded(x, layer.weight, layer.bias) or (kept is None and keeper is None):
         return plain(x)
     weight, bias, dtype = layer.weight, cast("torch.Tensor | None", layer.bias), _autocast_to(x)

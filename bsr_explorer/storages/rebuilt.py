@@ -26,6 +26,10 @@ class Rebuilt(AtOnce):
         """None of its own."""
         return 0
 
+    def cast_from(self, dtype: str) -> Rebuilt:
+        """Of the source, it is what is cast."""
+        return Rebuilt(self.source.cast_from(dtype))
+
     def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """The source becomes what is rebuilt, in place."""
         return self.source.unpack_scratch(shape, dtype, device)

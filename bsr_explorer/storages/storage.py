@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 from bsr_explorer.devices import Device
 from bsr_explorer.units import WIDTH
@@ -29,6 +29,20 @@ class Storage(Protocol):
     def packs(self) -> bool:
         """Whether the operation that keeps the tensor packs it itself (``storages``), instead of leaving it to
         autograd and the hooks on what it saves."""
+        ...
+
+    @property
+    def copies(self) -> bool:
+        """Whether what is stored is another tensor than the one that is kept."""
+        ...
+
+    @property
+    def itself(self) -> bool:
+        """Whether that one is held, and needs not be brought back."""
+        ...
+
+    def cast_from(self, dtype: str) -> Storage:
+        """The same of a tensor that is a cast of another, in this number format."""
         ...
 
     def bytes(self, shape: Shape, dtype: str) -> int:
@@ -95,6 +109,12 @@ class AtOnce:
     """A storage that needs nothing on the way, where it does not say otherwise."""
 
     packs: ClassVar[bool] = False
+    copies: ClassVar[bool] = True
+    itself: ClassVar[bool] = False
+
+    def cast_from(self, dtype: str) -> Self:
+        """It does not matter."""
+        return self
 
     def pieces(self, shape: Shape, dtype: str) -> tuple[int, ...]:
         """One."""
@@ -133,6 +153,9 @@ class AtOnce:
 @dataclass(frozen=True)
 class Dense(AtOnce):
     """Stored as it is."""
+
+    copies: ClassVar[bool] = False
+    itself: ClassVar[bool] = True
 
     def bytes(self, shape: Shape, dtype: str) -> int:
         """Every element at its own width."""

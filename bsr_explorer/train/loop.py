@@ -99,6 +99,8 @@ def fit(
     rungs = rungs or {}
     outcome = _resumed(checkpoint, step, train)
     outcome.stopped = _below(outcome, rungs, epochs)
+    if not outcome.steps:
+        _look(step, train)
     began = time.perf_counter() - outcome.seconds
     kept = time.monotonic()
 
@@ -133,6 +135,27 @@ def fit(
             keep(_order(train))
             outcome.stopped = _below(outcome, rungs, epochs)
     return outcome
+
+
+def _look(step: Step, train: DataLoader[Batch]) -> None:
+    """Let what changes the model look at the first batches before anything trains. Nothing else follows from it: the
+    first epoch begins with the same ones."""
+    looks = 0 if step.changes is None else step.changes.looks
+    if step.changes is None or not looks:
+        return
+    step.model.train()
+    if isinstance(train.dataset, Turning):
+        train.dataset.turn_to(0)
+    order = _order(train)
+
+    def first() -> Iterator[Batch]:
+        """The first batches."""
+        yield from islice(_on(step.device, train, image_dtype(step.precision)), looks)
+        if order is not None:
+            train.generator.set_state(order)
+
+    with torch.random.fork_rng([step.device] if step.device.type == "cuda" else []):
+        step.changes.begin(step, first)
 
 
 def _epoch(

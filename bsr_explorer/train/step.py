@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, cast
 
@@ -21,6 +21,16 @@ DTYPES: dict[str, torch.dtype] = {name: getattr(torch, theirs) for name, theirs 
 
 class Changes(Protocol):
     """Changes a model, or what of it trains, between steps."""
+
+    @property
+    def looks(self) -> int:
+        """Batches that it looks at before the first step."""
+        ...
+
+    def begin(self, step: Step, batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]) -> None:
+        """Called once before the first step, where it looks at any, with what gives that many batches, each time the
+        same."""
+        ...
 
     def before(self, step: Step) -> None:
         """Called before each step; it may give the step another model and optimiser."""

@@ -52,9 +52,10 @@ def check(said: dict[str, Any], budget: int) -> None:
 
 @pytest.mark.parametrize("counts", [counts for counts in COUNTS if counts != "reserved"])
 def test_each_batch_fits_and_the_next_does_not(cli: Cli, counts: str) -> None:
-    said = answer(cli, "--budget-counts", counts, "--method", f"full, {BSR}, linear, {BSR}+checkpoint")
+    methods = ["full", BSR, "linear", "last(k=2)" if counts == "published" else f"{BSR}+checkpoint"]
+    said = answer(cli, "--budget-counts", counts, "--method", ", ".join(methods))
     assert (said["budget_bytes"], said["counts"]) == (3_000_000, counts)
-    assert [row["method"] for row in said["methods"]] == ["full", BSR, "linear", f"{BSR}+checkpoint"]
+    assert [row["method"] for row in said["methods"]] == methods
     assert all(row["batch_size"] > 0 for row in said["methods"])
     check(said, 3_000_000)
 
@@ -99,6 +100,12 @@ def test_gradients_that_are_kept_take_their_room(cli: Cli) -> None:
         return found
 
     assert batch() == batch("--set-to-none") > batch("--keep-gradients")
+
+
+def test_a_method_without_a_published_rule_is_refused(cli: Cli) -> None:
+    done = cli(*TOY, "--method", "full, mesa", "--budget-counts", "published")
+    assert done.code == 2
+    assert "published has no rule for mesa" in done.err
 
 
 def test_what_does_not_fit_at_all_says_what_it_needs(cli: Cli) -> None:

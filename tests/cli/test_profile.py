@@ -241,6 +241,20 @@ def test_a_comparison_has_no_differences(cli: Cli) -> None:
         assert (predicted, difference) == (measured, "0")
 
 
+def test_what_is_measured_is_told_apart_by_block(cli: Cli) -> None:
+    """FLOPs too."""
+    said = answer(cli, "--measure")
+    for block, of in said["predicted"]["by_block"].items():
+        assert said["measured"]["by_block"][block]["train_flops"] == of["train_flops"]
+
+
+def test_a_method_without_a_published_rule_is_refused(cli: Cli) -> None:
+    done = cli("profile", *TOY, "--method", "lora", "--accounting", "published")
+    assert done.code == 2
+    assert "published has no rule for lora" in done.err and "choose peak or saved" in done.err
+    assert answer(cli, "--method", "lora")["published"] is None
+
+
 def test_published_accounting_is_shown_by_image(cli: Cli) -> None:
     done = cli("profile", *TOY, "--accounting", "published")
     assert "counts published (the BSR paper's own accounting)" in done.out

@@ -109,6 +109,9 @@ def test_the_published_accounting_is_said_where_it_has_a_rule(
     (entry,) = make_comparison(method).entries
     counted = counted_bytes(Config(toy, 48, batch_size=4, method=method), "published")
     assert entry.published_bytes == (counted if ruled else None)
+    if not ruled:
+        with pytest.raises(UserError, match="published has no rule for"):
+            make_comparison(method, counts="published")
 
 
 def test_a_file_is_a_comparison_for_each_of_its_data_sets(toy: str) -> None:

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from bsr_explorer.config import Config
+from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build, make_step
 from bsr_explorer.finetune.phases import Phases
 from bsr_explorer.finetune.watched import WatchedStep
-from bsr_explorer.methods import Last, Linear
+from bsr_explorer.methods import Last, Linear, Spt
 from bsr_explorer.methods.base import Phase
 from bsr_explorer.methods.full import Full
 from bsr_explorer.train.recipes import recipe
@@ -104,6 +105,24 @@ def test_a_checkpoint_of_before_there_was_any_of_this_is_taken_up() -> None:
     del state["done"], state["changes"]
     again.load_state_dict(state)
     assert first(IMAGES, LABELS) == again(IMAGES, LABELS)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Late(Full):
+    """What looks at images comes in the second phase alone."""
+
+    name: ClassVar[str] = "late"
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(0.5, Linear()), Phase(0.5, Spt()))
+
+
+def test_what_looks_at_images_must_be_there_from_the_first_phase_on() -> None:
+    config = Config("toy", 32, batch_size=4)
+    with pytest.raises(UserError, match=r"spt\(share=0\.005\) looks at images before the first step"):
+        Phases(config.with_method(Late()), recipe("short"))
+    assert Phases(config.with_method("spt"), recipe("short")).looks == 8
+    assert Phases(config.with_method("spt(batches=3)+checkpoint"), recipe("short")).looks == 3
 
 
 def test_a_phase_that_begins_where_a_step_is_measured_is_measured_itself() -> None:

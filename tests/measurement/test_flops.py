@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils import flop_counter
 
+from bsr_explorer.config import Config
+from bsr_explorer.finetune.measure import measure
 from bsr_explorer.measurement.flops import Uncounted, counter, second_opinion
+from bsr_explorer.prediction import predict
 
 aten = torch.ops.aten
 FLASH = aten._scaled_dot_product_flash_attention_for_cpu
@@ -78,3 +81,29 @@ def test_a_second_opinion_is_in_the_same_unit() -> None:
     flops, unseen = second_opinion(model, torch.zeros(2, 3))
     assert flops == 2 * 2 * 3 * 4
     assert unseen == {"aten::gelu": 1}
+
+
+# --- by block ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(
+    "method",
+    [
+        "full",
+        "linear",
+        "last(k=2)",
+        "bsr(blocks=(1, 3), keep={1: 0.5})",
+        "checkpoint",
+        "offload",
+        "lora",
+        "mesa",
+        "spt",
+    ],
+)
+def test_each_block_computes_what_is_predicted_of_it(method: str) -> None:
+    config = Config("toy", 48, 5, 4, method=method, micro_batches=2)
+    predicted, measured = (ledger.by_block() for ledger in (predict(config), measure(config)))
+    for block in predicted.keys() | measured.keys():
+        flops = (found.get(block, {}).get("train_flops", 0) for found in (predicted, measured))
+        assert len(set(flops)) == 1, block

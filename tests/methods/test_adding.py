@@ -38,9 +38,11 @@ VARIANTS = (
     "dora(r=4, on=('qkv', 'proj', 'fc1', 'fc2'), alpha=4)",
     "paca(r=4, on=('qkv', 'fc2'))",
     "apla(r=3)",
+    "spt(share={'proj': 0.02, 'fc1': 1.0})",
     "adapter(width=4, mode='parallel')",
     "adapter(width=4, mode='serial', scale=0.5)",
     "vpt(tokens=1)",
+    "vpt(tokens=2, deep=True)",
 )
 """Other arguments than the defaults."""
 
@@ -183,14 +185,20 @@ def test_a_model_computes_the_same_once_it_is_merged(method: str) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("method", [*ADDING, "vpt+approxbp", "paca(r=4)+checkpoint"])
+@pytest.mark.parametrize("method", [*ADDING, "vpt(deep=True)+approxbp", "paca(r=4)+checkpoint"])
 def test_an_interrupted_training_goes_on_to_the_same_end(method: str, tmp_path: Path) -> None:
     check_it_goes_on(method, tmp_path, epochs=2, after=(2, 6))
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    "method", ["adapter(width=4)", "adapter(width=4, mode='parallel')", "vpt(tokens=2)+drop({1: 0.5})"]
+    "method",
+    [
+        "adapter(width=4)",
+        "adapter(width=4, mode='parallel')",
+        "vpt(tokens=2)+drop({1: 0.5})",
+        "vpt(tokens=2, deep=True)+drop({1: 0.5})",
+    ],
 )
 def test_what_stays_is_exported_with_the_model(method: str) -> None:
     config = Config("toy_2", 32, 3, 2, method=method)

@@ -8,14 +8,14 @@ import torch
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build
-from bsr_explorer.methods import Apla, Paca, parse_method
+from bsr_explorer.methods import Apla, Paca, Spt, parse_method
 from bsr_explorer.methods.partial import Partial
 from bsr_explorer.prediction import predict, tape_of
 
 pytestmark = pytest.mark.usefixtures("toy")
 
 CONFIG = Config("toy", 48, 5, 2, method="full")
-every_part = pytest.mark.parametrize("method", [Paca(4), Apla(4)], ids=str)
+every_part = pytest.mark.parametrize("method", [Paca(4), Apla(4), Spt(0.005)], ids=str)
 
 
 @every_part
@@ -26,14 +26,16 @@ def test_a_model_computes_what_it_did_before(method: Partial) -> None:
 
 
 @every_part
-def test_columns_or_rows_follow_from_the_seed_and_are_saved(method: Partial) -> None:
+def test_what_trains_follows_from_the_seed_and_are_saved(method: Partial) -> None:
     first, again, other = (build(CONFIG.with_method(method), seed=seed).state_dict() for seed in (1, 1, 2))
     drawn = [name for name in first if name.endswith(".index")]
     assert drawn
     assert all(torch.equal(first[name], again[name]) for name in drawn)
     assert any(not torch.equal(first[name], other[name]) for name in drawn)
     buffers = tape_of(CONFIG.with_method(method)).buffers
-    assert {name: buffer.shape for name, buffer in buffers.items()} == dict.fromkeys(drawn, (4,))
+    assert {name: buffer.shape for name, buffer in buffers.items()} == {
+        name: first[name].shape for name in drawn
+    }
 
 
 def test_merging_writes_them_where_they_were_drawn() -> None:
@@ -42,6 +44,9 @@ def test_merging_writes_them_where_they_were_drawn() -> None:
     assert Paca(2).merge(columns)["a.weight"].tolist() == [[0, 1, 0, 1]] * 3
     rows = {"a.weight": weight, "a.rows": torch.ones(1, 4), "a.index": torch.tensor([2])}
     assert Apla(1).merge(rows)["a.weight"].tolist() == [[0] * 4, [0] * 4, [1] * 4]
+    entries = {"a.weight": weight, "a.entries": torch.ones(2), "a.index": torch.tensor([1, 7])}
+    assert Spt().merge(entries)["a.weight"].tolist() == [[0, 1, 0, 0], [0, 0, 0, 1], [0] * 4]
+    assert Spt().merge(entries).keys() == {"a.weight"}
     assert Paca(2).merge(columns).keys() == Apla(1).merge(rows).keys() == {"a.weight"}
     assert weight.sum() == 0
 

@@ -72,7 +72,7 @@ def test_what_packs_is_one_node_and_keeps_results(kind: Kind) -> None:
     assert not kind.plain.unpacks
 
 
-BRINGING = ("lora(r=2)", "paca(r=2)", "ia3", "dora(r=2)", "wasi")
+BRINGING = ("lora(r=2)", "paca(r=2)", "ia3", "dora(r=2)", "vpt(deep=True)", "wasi")
 """Methods that bring kinds of operations which no plain model has; their own tests compare them with real steps."""
 
 

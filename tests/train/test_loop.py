@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -297,3 +298,82 @@ def test_each_evaluation_is_told() -> None:
     told: list[tuple[int, float, float]] = []
     outcome = train(Line(), batches(), epochs=3, rungs={2: 0.0}, evaluated=lambda *said: told.append(said))
     assert told == [(2, outcome.losses[1], outcome.accuracy[0]), (3, outcome.losses[2], outcome.accuracy[1])]
+
+
+# --- looking before the first step ------------------------------------------------------------------------
+
+
+class Looking:
+    """Looks at two batches, and draws random numbers meanwhile."""
+
+    looks = 2
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+        self.began = 0
+
+    def begin(self, step: Step, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
+        self.began += 1
+        self.seen = [images for images, _ in batches()]
+        again = [images for images, _ in batches()]
+        assert all(torch.equal(a, b) for a, b in zip(self.seen, again, strict=True))
+        torch.rand(3)
+
+    def before(self, step: Step) -> None:
+        return
+
+    def state_dict(self, step: Step) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, step: Step, state: dict[str, Any]) -> None:
+        return
+
+
+class LookingStep(Step):
+    """Notes the images of each step, and what random numbers come then."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.noted: list[Tensor] = []
+        self.drawn: list[float] = []
+        NOTED.append(self)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> float:
+        self.noted.append(images)
+        self.drawn.append(float(torch.rand(())))
+        return super().__call__(images, labels)
+
+
+class LooksFirst(LookingStep):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.changes = Looking()
+
+
+NOTED: list[LookingStep] = []
+
+
+def test_what_looks_sees_the_first_batches_and_changes_nothing_of_the_training() -> None:
+    for kind in (LookingStep, LooksFirst):
+        torch.manual_seed(5)
+        train(Line(), shuffled(batches(20).dataset), epochs=2, kind=kind)
+    plain, looking = NOTED[-2:]
+    assert isinstance(looking.changes, Looking)
+    assert looking.changes.began == 1
+    assert all(torch.equal(a, b) for a, b in zip(looking.changes.seen, looking.noted[:2], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(plain.noted, looking.noted, strict=True))
+    assert plain.drawn == looking.drawn
+
+
+def test_what_goes_on_looks_no_more(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "x.ckpt", "this", every=0.0)
+
+    def stop(done: int, total: int, loss: float) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Line(), batches(20), epochs=2, kind=LooksFirst, checkpoint=checkpoint, progress=stop)
+    train(Line(), batches(20), epochs=2, kind=LooksFirst, checkpoint=checkpoint)
+    counts = [step.changes.began for step in NOTED[-2:] if isinstance(step.changes, Looking)]
+    assert counts == [1, 0]

@@ -46,6 +46,10 @@ class TokenDropBlock(nn.Module):
         super().__init__()
         for name, child in block.named_children():
             self.add_module(name, child)
+        for name, own in block.named_parameters(recurse=False):
+            self.register_parameter(name, own)
+        for hook in block._forward_hooks.values():  # what was added to the block comes after it still
+            self.register_forward_hook(hook)
         self.drop = drop
         cast(Any, block).attn.qkv.register_forward_hook(drop.watch)
 

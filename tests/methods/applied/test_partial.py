@@ -18,7 +18,12 @@ def layer(part: str) -> tuple[nn.Linear, PartialLinear]:
     return plain, partial
 
 
-@pytest.mark.parametrize("part", ["columns", "rows"])
+def _part(partial: PartialLinear, weight: torch.Tensor) -> torch.Tensor:
+    lines = weight.reshape(-1) if partial.part == "entries" else weight
+    return lines.index_select(partial.dim, partial.index)
+
+
+@pytest.mark.parametrize("part", ["columns", "rows", "entries"])
 def test_gradients_are_parts_of_the_weights(part: str) -> None:
     plain, partial = layer(part)
     with torch.no_grad():
@@ -27,15 +32,15 @@ def test_gradients_are_parts_of_the_weights(part: str) -> None:
     out = partial(x)
     of_x, of_part = torch.autograd.grad((out * mixed).sum(), (x, partial.get_parameter(part)))
     weight = partial.weight.detach().clone().requires_grad_()
-    torch.testing.assert_close(weight.index_select(partial.dim, partial.index), partial.get_parameter(part))
+    torch.testing.assert_close(_part(partial, weight), partial.get_parameter(part))
     by_hand = nn.functional.linear(x, weight, plain.bias)
     theirs, whole = torch.autograd.grad((by_hand * mixed).sum(), (x, weight))
     assert torch.equal(out, by_hand)
     torch.testing.assert_close(of_x, theirs)
-    torch.testing.assert_close(of_part, whole.index_select(partial.dim, partial.index))
+    torch.testing.assert_close(of_part, _part(partial, whole))
 
 
-@pytest.mark.parametrize("part", ["columns", "rows"])
+@pytest.mark.parametrize("part", ["columns", "rows", "entries"])
 def test_two_forward_passes_before_a_backward_pass(part: str) -> None:
     _, partial = layer(part)
     x = torch.randn(2, 4, 6, requires_grad=True)
@@ -45,7 +50,7 @@ def test_two_forward_passes_before_a_backward_pass(part: str) -> None:
     assert partial.get_parameter(part).grad is not None
 
 
-@pytest.mark.parametrize("part", ["columns", "rows"])
+@pytest.mark.parametrize("part", ["columns", "rows", "entries"])
 def test_without_a_graph_it_computes_the_same(part: str) -> None:
     _, partial = layer(part)
     with torch.no_grad():
