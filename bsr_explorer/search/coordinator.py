@@ -174,7 +174,7 @@ class Search:
             visible = self._visible(len(trials))
             if not all(trial.state.is_finished() for trial in visible):
                 return None
-            proposed = self._propose(trials, visible)
+            proposed = self._propose(trials, visible, self.study.trials - worth)
             if proposed is not None:
                 return proposed
             self._exhausted = True
@@ -197,7 +197,9 @@ class Search:
         """
         return self.book.trials()[: max(0, number - 2 * self.workers.jobs + 2)]
 
-    def _propose(self, trials: Sequence[FrozenTrial], visible: Sequence[FrozenTrial]) -> _Next | None:
+    def _propose(
+        self, trials: Sequence[FrozenTrial], visible: Sequence[FrozenTrial], left: int
+    ) -> _Next | None:
         """A new configuration."""
         proposal = propose(
             self.space,
@@ -209,6 +211,7 @@ class Search:
             objectives=len(self.study.objectives),
             study_seed=self.study.seed,
             first=self.study.first,
+            left=left,
         )
         return None if proposal is None else _Next(proposal.candidate, system_attrs=proposal.system_attrs)
 

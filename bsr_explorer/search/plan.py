@@ -162,9 +162,9 @@ def _planned(asked: Asked, effort: Effort, size: int, speed: Speed) -> Plan:
     trials = effort.trials if asked.trials is None else asked.trials
     replicas = effort.replicas if asked.replicas is None else asked.replicas
     each = [expected_seconds(config, fidelity, speed, asked.cached) for config in asked.configs]
-    first = each[: asked.first(trials)]
-    seconds = sum(first) + fmean(each) * (runs(trials, replicas) - len(first))
     proxies = _proxies(asked, fidelity)
+    first = [] if proxies else each[: asked.first(trials)]
+    seconds = sum(first) + fmean(each) * (runs(trials, replicas) - len(first))
     for proxy in proxies:
         cheaper = at_proxy(proxy, fidelity)
         there = fmean(expected_seconds(config, cheaper, speed, asked.cached) for config in asked.configs)
