@@ -12,7 +12,6 @@ study hands over was trained at the target.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,9 +38,6 @@ POOL = 12_000
 
 PAIRS = 3
 """Trials that went on after a rung, from which on it is known what a rung says of the end."""
-
-LAST = 1 / 3
-"""Share of a study's trials that is left for what is expected on the front and was trained at a proxy alone."""
 
 LOOKED_AT = 256
 """Configurations whose trainings at every fidelity are weighed against each other."""
@@ -93,7 +89,7 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         trials: Sequence[FrozenTrial],
         costs: int = 1,
         done: Collection[str] = (),
-        left: int | None = None,
+        closing: bool = False,
     ) -> Candidate | None:
         """The next configuration, and where to train it.
 
@@ -101,7 +97,7 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
             trials: those with an outcome, and those that are running.
             costs: 1 (memory) or 2 (and training FLOPs).
             done: ``place`` of what else is not to be proposed: what has failed.
-            left: trials at the target that the study still has; None: that is not known.
+            closing: whether what is expected on the front, and was trained at a proxy alone, comes before all else.
         """
         candidates = self._candidates(trials)
         proxies = len(self.choices.efforts) - 1
@@ -116,7 +112,7 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         # What is seen is believed as the surrogate believes it: without its noise.
         seen, doubted = surrogate.predict(rows)
         at_target = sum(not c.proxy for c in candidates)
-        if proxies and left is not None and left <= math.ceil(LAST * (left + at_target)):
+        if closing:
             behind = _behind(candidates, seen, doubted, begun)
             if behind is not None:
                 return behind

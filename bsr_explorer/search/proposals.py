@@ -96,7 +96,7 @@ def propose(
     objectives: int = 2,
     study_seed: int = 0,
     first: int | None = None,
-    left: int | None = None,
+    closing: bool = False,
 ) -> Proposal | None:
     """The next configuration to train, within the budget and not in ``done``; None if there is none left.
 
@@ -112,7 +112,7 @@ def propose(
         study_seed: of the whole study, for those of ``ONE_SEQUENCE``.
         first: how many known configurations are tried before all others; None: all that fit. (Where there are proxies,
             they are tried at the cheapest.)
-        left: trials that the study still has; None: that is not known.
+        closing: see ``ExactCostSampler.propose``.
     """
     done = done | {candidate.place for candidate in pending}
     proxies = len(choices.efforts) - 1
@@ -122,7 +122,7 @@ def propose(
             return Proposal(candidate)
     if proxies:
         asked = ExactCostSampler(choices, seed).propose(
-            [*seen, *_running(choices, pending)], objectives - 1, done, left
+            [*seen, *_running(choices, pending)], objectives - 1, done, closing
         )
         return None if asked is None else Proposal(asked)
     study = _scratch(

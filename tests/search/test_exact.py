@@ -180,7 +180,7 @@ def test_it_begins_at_the_cheapest(several: Space) -> None:
     assert len({c.key for c in made}) == START
 
 
-def test_what_is_left_of_the_trials_is_for_the_front_that_is_expected(several: Space) -> None:
+def test_at_the_close_the_front_that_is_expected_is_trained_at_the_target(several: Space) -> None:
     """One after another, until all of that front has been trained at the target."""
     trials = [ended(several, candidate) for candidate in together(several, START)]
     sampler = ExactCostSampler(several, seed=1)
@@ -188,7 +188,7 @@ def test_what_is_left_of_the_trials_is_for_the_front_that_is_expected(several: S
     while True:
         front = {c.key for c in sampler.expected_front(trials)}
         waiting = front - {c.key for c in promoted}
-        candidate = sampler.propose(trials, left=1)
+        candidate = sampler.propose(trials, closing=True)
         assert candidate is not None
         if not waiting:
             break
