@@ -173,11 +173,12 @@ def _planned(asked: Asked, effort: Effort, size: int, speed: Speed) -> Plan:
 
 
 def _proxies(asked: Asked, fidelity: Fidelity) -> tuple[str, ...]:
-    """Those that are given; or, where they are to be planned, half the image size and the fewest images."""
+    """Those that are given; or, where they are to be planned, half and a quarter of the image size, with the fewest
+    images: which of them says how much, the sampler learns."""
     if not asked.several:
         return asked.proxies
     sizes = [size for size in proxy_sizes(asked.configs[0]) if size < (fidelity.image_size or 0)]
-    return (f"{sizes[0]}x{asked.least_images}",) if sizes else ()
+    return tuple(f"{size}x{asked.least_images}" for size in sizes)
 
 
 @dataclass(frozen=True)
