@@ -7,9 +7,10 @@
 others train everything at one fidelity: each sampler at the target (``exact``, ``tpe``, ``nsga2``, ``gp``,
 ``random``), and at each proxy (``exact at 256 images at 112 px``). All propose by the very code that a search runs.
 
-Counted is what a search would hand over: the front of what it trained, by the accuracies that it saw (of ``multi``,
-those at the target alone), at the true accuracies of the target; its hypervolume is a share of that of all
-configurations within the budget. Seconds are those of the table.
+Counted is what a search would hand over, at the true accuracies of the target: the front of what it trained, by the
+accuracies that it saw, and of ``multi`` by those that its surrogate expects at the target. (A search of several
+fidelities then trains what it has of that front at proxies alone; a search at one proxy does not.) The hypervolume is a
+share of that of all configurations within the budget. Seconds are those of the table.
 
 Without --table it runs on ``studies/accuracy_table``, whose trainings were looked at after each epoch: there one epoch
 is the proxy of four. A table of ``benchmarks/proxies.py`` holds configurations that were trained at several image sizes
@@ -49,6 +50,7 @@ from benchmarks.spaces import Outcome, Tabled, read_table
 from bsr_explorer import pareto
 from bsr_explorer.config import Config
 from bsr_explorer.search.choices import NO_PROXIES
+from bsr_explorer.search.exact import ExactCostSampler
 from bsr_explorer.search.features import Floats
 from bsr_explorer.search.proposals import derived_seed, propose
 
@@ -178,17 +180,19 @@ class Piece:
                     },
                 )
             )
-            if not proxy:
+            if self.level is None:
+                front = [int(c.key) for c in ExactCostSampler(choices).expected_front(seen)]
+            else:
                 told[row] = accuracy
-            curve.append((spent, handed_over(choices, told)))
+                front = front_of(choices, told)
+            curve.append((spent, choices.volume(front) / choices.whole))
         return curve
 
 
-def handed_over(choices: Several, told: dict[int, float]) -> float:
-    """Share of the whole hypervolume that the front by these accuracies really has."""
+def front_of(choices: Several, told: dict[int, float]) -> list[int]:
+    """The rows of the front by these accuracies."""
     rows = list(told)
-    front = pareto.front(choices.sizes[rows], [-told[row] for row in rows]) if rows else []
-    return choices.volume([rows[place] for place in front]) / choices.whole if rows else 0.0
+    return [rows[place] for place in pareto.front(choices.sizes[rows], [-told[row] for row in rows])]
 
 
 def reached(curve: Sequence[tuple[float, float]], level: float) -> float:

@@ -73,10 +73,11 @@ def _effort(of: Plan) -> str:
     return (
         f"{plural(of.trials, 'configuration')}{fresh}, {some(fidelity.train_size, 'training image')}, "
         f"{some(fidelity.epochs, 'epoch', 'the recipe’s')}, {fidelity.image_size} px{error}"
-        + "".join(
+        + (
             f"; to learn where to look, up to {PROXIES_A_TRIAL * of.trials} cheaper trainings with "
-            f"{at_proxy(proxy, fidelity).brief}"
-            for proxy in of.proxies
+            + " or ".join(at_proxy(proxy, fidelity).brief for proxy in of.proxies)
+            if of.proxies
+            else ""
         )
     )
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -23,12 +24,12 @@ from bsr_explorer import interrupt
 from bsr_explorer.finetune.job import Job, load_data
 from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.search.book import WORTH, Book
-from bsr_explorer.search.endings import Ended, Running, record_of_crash, sound
+from bsr_explorer.search.endings import AGAIN, Ended, Running, failing, record_of_crash, sound
 from bsr_explorer.search.executors.base import Crashed, Done, Executor, Task
 from bsr_explorer.search.executors.here import Here
 from bsr_explorer.search.prior import Prior
 from bsr_explorer.search.proposals import derived_seed, propose
-from bsr_explorer.search.proxies import efforts
+from bsr_explorer.search.proxies import closing, efforts
 from bsr_explorer.search.rungs import Seen, bars
 from bsr_explorer.search.space import Candidate, Space
 from bsr_explorer.search.watcher import Watcher
@@ -36,12 +37,6 @@ from bsr_explorer.store.database import fresh_seeds, own, replica_of
 from bsr_explorer.store.folder import alone
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import LOCK, Study
-
-FAILURES = 3
-"""Trials in a row that fail before a search gives up: the next would most likely fail too."""
-
-AGAIN = {"crash": 1, "timeout": 1, "lost": 5, "out_of_memory": 0}
-"""How often a trial is run again that ended without a record. (Crashes and timeouts count together.)"""
 
 TIMEOUT, TIMES = 600.0, 10.0
 """A trial is ended after so many seconds, or so many times as long as was expected, whichever is later."""
@@ -111,6 +106,7 @@ class Search:
         with interrupt.held(), alone(self.folder, LOCK, "search"), self.book.writing():
             self.book.repair()  # again, for another process may have been here
             self.started, self._exhausted = time.monotonic(), False
+            self._expected = expected
             self._running: dict[int, Running] = {}
             self._statuses: dict[int, str] = {}
             try:
@@ -137,7 +133,9 @@ class Search:
                     break
                 seconds = expected(following.candidate)
                 spent = time.monotonic() - self.started
-                if limit is not None and spent + (seconds if self._learned else 0.0) > limit:
+                if (
+                    limit is not None and spent + (seconds if self._statuses else 0.0) > limit
+                ):  # once any has ended
                     ending = "time"
                     break
                 self._begin(following, timeout or max(TIMEOUT, TIMES * seconds), watcher)
@@ -148,11 +146,6 @@ class Search:
             for event in events:
                 self._take(event, watcher)
 
-    @property
-    def _learned(self) -> bool:
-        """Whether anything has ended since ``run`` began."""
-        return bool(self._statuses)
-
     def _ended(self, because: str) -> Ended:
         counts = self.book.counts()
         return Ended(because, counts["worth"], counts["failed"])
@@ -161,7 +154,7 @@ class Search:
 
     def _next(self, new: bool) -> _Next | str | None:
         """What to begin; None: nothing before something has ended; or why there is nothing more."""
-        if self._failing():
+        if failing(self._statuses):
             return "failures"
         trials = self.book.trials()
         for trial in trials:
@@ -174,7 +167,7 @@ class Search:
             visible = self._visible(len(trials))
             if not all(trial.state.is_finished() for trial in visible):
                 return None
-            proposed = self._propose(trials, visible)
+            proposed = self._propose(trials, visible, self._closing(worth))
             if proposed is not None:
                 return proposed
             self._exhausted = True
@@ -184,11 +177,6 @@ class Search:
             return _Next(self.space.decode(trial.params), replica)
         return "exhausted" if self._exhausted else "trials"
 
-    def _failing(self) -> bool:
-        """Whether the last trials, in the order of their numbers, all failed."""
-        last = [self._statuses[number] for number in sorted(self._statuses)][-FAILURES:]
-        return len(last) == FAILURES and all(status in ("failed", "out_of_memory") for status in last)
-
     def _visible(self, number: int) -> list[FrozenTrial]:
         """The trials whose outcomes a trial of this number may follow from.
 
@@ -197,7 +185,17 @@ class Search:
         """
         return self.book.trials()[: max(0, number - 2 * self.workers.jobs + 2)]
 
-    def _propose(self, trials: Sequence[FrozenTrial], visible: Sequence[FrozenTrial]) -> _Next | None:
+    def _closing(self, worth: int) -> bool:
+        """See ``proxies.closing``."""
+        if not self.study.proxies:
+            return False
+        known = [c for c in self.space.known if self.space.fits(c)] or [self.space.smallest]
+        each = fmean(map(self._expected, known)) / self.workers.jobs
+        return closing(self.study, worth, time.monotonic() - self.started, each)
+
+    def _propose(
+        self, trials: Sequence[FrozenTrial], visible: Sequence[FrozenTrial], closing: bool
+    ) -> _Next | None:
         """A new configuration."""
         proposal = propose(
             self.space,
@@ -209,6 +207,7 @@ class Search:
             objectives=len(self.study.objectives),
             study_seed=self.study.seed,
             first=self.study.first,
+            closing=closing,
         )
         return None if proposal is None else _Next(proposal.candidate, system_attrs=proposal.system_attrs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from bsr_explorer.prediction import predict
@@ -11,6 +12,12 @@ from bsr_explorer.search.executors.base import Crashed, Task
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record
 from bsr_explorer.units import format_bytes
+
+FAILURES = 3
+"""Trials in a row that fail before a search gives up: the next would most likely fail too."""
+
+AGAIN = {"crash": 1, "timeout": 1, "lost": 5, "out_of_memory": 0}
+"""How often a trial is run again that ended without a record. (Crashes and timeouts count together.)"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,16 @@ def record_of_crash(crash: Crashed, running: Running) -> Record:
         predicted=predict(task.config).summary(),
         provenance=provenance(task.config.device),
     )
+
+
+def failing(statuses: Mapping[int, str]) -> bool:
+    """Whether the last trials, in the order of their numbers, all failed.
+
+    Args:
+        statuses: of the trials that ended, by number.
+    """
+    last = [statuses[number] for number in sorted(statuses)][-FAILURES:]
+    return len(last) == FAILURES and all(status in ("failed", "out_of_memory") for status in last)
 
 
 def sound(record: Record) -> Record:

@@ -2,10 +2,12 @@
 
 An ordinary sampler of Optuna: what it proposes is always within the budget and new.
 
-Where there are proxies of the target's fidelity, it also chooses at which one to train. Trainings at a proxy are never
-on the front: they only tell where the front may be. So each is worth the improvement of the front that is expected of
-its configuration, times the share of what is not known of it that the training would explain, a second of training
-(Huang and others 2006, with a process that learns how far a proxy and the target go together).
+Where there are proxies of the target's fidelity, it also chooses at which one to train, and begins at the cheapest. A
+training is worth the improvement of the front that is expected of its configuration, times the share of what is not
+known of it that the training would explain, a second of training (Huang and others 2006, with a process that learns how
+far a proxy and the target go together). The front is the one that is expected at the target, of all that was trained
+anywhere. Its members that were trained at a proxy alone are trained at the target before the trials are used up: what a
+study hands over was trained at the target.
 """
 
 from __future__ import annotations
@@ -35,8 +37,7 @@ POOL = 12_000
 """Configurations that the expected improvement is computed of at once."""
 
 PAIRS = 3
-"""Trials that went on after a rung, from which on it is known what a rung says of the end; and configurations that
-have been trained at the target and at a proxy, from which on it is asked what the proxy says."""
+"""Trials that went on after a rung, from which on it is known what a rung says of the end."""
 
 LOOKED_AT = 256
 """Configurations whose trainings at every fidelity are weighed against each other."""
@@ -84,7 +85,11 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def propose(
-        self, trials: Sequence[FrozenTrial], costs: int = 1, done: Collection[str] = ()
+        self,
+        trials: Sequence[FrozenTrial],
+        costs: int = 1,
+        done: Collection[str] = (),
+        closing: bool = False,
     ) -> Candidate | None:
         """The next configuration, and where to train it.
 
@@ -92,43 +97,63 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
             trials: those with an outcome, and those that are running.
             costs: 1 (memory) or 2 (and training FLOPs).
             done: ``place`` of what else is not to be proposed: what has failed.
+            closing: whether what is expected on the front, and was trained at a proxy alone, comes before all else.
         """
-        candidates = [replace(self.choices.decode(t.params), proxy=proxy_of(t)) for t in trials]
-        proxy = np.array([c.proxy for c in candidates], dtype=np.int64)
+        candidates = self._candidates(trials)
         proxies = len(self.choices.efforts) - 1
         begun = {c.place for c in candidates} | set(done)
-        finished = [n for n, trial in enumerate(trials) if trial.state == TrialState.COMPLETE]
-        start = START if self.choices.prior is None else GUIDED
-        if len(finished) < (min(start, PAIRS) if proxies else start):
-            return self._from_strata(candidates, done)
-        if proxies:
-            unpaired = _unpaired([candidates[n] for n in finished], begun, proxies)
-            if unpaired is not None:
-                return unpaired
-            if len({c.key for c in candidates}) < start:
-                return self._from_strata(candidates, done, proxies)
-        rows = self.choices.rows(candidates)
         numbers, accuracy, doubt = _outcomes(trials)
-        prior = None if self.choices.prior is None else self.choices.prior.fitted(self.choices)
-        surrogate = Surrogate.fit(
-            rows[numbers], accuracy, doubt, self.choices.depth, prior, proxy[numbers], proxies
-        )
-        waiting = [n for n in range(len(trials)) if n not in set(numbers)]
-        if waiting:
-            surrogate = surrogate.believing(rows[waiting], proxy[waiting])
+        start = START if self.choices.prior is None else GUIDED
+        ended = [n for n in numbers if candidates[n].proxy or trials[n].state == TrialState.COMPLETE]
+        if len({candidates[n].key for n in ended}) < start:
+            return self._from_strata(candidates, done, proxies)
+        rows = self.choices.rows(candidates)
+        surrogate = self._fitted(rows, candidates, numbers, accuracy, doubt)
         # What is seen is believed as the surrogate believes it: without its noise.
-        seen, _ = surrogate.predict(rows)
+        seen, doubted = surrogate.predict(rows)
+        at_target = sum(not c.proxy for c in candidates)
+        if closing:
+            behind = _behind(candidates, seen, doubted, begun)
+            if behind is not None:
+                return behind
         paid = np.array([(c.counted_bytes, c.train_flops) for c in candidates], dtype=float)
         pool = self.choices.pool(self._generator, POOL, _best(candidates, seen))
         mean, deviation = surrogate.predict(pool.rows)
         reference = np.array([self.choices.budget_bytes, pool.most_flops], dtype=float)[:costs]
-        there = proxy == 0
         gain = expected_improvement(
-            mean, deviation, pool.costs[:, :costs].astype(float), paid[there, :costs], seen[there], reference
+            mean, deviation, pool.costs[:, :costs].astype(float), paid[:, :costs], seen, reference
         )
-        only = int((proxy > 0).sum()) >= PROXIES_A_TRIAL * max(start, int(there.sum()))
+        only = len(candidates) - at_target >= PROXIES_A_TRIAL * max(start, at_target)
         order = self._order(gain, pool, surrogate, only)
         return _first_new(pool, order, begun, self.choices.fits) or self._from_strata(candidates, done)
+
+    def expected_front(self, trials: Sequence[FrozenTrial]) -> list[Candidate]:
+        """The front of all that was trained anywhere, by the accuracies that are expected of it at the target."""
+        candidates = self._candidates(trials)
+        rows = self.choices.rows(candidates)
+        surrogate = self._fitted(rows, candidates, *_outcomes(trials))
+        return _best(candidates, surrogate.predict(rows)[0])
+
+    def _candidates(self, trials: Sequence[FrozenTrial]) -> list[Candidate]:
+        return [replace(self.choices.decode(trial.params), proxy=proxy_of(trial)) for trial in trials]
+
+    def _fitted(
+        self,
+        rows: Floats,
+        candidates: Sequence[Candidate],
+        numbers: Sequence[int],
+        accuracy: Floats,
+        doubt: Floats,
+    ) -> Surrogate:
+        """What ``_outcomes`` teach; what has none is believed to come out as expected."""
+        proxy = np.array([c.proxy for c in candidates], dtype=np.int64)
+        prior = None if self.choices.prior is None else self.choices.prior.fitted(self.choices)
+        proxies = len(self.choices.efforts) - 1
+        surrogate = Surrogate.fit(
+            rows[numbers], accuracy, doubt, self.choices.depth, prior, proxy[numbers], proxies
+        )
+        waiting = [n for n in range(len(candidates)) if n not in set(numbers)]
+        return surrogate.believing(rows[waiting], proxy[waiting]) if waiting else surrogate
 
     def _order(
         self, gain: Floats, pool: Pool, surrogate: Surrogate, only_at_target: bool
@@ -154,14 +179,14 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         return None if found is None else replace(found, proxy=proxy)
 
 
-def _unpaired(finished: Sequence[Candidate], begun: Collection[str], proxies: int) -> Candidate | None:
-    """What has been trained at the target, and is to be trained at a proxy that too little is known of."""
-    for level in range(1, proxies + 1):
-        pairs = [replace(c, proxy=level) for c in finished]
-        missing = [c for c in pairs if c.place not in begun]
-        if missing and len(pairs) - len(missing) < PAIRS:
-            return missing[0]
-    return None
+def _behind(
+    candidates: Sequence[Candidate], expected: Floats, doubted: Floats, begun: Collection[str]
+) -> Candidate | None:
+    """Of the front that is expected at the target, the least known one that was trained at a proxy alone."""
+    doubts = {c.key: doubt for c, doubt in zip(candidates, doubted, strict=True)}
+    missing = [replace(c, proxy=0) for c in _best(candidates, expected)]
+    missing = [c for c in missing if c.place not in begun]
+    return max(missing, key=lambda c: doubts[c.key], default=None)
 
 
 def _first_new(

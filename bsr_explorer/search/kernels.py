@@ -32,7 +32,7 @@ TURN = 1.0
 """How much more accuracy typically rises at a proxy than it should, from 0 to 1 of what it rises with: a small image is
 unkind to what drops tokens, few images to what trains much."""
 
-CHANCE = 0.05
+CHANCE = 0.15
 """How much accuracies at a proxy typically differ from what else is known of it, in variances of the accuracies."""
 
 FACTOR = 0.3

@@ -162,9 +162,9 @@ def _planned(asked: Asked, effort: Effort, size: int, speed: Speed) -> Plan:
     trials = effort.trials if asked.trials is None else asked.trials
     replicas = effort.replicas if asked.replicas is None else asked.replicas
     each = [expected_seconds(config, fidelity, speed, asked.cached) for config in asked.configs]
-    first = each[: asked.first(trials)]
-    seconds = sum(first) + fmean(each) * (runs(trials, replicas) - len(first))
     proxies = _proxies(asked, fidelity)
+    first = [] if proxies else each[: asked.first(trials)]
+    seconds = sum(first) + fmean(each) * (runs(trials, replicas) - len(first))
     for proxy in proxies:
         cheaper = at_proxy(proxy, fidelity)
         there = fmean(expected_seconds(config, cheaper, speed, asked.cached) for config in asked.configs)
@@ -173,11 +173,12 @@ def _planned(asked: Asked, effort: Effort, size: int, speed: Speed) -> Plan:
 
 
 def _proxies(asked: Asked, fidelity: Fidelity) -> tuple[str, ...]:
-    """Those that are given; or, where they are to be planned, half the image size and the fewest images."""
+    """Those that are given; or, where they are to be planned, half and a quarter of the image size, with the fewest
+    images: which of them says how much, the sampler learns."""
     if not asked.several:
         return asked.proxies
     sizes = [size for size in proxy_sizes(asked.configs[0]) if size < (fidelity.image_size or 0)]
-    return (f"{sizes[0]}x{asked.least_images}",) if sizes else ()
+    return tuple(f"{size}x{asked.least_images}" for size in sizes)
 
 
 @dataclass(frozen=True)

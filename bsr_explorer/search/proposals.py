@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,7 @@ def propose(
     objectives: int = 2,
     study_seed: int = 0,
     first: int | None = None,
+    closing: bool = False,
 ) -> Proposal | None:
     """The next configuration to train, within the budget and not in ``done``; None if there is none left.
 
@@ -109,16 +110,19 @@ def propose(
         done: ``place`` of all that must not be trained again.
         seed: of this proposal alone.
         study_seed: of the whole study, for those of ``ONE_SEQUENCE``.
-        first: how many known configurations are tried before all others; None: all that fit.
+        first: how many known configurations are tried before all others; None: all that fit. (Where there are proxies,
+            they are tried at the cheapest.)
+        closing: see ``ExactCostSampler.propose``.
     """
     done = done | {candidate.place for candidate in pending}
-    known = [candidate for candidate in choices.known if choices.fits(candidate)]
+    proxies = len(choices.efforts) - 1
+    known = [replace(candidate, proxy=proxies) for candidate in choices.known if choices.fits(candidate)]
     for candidate in known[:first]:
-        if candidate.key not in done:
+        if candidate.place not in done:
             return Proposal(candidate)
-    if len(choices.efforts) > 1:
+    if proxies:
         asked = ExactCostSampler(choices, seed).propose(
-            [*seen, *_running(choices, pending)], objectives - 1, done
+            [*seen, *_running(choices, pending)], objectives - 1, done, closing
         )
         return None if asked is None else Proposal(asked)
     study = _scratch(
@@ -133,8 +137,8 @@ def propose(
         if choices.fits(candidate) and candidate.key not in done:
             return Proposal(candidate, study.get_trials(deepcopy=False)[trial.number].system_attrs)
     sizes = [choices.decode(trial.params).counted_bytes for trial in seen]
-    left = from_strata(choices, sizes, done, np.random.default_rng(seed))
-    return Proposal(left) if left else None
+    found = from_strata(choices, sizes, done, np.random.default_rng(seed))
+    return Proposal(found) if found else None
 
 
 def _scratch(

@@ -68,7 +68,7 @@ class Surrogate:
             fidelity: (n,) at which each was found, from 0 (the target, once at least) to ``proxies``.
         """
         fidelity = np.zeros(len(rows), dtype=np.int64) if fidelity is None else fidelity
-        offset = float(accuracy[fidelity == 0].mean())
+        offset = float((accuracy[fidelity == 0] if (fidelity == 0).any() else accuracy).mean())
         levels = [
             float(accuracy[fidelity == level].mean()) if (fidelity == level).any() else offset
             for level in range(proxies + 1)

@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bsr_explorer.pareto import hypervolume
+from bsr_explorer.search.choices import placed
 from bsr_explorer.search.exact import PAIRS, START, ExactCostSampler, _outcomes
 from bsr_explorer.search.proposals import SAMPLERS, derived_seed, propose
 from bsr_explorer.search.space import Candidate, Space
@@ -171,11 +172,41 @@ def together(space: Space, trainings: int) -> list[Candidate]:
     return made
 
 
-def test_it_begins_at_the_target_and_learns_what_a_proxy_says_of_the_same(several: Space) -> None:
-    made = together(several, START + PAIRS)
-    assert [c.proxy for c in made] == [0] * PAIRS + [1] * START
-    assert [c.key for c in made[PAIRS : 2 * PAIRS]] == [c.key for c in made[:PAIRS]]
+def test_it_begins_at_the_cheapest(several: Space) -> None:
+    three = copy(several)
+    three.efforts = np.array([1.0, 0.4, 0.1])
+    made = together(three, START)
+    assert [c.proxy for c in made] == [2] * START
     assert len({c.key for c in made}) == START
+
+
+def test_at_the_close_the_front_that_is_expected_is_trained_at_the_target(several: Space) -> None:
+    """One after another, until all of that front has been trained at the target."""
+    trials = [ended(several, candidate) for candidate in together(several, START)]
+    sampler = ExactCostSampler(several, seed=1)
+    promoted: list[Candidate] = []
+    while True:
+        front = {c.key for c in sampler.expected_front(trials)}
+        waiting = front - {c.key for c in promoted}
+        candidate = sampler.propose(trials, closing=True)
+        assert candidate is not None
+        if not waiting:
+            break
+        assert not candidate.proxy
+        assert candidate.key in waiting
+        promoted.append(candidate)
+        trials.append(ended(several, candidate))
+    assert promoted
+
+
+def test_the_front_that_is_expected_is_of_what_was_trained(several: Space) -> None:
+    trials = [ended(several, candidate) for candidate in together(several, START)]
+    keys = {several.decode(trial.params).key for trial in trials}
+    front = ExactCostSampler(several).expected_front(trials)
+    assert {c.key for c in front} <= keys
+    sizes = [c.counted_bytes for c in front]
+    assert sizes == sorted(set(sizes))
+    assert len(ExactCostSampler(several).expected_front(trials[:1])) == 1
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +222,7 @@ def test_it_trains_nothing_twice_and_not_at_proxies_alone(several: Space, propos
     assert all(several.fits(c) for c in proposed)
     finished: set[str] = set()
     for candidate in proposed:
-        assert candidate.key not in finished or not candidate.proxy or len(finished) <= PAIRS
+        assert candidate.key not in finished
         finished |= set() if candidate.proxy else {candidate.key}
     at_proxy = sum(c.proxy for c in proposed)
     assert 10 < at_proxy <= 3 * max(START, len(proposed) - at_proxy)
@@ -201,7 +232,8 @@ def test_it_trains_nothing_twice_and_not_at_proxies_alone(several: Space, propos
 @pytest.mark.long
 def test_its_front_is_worth_more_for_the_same_time(several: Space, proposed: list[Candidate]) -> None:
     seconds = np.cumsum([several.efforts[c.proxy] for c in proposed])
-    own = [c for c, spent in zip(proposed, seconds, strict=True) if not c.proxy and spent <= 10]
+    trials = [ended(several, c) for c, spent in zip(proposed, seconds, strict=True) if spent <= 10]
+    own = ExactCostSampler(several).expected_front(trials)
     whole = volume(several, [several.at(int(index)) for index in several._fitting])
     chance = np.random.default_rng(0)
     few = [[several.at(int(i)) for i in chance.choice(several._fitting, 10, replace=False)] for _ in range(6)]
@@ -210,18 +242,17 @@ def test_its_front_is_worth_more_for_the_same_time(several: Space, proposed: lis
 
 
 def test_what_has_failed_is_not_proposed_again(several: Space) -> None:
-    made = together(several, PAIRS + 1)
+    made = together(several, START + 1)
     failed = frozenset({made[-1].place})
-    trials = [ended(several, candidate) for candidate in made[:PAIRS]]
+    trials = [ended(several, candidate) for candidate in made[:START]]
     again = ExactCostSampler(several, seed=5).propose(trials, done=failed)
     assert again is not None
-    assert again.proxy
     assert again.place not in failed
 
 
 def test_a_study_asks_it_where_to_train(several: Space) -> None:
     trials = [ended(several, candidate) for candidate in together(several, PAIRS)]
-    done = {several.decode(trial.params).key for trial in trials}
+    done = {placed(several.decode(trial.params).key, 1) for trial in trials}
     proposal = propose(several, "exact", trials, [], done, 1)
     assert proposal is not None
     assert proposal.candidate.proxy == 1

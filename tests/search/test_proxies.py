@@ -9,7 +9,7 @@ import pytest
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.prediction import predict
-from bsr_explorer.search.proxies import efforts, proxy_sizes
+from bsr_explorer.search.proxies import closing, efforts, proxy_sizes
 from bsr_explorer.store.study import Study
 
 
@@ -20,6 +20,15 @@ def test_it_is_its_share_of_the_flops(make_study: Callable[..., Study]) -> None:
     smaller = predict(Fidelity(image_size=32).at(full)).train_flops / predict(full).train_flops
     assert smaller < 0.7
     assert efforts(study) == pytest.approx([40, 20, 20 * smaller])
+
+
+def test_the_last_third_of_trials_or_of_time_is_for_the_target(make_study: Callable[..., Study]) -> None:
+    study = make_study(trials=7, time_limit=100.0)
+    assert [closing(study, trained, 0.0, 1.0) for trained in range(7)] == [False] * 4 + [True] * 3
+    assert not closing(study, 0, 69.0, 10.0)
+    assert closing(study, 0, 70.0, 10.0)
+    unlimited = make_study(trials=7, time_limit=None)
+    assert not closing(unlimited, 0, 1e6, 10.0)
 
 
 def test_proxy_sizes_are_whole_patches() -> None:
