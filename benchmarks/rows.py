@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 
-def read_rows(file: Path, last: str) -> list[dict[str, str]]:
-    """The rows of a file, without one that a kill tore; none where there is no file.
-
-    Args:
-        last: the last column, which a torn row lacks.
-    """
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """The rows of a CSV; none if there is no file. A last line that a kill tore is cut off."""
     if not file.exists():
         return []
-    with file.open() as lines:
-        return [row for row in csv.DictReader(lines) if row[last] is not None]
+    text = file.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if whole != text:
+        os.truncate(file, len(whole))
+    return list(csv.DictReader(whole.decode().splitlines()))
 
 
-def append_row(file: Path, row: Mapping[str, Any]) -> None:
-    """Add a row; what a kill tore before is ended first."""
-    new = not file.exists()
-    torn = not new and file.stat().st_size and not file.read_bytes().endswith(b"\n")
-    with file.open("a") as lines:
-        if torn:
-            lines.write("\n")
+def append_row(file: Path, row: Mapping[str, object]) -> None:
+    """One line more, on disk before this returns."""
+    with file.open("a", newline="") as lines:
         writer = csv.DictWriter(lines, list(row), lineterminator="\n")
-        if new:
+        if not lines.tell():
             writer.writeheader()
         writer.writerow(row)
+        lines.flush()
+        os.fsync(lines.fileno())

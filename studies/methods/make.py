@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median, stdev
 
@@ -21,13 +21,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # a script: the benchmarks' 
 from benchmarks.rows import read_rows
 from bsr_explorer import Config, pareto, predict
 from bsr_explorer.cli.console import out, say_written, table
-from bsr_explorer.methods import parse_method
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import plain_ticks
 from bsr_explorer.report.figures.labels import Label, place
 from bsr_explorer.store.records import write_text
 from bsr_explorer.units import in_mb, in_mib
-from studies.methods.train import BATCH, EPOCHS, IMAGES, SIZE, TRAININGS, VALIDATION, chosen_rate
+from studies.methods.train import BATCH, EPOCHS, IMAGES, SAME, SIZE, TRAININGS, VALIDATION, chosen_rate
 
 COLUMNS = (
     "method",
@@ -53,7 +52,8 @@ class Line:
         tried: learning rates that were tried.
         peak, saved: bytes of a step.
         flops: of a step.
-        seconds: median CPU seconds of a training.
+        seconds: median CPU seconds of a training; None: it was not trained.
+        as_of: the method whose accuracies these are; None: its own.
     """
 
     method: str
@@ -63,7 +63,8 @@ class Line:
     peak: int
     saved: int
     flops: int
-    seconds: float
+    seconds: float | None
+    as_of: str | None = None
 
     @property
     def accuracy(self) -> float:
@@ -78,34 +79,43 @@ class Line:
 
 def lines(rows: Sequence[dict[str, str]]) -> list[Line]:
     """A line a method, in the order of peak memory."""
-    found = []
+    found = {}
     for method in dict.fromkeys(row["method"] for row in rows):
         of = [row for row in rows if row["method"] == method]
         rate = chosen_rate(method, rows)
-        best = [row for row in of if row["lr"] == rate]
-        cost = predict(Config("deit_s", SIZE, batch_size=BATCH, method=method))
-        found.append(
-            Line(
-                method,
-                rate,
-                sum(row["seed"] == "0" for row in of),
-                tuple(float(row["accuracy"]) for row in best),
-                cost.peak_bytes,
-                cost.saved_bytes,
-                cost.train_flops,
-                # The first training of all also makes what is cached for the others.
-                median(float(row["seconds"]) for row in of),
+        best = tuple(float(row["accuracy"]) for row in of if row["lr"] == rate)
+        tried = sum(row["seed"] == "0" for row in of)
+        # A median, for the first training of all makes what is cached for the others.
+        seconds = median(float(row["seconds"]) for row in of)
+        found[method] = Line(method, rate, tried, best, *costs(method), seconds)
+    for method, other in SAME.items():
+        if other in found:
+            peak, saved, flops = costs(method)
+            found[method] = replace(
+                found[other],
+                method=method,
+                peak=peak,
+                saved=saved,
+                flops=flops,
+                seconds=None,
+                as_of=other,
             )
-        )
-    return sorted(found, key=lambda line: line.peak)
+    return sorted(found.values(), key=lambda line: line.peak)
+
+
+def costs(method: str) -> tuple[int, int, int]:
+    """Peak and saved bytes, and FLOPs, of a step at the size of the trainings."""
+    cost = predict(Config("deit_s", SIZE, batch_size=BATCH, method=method))
+    return cost.peak_bytes, cost.saved_bytes, cost.train_flops
 
 
 def fronts(of: Sequence[Line]) -> dict[str, set[str]]:
     """The methods that no other beats in accuracy and peak memory, and in accuracy and seconds."""
-    accuracy = [-line.accuracy for line in of]
+    timed = [line for line in of if line.seconds is not None]
+    accuracy, theirs = [-line.accuracy for line in of], [-line.accuracy for line in timed]
     return {
         "memory": {of[n].method for n in pareto.front([line.peak for line in of], accuracy)},
-        "time": {of[n].method for n in pareto.front([line.seconds for line in of], accuracy)},
+        "time": {timed[n].method for n in pareto.front([line.seconds for line in timed], theirs)},
     }
 
 
@@ -125,7 +135,7 @@ def cells(of: Sequence[Line]) -> list[list[str]]:
             f"{in_mib(line.peak):,.1f}",
             f"{in_mb(line.saved):,.1f}",
             f"{line.flops / 1e9:,.1f}",
-            f"{line.seconds:.1f}",
+            f"as {line.as_of}" if line.seconds is None else f"{line.seconds:.1f}",
             ", ".join(word for word, members in ahead.items() if line.method in members),
         ]
         for line in of
@@ -147,46 +157,53 @@ def page(of: Sequence[Line]) -> str:
 
 
 def draw(of: Sequence[Line], folder: Path) -> list[Path]:
-    """Accuracy over peak memory, and over seconds of a training; both fronts as step lines."""
-    with style.figure(7.2, 4.0, ncols=2, sharey=True) as (fig, panels):
-        for axes, name, size, title in (
-            (panels[0], "memory", lambda line: in_mb(line.peak), "peak memory of a step (MB)"),
-            (panels[1], "time", lambda line: line.seconds, "CPU seconds of a training"),
-        ):
-            ahead = sorted((line for line in of if line.method in fronts(of)[name]), key=size)
+    """Accuracy over peak memory, and over seconds of a training; both fronts as step lines, their members named."""
+    timed = [line for line in of if line.seconds is not None]
+    planes = (
+        ("memory", of, [in_mb(line.peak) for line in of], "peak memory of a step (MB)"),
+        ("time", timed, [line.seconds or 0.0 for line in timed], "CPU seconds of a training"),
+    )
+    with style.figure(7.2, 3.6, ncols=2, sharey=True) as (fig, panels):
+        named = []
+        for axes, (name, some, sizes, title) in zip(panels, planes, strict=True):
+            members = fronts(of)[name]
+            ahead = [(x, line) for x, line in zip(sizes, some, strict=True) if line.method in members]
+            ahead.sort(key=lambda pair: pair[0])
             axes.step(
-                [size(line) for line in ahead],
-                [line.accuracy for line in ahead],
+                [*(x for x, _ in ahead), max(sizes)],
+                [*(line.accuracy for _, line in ahead), ahead[-1][1].accuracy],
                 where="post",
                 color="0.6",
                 lw=1,
                 zorder=1,
             )
-            for line in of:
+            for x, line in zip(sizes, some, strict=True):
                 colour, marker = style.look(line.method)
-                spread = {"yerr": line.deviation or None, "capsize": 2, "lw": 0.8}
-                axes.errorbar(size(line), line.accuracy, c=colour, marker=marker, ms=5, **spread)
+                axes.errorbar(
+                    x,
+                    line.accuracy,
+                    yerr=line.deviation or None,
+                    c=colour,
+                    marker=marker,
+                    ms=4,
+                    lw=0.8,
+                    capsize=1.5,
+                    zorder=3 if line.method in members else 2,
+                )
             axes.set(xscale="log", xlabel=title)
-            axes.set_xlim(min(map(size, of)) / 1.5, max(map(size, of)) * 1.8)
+            axes.set_xlim(min(sizes) / 1.6, max(sizes) * 1.6)
             axes.grid(alpha=0.25, lw=0.5)
             plain_ticks(axes)
+            named.append([Label(x, line.accuracy, label(line.method), line.deviation) for x, line in ahead])
         panels[0].set_ylabel("validation accuracy (%)")
-        for axes, name, size in (
-            (panels[0], "memory", lambda line: in_mb(line.peak)),
-            (panels[1], "time", lambda line: line.seconds),
-        ):
-            ahead = [line for line in of if line.method in fronts(of)[name]]
-            place(
-                fig,
-                axes,
-                [Label(size(line), line.accuracy, short(line.method), line.deviation) for line in ahead],
-            )
+        for axes, labels in zip(panels, named, strict=True):
+            place(fig, axes, labels)
         return style.save(fig, folder, "methods")
 
 
-def short(method: str) -> str:
-    """An expression as a label: arguments that are its default are left out, a line a part."""
-    return "\n+ ".join(str(parse_method(method)).split("+")) if len(method) > 24 else method
+def label(method: str) -> str:
+    """An expression, a line a part."""
+    return method.replace("bsr(blocks=(9, 10, 11), keep={9: 0.7})", "bsr(9–11, 0.7 at 9)").replace("+", "\n+")
 
 
 def main() -> None:
@@ -196,14 +213,14 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("reports/methods"))
     options = parser.parse_args()
-    found = lines(read_rows(options.out / TRAININGS, "torch"))
+    found = lines(read_rows(options.out / TRAININGS))
     if not found:
         out.print(
             f"{options.out / TRAININGS} holds nothing yet; python studies/methods/train.py trains",
             markup=False,
         )
         return
-    out.print(table(COLUMNS, cells(found), left=(0,)))
+    out.print(table(COLUMNS, cells(found), left=(0,), fold=range(len(COLUMNS))))
     write_text(options.out / "methods.md", page(found))
     say_written([options.out / "methods.md", *draw(found, options.out)])
 

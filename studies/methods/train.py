@@ -38,23 +38,35 @@ METHODS = (
     "full+velora",
     "full+wtacrs",
     "full+approxbp",
+    "full+asi",
+    "full+wasi",
     "lora",
     "lora_fa",
     "dora",
     "paca",
     "apla",
+    "spt",
     "ia3",
     "adapter",
     "vpt",
+    "vpt(deep=True)",
     "bsr",
     "bsr(blocks=(3, 7, 11), keep={})",
     "bsr(blocks=(9, 10, 11), keep={9: 0.7})",
     "bsr(blocks=(9, 10, 11), keep={9: 0.7})+mesa",
+    "bsr(blocks=(9, 10, 11), keep={9: 0.7})+velora+approxbp",
     "bsr+velora+approxbp",
     "last(k=3)+velora+approxbp",
     "lora+approxbp",
 )
-"""What is compared. (Checkpointing and offloading compute what full fine-tuning computes.)"""
+"""What is trained."""
+
+SAME = {
+    "checkpoint": "full",
+    "full+approxbp+msln": "full+approxbp",
+    "lora+approxbp+msln": "lora+approxbp",
+}
+"""What is not: it computes what another does (tests hold both gradients equal), and its accuracy is that one's."""
 
 STEP, SEEDS = 3.0, (1, 2)
 """Between learning rates that are tried; and the seeds beside 0, by which the rate is chosen."""
@@ -80,7 +92,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     file, began = options.out / TRAININGS, time.monotonic()
     methods = options.methods or METHODS
-    while (following := next(missing(methods, read_rows(file, "torch")), None)) is not None:
+    while (following := next(missing(methods, read_rows(file)), None)) is not None:
         if time.monotonic() - began > 60 * options.minutes:
             break
         append_row(file, train(*following, options.cache))
