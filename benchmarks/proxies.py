@@ -20,9 +20,9 @@ An error is a bootstrap's, over configurations.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +35,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks share a module, run as scripts or not
+
+from benchmarks.rows import append_row, read_rows
 from bsr_explorer import Config, Fidelity, fine_tune
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.methods import Bsr
@@ -130,7 +133,7 @@ def main() -> None:
     if options.minutes:
         places = [(b, d) for d in options.drops or DROPS for b in options.blocks or BLOCKS]
         train(wanted, places, file, options.minutes * 60, options.seed, options.cache, options.device)
-    rows = read(file)
+    rows = read_rows(file)
     answer = judged(rows)
     write_text(options.out / "proxies.md", page(answer))
     draw(answer, options.out)
@@ -183,7 +186,7 @@ def train(
         places: keys of ``BLOCKS`` and ``DROPS``.
     """
     began = time.monotonic()
-    done = {(row["proxy"], row["blocks"], row["drops"], row["seed"]) for row in read(file)}
+    done = {(row["proxy"], row["blocks"], row["drops"], row["seed"]) for row in read_rows(file)}
     for proxy in proxies:
         for blocks, drops in places:
             if (str(proxy), blocks, drops, str(seed)) in done:
@@ -203,7 +206,7 @@ def train(
             )
             worked = time.process_time() - worked
             seconds_taken = worked if device == "cpu" else record.seconds
-            append(
+            append_row(
                 file,
                 {
                     "proxy": str(proxy),
@@ -218,27 +221,6 @@ def train(
                 },
             )
             out.print(f"{proxy}: {blocks} {drops} {record.accuracy} in {seconds_taken:.1f} s", markup=False)
-
-
-def read(file: Path) -> list[dict[str, str]]:
-    """The rows of a file, without one that a kill tore; none where there is no file."""
-    if not file.exists():
-        return []
-    with file.open() as lines:
-        return [row for row in csv.DictReader(lines) if row["seconds"] and row["torch"] is not None]
-
-
-def append(file: Path, row: dict[str, Any]) -> None:
-    """Add a row; what a kill tore before is ended first."""
-    new = not file.exists()
-    torn = not new and file.stat().st_size and not file.read_bytes().endswith(b"\n")
-    with file.open("a") as lines:
-        if torn:
-            lines.write("\n")
-        writer = csv.DictWriter(lines, list(row), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 # --- what it means --------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for `studies`, where this file is run as a script
 
+from benchmarks.rows import read_rows
 from bsr_explorer import Config, build
 from bsr_explorer.data.loader import loader
 from bsr_explorer.data.splits import ImageSplit
@@ -136,7 +137,7 @@ def _fit_head(head: nn.Module, found: Floats, labels: NDArray[np.int64]) -> None
 
 def schedules(table: Path) -> Iterator[str]:
     """Each drop schedule of a table once."""
-    yield from dict.fromkeys(schedule_of(parse_method(row["method"])) for row in make.read(table))
+    yield from dict.fromkeys(schedule_of(parse_method(row["method"])) for row in read_rows(table))
 
 
 def main() -> None:

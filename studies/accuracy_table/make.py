@@ -16,14 +16,12 @@ Columns: ``method`` (the expression), ``replica``, ``accuracy`` (on validation, 
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import itertools
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +33,7 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for `studies`, where this file is run as a script
 
+from benchmarks.rows import append_row, read_rows
 from bsr_explorer import Config, build
 from bsr_explorer.cost.entries import Schedule, schedule
 from bsr_explorer.cost.grid import all_masks, grid
@@ -169,12 +168,12 @@ def main() -> None:
         splits.validation[0]
     methods = configurations(config, options.configurations or task.configurations, task.seed)
     wanted = list(itertools.product(range(options.replicas), methods))
-    done = {(row["method"], int(row["replica"])) for row in read(table)}
+    done = {(row["method"], int(row["replica"])) for row in read_rows(table)}
     missing = [(replica, method) for replica, method in wanted if (str(method), replica) not in done]
     started = time.perf_counter()
     for number, (replica, method) in enumerate(missing[: options.limit], start=1):
         outcome = train(config.with_method(method), weights, splits, options.epochs, replica)
-        append(table, row_of(method, replica, outcome))
+        append_row(table, row_of(method, replica, outcome))
         left = (time.perf_counter() - started) / number * (len(missing) - number)
         say(
             f"{len(wanted) - len(missing) + number} of {len(wanted)}: {outcome.accuracy[-1]:.3f} in "
@@ -290,28 +289,6 @@ def train(
 
 
 # --- the table ------------------------------------------------------------------------------------------
-
-
-def read(table: Path) -> list[dict[str, str]]:
-    """The rows of a table; none if there is no file. A last line that a kill tore is cut off."""
-    if not table.exists():
-        return []
-    text = table.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        os.truncate(table, len(whole))
-    return list(csv.DictReader(whole.decode().splitlines()))
-
-
-def append(table: Path, row: Mapping[str, object]) -> None:
-    """One line more, on disk before this returns."""
-    with table.open("a", newline="") as lines:
-        writer = csv.DictWriter(lines, list(row), lineterminator="\n")
-        if not lines.tell():
-            writer.writeheader()
-        writer.writerow(row)
-        lines.flush()
-        os.fsync(lines.fileno())
 
 
 def row_of(method: Method, replica: int, outcome: Outcome) -> dict[str, object]:

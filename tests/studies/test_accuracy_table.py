@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.rows import read_rows
 from bsr_explorer import Config, build
 from bsr_explorer.methods import Method, parse_method
 from bsr_explorer.methods.composed import Composed
@@ -63,7 +64,7 @@ def test_its_expressions_are_canonically_distinct(rows: list[dict[str, str]]) ->
 
 
 def test_the_second_table_is_of_other_configurations(rows: list[dict[str, str]]) -> None:
-    others = make.read(make.TASKS["clothes"].table)
+    others = read_rows(make.TASKS["clothes"].table)
     assert set(Counter(row["method"] for row in others).values()) == {2}
     known, methods = methods_of(rows), methods_of(others)
     assert len(methods) == make.TASKS["clothes"].configurations
@@ -124,19 +125,19 @@ def test_it_goes_on_where_it_was_killed(
     words = arguments(weights, table)
     with subprocess.Popen([sys.executable, make.__file__, *words], stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while not (table.exists() and len(make.read(table)) > 0) and time.monotonic() < deadline:
+        while not (table.exists() and len(read_rows(table)) > 0) and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-    killed = make.read(table)
+    killed = read_rows(table)
     assert 0 < len(killed) < 6
     with table.open("a") as lines:
         lines.write('"bsr(blocks=(1, 2')  # the line that a kill tears
     monkeypatch.setattr("sys.argv", ["make.py", *words, "--limit", "1"])
     make.main()
-    assert len(make.read(table)) == len(killed) + 1
+    assert len(read_rows(table)) == len(killed) + 1
     monkeypatch.setattr("sys.argv", ["make.py", *words])
     make.main()
-    rows = make.read(table)
+    rows = read_rows(table)
     assert rows[: len(killed)] == killed
     assert list(rows[0]) == COLUMNS
     assert Counter(Counter(row["method"] for row in rows).values()) == {2: 3}
