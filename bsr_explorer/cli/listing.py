@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from bsr_explorer.cli.console import out, table
-from bsr_explorer.config import PROTOCOLS
+from bsr_explorer.config import PROTOCOLS, Config
 from bsr_explorer.data.places import default_data_dir, list_datasets
-from bsr_explorer.errors import unknown
+from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.ledger import Ledger
 from bsr_explorer.methods import METHODS
+from bsr_explorer.methods.base import PARAMETERS
 from bsr_explorer.models.names import ALIASES
+from bsr_explorer.prediction import predict
 from bsr_explorer.train.recipes import RECIPES, Recipe
 
 
@@ -42,7 +45,12 @@ def _models() -> None:
     out.print("\nAny other plain vision transformer goes by its timm name (DeiT, ViT, AugReg, DINOv2, …).")
 
 
+EXAMPLE = Config("deit_s", batch_size=32)
+"""The step that methods are listed with what they save of."""
+
+
 def _methods() -> None:
+    full = predict(EXAMPLE.with_method("full"))
     rows = []
     for name, method in METHODS.items():
         takes = [
@@ -51,15 +59,36 @@ def _methods() -> None:
             else f"{f.name}={getattr(method(), f.name)!r}"
             for f in fields(method)
         ]
-        rows.append((name, method.summary, ", ".join(takes) or "–", method.citation))
+        decides = "; ".join(method.chooses) or "what is computed again, or moved"
+        saves = _saves(name, full)
+        rows.append((name, method.summary, decides, *saves, ", ".join(takes) or "–", method.citation))
     out.print(
         table(
-            ["method", "what it does", "arguments and defaults", "source"],
+            ["method", "what it does", "decides", "saved", "peak", "arguments and defaults", "source"],
             rows,
-            left=(0, 1, 2, 3),
-            fold=(1, 2, 3),
+            left=(0, 1, 2, 5, 6),
+            fold=(1, 2, 5, 6),
         )
     )
+    out.print(
+        f"\nSaved, peak: activations saved for backward and peak memory of a step of {EXAMPLE.model} (batch "
+        f"{EXAMPLE.batch_size}, {EXAMPLE.image_size} px, fp32) over those of full fine-tuning; of methods that say "
+        "nothing of what trains, added to it.\nMethods that decide different things are composed with +, such as "
+        "bsr+mesa; what does not go together is refused with the reason.",
+        soft_wrap=True,
+    )
+
+
+def _saves(name: str, full: Ledger) -> tuple[str, str]:
+    """Saved and peak memory of a method over those of full fine-tuning, by itself or added to it."""
+    for method in (name, f"full+{name}"):
+        try:
+            cost = predict(EXAMPLE.with_method(method))
+        except UserError:  # it needs something that trains, or another model
+            continue
+        if PARAMETERS in METHODS[name].chooses or "+" in method:
+            return f"{cost.saved_bytes / full.saved_bytes:.2f}x", f"{cost.peak_bytes / full.peak_bytes:.2f}x"
+    return "–", "–"
 
 
 def _datasets() -> None:

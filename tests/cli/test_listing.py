@@ -29,7 +29,15 @@ def test_methods_are_listed_as_they_are_written(cli: Cli) -> None:
     done = cli("list", "methods")
     assert (done.code, done.err) == (0, "")
     first = [line.split()[0] for line in done.out.splitlines() if line and not line.startswith(" ")]
-    assert first == ["method", *METHODS]
+    assert first == ["method", *METHODS, "Saved,", "Methods"]
+    shares = {
+        line.split()[0]: [word for word in line.split() if word.endswith("x")]
+        for line in done.out.splitlines()
+        if line[:1].islower()
+    }
+    assert shares["full"][:2] == ["1.00x", "1.00x"]
+    assert all(float(share[:-1]) > 0 for name in METHODS for share in shares[name][:2])
+    assert all(len(shares[name]) >= 2 for name in METHODS)
     assert all(str(parse_method(name)).startswith(name) for name in METHODS)
     for word in ("2405.10951", "keep={3: 0.5,", "k=3", "fuse=True"):
         assert word in " ".join(done.out.split())
