@@ -19,6 +19,7 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.damage import Told
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.job import Job
+from bsr_explorer.prediction import geometry_of
 from bsr_explorer.search.executors.base import Executor
 from bsr_explorer.search.executors.here import Here
 from bsr_explorer.search.proxies import proxy_sizes
@@ -33,6 +34,10 @@ SPARE = 0.8
 
 A_CLASS = 25
 """Training images of each class, at least."""
+
+LEAST_PATCHES = 16
+"""Of a proxy at less than half the image size: so many are left of 224 px at 64 px, the least that was measured
+(``benchmarks/proxies.py``)."""
 
 
 @dataclass(frozen=True)
@@ -173,11 +178,14 @@ def _planned(asked: Asked, effort: Effort, size: int, speed: Speed) -> Plan:
 
 
 def _proxies(asked: Asked, fidelity: Fidelity) -> tuple[str, ...]:
-    """Those that are given; or, where they are to be planned, half and a quarter of the image size, with the fewest
-    images: which of them says how much, the sampler learns."""
+    """Those that are given; or, where they are to be planned, half of the image size, and a quarter if that leaves
+    patches enough, with the fewest images: which of them says how much, the sampler learns."""
     if not asked.several:
         return asked.proxies
-    sizes = [size for size in proxy_sizes(asked.configs[0]) if size < (fidelity.image_size or 0)]
+    config = replace(asked.configs[0], image_size=fidelity.image_size or asked.configs[0].image_size)
+    patch = geometry_of(config).patch
+    _, *sizes = proxy_sizes(config)
+    sizes = [*sizes[:1], *(size for size in sizes[1:] if (size // patch) ** 2 >= LEAST_PATCHES)]
     return tuple(f"{size}x{asked.least_images}" for size in sizes)
 
 

@@ -18,7 +18,7 @@ from bsr_explorer.finetune.job import Job
 from bsr_explorer.models.weights import create_model
 from bsr_explorer.search import plan as module
 from bsr_explorer.search.executors.here import Here
-from bsr_explorer.search.plan import A_CLASS, LADDER, MORE, SPARE, Asked, Plan, plan, settle
+from bsr_explorer.search.plan import A_CLASS, LADDER, MORE, SPARE, Asked, Plan, _proxies, plan, settle
 from bsr_explorer.search.proxies import proxy_sizes
 from bsr_explorer.search.space import Space
 from bsr_explorer.search.speed import Speed, expected_seconds
@@ -260,3 +260,14 @@ def test_data_of_other_classes_is_refused_before_training(make_study: MakeStudy)
     study = make_study(config={"num_classes": 7})
     with pytest.raises(UserError, match="--num-classes"):
         settle(study, Space(study), Job(), 100.0)
+
+
+def test_proxies_are_half_the_image_size_and_a_quarter_that_leaves_patches_enough() -> None:
+    def planned(size: int) -> tuple[str, ...]:
+        config = Config("deit_s", size, batch_size=32)
+        asked = Asked([config], Fidelity(), 4, 0, True, (400, 100), several=True)
+        return _proxies(asked, Fidelity(image_size=size))
+
+    assert planned(224) == ("112x256", "64x256")
+    assert planned(112) == ("64x256",)  # a quarter has 4 patches
+    assert planned(16) == ()
