@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median, stdev
 
+from matplotlib import pyplot as plt
+
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a script: the benchmarks' helpers stand in the root
 
 from benchmarks.rows import read_rows
@@ -163,7 +165,7 @@ def draw(of: Sequence[Line], folder: Path) -> list[Path]:
         ("memory", of, [in_mb(line.peak) for line in of], "peak memory of a step (MB)"),
         ("time", timed, [line.seconds or 0.0 for line in timed], "CPU seconds of a training"),
     )
-    with style.figure(7.2, 3.6, ncols=2, sharey=True) as (fig, panels):
+    with style.figure(8.4, 4.2, ncols=2, sharey=True) as (fig, panels):
         named = []
         for axes, (name, some, sizes, title) in zip(panels, planes, strict=True):
             members = fronts(of)[name]
@@ -195,6 +197,13 @@ def draw(of: Sequence[Line], folder: Path) -> list[Path]:
             axes.grid(alpha=0.25, lw=0.5)
             plain_ticks(axes)
             named.append([Label(x, line.accuracy, label(line.method), line.deviation) for x, line in ahead])
+        families = sorted({style.family(line.method) for line in of}, key=style.order)
+        looks = [(name, *style.look(name)) for name in families]
+        marks = [
+            plt.Line2D([], [], c=colour, marker=marker, ls="", ms=4, label=name)
+            for name, colour, marker in looks
+        ]
+        fig.legend(handles=marks, loc="outside right upper", frameon=False)
         panels[0].set_ylabel("validation accuracy (%)")
         for axes, labels in zip(panels, named, strict=True):
             place(fig, axes, labels)
