@@ -85,8 +85,8 @@ def method_calls(text: str) -> list[tuple[type[Method], dict[str, object]]]:
 
 def _defaults(geometry: Geometry | None) -> expression.Defaults:
     if geometry is None:
-        return lambda method: {}
-    return lambda method: method.defaults_for(geometry.depth, geometry.class_token)
+        return lambda method, given: {}
+    return lambda method, given: method.defaults_beside(given, geometry.depth, geometry.class_token)
 
 
 __all__ = [

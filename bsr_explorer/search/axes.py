@@ -135,7 +135,8 @@ def families(spec: SpaceSpec, geometry: Geometry) -> list[Family]:
     for name, wanted in spec.axes.items():
         if name not in methods:
             raise unknown("[space.axes] (a method of the families)", name, methods)
-        allowed = [axis.argument for axis in methods[name].axes(geometry)]
+        method = methods[name]
+        allowed = [axis.argument for axis in (*method.axes(geometry), *method.axes_if_named(geometry))]
         for argument in wanted:
             if argument not in allowed:
                 raise unknown(f"[space.axes] {name}", argument, allowed)
@@ -189,9 +190,10 @@ def _part(
     asked: Mapping[str, Mapping[str, Any]],
     geometry: Geometry,
 ) -> Part:
-    defaults = method.defaults_for(geometry.depth, geometry.class_token)
+    defaults = method.defaults_beside(given, geometry.depth, geometry.class_token)
     wanted = asked.get(method.name, {})
-    axes = [axis for axis in method.axes(geometry) if axis.argument not in given]
+    named = [axis for axis in method.axes_if_named(geometry) if axis.argument in wanted]
+    axes = [axis for axis in (*method.axes(geometry), *named) if axis.argument not in given]
     axes = [
         axis.only(wanted[axis.argument], f"[space.axes] {method.name}.{axis.argument}")
         if axis.argument in wanted

@@ -57,15 +57,31 @@ class PlainViT(Architecture):
         """As timm says it."""
         return bool(model.has_class_token)
 
-    def drop_tokens(self, tape: Tape, block: int, keep: float, fuse: bool, faithful: bool) -> Tape:
+    def drop_tokens(
+        self,
+        tape: Tape,
+        block: int,
+        keep: float,
+        fuse: bool,
+        faithful: bool,
+        criterion: str = "class_attention",
+    ) -> Tape:
         """See ``models.vit.step``."""
-        return drop_tokens(tape, block, keep, fuse, faithful)
+        return drop_tokens(tape, block, keep, fuse, faithful, criterion)
 
-    def drop_tokens_in(self, model: nn.Module, block: int, keep: float, fuse: bool, faithful: bool) -> None:
+    def drop_tokens_in(
+        self,
+        model: nn.Module,
+        block: int,
+        keep: float,
+        fuse: bool,
+        faithful: bool,
+        criterion: str = "class_attention",
+    ) -> None:
         """See ``models.vit.drop``."""
         from bsr_explorer.models.vit.drop import drop_tokens_in
 
-        drop_tokens_in(model, block, keep, fuse, faithful)
+        drop_tokens_in(model, block, keep, fuse, faithful, criterion)
 
     def stem(self, model: nn.Module, images: Tensor) -> Tensor:
         """Patch embedding, prefix tokens, positions."""
