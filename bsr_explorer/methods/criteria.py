@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from bsr_explorer.errors import UserError
+from dataclasses import dataclass
+from typing import Any, Self
+
+from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.methods.axes import Choices
 from bsr_explorer.models.base import CRITERIA
 
 CLASS_ATTENTION = "class_attention"
@@ -31,3 +35,15 @@ def instead() -> str:
     """What a model without a class token can be told, as a part of a sentence."""
     *most, last = (f"'{each}'" for each in criteria_of(class_token=False))
     return f"choose criterion={', '.join(most)} or {last}"
+
+
+@dataclass(frozen=True)
+class Criteria(Choices):
+    """One of the criteria that a model can give."""
+
+    def only(self, asked: Any, where: str) -> Self:
+        """``asked``: a list of them."""
+        for value in asked if isinstance(asked, (list, tuple)) else ():
+            if value not in self.among:
+                raise unknown(where, str(value), self.among)
+        return super().only(asked, where)

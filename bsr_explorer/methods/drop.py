@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.arguments import bare, check_flags, check_range, quiet
-from bsr_explorer.methods.axes import Axis, Choices, Flag, Schedules
+from bsr_explorer.methods.axes import Axis, Flag, Schedules
 from bsr_explorer.methods.base import TOKENS, Method
-from bsr_explorer.methods.criteria import CLASS_ATTENTION, check_criterion, criteria_of, instead
+from bsr_explorer.methods.criteria import CLASS_ATTENTION, Criteria, check_criterion, criteria_of, instead
 from bsr_explorer.methods.full import Full
 from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of_model
 from bsr_explorer.naming import blocks_of
@@ -80,7 +80,7 @@ class Drop(Method):
     @classmethod
     def axes_if_named(cls, geometry: Geometry) -> tuple[Axis, ...]:
         """The criteria that the model can give."""
-        return (Choices("criterion", criteria_of(geometry.class_token)),)
+        return (Criteria("criterion", criteria_of(geometry.class_token)),)
 
     @classmethod
     def defaults_for(cls, depth: int, class_token: bool) -> dict[str, Any]:

@@ -156,8 +156,13 @@ def check_bsr(spec: SpaceSpec, geometry: Geometry) -> None:
     beyond = [block for block in drop_at if not 0 <= block < depth]
     if beyond:
         raise UserError(f"[space] drop_at: block {beyond[0]} is out of range; use 0 to {depth - 1} (0-based)")
-    if drop_at and not geometry.class_token and min(spec.keep) < 1:
-        raise UserError(f"[space] drop_at: {geometry.name} has no class token to drop tokens by")
+    given = [g for text in spec.families for method, g in method_calls(text) if method is Bsr]
+    otherwise = given and all(g.get("criterion", Bsr.criterion) != Bsr.criterion for g in given)
+    if drop_at and not (geometry.class_token or otherwise) and min(spec.keep) < 1:
+        raise UserError(
+            f"[space] drop_at: {geometry.name} has no class token to drop tokens by; leave it out, or name "
+            "a family such as \"bsr(criterion='attention')\""
+        )
     if not 0 <= most <= depth:
         raise UserError(f"[space] max_blocks: {most} must be 0 to {depth}, the blocks of the model")
     subsets = len(Subsets("blocks", depth, most))

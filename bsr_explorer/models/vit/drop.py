@@ -119,4 +119,4 @@ def drop_tokens_in(
     vit = cast(Any, model)
     heads = vit.blocks[block].attn.num_heads
     drop = TokenDrop(keep, vit.num_prefix_tokens, heads, fuse, faithful, criterion, block)
-    vit.blocks[block] = TokenDropBlock(vit.blocks[block], drop)
+    vit.blocks[block] = TokenDropBlock(vit.blocks[block], drop.train(vit.training))
