@@ -16,6 +16,7 @@ from bsr_explorer.methods.bsr import Bsr
 from bsr_explorer.methods.checkpoint import Checkpoint
 from bsr_explorer.methods.dora import Dora
 from bsr_explorer.methods.drop import Drop
+from bsr_explorer.methods.evit import Evit
 from bsr_explorer.methods.full import Full
 from bsr_explorer.methods.ia3 import Ia3
 from bsr_explorer.methods.last import Last
@@ -39,6 +40,7 @@ METHODS: dict[str, type[Method]] = {
     "bitfit": BitFit,
     "blocks": Blocks,
     "drop": Drop,
+    "evit": Evit,
     "bsr": Bsr,
     "lora": Lora,
     "lora_fa": LoraFA,
@@ -101,6 +103,7 @@ __all__ = [
     "Checkpoint",
     "Dora",
     "Drop",
+    "Evit",
     "Full",
     "Ia3",
     "Last",

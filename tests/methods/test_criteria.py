@@ -99,9 +99,8 @@ def test_it_goes_with_other_methods(criterion: str, beside: str) -> None:
 def test_criteria_drop_as_many_tokens_and_differ_in_cost() -> None:
     config = Config("deit_t", 64, 10, 2, method=Bsr())
     costs = {each: predict(config.with_method(Bsr(criterion=each))) for each in CRITERIA}
-    assert {tuple(tokens_by_block(config.with_method(Bsr(criterion=each)))) for each in CRITERIA} == {
-        tuple(tokens_by_block(config))
-    }
+    tokens = {each: tokens_by_block(config.with_method(Bsr(criterion=each))) for each in CRITERIA}
+    assert all(each == tokens["class_attention"] for each in tokens.values())
     saved = {each: cost.saved_bytes for each, cost in costs.items()}
     assert saved["norm"] == saved["random"] < saved["attention"] < saved["class_attention"]
     flops = {each: cost.forward_flops for each, cost in costs.items()}
