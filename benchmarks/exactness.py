@@ -57,12 +57,14 @@ from bsr_explorer.methods import (
     Offload,
     Paca,
     Spt,
+    Tome,
     Velora,
     Vpt,
     Wasi,
     WtaCrs,
 )
 from bsr_explorer.methods.adding import LAYERS
+from bsr_explorer.methods.criteria import criteria_of
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.models.vit.reading import read_geometry
@@ -185,8 +187,11 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
         method = rng.choice((Full(), Last(rng.randint(1, depth)))) + rng.choice(stores)
     if not gated and rng.random() < 0.3:
         method = method + ApproxBP()
-    if shape["class_token"] and rng.random() < 0.3:
-        method = method + Drop({rng.randrange(depth): rng.choice((0.3, 0.5, 0.9))}, rng.random() < 0.7)
+    if rng.random() < 0.3:
+        keep = {rng.randrange(depth): rng.choice((0.3, 0.5, 0.9))}
+        criterion = rng.choice(criteria_of(shape["class_token"]))
+        drop = Drop(keep, rng.random() < 0.7, criterion=criterion)
+        method = method + rng.choice((drop, drop, Tome(rng.choice((1, 2, 5)))))
     for keeping in (Checkpoint, Offload):
         if rng.random() < 0.2:
             some = tuple(block for block in range(depth) if rng.random() < 0.6)

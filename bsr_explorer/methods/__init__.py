@@ -17,6 +17,7 @@ from bsr_explorer.methods.bsr import Bsr
 from bsr_explorer.methods.checkpoint import Checkpoint
 from bsr_explorer.methods.dora import Dora
 from bsr_explorer.methods.drop import Drop
+from bsr_explorer.methods.evit import Evit
 from bsr_explorer.methods.full import Full
 from bsr_explorer.methods.ia3 import Ia3
 from bsr_explorer.methods.last import Last
@@ -28,6 +29,7 @@ from bsr_explorer.methods.msln import Msln
 from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
 from bsr_explorer.methods.spt import Spt
+from bsr_explorer.methods.tome import Tome
 from bsr_explorer.methods.velora import Velora
 from bsr_explorer.methods.vpt import Vpt
 from bsr_explorer.methods.wasi import Wasi
@@ -41,6 +43,8 @@ METHODS: dict[str, type[Method]] = {
     "bitfit": BitFit,
     "blocks": Blocks,
     "drop": Drop,
+    "evit": Evit,
+    "tome": Tome,
     "bsr": Bsr,
     "lora": Lora,
     "lora_fa": LoraFA,
@@ -89,8 +93,8 @@ def method_calls(text: str) -> list[tuple[type[Method], dict[str, object]]]:
 
 def _defaults(geometry: Geometry | None) -> expression.Defaults:
     if geometry is None:
-        return lambda method: {}
-    return lambda method: method.defaults_for(geometry.depth, geometry.class_token)
+        return lambda method, given: {}
+    return lambda method, given: method.defaults_beside(given, geometry.depth, geometry.class_token)
 
 
 __all__ = [
@@ -106,6 +110,7 @@ __all__ = [
     "Checkpoint",
     "Dora",
     "Drop",
+    "Evit",
     "Full",
     "Ia3",
     "Last",
@@ -118,6 +123,7 @@ __all__ = [
     "Offload",
     "Paca",
     "Spt",
+    "Tome",
     "Velora",
     "Vpt",
     "Wasi",

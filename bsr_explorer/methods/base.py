@@ -7,7 +7,7 @@ again, which is what stands in study files, records, figure legends and on the c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -128,6 +128,11 @@ class Method(ABC):
         """What a search may vary of it, in a model of this geometry; nothing, where it does not say."""
         return ()
 
+    @classmethod
+    def axes_if_named(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """What a search may vary of it beside that, where a study names it."""
+        return ()
+
     @property
     def by_block(self) -> bool:
         """Whether all that it changes is how the operations of a block run, by what stands in that block alone: neither
@@ -148,6 +153,11 @@ class Method(ABC):
         """The defaults that follow the model, where they are left out of an expression and the model is known."""
         return {}
 
+    @classmethod
+    def defaults_beside(cls, given: Mapping[str, object], depth: int, class_token: bool) -> dict[str, Any]:
+        """The same, where they also follow what an expression gives."""
+        return cls.defaults_for(depth, class_token)
+
     def canonical(self, depth: int) -> Method:
         """The simplest method that does the same in a model of ``depth`` blocks.
 
@@ -158,6 +168,10 @@ class Method(ABC):
     def joined(self, other: Method) -> Method | None:
         """The one method by which the sum of two canonical ones is known, if there is one."""
         return None
+
+    def leaving(self, choice: str) -> Method:
+        """The same, said without a choice that it does not make use of, for a sum with a method that makes it."""
+        return self
 
     def __str__(self) -> str:
         shown = []

@@ -17,6 +17,7 @@ from bsr_explorer.methods.arguments import check_flags, check_range, checked_blo
 from bsr_explorer.methods.axes import Axis
 from bsr_explorer.methods.base import PARAMETERS, TOKENS, Method
 from bsr_explorer.methods.blocks import Blocks, ends_of_thirds
+from bsr_explorer.methods.criteria import CLASS_ATTENTION, check_criterion, criteria_of, instead
 from bsr_explorer.methods.drop import Drop, checked_keep, halves_at_quarters
 from bsr_explorer.models.architecture import architecture_of_model
 from bsr_explorer.naming import TIMM, Naming, blocks_of
@@ -44,6 +45,7 @@ class Bsr(Method):
         faithful: whether gradients pass to the scores that weight a fused token, as in the authors' code. Otherwise the
             scores are constants, and no dropped token is kept for them: our cheaper variant. Its gradients are off by
             some percent (of DeiT-S at 112 px with DINOv2's weights, 7.7%).
+        criterion: by what the tokens that stay are chosen; see ``methods.drop``.
     """
 
     blocks: tuple[int, ...] = (3, 7, 11)
@@ -52,6 +54,7 @@ class Bsr(Method):
     head: bool = quiet(True)
     norm: bool = quiet(True)
     faithful: bool = quiet(True)
+    criterion: str = quiet(CLASS_ATTENTION)
 
     name: ClassVar[str] = "bsr"
     summary: ClassVar[str] = "chosen blocks train; tokens are dropped by class attention"
@@ -66,6 +69,7 @@ class Bsr(Method):
         object.__setattr__(self, "blocks", checked_blocks("bsr", self.blocks))
         object.__setattr__(self, "keep", checked_keep("bsr", self.keep))
         check_flags(self, ("fuse", "head", "norm", "faithful"))
+        check_criterion(self.name, self.criterion)
 
     @classmethod
     def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
@@ -80,7 +84,7 @@ class Bsr(Method):
     @property
     def of_tokens(self) -> Drop:
         """What it says of which tokens stay."""
-        return Drop(self.keep, self.fuse, self.faithful)
+        return Drop(self.keep, self.fuse, self.faithful, self.criterion)
 
     def trains(self, parameter: str, depth: int, naming: Naming = TIMM) -> bool:
         """See ``Blocks``."""
@@ -90,14 +94,14 @@ class Bsr(Method):
         """Refuse what a model does not have.
 
         Raises:
-            UserError: a block out of range, or drops without a class token.
+            UserError: a block out of range, or drops by a class token that there is not.
         """
-        if self.dropping and not class_token:
+        if self.dropping and self.criterion not in criteria_of(class_token):
             fits = all(block < depth for block in self.blocks)
             without = replace(self, blocks=self.blocks if fits else ends_of_thirds(depth), keep={})
             raise UserError(
-                f"--method: {self} drops tokens by the class token's attention, and the model has none; for example "
-                f"{without.canonical(depth)}"
+                f"--method: {self} drops tokens by the class token's attention, and the model has none; {instead()}, "
+                f"or drop none, for example {without.canonical(depth)}"
             )
         for part, blocks in (("blocks", self.blocks), ("keep", tuple(self.keep))):
             check_range(self.name, part, blocks, depth, f"; for example {self.stretched(depth)}")
@@ -125,16 +129,24 @@ class Bsr(Method):
         return self if self.dropping else None
 
     def canonical(self, depth: int) -> Method:
-        """Without the places where everything is kept, and without fusing where nothing is dropped; without a fused
-        token, no gradient passes to a score."""
+        """Without the places where everything is kept, and without fusing or a criterion where nothing is dropped;
+        where no gradient passes to a score anyway, it is not said."""
         fuse = self.fuse and bool(self.dropping)
-        return replace(self, keep=self.dropping, fuse=fuse, faithful=self.faithful or not fuse)
+        criterion = self.criterion if self.dropping else CLASS_ATTENTION
+        faithful = self.faithful or not fuse or criterion != CLASS_ATTENTION
+        return replace(self, keep=self.dropping, fuse=fuse, faithful=faithful, criterion=criterion)
 
     def joined(self, other: Method) -> Method | None:
         """With token drops, where it has none of its own, it is BSR with those."""
         if self.dropping or not isinstance(other, Drop):
             return None
-        return replace(self, keep=other.keep, fuse=other.fuse, faithful=other.faithful)
+        return replace(
+            self, keep=other.keep, fuse=other.fuse, faithful=other.faithful, criterion=other.criterion
+        )
+
+    def leaving(self, choice: str) -> Method:
+        """Without drops, it is ``blocks``."""
+        return self.of_blocks if choice == TOKENS and not self.dropping else self
 
     @classmethod
     def stretched(cls, depth: int) -> Bsr:
@@ -147,6 +159,11 @@ class Bsr(Method):
         """``stretched``, without drops where there is no class token to drop by."""
         stretched = cls.stretched(depth)
         return {"blocks": stretched.blocks, "keep": stretched.keep if class_token else {}}
+
+    @classmethod
+    def defaults_beside(cls, given: Mapping[str, object], depth: int, class_token: bool) -> dict[str, Any]:
+        """As of ``drop``."""
+        return {**cls.defaults_for(depth, class_token), **Drop.defaults_beside(given, depth, class_token)}
 
     @property
     def dropping(self) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""Dropping patch tokens by the class token's attention.
+"""Dropping patch tokens, by the class token's attention or by another criterion.
 
 EViT's drop (arXiv 2202.07800), as BSR uses it (arXiv 2405.10951): after a block's attention and its residual add,
 before its second norm, the patch tokens that the class token attends to most are kept, and the others are, optionally,
@@ -12,6 +12,10 @@ does. Outputs and gradients are those of the authors' code (``tests/methods/test
   explicit softmax; the authors' code, 13.52 MB;
 * a drop in the last block is done (theirs ignores it there). Outputs are the same, for the class token alone goes on;
   of DeiT-S it saves 0.2 MB an image and 1% of the FLOPs.
+
+The other criteria are ours (``models.vit.scores``); models without a class token can give them. Their scores are
+constants for the gradient. ``attention`` weights a fused token as the class token's attention does; lengths and random
+numbers are no weights, and the fused token is then the mean of the dropped ones.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.methods.arguments import bare, check_flags, check_range, quiet
 from bsr_explorer.methods.axes import Axis, Flag, Schedules
 from bsr_explorer.methods.base import TOKENS, Method
+from bsr_explorer.methods.criteria import CLASS_ATTENTION, Criteria, check_criterion, criteria_of, instead
 from bsr_explorer.methods.full import Full
 from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of_model
 from bsr_explorer.naming import blocks_of
@@ -46,20 +51,25 @@ class Drop(Method):
         faithful: whether gradients pass to the scores that weight a fused token, as in the authors' code. Otherwise the
             scores are constants, and no dropped token is kept for them: our cheaper variant. Its gradients are off by
             some percent (of DeiT-S at 112 px with DINOv2's weights, 7.7%).
+        criterion: by what the tokens that stay are chosen: ``class_attention``; ``attention``, the mean attention that
+            a token receives; ``norm``, its length; ``random``, drawn anew for each image in each step, and in
+            evaluation the same places in all images.
     """
 
     keep: Mapping[int, float] = bare({3: 0.5, 6: 0.5, 9: 0.5})
     fuse: bool = True
     faithful: bool = quiet(True)
+    criterion: str = quiet(CLASS_ATTENTION)
 
     name: ClassVar[str] = "drop"
-    summary: ClassVar[str] = "tokens are dropped by class attention"
+    summary: ClassVar[str] = "tokens are dropped by class attention, or another criterion"
     citation: ClassVar[str] = "Liang et al., EViT, ICLR 2022 (arXiv 2202.07800)"
     chooses: ClassVar[tuple[str, ...]] = (TOKENS,)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", checked_keep(self.name, self.keep))
         check_flags(self, ("fuse", "faithful"))
+        check_criterion(self.name, self.criterion)
 
     @classmethod
     def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
@@ -68,9 +78,21 @@ class Drop(Method):
         return Schedules("keep", at, (1.0, 0.7, 0.5)), Flag("fuse")
 
     @classmethod
+    def axes_if_named(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """The criteria that the model can give."""
+        return (Criteria("criterion", criteria_of(geometry.class_token)),)
+
+    @classmethod
     def defaults_for(cls, depth: int, class_token: bool) -> dict[str, Any]:
         """Half of the tokens at each quarter of the depth; none where there is no class token to drop by."""
         return {"keep": halves_at_quarters(depth) if class_token else {}}
+
+    @classmethod
+    def defaults_beside(cls, given: Mapping[str, object], depth: int, class_token: bool) -> dict[str, Any]:
+        """Where a criterion is given, tokens are dropped by it with or without a class token."""
+        return cls.defaults_for(
+            depth, class_token or given.get("criterion", CLASS_ATTENTION) != CLASS_ATTENTION
+        )
 
     @property
     def dropping(self) -> dict[int, float]:
@@ -78,23 +100,29 @@ class Drop(Method):
         return {block: keep for block, keep in self.keep.items() if keep < 1}
 
     def check(self, depth: int, class_token: bool) -> None:
-        """Refuse blocks that a model does not have, and a model without a class token.
+        """Refuse blocks that a model does not have, and a criterion that it cannot give.
 
         Raises:
             UserError: with what would be allowed.
         """
-        if self.dropping and not class_token:
+        if self.dropping and self.criterion not in criteria_of(class_token):
             raise UserError(
-                f"--method: {self} drops tokens by the class token's attention, and the model has none; leave it out"
+                f"--method: {self} drops tokens by the class token's attention, and the model has none; {instead()}, "
+                "or leave it out"
             )
         check_range(self.name, "keep", self.keep, depth)
+
+    @property
+    def weighs(self) -> bool:
+        """Whether gradients pass to the scores that weight a fused token."""
+        return self.fuse and self.faithful and self.criterion == CLASS_ATTENTION
 
     def rewrite(self, tape: Tape) -> Tape:
         """Drop tokens from the lowest block to the highest."""
         self.check(len(tape.blocks), tape.class_token)
         for block, keep in self.dropping.items():
             tape = ARCHITECTURES[tape.architecture].drop_tokens(
-                tape, block, keep, self.fuse, self.fuse and self.faithful
+                tape, block, keep, self.fuse, self.weighs, self.criterion
             )
         return tape
 
@@ -103,7 +131,7 @@ class Drop(Method):
         architecture = architecture_of_model(model)
         self.check(len(blocks_of(model)), architecture.has_class_token(model))
         for block, keep in self.dropping.items():
-            architecture.drop_tokens_in(model, block, keep, self.fuse, self.fuse and self.faithful)
+            architecture.drop_tokens_in(model, block, keep, self.fuse, self.weighs, self.criterion)
         return model
 
     @property
@@ -112,11 +140,11 @@ class Drop(Method):
         return self if self.dropping else None
 
     def canonical(self, depth: int) -> Method:
-        """Without the places where everything is kept, and without fusing where nothing is dropped; without a fused
-        token, no gradient passes to a score."""
+        """Without the places where everything is kept; where no gradient passes to a score anyway, it is not said."""
         if not self.dropping:
             return Full()
-        return replace(self, keep=self.dropping, faithful=self.faithful or not self.fuse)
+        never = not self.fuse or self.criterion != CLASS_ATTENTION
+        return replace(self, keep=self.dropping, faithful=self.faithful or never)
 
 
 def halves_at_quarters(depth: int) -> dict[int, float]:

@@ -11,18 +11,22 @@ from operator import add
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods.base import Method
 
-Defaults = Callable[[type[Method]], Mapping[str, object]]
-"""Of a method's arguments that are left out, those that are not the class's own."""
+Defaults = Callable[[type[Method], Mapping[str, object]], Mapping[str, object]]
+"""Of a method's arguments that are left out, those that are not the class's own, beside those that are given."""
 
 
-def parse(text: str, methods: dict[str, type[Method]], defaults: Defaults = lambda method: {}) -> Method:
+def parse(
+    text: str, methods: dict[str, type[Method]], defaults: Defaults = lambda method, given: {}
+) -> Method:
     """The method that an expression such as ``bsr(blocks=(3, 7), keep={3: 0.5})+mesa()`` says.
 
     Raises:
         UserError: not an expression (with the place), an unknown method or argument, or arguments that
             the method refuses.
     """
-    return reduce(add, (method(**{**defaults(method), **given}) for method, given in calls(text, methods)))
+    return reduce(
+        add, (method(**{**defaults(method, given), **given}) for method, given in calls(text, methods))
+    )
 
 
 def calls(text: str, methods: dict[str, type[Method]]) -> list[tuple[type[Method], dict[str, object]]]:
@@ -44,7 +48,7 @@ def calls(text: str, methods: dict[str, type[Method]]) -> list[tuple[type[Method
 
 
 def parse_list(
-    text: str, methods: dict[str, type[Method]], defaults: Defaults = lambda method: {}
+    text: str, methods: dict[str, type[Method]], defaults: Defaults = lambda method, given: {}
 ) -> list[Method]:
     """The methods of a list such as ``full, last(k=3), bsr()+checkpoint()``, each once.
 

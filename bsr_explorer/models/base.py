@@ -56,6 +56,18 @@ class Geometry(Protocol):
         ...
 
 
+CRITERIA: dict[str, str] = {
+    "class_attention": "the class token's attention",
+    "attention": "the mean attention that they receive",
+    "norm": "their length",
+    "random": "chance",
+}
+"""What patch tokens are dropped by, in words. All but the first need no class token, and take no gradient."""
+
+MEAN_OF_DROPPED = ("norm", "random")
+"""Criteria whose scores weight nothing: the token that the dropped ones are fused into is their mean."""
+
+
 class Architecture(ABC):
     """A family of models of blocks. What it leaves out, its models cannot do, and say so."""
 
@@ -106,21 +118,58 @@ class Architecture(ABC):
         """Whether tokens can be dropped by a class token's attention."""
         return False
 
-    def drop_tokens(self, tape: Tape, block: int, keep: float, fuse: bool, faithful: bool) -> Tape:
+    def drop_tokens(
+        self,
+        tape: Tape,
+        block: int,
+        keep: float,
+        fuse: bool,
+        faithful: bool,
+        criterion: str = "class_attention",
+    ) -> Tape:
         """The tape with a token drop in a block (0-based); see ``methods.drop``.
+
+        Args:
+            criterion: one of ``CRITERIA``.
 
         Raises:
             UserError: not in this architecture.
         """
         raise self._cannot("drop tokens")
 
-    def drop_tokens_in(self, model: nn.Module, block: int, keep: float, fuse: bool, faithful: bool) -> None:
+    def drop_tokens_in(
+        self,
+        model: nn.Module,
+        block: int,
+        keep: float,
+        fuse: bool,
+        faithful: bool,
+        criterion: str = "class_attention",
+    ) -> None:
         """The same in a model, in place.
 
         Raises:
             UserError: not in this architecture.
         """
         raise self._cannot("drop tokens")
+
+    # --- merging tokens -----------------------------------------------------------------------------------
+
+    def merge_tokens(self, tape: Tape, r: int) -> Tape:
+        """The tape with ``r`` tokens merged into others in each block; see ``methods.tome``.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise self._cannot("merge tokens")
+
+    def merge_tokens_in(self, model: nn.Module, r: int) -> None:
+        """The same in a model, in place.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise self._cannot("merge tokens")
 
     # --- packing what blocks keep -------------------------------------------------------------------------
 

@@ -80,6 +80,7 @@ class Kind:
         autocast: what autocast does with it, given the formats of what it reads, autocast's own, and the device.
         on_device: attributes that a device adds (a kernel, a format within), after autocast.
         carries: whether a gradient may pass through it; if not, it runs without a graph.
+        as_first: whether what it writes has the number format of what it reads first; if not, that of the widest.
         stays: the place among ``reads`` of the tensor that the caller holds in a local variable of its own until it
             returns; None: nothing stays.
         inserted: whether ``lower`` puts it in, so that it follows from the precision and from what trains.
@@ -97,6 +98,7 @@ class Kind:
     autocast: Callable[[Formats, str, Device], Casting] = widest
     on_device: Callable[[Op, Formats, Device], Mapping[str, Any]] = alike
     carries: Callable[[Op], bool] = unless_detached
+    as_first: bool = False
     stays: int | None = None
     inserted: bool = False
     casts_itself: bool = False

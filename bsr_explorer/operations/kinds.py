@@ -23,9 +23,11 @@ from bsr_explorer.operations.kind import Kind
 from bsr_explorer.operations.linear import LINEAR, PARTIAL_LINEAR, PATCH_EMBED
 from bsr_explorer.operations.loss import CROSS_ENTROPY
 from bsr_explorer.operations.magnitude import MAGNITUDE
+from bsr_explorer.operations.merging import MATCH_TOKENS, MERGE_SIZES, MERGE_TOKENS
 from bsr_explorer.operations.norm import LAYER_NORM
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
 from bsr_explorer.operations.rule import Rule
+from bsr_explorer.operations.scores import MEAN_ATTENTION, RANDOM_SCORES, TOKEN_NORMS
 from bsr_explorer.operations.tokens import (
     DROP_TOKENS,
     MEAN_TOKENS,
@@ -46,7 +48,13 @@ KINDS: dict[str, Kind] = {
     "factored_linear": FACTORED_LINEAR,
     "attention": ATTENTION,
     "class_attention": CLASS_ATTENTION,
+    "mean_attention": MEAN_ATTENTION,
+    "token_norms": TOKEN_NORMS,
+    "random_scores": RANDOM_SCORES,
     "drop_tokens": DROP_TOKENS,
+    "match_tokens": MATCH_TOKENS,
+    "merge_sizes": MERGE_SIZES,
+    "merge_tokens": MERGE_TOKENS,
     "gelu": GELU,
     "silu_half": SILU_HALF,
     "gate_half": GATE_HALF,
@@ -113,7 +121,8 @@ def inferred(op: Op, tensors: Mapping[str, Tensor], parameters: Mapping[str, Par
     kind = kind_of(op)
     reads = [tensors[name] for name in op.reads]
     params = {part: parameters.get(name) or tensors[name] for part, name in op.params.items()}
-    dtype = op.attrs.get("dtype") or _widest(*reads, *params.values())
+    operands = reads[:1] if kind.as_first else [*reads, *params.values()]
+    dtype = op.attrs.get("dtype") or _widest(*operands)
     storage = reads[0].storage if kind.view else op.writes
     return Tensor(op.writes, kind.shape(op, reads, params), storage, dtype)
 

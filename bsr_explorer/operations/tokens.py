@@ -95,25 +95,31 @@ def _dropped(c: Context) -> tuple[int, int, int]:
 
 
 def _drop_keeps(c: Context) -> list[Kept]:
-    """The 32-bit positions of the kept tokens; if others are fused, theirs too, and their weights; if these need a
-    gradient, the fused tokens themselves."""
+    """The 32-bit positions of the kept tokens; if others are fused, theirs too, and their weights, unless it is by
+    their mean; if these need a gradient, the fused tokens themselves."""
     batch, patches, count = _dropped(c)
     if not any(c.needs):
         return []
     if not c.op.attrs["fuse"]:
         return [own(c, "positions", (batch, count), "int32")]
     dtype, width = c.reads[0].dtype, c.reads[0].shape[-1]
-    keeps = [
-        own(c, "positions", (batch, patches), "int32"),
-        own(c, "weights", (batch, patches - count), dtype),
-    ]
+    keeps = [own(c, "positions", (batch, patches), "int32")]
+    if not _by_mean(c):
+        keeps.append(own(c, "weights", (batch, patches - count), dtype))
     return [*keeps, own(c, "dropped", (batch, patches - count, width), dtype)] if c.needs[1] else keeps
+
+
+def _by_mean(c: Context) -> bool:
+    """Whether a fused token is the plain mean of what is dropped, which has no weights."""
+    return bool(c.op.attrs.get("mean"))
 
 
 def _fused_product(c: Context) -> int:
     """FLOPs of the product of the weights with the dropped tokens, or of its gradient by one of them."""
+    if not c.op.attrs["fuse"] or _by_mean(c):
+        return 0
     batch, patches, count = _dropped(c)
-    return FLOPS_PER_MAC * batch * (patches - count) * c.reads[0].shape[-1] if c.op.attrs["fuse"] else 0
+    return FLOPS_PER_MAC * batch * (patches - count) * c.reads[0].shape[-1]
 
 
 def _drop_backward(c: Context) -> int:
@@ -138,7 +144,8 @@ def _drop_run(c: Context, m: Forward) -> None:
     m.take(c.own("selected"), batch * count * width)
     m.drop(c.own("where kept"))
     if fuse:
-        m.take(c.own("weights"), batch * (patches - count) * WIDTH[c.reads[0].dtype])
+        if not _by_mean(c):
+            m.take(c.own("weights"), batch * (patches - count) * WIDTH[c.reads[0].dtype])
         m.drop(c.own("best values"), c.own("best"), c.own("images"))
         if batch > 1:
             m.take(c.own("where dropped"), batch * (patches - count) * WIDTH["int32"])
@@ -165,8 +172,11 @@ def _drop_unwind(c: Context, b: Backward) -> None:
     if c.op.attrs["fuse"]:
         if batch > 1:
             b.take(c.own("where dropped"), batch * (patches - count) * WIDTH["int32"])
-        b.take(c.own("gradient of dropped"), batch * (patches - count) * width)
-        b.drop(c.own("gradient of dropped"))
+        if _by_mean(c):
+            b.take(c.own("share of gradient"), batch * width)
+        if batch > 1 or not _by_mean(c):  # one image's share need not be copied
+            b.take(c.own("gradient of dropped"), batch * (patches - count) * width)
+        b.drop(c.own("share of gradient"), c.own("gradient of dropped"))
     if c.needs[1]:
         b.take(c.own("gradient by token"), batch * tokens * WIDTH[dtype])
         b.take(c.own("gradient of weights"), batch * (patches - count) * WIDTH[dtype])
@@ -188,6 +198,7 @@ DROP_TOKENS = Kind(
         unwind=_drop_unwind,
         keeps_results=True,
     ),
+    as_first=True,  # scores may be wider
 )
 
 # --- pooling --------------------------------------------------------------------------------------------

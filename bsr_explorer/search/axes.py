@@ -135,7 +135,8 @@ def families(spec: SpaceSpec, geometry: Geometry) -> list[Family]:
     for name, wanted in spec.axes.items():
         if name not in methods:
             raise unknown("[space.axes] (a method of the families)", name, methods)
-        allowed = [axis.argument for axis in methods[name].axes(geometry)]
+        method = methods[name]
+        allowed = [axis.argument for axis in (*method.axes(geometry), *method.axes_if_named(geometry))]
         for argument in wanted:
             if argument not in allowed:
                 raise unknown(f"[space.axes] {name}", argument, allowed)
@@ -155,8 +156,13 @@ def check_bsr(spec: SpaceSpec, geometry: Geometry) -> None:
     beyond = [block for block in drop_at if not 0 <= block < depth]
     if beyond:
         raise UserError(f"[space] drop_at: block {beyond[0]} is out of range; use 0 to {depth - 1} (0-based)")
-    if drop_at and not geometry.class_token and min(spec.keep) < 1:
-        raise UserError(f"[space] drop_at: {geometry.name} has no class token to drop tokens by")
+    given = [g for text in spec.families for method, g in method_calls(text) if method is Bsr]
+    otherwise = given and all(g.get("criterion", Bsr.criterion) != Bsr.criterion for g in given)
+    if drop_at and not (geometry.class_token or otherwise) and min(spec.keep) < 1:
+        raise UserError(
+            f"[space] drop_at: {geometry.name} has no class token to drop tokens by; leave it out, or name "
+            "a family such as \"bsr(criterion='attention')\""
+        )
     if not 0 <= most <= depth:
         raise UserError(f"[space] max_blocks: {most} must be 0 to {depth}, the blocks of the model")
     subsets = len(Subsets("blocks", depth, most))
@@ -189,9 +195,10 @@ def _part(
     asked: Mapping[str, Mapping[str, Any]],
     geometry: Geometry,
 ) -> Part:
-    defaults = method.defaults_for(geometry.depth, geometry.class_token)
+    defaults = method.defaults_beside(given, geometry.depth, geometry.class_token)
     wanted = asked.get(method.name, {})
-    axes = [axis for axis in method.axes(geometry) if axis.argument not in given]
+    named = [axis for axis in method.axes_if_named(geometry) if axis.argument in wanted]
+    axes = [axis for axis in (*method.axes(geometry), *named) if axis.argument not in given]
     axes = [
         axis.only(wanted[axis.argument], f"[space.axes] {method.name}.{axis.argument}")
         if axis.argument in wanted

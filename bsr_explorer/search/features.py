@@ -46,6 +46,7 @@ class Profile:
         stored: the methods that change how tensors are stored, as they are written.
         lr: natural logarithm of the learning rate over the recipe's own (0 where it is the recipe's).
         batch: binary logarithm of the images a step.
+        scored: the kind of operation whose scores tokens are dropped by, if it is not class attention.
         partly: what trains where not all does (biases, adapters): the parameters' names within their block.
         places: of each ordered argument, where its value stands among those that it may have, from 0 to 1.
     """
@@ -58,6 +59,7 @@ class Profile:
     lr: float
     batch: float
     partly: str = ""
+    scored: str = ""
     places: tuple[float, ...] = ()
 
 
@@ -90,6 +92,7 @@ def profile(config: Config, lr: float, orders: Orders | None = None) -> Profile:
         rate,
         math.log2(config.batch_size),
         seen.partly,
+        seen.scored,
         tuple(places.values()),
     )
 
@@ -109,6 +112,7 @@ class _Seen:
     fused: bool
     below: float
     partly: str
+    scored: str
 
 
 @lru_cache(maxsize=65536)
@@ -139,10 +143,18 @@ def _seen(config: Config, depth: int) -> _Seen:
     for op in tape.ops:
         if op.block is not None and len(shape := tape.tensors[op.writes].shape) == 3:
             leaving[op.block] = shape[1]
-    fused = any(op.kind == "drop_tokens" and op.attrs["fuse"] for op in tape.ops)
+    drops = [op for op in tape.ops if op.kind == "drop_tokens"]
+    fused = any(op.attrs["fuse"] for op in drops)
+    scores = {op.reads[1] for op in drops}
+    scored = {op.kind for op in tape.ops if op.writes in scores} - {"class_attention"}
     logs = tuple(math.log2(tokens / first.shape[1]) for tokens in leaving)
     return _Seen(
-        tuple(map(float, shares[:depth])), logs, fused, float(shares[depth]), " ".join(sorted(partly))
+        tuple(map(float, shares[:depth])),
+        logs,
+        fused,
+        float(shares[depth]),
+        " ".join(sorted(partly)),
+        " ".join(sorted(scored)),
     )
 
 
@@ -157,7 +169,7 @@ class Table:
 
     Columns: ``trained`` (depth), ``tokens`` (depth), fused, below, lr, batch; 1 in the column of how tensors are stored
     (one column a way); 1 in the column of what trains where not all does (one a way; none where all or nothing does);
-    and ``places``.
+    1 in that of how tokens are scored (one a way; none where it is by class attention); and ``places``.
 
     Args:
         profiles: of everything that may come up in another way to store, or to train parts.
@@ -167,12 +179,13 @@ class Table:
         self.depth = depth
         self.stored = list(dict.fromkeys(["", *(each.stored for each in profiles)]))
         self.partly = [way for way in dict.fromkeys(each.partly for each in profiles) if way]
+        self.scored = [way for way in dict.fromkeys(each.scored for each in profiles) if way]
         self.places = max((len(each.places) for each in profiles), default=0)
 
     @property
     def width(self) -> int:
         """Columns."""
-        return 2 * self.depth + 4 + len(self.stored) + len(self.partly) + self.places
+        return 2 * self.depth + 4 + len(self.stored) + len(self.partly) + len(self.scored) + self.places
 
     @property
     def lr(self) -> int:
@@ -183,6 +196,7 @@ class Table:
         """(width,) numbers of one configuration."""
         ways = [float(profile.stored == way) for way in self.stored]
         ways += [float(profile.partly == way) for way in self.partly]
+        ways += [float(profile.scored == way) for way in self.scored]
         rest = (float(profile.fused), profile.below, profile.lr, profile.batch)
         return np.array([*profile.trained, *profile.tokens, *rest, *ways, *profile.places])
 

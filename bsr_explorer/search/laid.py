@@ -33,6 +33,8 @@ def adds_up(family: Family, geometry: Geometry) -> bool:
     ``blocks``, with or without ``drop``) and under what changes each block by itself."""
     own, others = _divided(family)
     plain = all(part.given.get(flag, True) for part in own.parts for flag in ("head", "norm", "faithful"))
+    plain &= all("criterion" not in part.given for part in own.parts)
+    plain &= all(axis.argument != "criterion" for _, axis in own.axes)
     known = {part.method for part in own.parts} in [set(methods) for methods in OWN]
     if not (plain and known and isinstance(geometry, PlainGeometry)):
         return False
@@ -147,7 +149,8 @@ class Laid:
         (bsr,) = own
         drops = schedule(bsr.keep, bsr.fuse)
         row = self._rows.get(np.isin(np.arange(self.depth), bsr.blocks).tobytes())
-        if not (bsr.head and bsr.norm and bsr.faithful) or row is None or drops not in self._drops:
+        authors = bsr.head and bsr.norm and bsr.faithful and bsr.criterion == Bsr.criterion
+        if not authors or row is None or drops not in self._drops:
             return None
         return self._member(list(self._added).index(rest), self._drops[drops], row)
 

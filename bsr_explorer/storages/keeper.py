@@ -28,6 +28,11 @@ def thrown_away() -> Iterator[None]:
         _thrown_away.reset(token)
 
 
+def to_run_again() -> bool:
+    """Whether what runs now is the first run of what is recomputed."""
+    return _thrown_away.get()
+
+
 @dataclass(frozen=True)
 class Kept:
     """What is kept of a tensor, and the way back.

@@ -72,7 +72,19 @@ def test_what_packs_is_one_node_and_keeps_results(kind: Kind) -> None:
     assert not kind.plain.unpacks
 
 
-BRINGING = ("lora(r=2)", "paca(r=2)", "ia3", "dora(r=2)", "vpt(deep=True)", "wasi")
+SCORING = ("drop({1: 0.5}, criterion='attention')", "drop({1: 0.5}, criterion='norm')")
+RANDOM = "drop({1: 0.5}, criterion='random')"
+BRINGING = (
+    *SCORING,
+    RANDOM,
+    "tome(r=1)",
+    "lora(r=2)",
+    "paca(r=2)",
+    "ia3",
+    "dora(r=2)",
+    "vpt(deep=True)",
+    "wasi",
+)
 """Methods that bring kinds of operations which no plain model has; their own tests compare them with real steps."""
 
 

@@ -20,7 +20,14 @@ pytestmark = [pytest.mark.usefixtures("toy"), pytest.mark.thorough]  # an export
 
 @pytest.mark.parametrize(
     ("method", "precision"),
-    [("full", "fp32"), ("bsr(blocks=(1,), keep={0: 0.5, 1: 0.7}, fuse=True)", "bf16")],
+    [
+        ("full", "fp32"),
+        ("bsr(blocks=(1,), keep={0: 0.5, 1: 0.7}, fuse=True)", "bf16"),
+        ("full+drop({0: 0.5}, criterion='attention')", "fp32"),
+        ("full+drop({0: 0.5}, criterion='norm')", "fp32"),
+        ("full+drop({0: 0.5}, criterion='random')", "fp32"),
+        ("full+tome(r=1)", "fp32"),
+    ],
 )
 def test_an_export_computes_the_same_for_any_number_of_images(method: str, precision: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")

@@ -8,7 +8,7 @@ from bsr_explorer.models.base import Architecture
 from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.reading import geometry
-from bsr_explorer.models.vit.step import drop_tokens, step_tape
+from bsr_explorer.models.vit.step import drop_tokens, merge_tokens, step_tape
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
@@ -57,15 +57,41 @@ class PlainViT(Architecture):
         """As timm says it."""
         return bool(model.has_class_token)
 
-    def drop_tokens(self, tape: Tape, block: int, keep: float, fuse: bool, faithful: bool) -> Tape:
+    def drop_tokens(
+        self,
+        tape: Tape,
+        block: int,
+        keep: float,
+        fuse: bool,
+        faithful: bool,
+        criterion: str = "class_attention",
+    ) -> Tape:
         """See ``models.vit.step``."""
-        return drop_tokens(tape, block, keep, fuse, faithful)
+        return drop_tokens(tape, block, keep, fuse, faithful, criterion)
 
-    def drop_tokens_in(self, model: nn.Module, block: int, keep: float, fuse: bool, faithful: bool) -> None:
+    def drop_tokens_in(
+        self,
+        model: nn.Module,
+        block: int,
+        keep: float,
+        fuse: bool,
+        faithful: bool,
+        criterion: str = "class_attention",
+    ) -> None:
         """See ``models.vit.drop``."""
         from bsr_explorer.models.vit.drop import drop_tokens_in
 
-        drop_tokens_in(model, block, keep, fuse, faithful)
+        drop_tokens_in(model, block, keep, fuse, faithful, criterion)
+
+    def merge_tokens(self, tape: Tape, r: int) -> Tape:
+        """See ``models.vit.step``."""
+        return merge_tokens(tape, r)
+
+    def merge_tokens_in(self, model: nn.Module, r: int) -> None:
+        """See ``models.vit.merge``."""
+        from bsr_explorer.models.vit.merge import merge_tokens_in
+
+        merge_tokens_in(model, r)
 
     def stem(self, model: nn.Module, images: Tensor) -> Tensor:
         """Patch embedding, prefix tokens, positions."""

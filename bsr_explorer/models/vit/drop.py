@@ -8,19 +8,42 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from bsr_explorer.models.vit import tokens
-from bsr_explorer.storages.keeper import take_attached
+from bsr_explorer.models.base import MEAN_OF_DROPPED
+from bsr_explorer.models.vit import scores, tokens
+from bsr_explorer.storages.keeper import take_attached, to_run_again
 from bsr_explorer.tape import kept_tokens
 
 
 class TokenDrop(nn.Module):
-    """Drops patch tokens by class attention; sees the queries and keys of its block through ``watch``."""
+    """Drops patch tokens by a criterion; one that is attention sees the queries and keys of its block through
+    ``watch``.
 
-    def __init__(self, keep: float, prefix: int, heads: int, fuse: bool, faithful: bool) -> None:
+    Args:
+        criterion: one of ``models.base.CRITERIA``.
+        block: by which the order is drawn that ``random`` drops by in evaluation, the same for all images. (In training
+            each image's is drawn in each step, by torch's global generator.)
+    """
+
+    def __init__(
+        self,
+        keep: float,
+        prefix: int,
+        heads: int,
+        fuse: bool,
+        faithful: bool,
+        criterion: str = "class_attention",
+        block: int = 0,
+    ) -> None:
         super().__init__()
         self.keep, self.prefix, self.heads = keep, prefix, heads
-        self.fuse, self.faithful = fuse, faithful
+        self.fuse, self.faithful, self.criterion, self.block = fuse, faithful, criterion, block
         self._qkv: torch.Tensor | None = None
+        self._seed: int | None = None
+
+    @property
+    def watches(self) -> bool:
+        """Whether it needs queries and keys."""
+        return self.criterion in ("class_attention", "attention")
 
     def watch(self, layer: nn.Module, inputs: Any, qkv: torch.Tensor) -> None:
         """Forward hook of the block's qkv layer."""
@@ -29,14 +52,30 @@ class TokenDrop(nn.Module):
     def forward(self, x: torch.Tensor, explicit: bool) -> torch.Tensor:
         """(B, N, D) → (B, fewer, D); ``explicit``: whether the block's attention has an explicit softmax."""
         qkv, self._qkv = self._qkv, None
-        assert qkv is not None, "the block's attention runs before its drop"
+        assert qkv is not None or not self.watches, "the block's attention runs before its drop"
         patches = int(x.shape[1]) - self.prefix
         if not self.faithful and kept_tokens(patches, self.keep) == patches:
             return x
+        found = self._scores(x) if qkv is None else self._attention(qkv, explicit)
+        mean = self.criterion in MEAN_OF_DROPPED
+        return tokens.drop_tokens(x, found, self.keep, self.prefix, self.fuse, mean)
+
+    def _attention(self, qkv: torch.Tensor, explicit: bool) -> torch.Tensor:
         kept = take_attached(qkv)
+        if self.criterion == "attention":
+            return scores.mean_attention(qkv, self.heads, self.prefix)
         with nullcontext() if self.faithful else torch.no_grad():
-            scores = tokens.class_attention(qkv, self.heads, self.prefix, explicit=explicit, kept=kept)
-        return tokens.drop_tokens(x, scores, self.keep, self.prefix, self.fuse)
+            return tokens.class_attention(qkv, self.heads, self.prefix, explicit=explicit, kept=kept)
+
+    def _scores(self, x: torch.Tensor) -> torch.Tensor:
+        if self.criterion == "norm":
+            return scores.token_norms(x, self.prefix)
+        if not self.training:
+            return scores.fixed_scores(x, self.prefix, self.block)
+        if to_run_again():  # what is recomputed draws what it drew
+            self._seed = scores.fresh_seed()
+        seed = scores.fresh_seed() if self._seed is None else self._seed
+        return scores.drawn_scores(x, self.prefix, seed)
 
 
 class TokenDropBlock(nn.Module):
@@ -51,7 +90,8 @@ class TokenDropBlock(nn.Module):
         for hook in block._forward_hooks.values():  # what was added to the block comes after it still
             self.register_forward_hook(hook)
         self.drop = drop
-        cast(Any, block).attn.qkv.register_forward_hook(drop.watch)
+        if drop.watches:
+            cast(Any, block).attn.qkv.register_forward_hook(drop.watch)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N, D) → (B, fewer, D)."""
@@ -61,13 +101,22 @@ class TokenDropBlock(nn.Module):
         return cast(torch.Tensor, x + part.drop_path2(part.ls2(part.mlp(part.norm2(x)))))
 
 
-def drop_tokens_in(model: nn.Module, block: int, keep: float, fuse: bool, faithful: bool) -> None:
+def drop_tokens_in(
+    model: nn.Module,
+    block: int,
+    keep: float,
+    fuse: bool,
+    faithful: bool,
+    criterion: str = "class_attention",
+) -> None:
     """Let a block (0-based) of a timm vision transformer drop tokens, in place.
 
     Args:
         fuse: whether the dropped tokens live on as one.
         faithful: whether gradients pass to the scores that weight them.
+        criterion: one of ``models.base.CRITERIA``.
     """
     vit = cast(Any, model)
-    drop = TokenDrop(keep, vit.num_prefix_tokens, vit.blocks[block].attn.num_heads, fuse, faithful)
-    vit.blocks[block] = TokenDropBlock(vit.blocks[block], drop)
+    heads = vit.blocks[block].attn.num_heads
+    drop = TokenDrop(keep, vit.num_prefix_tokens, heads, fuse, faithful, criterion, block)
+    vit.blocks[block] = TokenDropBlock(vit.blocks[block], drop.train(vit.training))

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bsr_explorer.models.base import MEAN_OF_DROPPED
 from bsr_explorer.models.vit.geometry import Geometry
+from bsr_explorer.operations.merging import merged_tokens
 from bsr_explorer.tape import Op, Parameter, Shape, Tape, Tensor, kept_tokens
 
 
@@ -112,43 +114,85 @@ def tail_tape(geometry: Geometry, batch_size: int, tokens: int) -> Tape:
     )
 
 
-def drop_tokens(tape: Tape, block: int, keep: float, fuse: bool, faithful: bool) -> Tape:
+def drop_tokens(
+    tape: Tape, block: int, keep: float, fuse: bool, faithful: bool, criterion: str = "class_attention"
+) -> Tape:
     """The tape with a token drop in a block.
 
     Args:
         fuse: whether the dropped tokens live on as one, weighted by their scores.
         faithful: whether gradients pass to these scores. Then there is a fused token even where the keep rate, rounded
-            up, keeps every token; otherwise nothing changes there.
+            up, keeps every token; otherwise nothing changes there. (Only the class token's attention takes gradients.)
+        criterion: one of ``models.base.CRITERIA``.
     """
     here, prefix = f"blocks.{block}", tape.prefix_tokens
     patches = tape.tensors[f"{here}.middle"].shape[1] - prefix
     if not faithful and kept_tokens(patches, keep) == patches:
         return tape
     attention = tape.op(f"{here}.attn", "attention")
+    attrs: dict[str, Any] = {"prefix": prefix, "detached": not faithful}
+    if criterion in ("class_attention", "attention"):
+        reads, attrs["heads"] = attention.reads, attention.attrs["heads"]
+    else:
+        reads = (f"{here}.middle",)
+    if criterion == "class_attention":
+        attrs["path"] = attention.attrs["path"]
+    if criterion == "random":
+        attrs["dtype"] = "fp32"  # of random numbers in 16 bits, many would be equal
     scores = Op(
         f"{here}.drop",
-        "class_attention",
+        _SCORES[criterion],
         block,
-        attention.reads,
+        reads,
         f"{here}.scores",
-        attrs={
-            "prefix": prefix,
-            "heads": attention.attrs["heads"],
-            "path": attention.attrs["path"],
-            "detached": not faithful,
-        },
+        attrs=attrs,
+        steady=criterion != "random",
     )
+    mean = {"mean": True} if fuse and criterion in MEAN_OF_DROPPED else {}
     drop = Op(
         f"{here}.drop",
         "drop_tokens",
         block,
         (f"{here}.middle", f"{here}.scores"),
         f"{here}.kept",
-        attrs={"prefix": prefix, "keep": keep, "fuse": fuse},
+        attrs={"prefix": prefix, "keep": keep, "fuse": fuse, **mean},
     )
     residual = next(op for op in tape if op.writes == f"{here}.middle")
     tape = tape.insert_after(residual, drop, instead_of=f"{here}.middle")
     return tape.insert_after(residual, scores)
+
+
+def merge_tokens(tape: Tape, r: int) -> Tape:
+    """The tape with ``r`` tokens merged into others in each block, or half of its patches if there are fewer."""
+    sizes: tuple[str, ...] = ()
+    for block in tape.blocks:
+        here, prefix = f"blocks.{block}", tape.prefix_tokens
+        count = merged_tokens(tape.tensors[f"{here}.middle"].shape[1], prefix, r)
+        if not count:
+            continue
+        attention = tape.op(f"{here}.attn", "attention")
+        name, into, merged = f"{here}.merge", f"{here}.into", f"{here}.sizes"
+        attrs = {"prefix": prefix, "heads": attention.attrs["heads"], "r": count, "detached": True}
+        match = Op(name, "match_tokens", block, attention.reads, into, attrs={**attrs, "dtype": "int32"})
+        attrs = {"r": count, "detached": True, "dtype": "fp32"}
+        sizing = Op(name, "merge_sizes", block, (into, *sizes), merged, attrs=attrs)
+        reads = (f"{here}.middle", into, merged, *sizes)
+        merge = Op(name, "merge_tokens", block, reads, f"{here}.merged", attrs={"r": count})
+        residual = next(op for op in tape if op.writes == f"{here}.middle")
+        tape = tape.insert_after(residual, merge, instead_of=f"{here}.middle")
+        tape = tape.insert_after(residual, sizing)
+        tape = tape.insert_after(residual, match)
+        sizes = (merged,)
+    return tape
+
+
+_SCORES = {
+    "class_attention": "class_attention",
+    "attention": "mean_attention",
+    "norm": "token_norms",
+    "random": "random_scores",
+}
+"""The kind of operation that gives each criterion's scores."""
 
 
 def _write_stem(writer: _Writer) -> str:

@@ -43,7 +43,7 @@ def class_attention(
     """
     # Autocast's softmax on CUDA is fp32.
     wide = torch.float32 if qkv.is_cuda and torch.is_autocast_enabled("cuda") else None
-    with _without_autocast(qkv.device.type):
+    with without_autocast(qkv.device.type):
         if torch.is_grad_enabled() and qkv.requires_grad:
             scores: torch.Tensor = _ClassAttention.apply(qkv, heads, prefix, explicit, kept, wide)
         else:
@@ -51,7 +51,9 @@ def class_attention(
     return scores
 
 
-def drop_tokens(x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int, fuse: bool) -> torch.Tensor:
+def drop_tokens(
+    x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int, fuse: bool, mean: bool = False
+) -> torch.Tensor:
     """Keep the prefix tokens and the patch tokens with the highest scores; fuse the others, or not.
 
     The fused token is the sum of the dropped tokens times their scores, not renormalised (EViT); it
@@ -62,19 +64,20 @@ def drop_tokens(x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int,
         scores: one score a patch token, (B, N − P). If they need a gradient, the dropped tokens are kept for it.
         keep: keep rate in (0, 1].
         prefix: tokens that always stay, P.
+        mean: whether the fused token is the plain mean of the dropped ones, whose scores are no weights.
 
     Returns:
         (B, P + ceil(keep · (N − P)) [+ 1 if fused], D).
     """
-    with _without_autocast(x.device.type):
+    with without_autocast(x.device.type):
         if torch.is_grad_enabled() and (x.requires_grad or scores.requires_grad):
-            tokens: torch.Tensor = _DropTokens.apply(x, scores, keep, prefix, fuse)
+            tokens: torch.Tensor = _DropTokens.apply(x, scores, keep, prefix, fuse, mean)
         else:
-            tokens = _drop(x, scores, keep, prefix, fuse).tokens
+            tokens = _drop(x, scores, keep, prefix, fuse, mean).tokens
     return tokens
 
 
-def _without_autocast(device: str) -> AbstractContextManager[object]:
+def without_autocast(device: str) -> AbstractContextManager[object]:
     """The operands have their number formats already. (An exporter is not to see what changes nothing.)"""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
@@ -175,7 +178,9 @@ class _Dropped(NamedTuple):
     dropped: torch.Tensor | None = None
 
 
-def _drop(x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int, fuse: bool) -> _Dropped:
+def _drop(
+    x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int, fuse: bool, mean: bool
+) -> _Dropped:
     tokens, width = int(x.shape[1]), int(x.shape[2])  # plain numbers also while a tracer watches
     # An exporter leaves the number of images open.
     batch = x.shape[0] if torch.compiler.is_exporting() else int(x.shape[0])
@@ -189,20 +194,24 @@ def _drop(x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int, fuse:
     selected = rows.index_select(0, positions[:, :count].flatten()).view(batch, count, width)
     if not fuse:
         return _Dropped(torch.cat([x[:, :prefix], selected], dim=1), positions)
-    weights = best.values[:, count:].to(x.dtype, memory_format=torch.contiguous_format, copy=True)
+    weights = None
+    if not mean:
+        weights = best.values[:, count:].to(x.dtype, memory_format=torch.contiguous_format, copy=True)
     del best, images
     dropped = rows.index_select(0, positions[:, count:].flatten()).view(batch, patches - count, width)
-    fused = weights.unsqueeze(1).bmm(dropped)  # (B, 1, D)
+    fused = (
+        dropped.mean(1, keepdim=True) if weights is None else weights.unsqueeze(1).bmm(dropped)
+    )  # (B, 1, D)
     return _Dropped(torch.cat([x[:, :prefix], selected, fused], dim=1), positions, weights, dropped)
 
 
 class _DropTokens(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int, fuse: bool
+        ctx: Any, x: torch.Tensor, scores: torch.Tensor, keep: float, prefix: int, fuse: bool, mean: bool
     ) -> torch.Tensor:
-        made = _drop(x, scores, keep, prefix, fuse)
-        ctx.shape, ctx.prefix, ctx.scored = x.shape, prefix, scores.dtype
+        made = _drop(x, scores, keep, prefix, fuse, mean)
+        ctx.shape, ctx.prefix, ctx.fuse, ctx.scored = x.shape, prefix, fuse, scores.dtype
         scored = ctx.needs_input_grad[1]
         ctx.save_for_backward(made.positions, made.weights, made.dropped if scored else None)
         return made.tokens
@@ -213,20 +222,24 @@ class _DropTokens(Function):
         (gradient,) = gradients
         positions, weights, dropped = ctx.saved_tensors
         (batch, tokens, width), prefix = ctx.shape, ctx.prefix
-        count = gradient.shape[1] - prefix - (weights is not None)
+        count = gradient.shape[1] - prefix - ctx.fuse
         of_x = gradient.new_zeros(ctx.shape)
         rows = of_x.view(-1, width)
         of_x[:, :prefix] = gradient[:, :prefix]
         selected = gradient[:, prefix : prefix + count].reshape(-1, width)
         rows.index_add_(0, positions[:, :count].flatten(), selected)
         del selected
-        if weights is None:
-            return of_x, None, None, None, None
+        if not ctx.fuse:
+            return of_x, None, None, None, None, None
         of_fused, where = gradient[:, -1:], positions[:, count:].flatten()
+        if weights is None:
+            others = tokens - prefix - count
+            rows.index_add_(0, where, (of_fused / others).expand(-1, others, -1).reshape(-1, width))
+            return of_x, None, None, None, None, None
         rows.index_add_(0, where, weights.unsqueeze(2).bmm(of_fused).view(-1, width))
         if not ctx.needs_input_grad[1]:
-            return of_x, None, None, None, None
+            return of_x, None, None, None, None, None
         by_token = gradient.new_zeros(batch * tokens)
         by_token.index_add_(0, where, dropped.bmm(of_fused.transpose(1, 2)).flatten())
         of_scores = by_token.view(batch, tokens)[:, prefix:].to(ctx.scored, copy=True)
-        return of_x, of_scores, None, None, None
+        return of_x, of_scores, None, None, None, None

@@ -8,6 +8,8 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from bsr_explorer.methods.applied.checkpoint import checkpoint_block
+from bsr_explorer.models.base import CRITERIA
 from bsr_explorer.models.vit import tokens
 from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.models.vit.drop import TokenDrop, drop_tokens_in
@@ -113,6 +115,51 @@ def test_a_kernel_by_its_name_is_the_only_one_allowed(
     use_attention_path(model, path)
     model(torch.randn(1, 3, 32, 32))
     assert seen == [enabled, enabled]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("fuse", [True, False])
+def test_each_criterion_drops_as_many_tokens_and_learns(criterion: str, fuse: bool) -> None:
+    model = _vit().train()
+    drop_tokens_in(model, 0, 0.5, fuse, False, criterion)
+    seen: list[tuple[int, ...]] = []
+    model.blocks[0].register_forward_hook(lambda module, args, out: seen.append(tuple(out.shape)))
+    model(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert seen == [(2, 1 + 8 + fuse, 12)]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_chance_is_drawn_in_each_step_and_is_the_same_in_each_evaluation() -> None:
+    model, images = _vit(), torch.randn(3, 3, 32, 32)
+    drop_tokens_in(model, 0, 0.5, False, False, "random")
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    evaluated = model(images)
+    assert torch.equal(model(images), evaluated)
+    assert torch.equal(torch.get_rng_state(), before)  # an evaluation draws nothing
+    torch.testing.assert_close(model(images[1:2]), evaluated[1:2])
+    model.train()
+    one, other = model(images), model(images)
+    assert not torch.equal(one, other)
+    torch.manual_seed(1)
+    assert torch.equal(model(images), one)
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_block_that_runs_again_drops_the_tokens_that_it_dropped(fuse: bool) -> None:
+    plain, again, images = _vit().train(), _vit().train(), torch.randn(2, 3, 32, 32)
+    for model in (plain, again):
+        drop_tokens_in(model, 0, 0.5, fuse, False, "random")
+    checkpoint_block(again, 0)
+    for step in range(2):
+        for model in (plain, again):
+            torch.manual_seed(step)
+            model.zero_grad()
+            model(images).square().sum().backward()
+            torch.rand(3)
+        for one, other in zip(plain.parameters(), again.parameters(), strict=True):
+            assert one.grad is not None and other.grad is not None
+            assert torch.equal(one.grad, other.grad)
 
 
 def test_queries_and_keys_are_let_go_after_the_drop() -> None:

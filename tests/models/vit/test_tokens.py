@@ -116,6 +116,19 @@ def test_gradients_are_those_of_a_gather() -> None:
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_without_weights_the_fused_token_is_the_mean_of_what_is_dropped(batch: int) -> None:
+    x = torch.randn(batch, 9, 3, dtype=torch.float64, requires_grad=True)
+    scores = torch.rand(batch, 7, dtype=torch.float64)
+    got = drop_tokens(x, scores, 0.4, 2, fuse=True, mean=True)
+    dropped = scores.argsort(dim=1, descending=True)[:, 3:] + 2
+    expected = torch.stack([tokens[which].mean(0) for tokens, which in zip(x, dropped, strict=True)])
+    torch.testing.assert_close(got[:, -1], expected)
+    assert torch.autograd.gradcheck(lambda x: drop_tokens(x, scores, 0.4, 2, fuse=True, mean=True), [x])
+    with torch.no_grad():
+        assert torch.equal(drop_tokens(x, scores, 0.4, 2, fuse=True, mean=True), got)
+
+
 def test_prefix_tokens_stay_first_and_untouched() -> None:
     x = torch.randn(2, 4 + 6, 3)
     got = drop_tokens(x, torch.rand(2, 6), keep=0.2, prefix=4, fuse=True)
