@@ -38,6 +38,7 @@ from scipy.stats import kendalltau, spearmanr
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `studies`, where this file is run as a script
 
+from benchmarks.rows import append_row, read_rows
 from bsr_explorer import Config, Fidelity, predict
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.methods import Method, parse_method
@@ -155,7 +156,7 @@ def shorter(setting: Setting) -> tuple[Fidelity, ...]:
 def chosen(count: int) -> list[Method]:
     """Configurations of the committed table: those with a name, and random others."""
     named = {str(method) for method in make.named(small_vit.DEPTH)}
-    methods = dict.fromkeys(row["method"] for row in make.read(make.TABLE))
+    methods = dict.fromkeys(row["method"] for row in read_rows(make.TABLE))
     return [parse_method(method) for method in sorted(methods, key=lambda it: it not in named)[:count]]
 
 
@@ -172,7 +173,7 @@ def train(
     longs = [(setting.long, replica) for replica in range(replicas)]
     fidelities = [*longs, *((short, 0) for short in shorts)]
     wanted = [(*of, method) for of in fidelities if of[0] not in known for method in methods]
-    done = {(row["fidelity"], row["replica"], row["method"]) for row in make.read(file)}
+    done = {(row["fidelity"], row["replica"], row["method"]) for row in read_rows(file)}
     missing = [task for task in wanted if key(*task) not in done]
     started = time.perf_counter()
     for number, (fidelity, replica, method) in enumerate(missing, start=1):
@@ -192,13 +193,13 @@ def train(
             setting.recipe,
             every_epoch=fidelity == setting.long,
         )
-        make.append(file, {"fidelity": name_of(fidelity), **make.row_of(method, replica, outcome)})
+        append_row(file, {"fidelity": name_of(fidelity), **make.row_of(method, replica, outcome)})
         left = (time.perf_counter() - started) / number * (len(missing) - number)
         make.say(
             f"{len(wanted) - len(missing) + number} of {len(wanted)}: {outcome.accuracy[-1]:.3f} in "
             f"{outcome.seconds:.1f} s, {name_of(fidelity)}, {method}; {left / 60:.0f} min left"
         )
-    rows = {(row["fidelity"], row["replica"], row["method"]): row["history"] for row in make.read(file)}
+    rows = {(row["fidelity"], row["replica"], row["method"]): row["history"] for row in read_rows(file)}
     runs: dict[Fidelity, dict[str, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(dict))
     for task in wanted:
         fidelity, replica, method = task
@@ -220,7 +221,7 @@ def name_of(fidelity: Fidelity) -> str:
 def from_table(file: Path) -> Runs:
     """The trainings of a table with histories."""
     runs: dict[str, dict[int, list[float]]] = defaultdict(dict)
-    rows = make.read(file)
+    rows = read_rows(file)
     for row in rows:
         runs[row["method"]][int(row["replica"])] = [float(part) for part in row["history"].split()]
     replicas = max(len(of) for of in runs.values())
