@@ -64,12 +64,11 @@ def _match_run(c: Context, m: Forward) -> None:
     m.drop(c.own("stays"))
     m.take(c.own("onto"), batch * r * number)
     m.drop(c.own("onto"), c.own("best"), c.own("highest"))
-    m.take(c.own("wide"), batch * tokens * number)
+    write(c, m)
     for name, size in (("of prefix", prefix), ("of others", odd), ("of images", batch)):
         m.take(c.own(name), size * number)
         m.drop(c.own(name))
-    write(c, m)
-    m.drop(c.own("wide"), c.own("places"))
+    m.drop(c.own("places"))
 
 
 MATCH_TOKENS = Kind(
