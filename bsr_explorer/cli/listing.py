@@ -81,14 +81,11 @@ def _methods() -> None:
 
 def _saves(name: str, full: Ledger) -> tuple[str, str]:
     """Saved and peak memory of a method over those of full fine-tuning, by itself or added to it."""
-    for method in (name, f"full+{name}"):
-        try:
-            cost = predict(EXAMPLE.with_method(method))
-        except UserError:  # it needs something that trains, or another model
-            continue
-        if PARAMETERS in METHODS[name].chooses or "+" in method:
-            return f"{cost.saved_bytes / full.saved_bytes:.2f}x", f"{cost.peak_bytes / full.peak_bytes:.2f}x"
-    return "–", "–"
+    try:
+        cost = predict(EXAMPLE.with_method(name if PARAMETERS in METHODS[name].chooses else f"full+{name}"))
+    except UserError:  # a method of somebody else's, for other models
+        return "–", "–"
+    return f"{cost.saved_bytes / full.saved_bytes:.2f}x", f"{cost.peak_bytes / full.peak_bytes:.2f}x"
 
 
 def _datasets() -> None:

@@ -133,9 +133,10 @@ class Search:
                     break
                 seconds = expected(following.candidate)
                 spent = time.monotonic() - self.started
-                if (
-                    limit is not None and spent + (seconds if self._statuses else 0.0) > limit
-                ):  # once any has ended
+                counted = (
+                    seconds if self._statuses else 0.0
+                )  # nothing has ended that would tell how far it is off
+                if limit is not None and spent + counted > limit:
                     ending = "time"
                     break
                 self._begin(following, timeout or max(TIMEOUT, TIMES * seconds), watcher)
