@@ -106,6 +106,8 @@ class Config:
             raise UserError(f"--gpu: {self.gpu} is a card for --device cuda, and the device is {self.device}")
         if self.gpu is not None:
             gpu_of(self.gpu)
+        if refused := device_of(self.place).caching.refused:
+            raise UserError(refused)
         paths = DEVICES[self.device].attention
         if self.attention not in paths:
             there = [device for device in DEVICES.values() if self.attention in device.attention]
@@ -152,11 +154,11 @@ class Config:
         """Refuse a budget that counts what the device does not have.
 
         Raises:
-            UserError: it counts what is reserved, and the device's allocator reserves nothing.
+            UserError: it counts what a GPU reserves or holds, and the device is none.
         """
-        if counts == "reserved" and not self.caches:
+        if counts in ONLY_GPUS and not self.caches:
             raise UserError(
-                "--budget-counts, --accounting: reserved is what torch's allocator takes from a GPU, and the device is "
+                f"--budget-counts, --accounting: {counts} is {ONLY_GPUS[counts]}, and the device is "
                 f"{self.place}; choose peak, saved or published, or --device cuda"
             )
 
@@ -215,6 +217,13 @@ class Config:
         """16 hexadecimal digits that are equal for equal experiments, in any process."""
         text = json.dumps(self.canonical(depth).to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+ONLY_GPUS = {
+    "reserved": "what torch's allocator takes from a GPU",
+    "device": "what a process takes from a GPU",
+}
+"""What a budget may count of GPUs alone."""
 
 
 def _flag(key: str) -> str:

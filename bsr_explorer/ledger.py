@@ -91,7 +91,8 @@ class Ledger:
             and give back within one call.
         reserved_bytes: on CUDA, what the allocator has taken from the device at most since the process began:
             predicted, or measured.
-        context_bytes: measured on CUDA, what the driver and its libraries hold beside it.
+        context_bytes: on CUDA, what the driver and its libraries hold beside it: measured, or in a prediction the
+            estimate of ``devices.gpus.CONTEXT``.
     """
 
     rows: tuple[Row, ...]
@@ -112,6 +113,11 @@ class Ledger:
     def flops_of(self, *kinds: Kind) -> int:
         """FLOPs of all rows of these kinds, 2 per multiply-add."""
         return sum(row.flops for row in self.rows if row.kind in kinds)
+
+    @property
+    def device_bytes(self) -> int:
+        """All that a process takes from a GPU, as ``nvidia-smi`` shows it; 0 on other devices."""
+        return self.reserved_bytes and self.reserved_bytes + self.context_bytes
 
     @property
     def saved_bytes(self) -> int:
@@ -221,7 +227,7 @@ class Ledger:
             "by_block": self.by_block(),
             "by_kind": self.by_kind(),
             **({"peak": asdict(self.peak)} if self.peak else {}),
-            **{name: getattr(self, name) for name in _BESIDE if getattr(self, name)},
+            **{name: getattr(self, name) for name in (*_BESIDE, "device_bytes") if getattr(self, name)},
         }
 
     def to_frame(self) -> pd.DataFrame:

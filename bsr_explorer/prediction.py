@@ -131,12 +131,13 @@ def counted_bytes(config: Config, counts: str) -> int:
 
     Args:
         counts: ``peak`` (the fullest moment of a step), ``reserved`` (what a GPU's allocator takes from the device),
-            ``saved`` (activations for backward) or ``published`` (the BSR paper's own rule).
+            ``device`` (the CUDA context too, of which there is an estimate), ``saved`` (activations for backward) or
+            ``published`` (the BSR paper's own rule).
 
     Raises:
-        UserError: it counts what is reserved, and the device's allocator reserves nothing; or see ``published_tape``.
+        UserError: it counts what only a GPU has, and the device is none; or see ``published_tape``.
     """
-    assert counts in ("peak", "reserved", "saved", "published"), counts
+    assert counts in ("peak", "reserved", "device", "saved", "published"), counts
     config.check_counts(counts)
     if counts == "published":
         return published.total_bytes(published_tape(config))
@@ -144,6 +145,7 @@ def counted_bytes(config: Config, counts: str) -> int:
     return {
         "saved": predicted.saved_bytes,
         "reserved": predicted.reserved_bytes,
+        "device": predicted.device_bytes,
         "peak": predicted.peak_bytes,
     }[counts]
 

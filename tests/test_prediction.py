@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsr_explorer import prediction as module
-from bsr_explorer.config import Config
+from bsr_explorer.config import ONLY_GPUS, Config
+from bsr_explorer.devices.gpus import CONTEXT
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.methods import METHODS
@@ -99,6 +100,19 @@ def test_on_a_gpu_it_counts_what_is_reserved_unless_told_otherwise() -> None:
         counted_bytes(PROBE, "reserved")
 
 
+def test_a_device_holds_the_context_too() -> None:
+    there = replace(PROBE, device="cuda", gpu="a100")
+    said = predict(there)
+    assert said.context_bytes == CONTEXT > 0
+    assert counted_bytes(there, "device") == said.device_bytes == said.reserved_bytes + CONTEXT
+    assert said.summary()["device_bytes"] == said.device_bytes
+    here = predict(PROBE)
+    assert here.device_bytes == here.context_bytes == 0
+    assert "device_bytes" not in here.summary()
+    with pytest.raises(UserError, match="device is what a process takes from a GPU, and the device is cpu"):
+        counted_bytes(PROBE, "device")
+
+
 def test_a_prediction_is_for_a_card() -> None:
     """Workspaces are larger on a Hopper, and attention's kernel in 16 bits is another one."""
     of = {card: predict(replace(PROBE, device="cuda", gpu=card)) for card in ("a100", "h100", "h200")}
@@ -174,7 +188,7 @@ def test_the_largest_batch_fits_and_the_next_does_not(toy: str, draw: st.DataObj
         precision=draw.draw(st.sampled_from(["fp32", "amp_bf16"])),
         device=draw.draw(st.sampled_from(["cpu", "cuda"])),
     )
-    counts = draw.draw(st.sampled_from([c for c in sorted(COUNTS) if c != "reserved" or config.caches]))
+    counts = draw.draw(st.sampled_from([c for c in sorted(COUNTS) if c not in ONLY_GPUS or config.caches]))
     least = counted_bytes(config, counts)
     budget = draw.draw(st.one_of(st.integers(least - 2, least + 2), st.integers(1, 10**8)))
     found = largest_batch(config, budget, counts)
@@ -187,7 +201,7 @@ def test_the_largest_batch_fits_and_the_next_does_not(toy: str, draw: st.DataObj
     assert not found or size(found) <= budget
 
 
-ON_THE_CPU = [counts for counts in COUNTS if counts != "reserved"]
+ON_THE_CPU = [counts for counts in COUNTS if counts not in ONLY_GPUS]
 
 
 @pytest.mark.parametrize("counts", ON_THE_CPU)

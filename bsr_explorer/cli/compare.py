@@ -54,8 +54,8 @@ def compare(
         typer.Option(
             "--budget-counts",
             "--count",
-            help="What the budget counts: peak, reserved (of CUDA), saved or published. If left out: on CUDA reserved, "
-            "else peak.",
+            help="What the budget counts: peak, reserved or device (of CUDA), saved or published. If left out: on CUDA "
+            "reserved, else peak.",
         ),
     ] = None,
     batch_size: options.BatchSize = 32,
@@ -96,6 +96,7 @@ def compare(
     ] = None,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
+    gpu: options.Gpu = None,
     costs_only: Annotated[
         bool,
         typer.Option(
@@ -117,6 +118,8 @@ def compare(
 
       bsr-explore compare --model deit_s --budget 2GB --dry-run
 
+      bsr-explore compare --model deit_s --budget 8GB --gpu orin_nano --costs-only
+
       bsr-explore compare studies/paper/figure1_vit_b_cifar10.toml --costs-only
     """
     where = data_dir or default_data_dir()
@@ -124,8 +127,8 @@ def compare(
     if file is not None:
         options.refuse_flags(context, _BESIDE_FILE)
         asked = ComparisonFile.from_toml(file)
-        if options.given(context, "device"):
-            asked = asked.on(**options.place(context, device))
+        if options.given(context, "device") or gpu:
+            asked = asked.on(**options.place(context, device, gpu))
         _run_file(asked, folder or Path(f"compare-{asked.name}"), how)
         return
     if rounds < 0:
@@ -145,7 +148,7 @@ def compare(
         optimizer=optimizer or rules.optimizer,
         attention=attention,
         micro_batches=micro_batches,
-        **options.place(context, device),
+        **options.place(context, device, gpu),
     )
     counts = options.counts(budget_counts, config)
     fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, protocol=protocol)
@@ -168,7 +171,7 @@ def compare(
         print(json.dumps(made.summary()))
 
 
-_BESIDE_FILE = ("file", "folder", "data_dir", "device", "costs_only", "dry_run", "as_json", "skip_bad")
+_BESIDE_FILE = ("file", "folder", "data_dir", "device", "gpu", "costs_only", "dry_run", "as_json", "skip_bad")
 """Parameters that may be given beside a comparison's file."""
 
 
@@ -253,7 +256,8 @@ def _run(planned: Comparison, folder: Path, how: How, rounds: int, openly: Open)
     if not how.costs_only:
         from bsr_explorer.finetune.build import device_of
 
-        device_of(Config.from_dict(planned.config))
+        if not how.dry_run:
+            device_of(Config.from_dict(planned.config))
         if before is None or not before.settled or tasks(before, folder, rounds):
             with loading("loading weights and data…") as told:  # what is wrong with them is found here
                 settled = folders.settle(

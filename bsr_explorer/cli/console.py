@@ -14,7 +14,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from bsr_explorer.config import CHOICES
-from bsr_explorer.devices.gpus import name_of
 from bsr_explorer.errors import UserError
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
@@ -105,12 +104,9 @@ def found_gpu(device: str) -> str | None:
     """The card that ``cuda`` is here, as ``--gpu`` takes it; None for other devices, and where there is none."""
     if device != "cuda" or ("torch" not in sys.modules and not driver_answers()):
         return None
-    import torch
+    from bsr_explorer.finetune.build import card_here
 
-    if not torch.cuda.is_available():
-        return None
-    card = torch.cuda.get_device_properties(0)
-    return name_of(card.name, (card.major, card.minor), card.multi_processor_count)
+    return card_here()
 
 
 def driver_answers() -> bool:

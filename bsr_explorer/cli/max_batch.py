@@ -93,7 +93,7 @@ def max_batch(
         f"budget {budget} = {format_bytes(budget_bytes)}, counting {counts} ({COUNTS[counts]})\n"
     )
     out.print(table(columns, rows, left=(0,), fold=(0,)))
-    if counts == "reserved":
+    if counts in ("reserved", "device"):
         out.print("reserved memory does not quite grow with the batch: a somewhat larger one may fit again")
     show_compared(config)
 

@@ -75,15 +75,15 @@ Device = Annotated[
 Gpu = Annotated[
     str | None,
     typer.Option(
-        help="Card that --device cuda is: h100, a100, l4, t4, orin, …, or sm_90x132 for any. The one found here, if "
-        "left out."
+        help="Card that memory is predicted for: h100, a100, l4, t4, orin, …, or sm_90x132 for any; it need not be "
+        "here. The one found here, if left out. Implies --device cuda."
     ),
 ]
 BudgetCounts = Annotated[
     str | None,
     typer.Option(
-        help="What the budget counts: peak, reserved (of CUDA), saved or published. If left out: reserved on CUDA, "
-        "else peak."
+        help="What the budget counts: peak, reserved or device (of CUDA), saved or published. If left out: on CUDA "
+        "reserved, else peak."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]

@@ -55,8 +55,8 @@ def profile(
     accounting: Annotated[
         str | None,
         typer.Option(
-            help="What the total counts: peak, reserved (of CUDA), saved or published. If left out: on CUDA reserved, "
-            "else peak."
+            help="What the total counts: peak, reserved or device (of CUDA), saved or published. If left out: on CUDA "
+            "reserved, else peak."
         ),
     ] = None,
     measure: Annotated[
@@ -168,6 +168,7 @@ def _measured(config: Config, accounting: str) -> dict[str, Any]:
         "peak": held.peak_bytes,
         "saved": held.saved_bytes,
         "reserved": held.reserved_bytes,
+        "device": held.device_bytes,
     }  # nothing measures a published rule
     return {
         **held.summary(),
@@ -187,6 +188,7 @@ _LINES = (
     ("sum of these", "held_bytes"),
     ("peak", "peak_bytes"),
     ("reserved", "reserved_bytes"),
+    ("reserved and context", "device_bytes"),
     ("forward FLOPs", "forward_flops"),
     ("training FLOPs", "train_flops"),
 )

@@ -139,6 +139,7 @@ def search(
     ] = None,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
+    gpu: options.Gpu = None,
     jobs: options.Jobs = None,
     cluster: options.Cluster = None,
     trial_timeout: options.TrialTimeout = None,
@@ -162,6 +163,8 @@ def search(
       bsr-explore search --model deit_s --budget 2GB
 
       bsr-explore search --model deit_s --budget 600MB --data fashion_mnist --dry-run
+
+      bsr-explore search --model deit_s --budget 8GB --gpu orin_nano --dry-run
 
       bsr-explore search studies/digits_deit_s.toml --out reports/again
     """
@@ -193,11 +196,9 @@ def search(
     if study_file is not None:
         options.refuse_flags(context, _BESIDE_FILE)
         study = Study.from_toml(study_file)
-        config = (
-            replace(study.config, **options.place(context, device))
-            if options.given(context, "device")
-            else study.config
-        )
+        config = study.config
+        if options.given(context, "device") or gpu:
+            config = replace(config, **options.place(context, device, gpu))
         study = replace(study, config=config, time_limit=limit or study.time_limit, **how)
         _check(study, where)
     else:
@@ -215,7 +216,7 @@ def search(
             optimizer=optimizer or rules.optimizer,
             attention=attention,
             micro_batches=micro_batches,
-            **options.place(context, device),
+            **options.place(context, device, gpu),
         )
         counts = options.counts(budget_counts, config)
         thorough = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views, protocol=protocol)
@@ -242,6 +243,7 @@ def _several(fidelity: str) -> bool:
 
 _BESIDE_FILE = {
     *("study_file", "trials", "time_limit", "folder", "data_dir", "device", "fresh", "dry_run", "as_json"),
+    "gpu",
     "skip_bad",
     *("sampler", "objectives", "rungs", "replicas", "prior", "jobs", "cluster", "trial_timeout", "cache"),
 }

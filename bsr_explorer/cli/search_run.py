@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bsr_explorer.cli.console import err, fail, out, say_written
 from bsr_explorer.cli.progress import loading
 from bsr_explorer.cli.report import show_found
-from bsr_explorer.cli.search_said import show_dry_run, show_plan, summary
+from bsr_explorer.cli.search_said import show_dry_run, show_elsewhere, show_plan, summary
 from bsr_explorer.cli.study_report import is_written, write_report
 from bsr_explorer.cli.trials import TIME_LIMIT, make_job, make_workers, train
 from bsr_explorer.errors import UserError
@@ -82,6 +82,11 @@ def run(study: Study, folder: Path, how: How) -> None:
     check_free(folder, LOCK, "search")
     if replaced:
         check_movable(folder)
+    from bsr_explorer.finetune.build import is_here
+
+    if how.dry_run and not is_here(study.config):
+        show_elsewhere(study, space, how.as_json)
+        return
     from bsr_explorer.finetune.job import load_data
     from bsr_explorer.search import plan
     from bsr_explorer.search.coordinator import Search

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from bsr_explorer.cli.console import format_seconds, out, table
+from bsr_explorer.cli.profile_shown import show_compared
 from bsr_explorer.config import HELD_OUT
 from bsr_explorer.store.proxies import PROXIES_A_TRIAL, at_proxy
 from bsr_explorer.store.study import COUNTS, Study
@@ -107,16 +108,11 @@ def show_dry_run(
     contents: Contents,
     as_json: bool,
 ) -> None:
-    study, (low, high) = settled.study, space.range_bytes
+    study = settled.study
     seconds = settled.plan.seconds / workers.parallel(study.config.device)
     if as_json:
         answer = {
-            "study": study.to_toml(),
-            "configurations": len(space),
-            "fitting": space.fitting,
-            "least_bytes": low,
-            "most_bytes": high,
-            "budget_bytes": study.budget_bytes,
+            **_counted(study, space),
             "expected_seconds": round(seconds, 1),
             **asdict(contents),
             "folder": str(folder),
@@ -124,12 +120,7 @@ def show_dry_run(
         print(json.dumps(answer))
         return
     rows = [
-        ("configurations", f"{len(space):,}"),
-        ("within the budget", f"{space.fitting:,}"),
-        ("least memory", format_bytes(low)),
-        ("most memory", format_bytes(high)),
-        ("budget", f"{study.budget} = {format_bytes(study.budget_bytes)}"),
-        ("counting", COUNTS[study.counts]),
+        *_fitting(study, space),
         ("data", str(contents)),
         ("protocol", f"{HELD_OUT.name}: {HELD_OUT.summary}"),
         ("plan", planned(settled, workers.parallel(study.config.device)).removeprefix("plan: ")),
@@ -137,6 +128,46 @@ def show_dry_run(
         ("expected time", format_seconds(seconds)),
         ("folder", str(folder)),
     ]
+    _show_fitting(study, space, rows)
+
+
+def show_elsewhere(study: Study, space: Space, as_json: bool) -> None:
+    """A dry run for a device that is not here: what fits. How long it takes, only that device can say."""
+    if as_json:
+        print(json.dumps({**_counted(study, space), "expected_seconds": None}))
+        return
+    plan = ("plan", f"none, for {study.config.place} is not here to be timed")
+    _show_fitting(study, space, [*_fitting(study, space), plan])
+    show_compared(study.config)
+
+
+def _counted(study: Study, space: Space) -> dict[str, object]:
+    low, high = space.range_bytes
+    return {
+        "study": study.to_toml(),
+        "configurations": len(space),
+        "fitting": space.fitting,
+        "fitting_is": "at most" if space.at_least else "exact",
+        "least_bytes": low,
+        "most_bytes": high,
+        "budget_bytes": study.budget_bytes,
+    }
+
+
+def _fitting(study: Study, space: Space) -> list[tuple[str, str]]:
+    low, high = space.range_bytes
+    most = "at most " if space.at_least else ""
+    return [
+        ("configurations", f"{len(space):,}"),
+        ("within the budget", f"{most}{space.fitting:,}"),
+        ("least memory", format_bytes(low)),
+        ("most memory", format_bytes(high)),
+        ("budget", f"{study.budget} = {format_bytes(study.budget_bytes)}"),
+        ("counting", COUNTS[study.counts]),
+    ]
+
+
+def _show_fitting(study: Study, space: Space, rows: Sequence[tuple[str, str]]) -> None:
     out.print(table([study.name, ""], rows, left=(0, 1), fold=(1,)))
     known = [
         (str(c.config.how), format_mb(c.counted_bytes, 0), "fits" if space.fits(c) else "does not fit")

@@ -14,7 +14,7 @@ import typer
 from rich.progress import Progress
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import err, fail, format_seconds, found_gpu, parse_seconds, resolved
+from bsr_explorer.cli.console import err, fail, format_seconds, parse_seconds
 from bsr_explorer.cli.progress import Showing, loading, showing
 from bsr_explorer.cli.select import WORDS, selected
 from bsr_explorer.cli.training_shown import announce, show_trained
@@ -38,6 +38,7 @@ EXPORTS = ("onnx",)
 
 
 def train(
+    context: typer.Context,
     what: Annotated[
         Path,
         typer.Argument(
@@ -74,6 +75,7 @@ def train(
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="Override the device: cpu, cuda or auto.")] = None,
+    gpu: options.Gpu = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Folder. runs/<name> if left out.")] = None,
     data_dir: options.DataDir = None,
     skip_bad: options.SkipBad = False,
@@ -118,9 +120,8 @@ def train(
         "protocol": protocol,
     }
     config = experiment.config
-    if device is not None:
-        there = resolved(device)
-        config = replace(config, device=there, gpu=found_gpu(there))
+    if device is not None or gpu is not None:
+        config = replace(config, **options.place(context, device or "auto", gpu))
     experiment = replace(
         experiment,
         config=config,

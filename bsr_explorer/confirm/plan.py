@@ -89,9 +89,9 @@ def filled(given: Fidelity, train: int, validation: int, rules: Recipe, batch_si
 
 
 def config_of(point: Point, device: str | None) -> Config:
-    """A configuration, on another device where one is named."""
+    """A configuration, on another device where one is named (there on the card that is found)."""
     config = Config.from_dict(point.record.config)
-    return config if device is None else replace(config, device=device)
+    return config if device is None else replace(config, device=device, gpu=None)
 
 
 def left(points: Sequence[Point], seeds: int, job: Job, folder: Path) -> list[Run]:

@@ -82,7 +82,7 @@ class Process:
     """
 
     def __init__(self, setup: Setup) -> None:
-        self.memory, self.allocator = Memory(setup.on.granularity), Allocator()
+        self.memory, self.allocator = Memory(setup.on.granularity), Allocator(setup.on.caching)
         self._addresses: dict[str, int] = {}
         self._alive: Counter[str] = Counter()
 

@@ -53,6 +53,7 @@ class Grid:
         saved_bytes, peak_bytes, published_bytes: bytes by each accounting; the peak is that of the tensors. (On a GPU
             the allocator counts somewhat more, and reserves more: there it is the least that either can be.)
         forward_flops, train_flops: FLOPs, 2 per multiply-add.
+        context_bytes: what a process holds on a GPU beside (see ``Device.context``).
     """
 
     masks: NDArray[np.bool_]
@@ -63,17 +64,20 @@ class Grid:
     published_bytes: Counts
     forward_flops: Counts
     train_flops: Counts
+    context_bytes: int = 0
 
     def __len__(self) -> int:
         return int(self.saved_bytes.size)
 
     def bytes(self, counts: str) -> Counts:
-        """Bytes by the accounting of a budget: ``peak``, ``saved``, ``published``; of ``reserved`` the least."""
+        """Bytes by the accounting of a budget: ``peak``, ``saved``, ``published``; of ``reserved`` and ``device``
+        the least."""
         return {
             "peak": self.peak_bytes,
             "saved": self.saved_bytes,
             "published": self.published_bytes,
             "reserved": self.peak_bytes,
+            "device": self.peak_bytes + self.context_bytes,
         }[counts]
 
     def blocks(self, mask: int) -> tuple[int, ...]:
@@ -133,4 +137,5 @@ def grid(
         published_bytes=sums[PUBLISHED] * np.array(batch_sizes)[:, None, None] + paper,
         forward_flops=sums[FORWARD] * parts,
         train_flops=(sums[FORWARD] + sums[BACKWARD]) * parts,
+        context_bytes=runs.setup.on.context,
     )

@@ -27,7 +27,8 @@ def step_ledger(tape: Tape, setup: Setup) -> Ledger:
         return ledger(rows, peak.bytes, "predicted", peak)
     found = steady(recorded, setup)
     peak = _peak(found.levels)
-    return ledger(rows, peak.bytes, "predicted", peak, beside={"reserved_bytes": found.reserved})
+    beside = {"reserved_bytes": found.reserved, "context_bytes": setup.on.context}
+    return ledger(rows, peak.bytes, "predicted", peak, beside=beside)
 
 
 def find_peak(memory: Memory) -> Peak:

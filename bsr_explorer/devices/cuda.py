@@ -12,26 +12,30 @@ from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
 
+from bsr_explorer.devices.caching import ROUNDING, Caching, caching
 from bsr_explorer.devices.device import Device
-from bsr_explorer.devices.gpus import DEFAULT, GPUS, Gpu
+from bsr_explorer.devices.gpus import CONTEXT, DEFAULT, GPUS, Gpu
 
 KiB, MiB = 2**10, 2**20
 
 
 def on(gpu: Gpu) -> Device:
     """CUDA on a card, as the torch that is installed here runs it."""
-    return _on(gpu, _installed())
+    return _on(gpu, _installed(), caching(os.environ))
 
 
 @lru_cache(maxsize=64)
-def _on(gpu: Gpu, torch: tuple[int, int]) -> Device:
+def _on(gpu: Gpu, torch: tuple[int, int], how: Caching) -> Device:
     return Device(
         name="cuda",
         title="CUDA",
         gpu=gpu,
         compared="with the allocator's record of 38 real steps on an H200"
-        + ("" if gpu.capability == (9, 0) else f", not on {gpu.title}"),
-        granularity=512,
+        + ("" if gpu.capability == (9, 0) else f", not on {gpu.title}")
+        + (f", not with {how.said}" if how.said else ""),
+        granularity=ROUNDING,
+        caching=how,
+        context=CONTEXT,
         caches=True,
         number=0,
         workspaces=workspaces(gpu, torch, os.environ),

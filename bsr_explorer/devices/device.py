@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bsr_explorer.devices.caching import AS_IT_IS, Caching
 from bsr_explorer.devices.gpus import Gpu
 from bsr_explorer.devices.reductions import sum_of_columns
 
@@ -21,6 +22,8 @@ class Device:
         caches: whether torch's caching allocator hands memory out, so that a step's peak and what is reserved follow
             from all that was taken and given back since the process began (``cost.cold``).
         granularity: the allocator rounds sizes up to a multiple of so many bytes.
+        caching: how that allocator is set.
+        context: bytes that a process holds on it beside what the allocator takes: an estimate (``gpus.CONTEXT``).
         number: bytes of a Python number that a kernel is given as a tensor; 0 where that tensor lies elsewhere.
         workspaces: bytes that its libraries take for themselves in the first step, and keep: for the first product of
             the forward and of the backward pass, by name.
@@ -49,7 +52,9 @@ class Device:
     gpu: Gpu | None = None
     compared: str = "not compared with real steps"
     caches: bool = False
+    caching: Caching = AS_IT_IS
     granularity: int = 1
+    context: int = 0
     number: int = 8
     workspaces: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     attention: tuple[str, ...] = ("fused", "math")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bsr_explorer.errors import unknown
 
-GB, GiB = 10**9, 2**30
+MiB, GB, GiB = 2**20, 10**9, 2**30
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,12 @@ GPUS: dict[str, Gpu] = {
     )
 }
 """The cards that have a name."""
+
+CONTEXT = 512 * MiB
+"""Bytes that a process holds on a card beside what torch's allocator takes: the driver's context, and the kernels that
+its libraries load. An estimate, not measured here: torch's issues report 256 to 426 MiB before any work is done (with
+kernels loaded as they are needed, as torch does since CUDA 11.7), and a training step loads more. It depends on card,
+driver and libraries."""
 
 DEFAULT = "h100"
 """Predicted for where no card is named, and none is there."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from bsr_explorer.config import CHOICES, Config
+from bsr_explorer.devices.gpus import name_of
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.architecture import architecture_of_model
 from bsr_explorer.models.loading import WeightsUsed
@@ -63,13 +66,31 @@ def pick_device(device: str) -> str:
     return device
 
 
+def is_here(config: Config) -> bool:
+    """Whether the device that a configuration's steps run on is here."""
+    return config.device != "cuda" or torch.cuda.is_available()
+
+
+def card_here() -> str | None:
+    """The card that ``cuda`` is here, as ``--gpu`` takes it; None where there is none."""
+    if not torch.cuda.is_available():
+        return None
+    card = torch.cuda.get_device_properties(0)
+    return name_of(card.name, (card.major, card.minor), card.multi_processor_count)
+
+
+def as_run(config: Config) -> Config:
+    """The same on the card that is here: a budget may be of another one, and what a run holds is of this."""
+    return replace(config, gpu=card_here() or config.gpu) if config.device == "cuda" else config
+
+
 def device_of(config: Config) -> torch.device:
     """The device that a configuration's steps run on.
 
     Raises:
         UserError: it is not here.
     """
-    if config.device == "cuda" and not torch.cuda.is_available():
+    if not is_here(config):
         raise UserError("--device: no CUDA device is available here; choose cpu or auto")
     return torch.device(config.device)
 

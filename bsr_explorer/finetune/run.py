@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from bsr_explorer.config import PROTOCOLS, Config, Fidelity
 from bsr_explorer.data.loader import loader
-from bsr_explorer.finetune.build import build_with, device_of, make_step
+from bsr_explorer.finetune.build import as_run, build_with, device_of, make_step
 from bsr_explorer.finetune.job import Job, checkpoint_of, epochs_of, load_data, rules_of
 from bsr_explorer.finetune.phases import Phases
 from bsr_explorer.finetune.watch import NOBODY, Progress, Watch
@@ -91,7 +91,7 @@ def run(
 
 
 def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
-    actual = job.fidelity.at(config)
+    actual = as_run(job.fidelity.at(config))
     predicted = predict(config)
     rules, protocol = rules_of(config, job), PROTOCOLS[job.fidelity.protocol]
     device = device_of(config)

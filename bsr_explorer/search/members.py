@@ -51,10 +51,7 @@ class Ways:
 
 @lru_cache(maxsize=2**14)
 def _costs(config: Config, counts: str) -> tuple[int, int]:
-    costs = predict(config)
-    sizes = {"peak": costs.peak_bytes, "saved": costs.saved_bytes, "reserved": costs.reserved_bytes}
-    size = sizes.get(counts)
-    return counted_bytes(config, counts) if size is None else size, costs.train_flops
+    return counted_bytes(config, counts), predict(config).train_flops
 
 
 class Members(Protocol):

@@ -66,7 +66,7 @@ class Space:
         for size in self.batch_sizes:
             replace(study.config, batch_size=size)  # which refuses what does not go together
         check_bsr(study.space, self.geometry)
-        self.at_least = study.config.caches and study.counts in ("peak", "reserved")
+        self.at_least = study.config.caches and study.counts in ("peak", "reserved", "device")
         self._ways = Ways(study.config, tuple(self.batch_sizes), study.counts)
         self.members: list[Members] = []
         self._index = Index(self.members, self.rates, self.batch_sizes, self.depth)

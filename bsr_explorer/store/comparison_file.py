@@ -4,7 +4,7 @@
 
     [comparison]  name, methods (a list of expressions), seeds, rounds (steps to time of each method)
     [config]      as in a study file, without method and num_classes
-    [budget]      bytes ("2GB"), counts (peak, saved or published); may be left out
+    [budget]      bytes ("2GB"), counts (peak, reserved, device, saved or published); may be left out
     [data]        name (or a list of names: one comparison each), weights
     [fidelity]    as in a study file; what is left out is everything: all images at the configuration's own
                   size, for the recipe's epochs

@@ -5,7 +5,7 @@
     [study]     name, seed, trials, time_limit (seconds)
     [config]    model, image_size, num_classes, batch_size, precision, optimizer, attention, implementation,
                 micro_batches, set_to_none, device, lr, gpu; method, which is tried first
-    [budget]    bytes ("2GB"), counts (peak, reserved, saved or published)
+    [budget]    bytes ("2GB"), counts (peak, reserved, device, saved or published)
     [data]      name, weights
     [fidelity]  image_size, train_size, val_size, epochs, recipe, views, skip (image files that are left out), protocol
     [search]    sampler, objectives, rungs, replicas, first, prior, proxies (["112x256", …])
@@ -23,6 +23,7 @@ from typing import Any
 import tomli_w
 
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
+from bsr_explorer.devices.gpus import CONTEXT, MiB
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_method
 from bsr_explorer.store.proxies import at_proxy, check_cheaper, check_sampler
@@ -35,6 +36,8 @@ from bsr_explorer.units import parse_bytes
 COUNTS: dict[str, str] = {
     "peak": "all that is alive at the fullest moment of a step",
     "reserved": "all that torch's allocator takes from a GPU",
+    "device": "all that a process takes from a GPU, as nvidia-smi shows it, with its CUDA context estimated at "
+    f"{CONTEXT // MiB} MiB",
     "saved": "saved activations only",
     "published": "the BSR paper's own accounting",
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.run import run
@@ -156,6 +157,25 @@ def test_a_dry_run_in_json_says_the_same(quick: Cli, tmp_path: Path) -> None:
     answer = json.loads(done.out)
     assert (answer["tasks_left"], answer["folder"]) == (7, NAME)
     assert [row["status"] for row in answer["methods"]] == ["does not fit", *["not run here"] * 3]
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("how", ["--dry-run", "--costs-only"])
+def test_a_card_that_is_not_here_can_be_planned_for(
+    quick: Cli, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    flags = [flag for flag in FLAGS if flag not in ("--device", "cpu")]
+    answers = [
+        json.loads(quick(*flags, "--gpu", card, "--budget", "190MB", how, "--json").out)
+        for card in ("t4", "h100")
+    ]
+    assert [answer["config"]["gpu"] for answer in answers] == ["t4", "h100"]
+    assert {answer["counts"] for answer in answers} == {"reserved"}
+    small, large = ([row["counted_bytes"] for row in answer["methods"]] for answer in answers)
+    assert all(
+        mine < others for mine, others in zip(small, large, strict=True)
+    )  # cuBLAS takes more on Hopper
 
 
 @pytest.mark.usefixtures("no_training")

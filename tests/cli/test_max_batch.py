@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from bsr_explorer.config import Config
+from bsr_explorer.config import ONLY_GPUS, Config
+from bsr_explorer.devices.gpus import CONTEXT
 from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.units import format_gflops, format_mb, format_mib
@@ -50,7 +51,7 @@ def check(said: dict[str, Any], budget: int) -> None:
 # --- JSON -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("counts", [counts for counts in COUNTS if counts != "reserved"])
+@pytest.mark.parametrize("counts", [counts for counts in COUNTS if counts not in ONLY_GPUS])
 def test_each_batch_fits_and_the_next_does_not(cli: Cli, counts: str) -> None:
     methods = ["full", BSR, "linear", "last(k=2)" if counts == "published" else f"{BSR}+checkpoint"]
     said = answer(cli, "--budget-counts", counts, "--method", ", ".join(methods))
@@ -190,3 +191,13 @@ def test_on_a_gpu_the_largest_batch_is_what_can_be_reserved(cli: Cli) -> None:
     assert (reserved["counts"], peak["counts"]) == ("reserved", "peak")
     assert 0 < reserved["methods"][0]["batch_size"] < peak["methods"][0]["batch_size"]
     check(reserved, 120_000_000)
+
+
+def test_of_a_device_the_context_is_kept_free(cli: Cli) -> None:
+    flags = ("--gpu", "a100", "--method", "full")
+    whole = answer(cli, *flags, "--budget", f"{120_000_000 + CONTEXT}B", "--budget-counts", "device")
+    reserved = answer(cli, *flags, "--budget", "120MB")
+    assert whole["methods"][0]["batch_size"] == reserved["methods"][0]["batch_size"]
+    check(whole, 120_000_000 + CONTEXT)
+    said = cli(*TOY, *flags, "--budget", "1GB", "--budget-counts", "device").out
+    assert "its CUDA context estimated at 512 MiB" in " ".join(said.split())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bsr_explorer.config import Config
+from bsr_explorer.config import ONLY_GPUS, Config
 from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.store.study import COUNTS
 
@@ -56,7 +56,7 @@ def test_json_is_the_prediction(cli: Cli) -> None:
     assert said["full"]["train_flops"] == predict(full).train_flops
 
 
-@pytest.mark.parametrize("accounting", [counts for counts in COUNTS if counts != "reserved"])
+@pytest.mark.parametrize("accounting", [counts for counts in COUNTS if counts not in ONLY_GPUS])
 def test_the_total_is_by_the_accounting(cli: Cli, accounting: str) -> None:
     config = Config(model="toy", image_size=32, batch_size=4, method=BSR)
     said = answer(cli, "--accounting", accounting)

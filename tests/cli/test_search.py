@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import tomli_w
+import torch
 from huggingface_hub import constants
 
 from bsr_explorer.config import Config, Fidelity
@@ -167,6 +168,40 @@ def test_a_dry_run_leaves_a_study_alone(quick: Cli, study_folder: Path) -> None:
     before = {path: path.read_bytes() for path in study_folder.rglob("*") if path.is_file()}
     assert quick(*FLAGS, "--out", study_folder, "--trials", "20", "--dry-run").code == 0
     assert {path: path.read_bytes() for path in study_folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_card_that_is_not_here_can_be_planned_for(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    flags = [flag for flag in FLAGS if flag not in ("--device", "cpu")]
+    flags = [*flags, "--gpu", "orin", "--budget", "60MB", "--dry-run"]
+    answer = json.loads(cli(*flags, "--json").out)
+    config, counts = answer["study"]["config"], answer["study"]["budget"]["counts"]
+    assert (config["device"], config["gpu"], counts) == ("cuda", "orin", "reserved")
+    assert (answer["configurations"], answer["fitting_is"]) == (851, "at most")
+    assert answer["expected_seconds"] is None
+    said = " ".join(cli(*flags).out.split())
+    assert "within the budget at most 851" in said
+    assert "plan none, for cuda/orin is not here to be timed" in said
+    assert not list(tmp_path.iterdir())
+    refused = cli(*[flag for flag in flags if flag != "--dry-run"])
+    assert (refused.code, refused.err) == (
+        2,
+        "error: --device: no CUDA device is available here; choose cpu or auto\n",
+    )
+    beside = cli(*FLAGS, "--gpu", "orin")
+    assert "--gpu: orin is a card for --device cuda, and the device is cpu" in beside.err
+
+
+def test_a_card_is_taken_beside_a_file(
+    cli: Cli, tmp_path: Path, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = study_file(make_study(budget="60MB"), tmp_path / "study.toml")
+    answer = json.loads(cli("search", path, "--gpu", "l4", "--dry-run", "--json").out)
+    assert answer["study"]["config"]["gpu"] == "l4"
 
 
 # --- several batch sizes, and other ways to run ---------------------------------------------------------

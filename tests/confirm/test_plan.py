@@ -80,6 +80,9 @@ def test_a_configuration_may_move_to_another_device(found: Findings) -> None:
     point = found.points[0]
     assert config_of(point, None).device == "cpu"
     assert config_of(point, "cuda") == replace(config_of(point, None), device="cuda")
+    on_a_card = {**point.record.config, "device": "cuda", "gpu": "t4"}
+    there = replace(point, record=replace(point.record, config=on_a_card))
+    assert (config_of(there, None).gpu, config_of(there, "cpu").gpu) == ("t4", None)
 
 
 def test_what_a_folder_holds_is_not_trained_again(found: Findings, tmp_path: Path) -> None:

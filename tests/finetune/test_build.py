@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.finetune.build import build, device_of, make_step, pick_device
+from bsr_explorer.finetune.build import as_run, build, device_of, make_step, pick_device
 from bsr_explorer.finetune.job import Job, rules_of
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.prediction import predict
@@ -50,6 +51,16 @@ def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch, there:
 def test_the_device_is_the_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert [device_of(replace(CONFIG, device=name)).type for name in ("cpu", "cuda")] == ["cpu", "cuda"]
+
+
+def test_a_run_is_on_the_card_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SimpleNamespace(name="NVIDIA L4", major=8, minor=9, multi_processor_count=58)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: card)
+    planned = replace(CONFIG, device="cuda", gpu="orin")
+    for there, gpu in ((True, "l4"), (False, "orin")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert as_run(planned) == replace(planned, gpu=gpu)
+        assert as_run(CONFIG) is CONFIG
 
 
 def test_build_applies_the_method() -> None:

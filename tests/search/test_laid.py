@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bsr_explorer.config import ONLY_GPUS
 from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.search.laid import Laid
 from bsr_explorer.search.space import Space
@@ -84,7 +85,7 @@ def test_every_index_has_the_costs_of_its_configuration(make_study: MakeStudy, s
     assert len(found) == len(space.grids[0])
 
 
-@pytest.mark.parametrize("counts", [counts for counts in COUNTS if counts != "reserved"])
+@pytest.mark.parametrize("counts", [counts for counts in COUNTS if counts not in ONLY_GPUS])
 def test_costs_of_a_real_model_are_those_of_the_prediction(make_study: MakeStudy, counts: str) -> None:
     spec = SpaceSpec(("linear",), 3, (3, 6, 9), (1.0, 0.7, 0.5))
     space = Space(make_study(config={"model": "vit_t"}, space=spec, counts=counts))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bsr_explorer.config import ONLY_GPUS
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.axes import MOST_SUBSETS
 from bsr_explorer.prediction import counted_bytes
@@ -183,7 +184,7 @@ def test_dropping_without_a_class_token_is_refused(make_study: MakeStudy) -> Non
     assert len(space) == 1 + 1 + 12 + 66
 
 
-@pytest.mark.parametrize("counts", [counts for counts in COUNTS if counts != "reserved"])
+@pytest.mark.parametrize("counts", [counts for counts in COUNTS if counts not in ONLY_GPUS])
 def test_a_budget_that_nothing_fits_is_refused_with_what_is_needed(
     make_study: MakeStudy, counts: str
 ) -> None:
@@ -198,7 +199,7 @@ def test_a_budget_that_nothing_fits_is_refused_with_what_is_needed(
     assert enough.fitting >= 1
 
 
-@pytest.mark.parametrize("counts", ["peak", "reserved"])
+@pytest.mark.parametrize("counts", ["peak", *ONLY_GPUS])
 def test_on_a_gpu_what_is_looked_at_is_followed_through_the_allocator(
     make_study: MakeStudy, counts: str
 ) -> None:

@@ -103,7 +103,7 @@ def test_what_is_left_out_is_the_usual(tmp_path: Path) -> None:
         (
             "[data]",
             '[budget]\nbytes = "2GB"\ncounts = "p"\n[data]',
-            "choose from peak, reserved, saved, published",
+            "choose from peak, reserved, device, saved, published",
         ),
         ("[data]", "[fidelity]\nepochs = 0\n[data]", "--epochs: 0 must be a whole number of at least 1"),
     ],

@@ -13,7 +13,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.config import ONLY_GPUS, Config, Fidelity
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.study import COUNTS, FILE, SAMPLERS, SpaceSpec, Study
 
@@ -113,7 +113,7 @@ def test_every_study_is_read_as_it_was_written(
 ) -> None:
     space = SpaceSpec(STUDY.space.start, blocks, drop_at, keep, fuse, batch_sizes)
     fidelity = Fidelity(*sizes)
-    config = replace(STUDY.config, device="cuda") if counts == "reserved" else STUDY.config
+    config = replace(STUDY.config, device="cuda") if counts in ONLY_GPUS else STUDY.config
     how = {"name": name, "counts": counts, "budget": budget, "space": space, "fidelity": fidelity}
     study = replace(STUDY, config=config, time_limit=limit, **how)
     folder = tmp_path_factory.mktemp("study")

@@ -15,6 +15,7 @@ from bsr_explorer.units import format_round, in_mb
 MEMORY_AXIS: dict[str, str] = {
     "peak": "peak memory of a training step (MB)",
     "reserved": "memory that is reserved on the GPU (MB)",
+    "device": "memory of the GPU, context estimated (MB)",
     "saved": "saved activations of a training step (MB)",
     "published": "memory by the BSR paper's accounting (MB)",
 }

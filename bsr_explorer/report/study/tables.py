@@ -138,6 +138,7 @@ def front_latex(found: Findings) -> str:
 MEMORY = {
     "peak": "peak memory of a training step",
     "reserved": "memory that is reserved on the GPU",
+    "device": "memory of the GPU, its context estimated",
     "saved": "saved activations",
     "published": "the BSR paper's accounting",
 }
