@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 
@@ -42,7 +42,7 @@ class WatchedStep(Step):
     updated = False
     earlier: tuple[dict[str, Any], ...] = ()
 
-    def update(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+    def update(self, images: torch.Tensor, labels: torch.Tensor) -> SupportsFloat:
         """See ``Step``."""
         self.images = self.images or len(labels)
         self.short = self.short or images.dim() == 3  # tokens
@@ -61,15 +61,15 @@ class WatchedStep(Step):
             self.saved_bytes = sum(row.bytes for row in saved.rows())
         return loss
 
-    def _measured(self, images: torch.Tensor, labels: torch.Tensor) -> float:
-        value = 0.0
+    def _measured(self, images: torch.Tensor, labels: torch.Tensor) -> SupportsFloat:
+        value: SupportsFloat = 0.0
 
         def step() -> None:
             nonlocal value
             value = super(WatchedStep, self).update(images, labels)
 
         peak, _, beside = peak_of(self, step, images, labels)
-        if math.isfinite(value) and not self.skipped:
+        if math.isfinite(float(value)) and not self.skipped:
             self.peak_bytes, self.beside = peak, beside
         return value
 

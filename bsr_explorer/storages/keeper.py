@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from bsr_explorer.storages.base import Factored, Packing
+from bsr_explorer.storages.packing import forget
 from bsr_explorer.storages.storage import Shape
 
 _thrown_away: ContextVar[bool] = ContextVar("thrown_away", default=False)
@@ -89,6 +90,7 @@ class Keeper(nn.Module):
             return None
         if self.training and not running.numel():
             running.resize_(form).fill_(torch.nan)
+            forget(running)
         if running.shape != form:
             return None
         return running if self.training else running.clone()
@@ -98,6 +100,8 @@ class Keeper(nn.Module):
         if kept is not None and self.running is not None and not self.running.numel():
             self.running.resize_(kept.shape)  # it has no form before a first step
         super()._load_from_state_dict(state_dict, prefix, *how)
+        if self.running is not None:
+            forget(self.running)
 
     def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> Keeper:
         super()._apply(fn, recurse)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.weak import WeakIdKeyDictionary
 
 from bsr_explorer.units import TORCH
 
@@ -23,6 +24,26 @@ def copy_in_range(x: torch.Tensor, out: torch.Tensor) -> None:
     if out.dtype == torch.float16 and x.dtype != torch.float16:
         largest = torch.finfo(torch.float16).max
         out.clamp_(-largest, largest)
+
+
+# --- memories -----------------------------------------------------------------------------------------------
+
+_seen: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def has_seen(running: torch.Tensor) -> bool:
+    """Whether a memory has anything of an earlier step: what was never seen is not a number. Once it has, it is not
+    read again, for on a GPU that waits for all that was launched."""
+    if running not in _seen:
+        if math.isnan(running[0].item()):
+            return False
+        _seen[running] = True
+    return True
+
+
+def forget(running: torch.Tensor) -> None:
+    """It may have seen nothing now."""
+    _seen.pop(running, None)
 
 
 # --- positions ----------------------------------------------------------------------------------------------

@@ -77,9 +77,10 @@ class Projected(Factored):
         import torch
         import torch.nn.functional as F
 
+        from bsr_explorer.storages import packing
+
         parts = x.view(-1, self.width)
-        # What was never seen is not a number. (The mean over images, tokens and parts is never quite zero.)
-        if running is None or math.isnan(running[0].item()):
+        if running is None or not packing.has_seen(running):
             direction = F.normalize(parts.mean(0, dtype=torch.float32), dim=0)
             if running is not None:
                 running.copy_(direction)

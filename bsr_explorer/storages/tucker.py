@@ -151,10 +151,12 @@ class Tucker(Factored):
         """See ``Packing``. The bases are kept beside, so that what is packed stands for itself."""
         import torch
 
+        from bsr_explorer.storages import packing
+
         core, *bases = self.form(x)
         starts: list[torch.Tensor | None] = [None, None, None]
         if running is not None:
-            if math.isnan(running[0].item()):  # what was never seen is not a number
+            if not packing.has_seen(running):
                 running.normal_()
             parts = running.split([basis.numel() for basis in bases])
             starts = [part.view_as(basis) for part, basis in zip(parts, bases, strict=True)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from statistics import median
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from bsr_explorer import interrupt
 from bsr_explorer.train.checkpoint import Checkpoint
+from bsr_explorer.train.losses import KEPT
 from bsr_explorer.train.optimizer import rate_factor
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, autocast, image_dtype
@@ -42,7 +43,7 @@ class Outcome:
         running: loss of each step of the epoch that is under way.
         steps, images: what was trained.
         seconds: wall clock, evaluation and checkpoints included.
-        durations: seconds of each step.
+        durations: seconds of each step; of those whose losses are read together, their mean.
         diverged: why training could not go on, or None.
         stopped: why it was not to go on, or None.
     """
@@ -175,25 +176,62 @@ def _epoch(
     if isinstance(train.dataset, Turning):
         train.dataset.turn_to(len(outcome.losses))
     order, done = _order(train), len(outcome.running)
+    unread = _Unread(outcome, total, progress)
     for images, labels in _on(step.device, _without(train, done), image_dtype(step.precision)):
         began = time.perf_counter()
-        step.rate = rate_factor(outcome.steps, total, recipe)
-        value = step(images, labels)
-        if not math.isfinite(value):
-            outcome.diverged = f"the loss was {value} at step {outcome.steps + 1} of {total}"
-            break
-        outcome.durations.append(time.perf_counter() - began)
-        outcome.running.append(value)
-        outcome.steps += 1
-        outcome.images += len(labels)
-        progress(outcome.steps, total, value)
-        if outcome.steps == total:
+        step.rate = rate_factor(outcome.steps + len(unread.losses), total, recipe)
+        unread.add(step(images, labels), len(labels), began)
+        last = outcome.steps + len(unread.losses) == total
+        if step.later and len(unread.losses) < TOGETHER and not last:
+            continue
+        unread.read()
+        if last or outcome.diverged:
             break
         if len(outcome.running) < len(train):
             between(order)
+    unread.read()
     if outcome.running:
         outcome.losses.append(sum(outcome.running) / len(outcome.running))
         outcome.running = []
+
+
+TOGETHER = 32
+"""Steps whose losses are read together, where they are read later."""
+assert TOGETHER <= KEPT
+
+
+class _Unread:
+    """Steps whose losses have not been read, and what they took."""
+
+    def __init__(self, outcome: Outcome, total: int, progress: Callable[[int, int, float], None]) -> None:
+        self.outcome, self.total, self.progress = outcome, total, progress
+        self.losses: list[SupportsFloat] = []
+        self.images: list[int] = []
+        self.seconds = 0.0
+
+    def add(self, loss: SupportsFloat, images: int, began: float) -> None:
+        """A step of so many images is launched, or done."""
+        self.losses.append(loss)
+        self.images.append(images)
+        self.seconds += time.perf_counter() - began
+
+    def read(self) -> None:
+        """Note them in the outcome: up to the first that is not finite, if one is not."""
+        began = time.perf_counter()
+        values = [float(loss) for loss in self.losses]
+        each = (self.seconds + time.perf_counter() - began) / max(1, len(values))
+        for value, images in zip(values, self.images, strict=True):
+            if not math.isfinite(value):
+                self.outcome.diverged = (
+                    f"the loss was {value} at step {self.outcome.steps + 1} of {self.total}"
+                )
+                break
+            self.outcome.durations.append(each)
+            self.outcome.running.append(value)
+            self.outcome.steps += 1
+            self.outcome.images += images
+            self.progress(self.outcome.steps, self.total, value)
+        self.losses, self.images, self.seconds = [], [], 0.0
 
 
 def _order(train: DataLoader[Batch]) -> torch.Tensor | None:
@@ -267,16 +305,16 @@ def evaluate(model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32
     """Top-1 accuracy in [0, 1]; not a number if an output is not finite."""
     model.eval()
     device = next(model.parameters()).device
-    right = total = 0
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    right, total = torch.zeros((), dtype=torch.int64, device=device), 0
     for images, labels in _on(device, loader, image_dtype(precision)):
         interrupt.check()
         with autocast(precision, device):
             logits = model(images)
-        if not bool(logits.isfinite().all()):
-            return math.nan
-        right += int((logits.argmax(dim=1) == labels).sum())
+        finite &= logits.isfinite().all()  # nothing is read before the end: that would wait for each batch
+        right += (logits.argmax(dim=1) == labels).sum()
         total += len(labels)
-    return right / total
+    return int(right) / total if finite else math.nan
 
 
 def _on(device: torch.device, loader: DataLoader[Batch], dtype: torch.dtype) -> Iterator[Batch]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, cast
+from functools import cached_property
+from typing import Any, Protocol, SupportsFloat, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import nn
 
 from bsr_explorer import interrupt
 from bsr_explorer.models.lowering import PRECISIONS
+from bsr_explorer.train.losses import Losses, mean_of
 from bsr_explorer.train.optimizer import set_rates
 from bsr_explorer.units import TORCH
 
@@ -60,6 +62,8 @@ class Step:
         done, total: steps of a training that are done, and all of them (0 where it is not known).
         rate: the learning rates over their peaks, or None: as they are.
         changes: what changes the model as it trains, or None.
+        later: whether losses are read when they are asked for, and not in the step, which would then wait until it is
+            over: on a GPU.
     """
 
     def __init__(
@@ -81,12 +85,15 @@ class Step:
         self.done = self.total = 0
         self.rate: float | None = None
         self.changes: Changes | None = None
+        self.later = self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "amp_fp16")
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> float:
-        """Train on images (B, 3, S, S) and labels (B,); returns the mean loss.
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> SupportsFloat:
+        """Train on images (B, 3, S, S) and labels (B,); returns the mean loss: a number, or where it is read ``later``
+        what ``float`` makes one of, within ``losses.KEPT`` steps.
 
-        A loss that is not finite is returned at once, and nothing is updated. Ctrl-C is obeyed before it begins.
+        A loss that is not finite is returned at once, and nothing is updated; if it is read later, this comes too late
+        for that. Ctrl-C is obeyed before a step begins.
         """
         interrupt.check()
         if self.changes is not None:
@@ -96,16 +103,23 @@ class Step:
             set_rates(self.optimizer, self.rate)
         return self.update(images, labels)
 
-    def update(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+    @cached_property
+    def _losses(self) -> Losses:
+        return Losses(self.micro_batches, image_dtype(self.precision), self.device)
+
+    def update(self, images: torch.Tensor, labels: torch.Tensor) -> SupportsFloat:
         """The step itself, with the model as it now is."""
-        total = 0.0
+        read: list[tuple[float, float]] = []
+        unread = self._losses.next() if self.later else None
         for part in self.parts(images, labels):
             loss = self.loss(*part)
-            value = loss.item()
             share = len(part[1]) / len(labels)
-            total += value * share
-            if not math.isfinite(value):
-                return value
+            if unread is not None:
+                unread.note(loss, share)
+            else:
+                read.append((loss.item(), share))
+                if not math.isfinite(read[-1][0]):
+                    return read[-1][0]
             self.backward(loss, share)
             del loss
         if self.clip is not None:
@@ -116,7 +130,7 @@ class Step:
         self.scaler.update()
         self.skipped = self.scaler.get_scale() < scale
         self.optimizer.zero_grad(set_to_none=self.set_to_none)
-        return total
+        return mean_of(read) if unread is None else unread
 
     def state_dict(self) -> dict[str, Any]:
         """All that steps change: tensors (not copied) and plain values."""

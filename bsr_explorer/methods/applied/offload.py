@@ -29,12 +29,17 @@ class Elsewhere:
         if tensor.untyped_storage().data_ptr() in self._weights:
             return partial(_itself, tensor.detach())
         if tensor.device.type != "cpu":
-            return partial(tensor.detach().cpu().to, tensor.device)
+            return partial(_to_host(tensor.detach()).to, tensor.device, non_blocking=True)
         if self._file is None:
             self._file = TemporaryFile()  # noqa: SIM115  (it lives as long as its tensors)
         place = self._file.seek(0, SEEK_END)
         _bytes_of(tensor.detach().contiguous()).tofile(self._file)
         return partial(_read, self._file, place, tensor.shape, tensor.dtype)
+
+
+def _to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy that is on its way: what is launched after it finds it there. In pinned memory, or the copy would wait."""
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 def _itself(tensor: torch.Tensor) -> torch.Tensor:
