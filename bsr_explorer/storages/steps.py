@@ -81,7 +81,9 @@ class Steps(Packing):
 
         (rows,) = packed
         x = torch.empty(shape, dtype=dtype, device=rows.device)
-        levels = torch.tensor(LEVELS, dtype=dtype, device=rows.device)
+        levels = torch.empty(len(LEVELS), dtype=dtype, device=rows.device)
+        for place, level in enumerate(LEVELS):  # by kernels: a copy from the host would wait for it
+            levels[place].fill_(level)
         at_once = images_at_once(shape, device_or_cpu(rows.device.type))
         for images, some in zip(x.view(len(x), -1).split(at_once), rows.split(at_once), strict=True):
             for place, piece in enumerate(images.split(some.shape[1], dim=1)):
