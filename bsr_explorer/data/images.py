@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms import v2
 
 from bsr_explorer import interrupt
 from bsr_explorer.data.cells import Encoded
@@ -65,6 +66,7 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
         normalise: Callable[[Tensor], Tensor],
         flip: bool = False,
         crop: bool = False,
+        draws: v2.RandomResizedCrop | None = None,
         views: int | None = None,
         seed: int = 0,
         keep_as: Hashable | None = None,
@@ -80,6 +82,7 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
         self._normalise = normalise
         self._flip = flip
         self._random = flip or crop
+        self._draws = draws
         self.views = views if self._random else 1
         self.view = 0
         self._seed = seed
@@ -122,21 +125,42 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
         images = self._fingerprint(self.indices).hex()
         return json.dumps([images, RULES, self._shape, self._transform, drawn, versions])
 
-    def _items(self, items: list[int], store: NDArray[np.uint8] | None) -> list[tuple[Tensor, int]]:
-        def of(item: int) -> NDArray[np.uint8]:
-            return self._pixels(item) if store is None else store[item]
+    def pixels(self, items: list[int]) -> Tensor:
+        """The same images before they are normalised: uint8, (n, 3, S, S)."""
+        return self._shown(items, self._all_pixels() if self.kept else None)
 
+    def ready(self, images: Tensor) -> Tensor:
+        """Pixels, normalised on the device that they lie on."""
+        return self._normalise(images)
+
+    def _items(self, items: list[int], store: NDArray[np.uint8] | None) -> list[tuple[Tensor, int]]:
+        shown = self._normalise(self._shown(items, store))
+        return list(zip(shown, self.labels[items].tolist(), strict=True))
+
+    def _shown(self, items: list[int], store: NDArray[np.uint8] | None) -> Tensor:
         if self._random and self.views is not None:
-            drawn = [self._drawn(item, of) for item in items]
-            pixels = torch.from_numpy(np.stack([image for image, _ in drawn]))
+            drawn = [
+                self._drawn(item, self._pixels if store is None else store.__getitem__) for item in items
+            ]
+            pixels = torch.from_numpy(_stacked([image for image, _ in drawn]))
             mirrored = torch.tensor([mirror for _, mirror in drawn])
         else:
-            pixels = torch.from_numpy(np.stack([of(item) for item in items]))
+            pixels = torch.from_numpy(self._made(items) if store is None else store[items])
             mirrored = (
                 torch.rand(len(items)) < 0.5 if self._flip else torch.zeros(len(items), dtype=torch.bool)
             )
         pixels[mirrored] = pixels[mirrored].flip(-1)
-        return list(zip(self._normalise(pixels), self.labels[items].tolist(), strict=True))
+        return pixels
+
+    def _made(self, items: list[int]) -> NDArray[np.uint8]:
+        """Pixels of images that are not kept, (n, 3, S, S). Threads decode and resize them; what is random is drawn in
+        their order."""
+        with ThreadPoolExecutor() as threads:
+            if (crop := self._draws) is None:
+                return _stacked(list(threads.map(self._pixels, items)))
+            read = threads.map(lambda item: self._images[int(self.indices[item])], items)
+            drawn = [(image, crop.make_params([image])) for image in read]
+            return _stacked(list(threads.map(lambda each: _planes(crop.transform(*each)), drawn)))
 
     def _drawn(self, item: int, of: Callable[[int], NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], bool]:
         """The pixels of an item in the present view, and whether they are mirrored in it."""
@@ -147,10 +171,7 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
             return of(item), self._flip and bool(torch.rand(()) < 0.5)
 
     def _pixels(self, item: int) -> NDArray[np.uint8]:
-        # NumPy, because torch starts its threads for each of these small copies, ten times slower on a
-        # machine that is busy.
-        image = self._images[int(self.indices[item])]
-        return np.asarray(self._resize(image)).transpose(2, 0, 1)
+        return _planes(self._resize(self._images[int(self.indices[item])]))
 
     def _all_pixels(self) -> NDArray[np.uint8]:
         if self._store is None:
@@ -168,6 +189,16 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
         finally:
             threads.shutdown(cancel_futures=True)  # what is left, if something went wrong
         return store
+
+
+def _planes(image: Image.Image) -> NDArray[np.uint8]:
+    # NumPy, because torch starts its threads for each of these small copies, ten times slower on a busy machine.
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _stacked(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Side by side, plane after plane, however each lies in memory."""
+    return np.stack(images, out=np.empty((len(images), *images[0].shape), dtype=np.uint8))
 
 
 def _digest(array: NDArray[Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,37 @@ from torch.utils.data import DataLoader, Dataset
 
 from bsr_explorer.data.images import ImageSplit
 from bsr_explorer.errors import UserError
+
+Made = TypeVar("Made")
+
+
+class Pixels(Dataset[tuple[Tensor, Tensor]]):
+    """Batches of an ``ImageSplit`` before they are normalised: images (B, 3, S, S) in uint8, and labels (B,).
+
+    A quarter of the bytes goes to the device of a step, and ``ready`` normalises them there.
+    """
+
+    def __init__(self, split: ImageSplit) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitems__(self, items: list[int]) -> tuple[Tensor, Tensor]:
+        """One batch as a whole."""
+        return self.split.pixels(items), torch.from_numpy(self.split.labels[items])
+
+    def turn_to(self, epoch: int) -> None:
+        """Show the view of an epoch (0-based)."""
+        self.split.turn_to(epoch)
+
+    def ready(self, images: Tensor) -> Tensor:
+        """A batch of them, normalised, in float32."""
+        return self.split.ready(images)
+
+
+def _as_it_is(batch: Made) -> Made:
+    return batch
 
 
 def loader(
@@ -20,6 +51,7 @@ def loader(
     seed: int,
     drop_last: bool,
     workers: int = 0,
+    raw: bool = False,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Batches of images (B, 3, S, S) and labels (B,).
 
@@ -32,6 +64,7 @@ def loader(
         seed: of the order, and of the augmentation where there are workers.
         drop_last: whether to leave out a last batch that is not full.
         workers: processes that load images. Images that are kept in memory need none and get none.
+        raw: whether images come as pixels in uint8, where they are those of an ``ImageSplit``: see ``Pixels``.
 
     Raises:
         UserError: ``drop_last`` with fewer images than a batch, which would leave nothing.
@@ -41,12 +74,14 @@ def loader(
         raise UserError(f"--batch-size: {batch_size} is more than the {count} images; choose at most {count}")
     if isinstance(dataset, ImageSplit) and dataset.kept:
         workers = 0
+    pixels = raw and isinstance(dataset, ImageSplit)
     return DataLoader(
-        dataset,
+        Pixels(dataset) if raw and isinstance(dataset, ImageSplit) else dataset,
         batch_size=batch_size,
         shuffle=shuffle,
         drop_last=drop_last,
         num_workers=workers,
         persistent_workers=workers > 0,
         generator=torch.Generator().manual_seed(seed),
+        collate_fn=_as_it_is if pixels else None,
     )

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torchvision.transforms import InterpolationMode, v2
 
 from bsr_explorer.data import images, sources
 from bsr_explorer.data.contents import Contents
 from bsr_explorer.data.images import ImageSplit, Part
+from bsr_explorer.data.normalise import Normalise
 from bsr_explorer.data.pool import Given, Pool
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.train.recipes import Augment, MeanStd
@@ -130,7 +130,7 @@ def load_splits(
     side = [image_size, image_size] if squash else image_size
     still = v2.Compose([v2.Resize(side, filter_), v2.CenterCrop(image_size)])
     crop = v2.RandomResizedCrop(image_size, crop_scale, interpolation=filter_)
-    normalise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
+    normalise = Normalise(mean, std)
     budget = images.KEPT_BYTES
 
     def items(part: Part, *, cropped: bool = False, flip: bool = False) -> ImageSplit:
@@ -142,6 +142,7 @@ def load_splits(
             part,
             image_size=image_size,
             resize=crop if cropped else still,
+            draws=crop if cropped and views is None else None,
             normalise=normalise,
             flip=flip,
             crop=cropped,

@@ -132,7 +132,7 @@ def accuracy_on_test(model: nn.Module, config: Config, job: Job) -> float:
         UserError: see ``load_data``.
     """
     splits = load_data(config, job)
-    batches = loader(splits.test, config.micro_batch_size, shuffle=False, seed=0, drop_last=False)
+    batches = loader(splits.test, config.micro_batch_size, shuffle=False, seed=0, drop_last=False, raw=True)
     return evaluate(model.to(device_of(config)), batches, config.precision)
 
 

@@ -103,7 +103,9 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     step = cast(WatchedStep, make_step(model, actual, rules, WatchedStep))
     phases = step.changes = Phases(actual, rules)
     epochs = job.fidelity.epochs or epochs_of(rules, len(splits.train), config.batch_size)
-    check = partial(loader, batch_size=config.micro_batch_size, shuffle=False, seed=0, drop_last=False)
+    check = partial(
+        loader, batch_size=config.micro_batch_size, shuffle=False, seed=0, drop_last=False, raw=True
+    )
     about: dict[str, Any] = {
         "config": config.to_dict(),
         "key": config.key(geometry_of(config).depth),
@@ -153,6 +155,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
             shuffle=True,
             seed=job.seed,
             drop_last=not rules.partial_batch and len(splits.train) >= config.batch_size,
+            raw=True,
         ),
         check(validation),
         rules,

@@ -32,6 +32,15 @@ class Turning(Protocol):
         """Be as it is in an epoch (0-based)."""
 
 
+@runtime_checkable
+class Raw(Protocol):
+    """A data set whose images are made ready for the model on the device of a step."""
+
+    def ready(self, images: torch.Tensor) -> torch.Tensor:
+        """Make a batch of images, as they are loaded, ready."""
+        ...
+
+
 @dataclass
 class Outcome:
     """What a fine-tune came to.
@@ -259,6 +268,7 @@ def _without(train: DataLoader[Batch], first: int) -> DataLoader[Batch]:
         batch_sampler=_After(train.batch_sampler, first),
         num_workers=train.num_workers,
         generator=train.generator,
+        collate_fn=train.collate_fn,
     )
 
 
@@ -318,5 +328,15 @@ def evaluate(model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32
 
 
 def _on(device: torch.device, loader: DataLoader[Batch], dtype: torch.dtype) -> Iterator[Batch]:
+    """Batches on a device. To a GPU they go from pinned memory, so that nobody waits: while it is at a step, the next
+    batch is loaded and sent."""
+    raw = loader.dataset if isinstance(loader.dataset, Raw) else None
+
+    def sent(tensor: torch.Tensor) -> torch.Tensor:
+        return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
     for images, labels in loader:
-        yield images.to(device, dtype, non_blocking=True), labels.to(device, non_blocking=True)
+        ready = sent(images) if raw is None else raw.ready(sent(images))
+        batch = ready.to(dtype), sent(labels)
+        del images, labels, ready  # a step holds only what it is given
+        yield batch

@@ -173,6 +173,17 @@ def test_a_fixed_view_follows_from_its_image_and_number_alone(augment: Any) -> N
     assert torch.equal(pixels(few, list(range(10)), 1), pixels(train, where, 1))
 
 
+def test_crops_are_drawn_in_order_whichever_thread_makes_them() -> None:
+    """As torchvision's own transform draws them, one image after another."""
+    train = load("digits", augment="crop", train_size=40).train
+    items = list(range(40))
+    torch.manual_seed(3)
+    ours = train.pixels(items)
+    torch.manual_seed(3)
+    theirs = [np.asarray(train._resize(train._images[int(train.indices[item])])) for item in items]
+    assert torch.equal(ours, torch.from_numpy(np.stack(theirs)).permute(0, 3, 1, 2))
+
+
 def test_the_seed_of_the_split_draws_other_views() -> None:
     one, other = (load("digits", augment="crop", views=1, split_seed=seed).train for seed in (0, 1))
     index = next(int(i) for i in one.indices if i in other.indices)

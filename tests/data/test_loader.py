@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from bsr_explorer.data.loader import loader
+from bsr_explorer.data import images as images_module
+from bsr_explorer.data.loader import Pixels, loader
 from bsr_explorer.errors import UserError
 from tests.data.making import batches, load
 
@@ -39,3 +42,43 @@ def test_workers_load_what_is_not_kept() -> None:
     first, again = (batches(splits.train, workers=1)[0][0] for _ in range(2))
     assert torch.equal(first, again)
     assert loader(splits.validation, 8, shuffle=False, seed=0, drop_last=False, workers=2).num_workers == 0
+
+
+@pytest.mark.parametrize("augment", ["none", "flip", "crop", "crop_flip"])
+@pytest.mark.parametrize("views", [None, 2])
+@pytest.mark.parametrize("kept", [True, False])
+def test_raw_batches_are_the_same_before_they_are_normalised(
+    augment: Any, views: int | None, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kept:
+        monkeypatch.setattr(images_module, "KEPT_BYTES", 0)
+    options = {"augment": augment, "views": views, "train_size": 30}
+
+    def epochs(**how: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        part = load("digits", **options).train
+        drawn = loader(part, 8, shuffle=True, seed=3, drop_last=False, **how)
+        torch.manual_seed(5)
+        made = []
+        for epoch in range(2):
+            drawn.dataset.turn_to(epoch)  # type: ignore[attr-defined]
+            made += list(drawn)
+        assert isinstance(drawn.dataset, Pixels) == bool(how)
+        return [(part.ready(images) if how else images, labels) for images, labels in made]
+
+    for mine, theirs in zip(epochs(raw=True), epochs(), strict=True):
+        assert torch.equal(mine[0], theirs[0])
+        assert torch.equal(mine[1], theirs[1])
+        assert mine[0].stride() == theirs[0].stride()
+        assert (mine[0].dtype, mine[1].dtype) == (theirs[0].dtype, theirs[1].dtype)
+
+
+def test_raw_batches_are_a_quarter_as_large() -> None:
+    images, labels = batches(load("digits").validation, raw=True)[0]
+    assert (images.dtype, labels.dtype, images.shape) == (torch.uint8, torch.int64, (20, 3, 16, 16))
+
+
+def test_other_data_sets_are_left_alone() -> None:
+    plain = torch.utils.data.TensorDataset(torch.zeros(4, 2), torch.arange(4))
+    drawn = loader(plain, 2, shuffle=False, seed=0, drop_last=False, raw=True)
+    assert drawn.dataset is plain
+    assert [labels.tolist() for _, labels in drawn] == [[0, 1], [2, 3]]

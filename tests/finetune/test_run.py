@@ -337,13 +337,13 @@ def test_divergence_in_the_last_step_is_noticed(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("test", [False, True])
 def test_the_test_set_is_seen_only_when_asked(monkeypatch: pytest.MonkeyPatch, test: bool) -> None:
     seen: set[int] = set()
-    read = ImageSplit.__getitems__
+    read = ImageSplit.pixels
 
     def watched(self: ImageSplit, items: list[int]) -> Any:
         seen.add(len(self))
         return read(self, items)
 
-    monkeypatch.setattr(ImageSplit, "__getitems__", watched)
+    monkeypatch.setattr(ImageSplit, "pixels", watched)
     record = tune(test=test)
     assert (record.test_accuracy is not None) == test
     assert seen == ({20, 360} if test else {20})  # the test set of digits has 360 images
