@@ -129,9 +129,9 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
         """The same images before they are normalised: uint8, (n, 3, S, S)."""
         return self._shown(items, self._all_pixels() if self.kept else None)
 
-    def ready(self, images: Tensor) -> Tensor:
-        """Pixels, normalised on the device that they lie on."""
-        return self._normalise(images)
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels as the items have them, on the device that they lie on."""
+        return self._normalise(pixels)
 
     def _items(self, items: list[int], store: NDArray[np.uint8] | None) -> list[tuple[Tensor, int]]:
         shown = self._normalise(self._shown(items, store))

@@ -36,7 +36,7 @@ class Pixels(Dataset[tuple[Tensor, Tensor]]):
 
     def ready(self, images: Tensor) -> Tensor:
         """A batch of them, normalised, in float32."""
-        return self.split.ready(images)
+        return self.split.normalised(images)
 
 
 def _as_it_is(batch: Made) -> Made:

@@ -48,10 +48,15 @@ class Sampled(Factored):
         return self._sizes(shape)[1] * (shape[-1] * WIDTH[dtype] + WIDTH["int32"])
 
     def pack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
-        """See ``Packing``: of each row its probability, the same in order, and its place in that order. (Of more than
-        two thirds of all rows, a little more, where many of them are drawn.)"""
+        """See ``Packing``: of each row its probability, the same in order, and its place in that order; or, of the
+        larger part of all rows, these, which are drawn, and whether they are, with how many are not, and their
+        share."""
         rows, kept = self._sizes(shape)
-        return 0 if kept == rows else rows * (2 * WIDTH["fp32"] + WIDTH["int64"])
+        if kept == rows:
+            return 0
+        ordered = rows * (WIDTH["fp32"] + WIDTH["int32"])
+        drawn = kept * (1 + WIDTH["int64"] + WIDTH["int32"]) + WIDTH["int64"] + WIDTH["fp32"]
+        return max(rows * (2 * WIDTH["fp32"] + WIDTH["int64"]), ordered + drawn)
 
     def unpack_scratch(self, shape: Shape, dtype: str, device: Device) -> int:
         """See ``Packing``."""
@@ -81,14 +86,14 @@ class Sampled(Factored):
             torch.arange(len(rows), out=places)
             kept.copy_(rows)
             return kept, places
-        exact, weights = self._draw(rows, places)
+        factors = self._draw(rows, places)
         torch.index_select(rows, 0, places, out=kept)
-        kept[exact:].mul_(weights.to(x.dtype).unsqueeze(1))
+        kept.mul_(factors.to(x.dtype).unsqueeze(1))
         return kept, places
 
-    def _draw(self, rows: torch.Tensor, places: torch.Tensor) -> tuple[int, torch.Tensor]:
-        """Write the positions of rows, those that are kept as they are first; how many these are, and the factors of
-        the others."""
+    def _draw(self, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Write the positions of rows, those that are kept as they are first; the factors of all. (As many are drawn as
+        are kept, and some of these passed over: a number of draws that was read would wait for a GPU.)"""
         import torch
 
         kept = len(places)
@@ -100,13 +105,16 @@ class Sampled(Factored):
         order = order.to(torch.int32)
         rest = probable.flip(0).cumsum(0).flip(0)[:kept]  # 1 − P_c
         rest.div_(torch.arange(kept, 0, -1, dtype=torch.float32, device=rows.device))
-        exact = int(rest.argmin())
-        each = float(rest[exact])  # of the rows that are drawn, the share that each stands for
+        exact, each = (
+            rest.argmin(),
+            rest.min(),
+        )  # c; of the rows that are drawn, the share that each stands for
         del rest
-        drawn = torch.multinomial(probable[exact:], kept - exact, replacement=True)
-        places[:exact].copy_(order[:exact])
-        places[exact:].copy_(order[exact:].index_select(0, drawn))
-        return exact, probable[exact:].index_select(0, drawn).reciprocal_().mul_(each)
+        sure = torch.arange(kept, dtype=torch.int32, device=rows.device) < exact
+        probable[:kept].masked_fill_(sure, 0)
+        drawn = torch.multinomial(probable, kept, replacement=True)
+        torch.where(sure, order[:kept], order.index_select(0, drawn), out=places)
+        return probable.index_select(0, drawn).reciprocal_().mul_(each).masked_fill_(sure, 1)
 
     def unpack(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         """See ``Packing``: rows in their places, where those that were drawn twice add up, and zeros."""

@@ -63,7 +63,7 @@ def test_raw_batches_are_the_same_before_they_are_normalised(
             drawn.dataset.turn_to(epoch)  # type: ignore[attr-defined]
             made += list(drawn)
         assert isinstance(drawn.dataset, Pixels) == bool(how)
-        return [(part.ready(images) if how else images, labels) for images, labels in made]
+        return [(part.normalised(images) if how else images, labels) for images, labels in made]
 
     for mine, theirs in zip(epochs(raw=True), epochs(), strict=True):
         assert torch.equal(mine[0], theirs[0])

@@ -26,7 +26,6 @@ SCALER = "amp/grad_scaler.py"
 
 WAIT = {
     "backrazor": "storages/sparse.py",  # positions of kept values, where no kernels of our own pack
-    "wtacrs": "storages/sampled.py",  # how many rows are kept as they are: a size
 }
 """Methods that wait, and where."""
 
