@@ -114,7 +114,8 @@ class Sampled(Factored):
         probable[:kept].masked_fill_(sure, 0)
         drawn = torch.multinomial(probable, kept, replacement=True)
         torch.where(sure, order[:kept], order.index_select(0, drawn), out=places)
-        return probable.index_select(0, drawn).reciprocal_().mul_(each).masked_fill_(sure, 1)
+        factors: torch.Tensor = probable.index_select(0, drawn).reciprocal_().mul_(each)
+        return factors.masked_fill_(sure, 1)
 
     def unpack(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
         """See ``Packing``: rows in their places, where those that were drawn twice add up, and zeros."""
