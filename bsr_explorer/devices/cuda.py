@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 
 from bsr_explorer.devices.caching import ROUNDING, Caching, caching
@@ -54,6 +54,7 @@ def _on(gpu: Gpu, torch: tuple[int, int], how: Caching) -> Device:
     )
 
 
+@cache
 def _installed() -> tuple[int, int]:
     major, minor, *_ = version("torch").split(".")
     return int(major), int(minor)

@@ -98,8 +98,9 @@ class Sampled(Factored):
 
         kept = len(places)
         lengths = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
-        lengths.clamp_min_(torch.finfo(torch.float32).tiny)  # even of zeros something can be drawn
-        lengths.div_(lengths.sum())
+        least = torch.finfo(torch.float32).tiny
+        lengths.clamp_min_(least)  # even of zeros something can be drawn
+        lengths.div_(lengths.sum()).clamp_min_(least)  # and beside a row that is beyond all measure
         probable, order = lengths.sort(descending=True)
         del lengths
         order = order.to(torch.int32)

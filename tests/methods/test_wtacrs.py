@@ -8,6 +8,7 @@ import pytest
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import WtaCrs, parse_method
 from bsr_explorer.prediction import predict
 from tests.methods.interrupted import check_it_goes_on
@@ -39,6 +40,14 @@ def test_sampling_what_fused_attention_holds_anyway_saves_nothing() -> None:
         predict(config.with_method("wtacrs(on='proj')")).saved_bytes
         > predict(config.with_method("full")).saved_bytes
     )
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("ratio", [0.1, 0.55, 0.65, 0.9, 0.99])
+def test_whatever_the_ratio_the_peak_is_exact(ratio: float) -> None:
+    config = Config("toy", 64, batch_size=6, precision="amp_bf16", method=f"wtacrs(ratio={ratio})")
+    difference = predict(config) - measure(config)
+    assert (difference.rows, difference.peak_bytes) == ((), 0)
 
 
 @pytest.mark.usefixtures("toy")

@@ -102,6 +102,29 @@ def test_even_of_zeros_something_is_drawn() -> None:
     assert ((places >= 0) & (places < 40)).all()
 
 
+def test_beside_a_row_beyond_all_measure_something_is_drawn() -> None:
+    x = torch.full((2, 20, 4), 1e-25)
+    x[0, 3] = 1e15
+    kept, places = Sampled(0.3).pack(x)
+    assert (places == 3).sum() == 1
+    assert torch.isfinite(kept).all()
+
+
+def test_as_many_rows_as_are_sure_are_as_they_were() -> None:
+    """Whichever are drawn: the others are scaled by one share, over their probability."""
+    x, _ = operands()
+    rows = x.flatten(0, 1)
+    p = rows.norm(dim=1) / rows.norm(dim=1).sum()
+    kept, places = Sampled(0.4).pack(x)
+    factors = kept.norm(dim=1) / rows[places].norm(dim=1)
+    sure = (factors - 1).abs() < 1e-5
+    shares = (factors * p[places])[~sure]
+    assert 0 < int(sure.sum()) < len(kept)
+    assert len(set(places[sure].tolist())) == int(sure.sum())
+    torch.testing.assert_close(shares, shares[:1].expand(len(shares)))
+    assert float(shares[0]) * len(shares) == pytest.approx(1 - float(p[places[sure]].sum()), rel=1e-4)
+
+
 def test_bytes_are_those_of_rows_and_positions() -> None:
     assert Sampled(0.3).kept(100) == 30
     assert Sampled(0.3).kept(20) == 10  # at least
