@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from statistics import median
@@ -12,16 +12,15 @@ from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from bsr_explorer import interrupt
+from bsr_explorer.train.batches import Batch, on_device, without
 from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.losses import KEPT
 from bsr_explorer.train.optimizer import rate_factor
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, autocast, image_dtype
-
-Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 @runtime_checkable
@@ -30,15 +29,6 @@ class Turning(Protocol):
 
     def turn_to(self, epoch: int) -> None:
         """Be as it is in an epoch (0-based)."""
-
-
-@runtime_checkable
-class Raw(Protocol):
-    """A data set whose images are made ready for the model on the device of a step."""
-
-    def ready(self, images: torch.Tensor) -> torch.Tensor:
-        """Make a batch of images, as they are loaded, ready."""
-        ...
 
 
 @dataclass
@@ -160,7 +150,7 @@ def _look(step: Step, train: DataLoader[Batch]) -> None:
 
     def first() -> Iterator[Batch]:
         """The first batches."""
-        yield from islice(_on(step.device, train, image_dtype(step.precision)), looks)
+        yield from islice(on_device(step.device, train, image_dtype(step.precision)), looks)
         if order is not None:
             train.generator.set_state(order)
 
@@ -186,7 +176,7 @@ def _epoch(
         train.dataset.turn_to(len(outcome.losses))
     order, done = _order(train), len(outcome.running)
     unread = _Unread(outcome, total, progress)
-    for images, labels in _on(step.device, _without(train, done), image_dtype(step.precision)):
+    for images, labels in on_device(step.device, without(train, done), image_dtype(step.precision)):
         began = time.perf_counter()
         step.rate = rate_factor(outcome.steps + len(unread.losses), total, recipe)
         unread.add(step(images, labels), len(labels), began)
@@ -248,30 +238,6 @@ def _order(train: DataLoader[Batch]) -> torch.Tensor | None:
     return train.generator.get_state() if train.generator is not None else None
 
 
-class _After(Sampler[list[int]]):
-    """The batches of a sampler but the first ones."""
-
-    def __init__(self, batches: Iterable[list[int]], first: int) -> None:
-        self.batches, self.first = batches, first
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return islice(iter(self.batches), self.first, None)
-
-
-def _without(train: DataLoader[Batch], first: int) -> DataLoader[Batch]:
-    """The same batches, drawn in the same order, but the first ones are not loaded."""
-    if not first:
-        return train
-    assert train.batch_sampler is not None
-    return DataLoader(
-        train.dataset,
-        batch_sampler=_After(train.batch_sampler, first),
-        num_workers=train.num_workers,
-        generator=train.generator,
-        collate_fn=train.collate_fn,
-    )
-
-
 def _below(outcome: Outcome, rungs: Mapping[int, float], epochs: int) -> str | None:
     """Why training is not to go on from where it is, if it is not."""
     finished = len(outcome.losses)
@@ -317,7 +283,7 @@ def evaluate(model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32
     device = next(model.parameters()).device
     finite = torch.ones((), dtype=torch.bool, device=device)
     right, total = torch.zeros((), dtype=torch.int64, device=device), 0
-    for images, labels in _on(device, loader, image_dtype(precision)):
+    for images, labels in on_device(device, loader, image_dtype(precision)):
         interrupt.check()
         with autocast(precision, device):
             logits = model(images)
@@ -325,18 +291,3 @@ def evaluate(model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32
         right += (logits.argmax(dim=1) == labels).sum()
         total += len(labels)
     return int(right) / total if finite else math.nan
-
-
-def _on(device: torch.device, loader: DataLoader[Batch], dtype: torch.dtype) -> Iterator[Batch]:
-    """Batches on a device. To a GPU they go from pinned memory, so that nobody waits: while it is at a step, the next
-    batch is loaded and sent."""
-    raw = loader.dataset if isinstance(loader.dataset, Raw) else None
-
-    def sent(tensor: torch.Tensor) -> torch.Tensor:
-        return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
-
-    for images, labels in loader:
-        ready = sent(images) if raw is None else raw.ready(sent(images))
-        batch = ready.to(dtype), sent(labels)
-        del images, labels, ready  # a step holds only what it is given
-        yield batch
