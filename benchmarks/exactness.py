@@ -10,7 +10,7 @@ batch sizes 1, 2, 5 and 8.
 
     python benchmarks/exactness.py --configs 100 --methods all
 
-draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, VeLoRA, WTA-CRS, ASI, WASI, Approx-BP and MS-LN
+draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, LST, DTL, VeLoRA, WTA-CRS, ASI, WASI, Approx-BP and MS-LN
 instead, alone and composed with each other, token drops, recomputation and offloading; and the peak must be exact, too.
 """
 
@@ -45,12 +45,14 @@ from bsr_explorer.methods import (
     Checkpoint,
     Dora,
     Drop,
+    Dtl,
     Full,
     Ia3,
     Last,
     Linear,
     Lora,
     LoraFA,
+    Lst,
     Mesa,
     Method,
     Msln,
@@ -64,6 +66,7 @@ from bsr_explorer.methods import (
 )
 from bsr_explorer.methods.adding import LAYERS
 from bsr_explorer.methods.criteria import criteria_of
+from bsr_explorer.methods.side import SideNetwork
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.models.vit.reading import read_geometry
@@ -168,6 +171,7 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
         Ia3(),
         Adapter(rng.choice((1, 4, 16)), rng.choice(("serial", "parallel")), rng.choice((None, 1.0, 0.5))),
         Vpt(rng.choice((1, 3, 10)), rng.random() < 0.5),
+        *_side_networks(rng, shape, hidden),
     )
     common = math.gcd(width, hidden)
     groups = rng.choice([parts for parts in range(1, common + 1) if common % parts == 0])
@@ -184,9 +188,11 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
             method = rng.choice((method, method + Msln()))
     else:
         method = rng.choice((Full(), Last(rng.randint(1, depth)))) + rng.choice(stores)
-    if not gated and rng.random() < 0.3:
+    beside = isinstance(method, SideNetwork)
+    live = not beside or (isinstance(method, Dtl) and method.begins(depth) < depth - 1)
+    if not gated and live and rng.random() < 0.3:
         method = method + ApproxBP()
-    if rng.random() < 0.3:
+    if not beside and rng.random() < 0.3:
         keep = {rng.randrange(depth): rng.choice((0.3, 0.5, 0.9))}
         criterion = rng.choice(criteria_of(shape["class_token"]))
         method = method + Drop(keep, rng.random() < 0.7, criterion=criterion)
@@ -195,6 +201,14 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
             some = tuple(block for block in range(depth) if rng.random() < 0.6)
             method = method + keeping(rng.choice((None, some)))
     return method
+
+
+def _side_networks(rng: random.Random, shape: dict[str, Any], hidden: int) -> tuple[Method, ...]:
+    depth, common = shape["depth"], math.gcd(shape["embed_dim"] // shape["num_heads"], hidden)
+    return (
+        Lst(rng.choice([r for r in range(1, common + 1) if common % r == 0])),
+        Dtl(rng.randint(1, 8), rng.choice((None, rng.randrange(depth)))),
+    )
 
 
 def _ranks(rng: random.Random, depth: int, on: tuple[str, ...]) -> Any:
