@@ -10,7 +10,7 @@ batch sizes 1, 2, 5 and 8.
 
     python benchmarks/exactness.py --configs 100 --methods all
 
-draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, LST, DTL, VeLoRA, WTA-CRS, ASI, WASI, Approx-BP and MS-LN
+draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, LST, DTL, SHERL, LoSA, VeLoRA, WTA-CRS, ASI, WASI, Approx-BP and MS-LN
 instead, alone and composed with each other, token drops, recomputation and offloading; and the peak must be exact, too.
 """
 
@@ -52,12 +52,14 @@ from bsr_explorer.methods import (
     Linear,
     Lora,
     LoraFA,
+    Losa,
     Lst,
     Mesa,
     Method,
     Msln,
     Offload,
     Paca,
+    Sherl,
     Spt,
     Velora,
     Vpt,
@@ -189,7 +191,11 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
     else:
         method = rng.choice((Full(), Last(rng.randint(1, depth)))) + rng.choice(stores)
     beside = isinstance(method, SideNetwork)
-    live = not beside or (isinstance(method, Dtl) and method.begins(depth) < depth - 1)
+    live = (
+        not beside
+        or isinstance(method, Sherl)
+        or (isinstance(method, Dtl) and method.begins(depth) < depth - 1)
+    )
     if not gated and live and rng.random() < 0.3:
         method = method + ApproxBP()
     if not beside and rng.random() < 0.3:
@@ -203,10 +209,16 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
     return method
 
 
+def _divisor(rng: random.Random, number: int) -> int:
+    return rng.choice([r for r in range(1, number + 1) if number % r == 0])
+
+
 def _side_networks(rng: random.Random, shape: dict[str, Any], hidden: int) -> tuple[Method, ...]:
-    depth, common = shape["depth"], math.gcd(shape["embed_dim"] // shape["num_heads"], hidden)
+    depth, width = shape["depth"], shape["embed_dim"]
     return (
-        Lst(rng.choice([r for r in range(1, common + 1) if common % r == 0])),
+        Lst(_divisor(rng, math.gcd(width // shape["num_heads"], hidden))),
+        Sherl(_divisor(rng, width)),
+        Losa(rng.randint(1, 12)),
         Dtl(rng.randint(1, 8), rng.choice((None, rng.randrange(depth)))),
     )
 

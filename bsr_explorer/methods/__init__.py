@@ -25,11 +25,13 @@ from bsr_explorer.methods.last import Last
 from bsr_explorer.methods.linear import Linear
 from bsr_explorer.methods.lora import Lora
 from bsr_explorer.methods.lora_fa import LoraFA
+from bsr_explorer.methods.losa import Losa
 from bsr_explorer.methods.lst import Lst
 from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.msln import Msln
 from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
+from bsr_explorer.methods.sherl import Sherl
 from bsr_explorer.methods.spt import Spt
 from bsr_explorer.methods.velora import Velora
 from bsr_explorer.methods.vpt import Vpt
@@ -57,6 +59,8 @@ METHODS: dict[str, type[Method]] = {
     "vpt": Vpt,
     "lst": Lst,
     "dtl": Dtl,
+    "sherl": Sherl,
+    "losa": Losa,
     "backrazor": BackRazor,
     "mesa": Mesa,
     "velora": Velora,
@@ -120,12 +124,14 @@ __all__ = [
     "Linear",
     "Lora",
     "LoraFA",
+    "Losa",
     "Lst",
     "Mesa",
     "Method",
     "Msln",
     "Offload",
     "Paca",
+    "Sherl",
     "Spt",
     "Velora",
     "Vpt",

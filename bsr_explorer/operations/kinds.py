@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.operations.aggregate import ADD_OPENED, AGGREGATE
 from bsr_explorer.operations.attention import ATTENTION
 from bsr_explorer.operations.casts import CAST, CAST_PARAMETER
 from bsr_explorer.operations.class_attention import CLASS_ATTENTION
@@ -20,7 +21,7 @@ from bsr_explorer.operations.elementwise import (
 )
 from bsr_explorer.operations.factored import FACTORED_LINEAR
 from bsr_explorer.operations.kind import Kind
-from bsr_explorer.operations.layout import BY_TOKEN
+from bsr_explorer.operations.layout import BY_TOKEN, SWAP
 from bsr_explorer.operations.linear import LINEAR, PARTIAL_LINEAR, PATCH_EMBED
 from bsr_explorer.operations.loss import CROSS_ENTROPY
 from bsr_explorer.operations.magnitude import MAGNITUDE
@@ -63,8 +64,11 @@ KINDS: dict[str, Kind] = {
     "magnitude": MAGNITUDE,
     "add": ADD,
     "by_token": BY_TOKEN,
+    "swap": SWAP,
     "mix": MIX,
     "swish": SWISH,
+    "aggregate": AGGREGATE,
+    "add_opened": ADD_OPENED,
     "select_token": SELECT_TOKEN,
     "mean_tokens": MEAN_TOKENS,
     "cross_entropy": CROSS_ENTROPY,

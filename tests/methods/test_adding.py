@@ -47,6 +47,8 @@ VARIANTS = (
     "vpt(tokens=2, deep=True)",
     "lst(r=4)",
     "dtl(r=3, first=1)",
+    "sherl(r=4)",
+    "losa(r=12)",
 )
 """Other arguments than the defaults."""
 
@@ -216,6 +218,8 @@ def test_an_interrupted_training_goes_on_to_the_same_end(method: str, tmp_path: 
         "vpt(tokens=2, deep=True)+drop({1: 0.5})",
         "lst(r=4)",
         "dtl(r=3, first=0)",
+        "sherl(r=4)",
+        "losa(r=3)",
     ],
 )
 def test_what_stays_is_exported_with_the_model(method: str) -> None:

@@ -85,6 +85,8 @@ BRINGING = (
     "wasi",
     "lst(r=2)",
     "dtl",
+    "sherl(r=2)",
+    "losa",
 )
 """Methods that bring kinds of operations which no plain model has; their own tests compare them with real steps."""
 

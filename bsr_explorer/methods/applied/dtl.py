@@ -31,7 +31,7 @@ class _Swish(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """g·(s + βx·s·(1 − s)) with s = σ(βx). (In 16 bits βx may overflow; s·(1 − s) is zero there, and comes first.)"""
+        """g·(s + βx·s·(1 − s)) with s = σ(βx). In 16 bits βx may overflow; s·(1 − s) is zero there, and comes first."""
         (x,) = ctx.saved_tensors
         share = _sigmoid(x)
         return (1 - share).mul_(share).mul_(x).mul_(BETA).add_(share).mul_(gradients[0])
