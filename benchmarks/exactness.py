@@ -10,8 +10,9 @@ batch sizes 1, 2, 5 and 8.
 
     python benchmarks/exactness.py --configs 100 --methods all
 
-draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, LST, DTL, SHERL, LoSA, VeLoRA, WTA-CRS, ASI, WASI, Approx-BP and MS-LN
-instead, alone and composed with each other, token drops, recomputation and offloading; and the peak must be exact, too.
+draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, LST, DTL, SHERL, LoSA, VeLoRA, WTA-CRS, ASI, WASI,
+Approx-BP and MS-LN instead, alone and composed with each other, token drops, recomputation and offloading; and the peak
+must be exact, too.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ g = z_{L−1}, guides: token by token, each other has the relevance a_i = ReLU(w
 
 where γ starts at 0, as the authors have it: training does not begin with the linear probe.
 
-No gradient passes through the blocks below the last. Saved: x of each block for P_i, 3·H numbers a token of each, and
+No gradient passes through the blocks below the last. Saved: x of each block for P_i, 2·H numbers a token of each, and
 what passing a gradient takes of the last block, (6 + m)·x.
 
 Beside the authors' code: a projection is followed by a norm, where some of theirs have a gated bottleneck.
@@ -23,7 +23,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.methods.adding import whole_number
 from bsr_explorer.methods.axes import Axis, Numbers
 from bsr_explorer.methods.side import SideNetwork, Writer, in_blocks
-from bsr_explorer.tape import Op, Tape
+from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
     from torch import nn

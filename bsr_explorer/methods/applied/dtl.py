@@ -71,13 +71,15 @@ class SideSum(nn.Module):
 class _Summing:
     """A hook that carries the sum from block to block."""
 
-    def __init__(self, last: nn.Module) -> None:
+    def __init__(self, first: nn.Module, last: nn.Module) -> None:
         self._below: list[Tensor] = []
-        self._last = last
+        self._first, self._last = first, last
 
     def beside(self, block: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
         """Forward hook of a block."""
         side = cast(SideSum, block.get_submodule(SUM))
+        if side is self._first:
+            self._below.clear()  # of a pass that was broken off
         total, leaving = side(inputs[0], out, self._below.pop() if self._below else None)
         if side is not self._last:
             self._below.append(total)
@@ -94,6 +96,6 @@ def add_side_sum(model: nn.Module, r: int, first: int) -> None:
     for number, block in enumerate(blocks_of(model)):
         sides.append(SideSum(width, r, number >= first, next(block.parameters())))
         block.add_module(SUM, sides[-1])
-    summing = _Summing(sides[-1])
+    summing = _Summing(sides[0], sides[-1])
     for block in blocks_of(model):
         block.register_forward_hook(summing.beside)

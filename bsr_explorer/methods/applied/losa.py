@@ -88,12 +88,15 @@ class Mixers(nn.Module):
 class _Correcting:
     """A hook that carries the correction from block to block."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: nn.Module) -> None:
         self._so_far: list[Tensor] = []
+        self._first = first
 
     def behind(self, block: nn.Module, inputs: Any, out: Tensor) -> Tensor | None:
         """Forward hook of a block."""
         mixers = cast(Mixers, block.get_submodule(MIXERS))
+        if block is self._first:
+            self._so_far.clear()  # of a pass that was broken off
         if mixers.last:
             return cast(Tensor, mixers(out, self._so_far.pop() if self._so_far else None))
         self._so_far.append(mixers(out, self._so_far.pop() if self._so_far else None))
@@ -102,7 +105,7 @@ class _Correcting:
 
 def add_mixers(model: nn.Module, r: int) -> None:
     """Let mixers of rank r stand behind the blocks of a timm vision transformer, in place."""
-    vit, correcting = cast(Any, model), _Correcting()
+    vit, correcting = cast(Any, model), _Correcting(blocks_of(model)[0])
     tokens = vit.patch_embed.num_patches + vit.num_prefix_tokens
     for number, block in enumerate(blocks_of(model)):
         like, last = next(block.parameters()), number == len(blocks_of(model)) - 1

@@ -145,6 +145,8 @@ class _Climbing:
     def beside(self, block: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         """Forward hook of a block."""
         rung = cast(Rung, block.get_submodule(LADDER))
+        if rung.first is not None:
+            self._left.clear()  # of a pass that was broken off
         self._left.append(rung(out, inputs[0] if rung.first is not None else self._left.pop()))
 
     def join(self, module: nn.Module, inputs: Any, out: Tensor) -> Tensor:

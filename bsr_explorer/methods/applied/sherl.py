@@ -188,11 +188,14 @@ class Last(Layer):
 class _Collecting:
     """Hooks that collect features, and put them together."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: nn.Module) -> None:
         self._seen: list[Tensor] = []
+        self._first = first
 
     def before(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Pre-hook of a block."""
+        if block is self._first:
+            self._seen = []  # without what is left of a pass that was broken off
         block.get_submodule(AGGREGATION)(inputs[0], self._seen)
 
     def before_last(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
@@ -204,7 +207,7 @@ class _Collecting:
 def add_aggregation(model: nn.Module, r: int) -> None:
     """Let features of all blocks of a timm vision transformer, r times narrower, be put together before the last, in
     place."""
-    collecting, width = _Collecting(), cast(Any, model).embed_dim
+    collecting, width = _Collecting(blocks_of(model)[0]), cast(Any, model).embed_dim
     *others, last = blocks_of(model)
     like = next(last.parameters())
     for block in others:
