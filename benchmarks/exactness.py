@@ -10,8 +10,9 @@ batch sizes 1, 2, 5 and 8.
 
     python benchmarks/exactness.py --configs 100 --methods all
 
-draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, VeLoRA, WTA-CRS, ASI, WASI, Approx-BP and MS-LN
-instead, alone and composed with each other, token drops, recomputation and offloading; and the peak must be exact, too.
+draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, LST, DTL, SHERL, LoSA, VeLoRA, WTA-CRS, ASI, WASI,
+Approx-BP and MS-LN instead, alone and composed with each other, token drops, recomputation and offloading; and the peak
+must be exact, too.
 """
 
 from __future__ import annotations
@@ -45,17 +46,21 @@ from bsr_explorer.methods import (
     Checkpoint,
     Dora,
     Drop,
+    Dtl,
     Full,
     Ia3,
     Last,
     Linear,
     Lora,
     LoraFA,
+    Losa,
+    Lst,
     Mesa,
     Method,
     Msln,
     Offload,
     Paca,
+    Sherl,
     Spt,
     Velora,
     Vpt,
@@ -64,6 +69,7 @@ from bsr_explorer.methods import (
 )
 from bsr_explorer.methods.adding import LAYERS
 from bsr_explorer.methods.criteria import criteria_of
+from bsr_explorer.methods.side import SideNetwork
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.models.vit.reading import read_geometry
@@ -168,6 +174,7 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
         Ia3(),
         Adapter(rng.choice((1, 4, 16)), rng.choice(("serial", "parallel")), rng.choice((None, 1.0, 0.5))),
         Vpt(rng.choice((1, 3, 10)), rng.random() < 0.5),
+        *_side_networks(rng, shape, hidden),
     )
     common = math.gcd(width, hidden)
     groups = rng.choice([parts for parts in range(1, common + 1) if common % parts == 0])
@@ -184,9 +191,15 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
             method = rng.choice((method, method + Msln()))
     else:
         method = rng.choice((Full(), Last(rng.randint(1, depth)))) + rng.choice(stores)
-    if not gated and rng.random() < 0.3:
+    beside = isinstance(method, SideNetwork)
+    live = (
+        not beside
+        or isinstance(method, Sherl)
+        or (isinstance(method, Dtl) and method.begins(depth) < depth - 1)
+    )
+    if not gated and live and rng.random() < 0.3:
         method = method + ApproxBP()
-    if rng.random() < 0.3:
+    if not beside and rng.random() < 0.3:
         keep = {rng.randrange(depth): rng.choice((0.3, 0.5, 0.9))}
         criterion = rng.choice(criteria_of(shape["class_token"]))
         method = method + Drop(keep, rng.random() < 0.7, criterion=criterion)
@@ -195,6 +208,20 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
             some = tuple(block for block in range(depth) if rng.random() < 0.6)
             method = method + keeping(rng.choice((None, some)))
     return method
+
+
+def _divisor(rng: random.Random, number: int) -> int:
+    return rng.choice([r for r in range(1, number + 1) if number % r == 0])
+
+
+def _side_networks(rng: random.Random, shape: dict[str, Any], hidden: int) -> tuple[Method, ...]:
+    depth, width = shape["depth"], shape["embed_dim"]
+    return (
+        Lst(_divisor(rng, math.gcd(width // shape["num_heads"], hidden))),
+        Sherl(_divisor(rng, width)),
+        Losa(rng.randint(1, 12)),
+        Dtl(rng.randint(1, 8), rng.choice((None, rng.randrange(depth)))),
+    )
 
 
 def _ranks(rng: random.Random, depth: int, on: tuple[str, ...]) -> Any:

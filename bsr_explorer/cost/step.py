@@ -180,9 +180,11 @@ class Recorded:
 
     def saved(self) -> Iterator[tuple[int | None, str, str, int]]:
         """(block, operation, storage, bytes) of each unique storage kept for backward at the end of forward,
-        under the first to keep it (a recomputed segment keeps what it is fed with)."""
+        under the first to keep it (a recomputed segment keeps what it is fed with; one of which nothing is kept has let
+        go of it in the end, and counts as the first to keep it where another still does)."""
         begins = {segment.first: segment for segment in self.again.values()}
         held: set[tuple[str, Storage]] = set()
+        fed: dict[str, tuple[int | None, str]] = {}
         for index, (c, keeps) in enumerate(zip(self.contexts, self.keeps, strict=True)):
             if index in begins:
                 segment = begins[index]
@@ -194,10 +196,14 @@ class Recorded:
                         yield segment.block, segment.name, name, size
             if c.op.segment in self.again:
                 continue
+            if c.op.segment and c.op.stores(EVERYTHING) is DENSE:
+                for tensor in c.reads:
+                    fed.setdefault(tensor.storage, (c.op.block, c.op.segment))
             for keep in keeps:
                 if (keep.name, keep.how) not in held:
                     held.add((keep.name, keep.how))
-                    yield c.op.block, c.op.name, keep.name, keep.bytes
+                    block, name = fed.get(keep.name, (c.op.block, c.op.name))
+                    yield block, name, keep.name, keep.bytes
 
     def computed(self) -> Iterator[tuple[Op, Kind, int]]:
         """(operation, kind, FLOPs), where the kind is ``forward``, ``backward`` or ``recompute``."""

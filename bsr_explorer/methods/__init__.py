@@ -17,6 +17,7 @@ from bsr_explorer.methods.bsr import Bsr
 from bsr_explorer.methods.checkpoint import Checkpoint
 from bsr_explorer.methods.dora import Dora
 from bsr_explorer.methods.drop import Drop
+from bsr_explorer.methods.dtl import Dtl
 from bsr_explorer.methods.evit import Evit
 from bsr_explorer.methods.full import Full
 from bsr_explorer.methods.ia3 import Ia3
@@ -24,10 +25,13 @@ from bsr_explorer.methods.last import Last
 from bsr_explorer.methods.linear import Linear
 from bsr_explorer.methods.lora import Lora
 from bsr_explorer.methods.lora_fa import LoraFA
+from bsr_explorer.methods.losa import Losa
+from bsr_explorer.methods.lst import Lst
 from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.msln import Msln
 from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
+from bsr_explorer.methods.sherl import Sherl
 from bsr_explorer.methods.spt import Spt
 from bsr_explorer.methods.velora import Velora
 from bsr_explorer.methods.vpt import Vpt
@@ -53,6 +57,10 @@ METHODS: dict[str, type[Method]] = {
     "ia3": Ia3,
     "adapter": Adapter,
     "vpt": Vpt,
+    "lst": Lst,
+    "dtl": Dtl,
+    "sherl": Sherl,
+    "losa": Losa,
     "backrazor": BackRazor,
     "mesa": Mesa,
     "velora": Velora,
@@ -108,6 +116,7 @@ __all__ = [
     "Checkpoint",
     "Dora",
     "Drop",
+    "Dtl",
     "Evit",
     "Full",
     "Ia3",
@@ -115,11 +124,14 @@ __all__ = [
     "Linear",
     "Lora",
     "LoraFA",
+    "Losa",
+    "Lst",
     "Mesa",
     "Method",
     "Msln",
     "Offload",
     "Paca",
+    "Sherl",
     "Spt",
     "Velora",
     "Vpt",

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 LAYERS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 """The linear layers of a block, by the names that ``on=`` takes, with their paths within the block."""
 
+BEFORE_HEAD = "head_drop"
+"""The module of timm's vision transformers that is called between pooling and the head. (A place for dropout, of which
+there is none.)"""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Adding(Method):
@@ -35,15 +39,19 @@ class Adding(Method):
 
     def train_own(self, tape: Tape) -> Tape:
         """The tape with exactly its own parameters and the head training, in the order in which a model has them (which
-        an optimiser's step goes by): what it brings behind the others of its block, or before all blocks.
+        an optimiser's step goes by): what it brings behind the others of its block, before all blocks, or, within
+        ``BEFORE_HEAD``, before the head.
         """
         order = {name: place for place, name in enumerate(tape.parameters)}
         last = {p.block: order[name] for name, p in tape.parameters.items() if not self.brings(name)}
+        head = min((order[name] for name in order if tape.naming.is_head(name)), default=-1)
 
         def place(name: str) -> tuple[int, int]:
             block = tape.parameters[name].block
             if not self.brings(name):
                 return order[name], 0
+            if name.startswith(f"{BEFORE_HEAD}."):
+                return head - 1, order[name]
             return (-1, order[name]) if block is None else (last[block], order[name])
 
         parameters = {name: tape.parameters[name] for name in sorted(tape.parameters, key=place)}

@@ -44,6 +44,9 @@ class Method(ABC):
     """What it decides, of which only one method can decide each: ``PARAMETERS``, ``TOKENS``, ``STORAGE``, or a part of
     the latter: ``LINEAR_INPUTS``, ``ACTIVATION_INPUTS``."""
 
+    reads_all_tokens: ClassVar[bool] = False
+    """Whether it needs the same tokens behind every block, so that none may be dropped."""
+
     ruled: ClassVar[bool] = False
     """Whether, in its canonical form, the BSR paper's accounting has a rule for it: for blocks that train or do not,
     and token drops; none for how tensors are stored, or which of a block's parameters train."""

@@ -32,9 +32,12 @@ class Checkpoint(OfBlocks):
     stage: ClassVar[int] = 2
 
     def rewrite(self, tape: Tape) -> Tape:
-        """Each chosen block becomes a segment."""
+        """Each chosen block becomes a segment; what runs beside it stays as it is."""
         chosen = self.chosen(len(tape.blocks))
-        ops = (replace(op, segment=tape.naming.path(op.block)) if op.block in chosen else op for op in tape)
+        ops = (
+            replace(op, segment=tape.naming.path(op.block)) if op.block in chosen and not op.part else op
+            for op in tape
+        )
         return replace(tape, ops=tuple(ops))
 
     def apply(self, model: nn.Module) -> nn.Module:

@@ -41,6 +41,14 @@ class Composed(Method):
             if len(alike) > 1:
                 raise UserError(f"--method: {' and '.join(alike)} both choose {choice}; keep one of them")
 
+        dropping = [part for part in self.parts if TOKENS in part.chooses]
+        for part in self.parts:
+            if part.reads_all_tokens and dropping:
+                raise UserError(
+                    f"--method: {part} reads the same tokens behind every block, and {dropping[0]} drops some; keep "
+                    "one of them"
+                )
+
     def rewrite(self, tape: Tape) -> Tape:
         """Each part's rewrite, in order."""
         for part in self.parts:

@@ -103,10 +103,12 @@ class Offload(OfBlocks):
     stage: ClassVar[int] = 3
 
     def rewrite(self, tape: Tape) -> Tape:
-        """Whatever the chosen blocks keep is stored elsewhere."""
+        """Whatever the chosen blocks keep is stored elsewhere, but not what runs beside them."""
         chosen = self.chosen(len(tape.blocks))
         ops = (
-            replace(op, stored={EVERYTHING: Elsewhere(), **_elsewhere(op)}) if op.block in chosen else op
+            replace(op, stored={EVERYTHING: Elsewhere(), **_elsewhere(op)})
+            if op.block in chosen and not op.part
+            else op
             for op in tape
         )
         return replace(tape, ops=tuple(ops))

@@ -111,7 +111,7 @@ class Storing(Method):
                 "leave it out, or choose checkpoint"
             )
         needs = tape.needs_grad()
-        self._check_something_is_kept(any(needs[op.writes] for op in tape if op.block is not None))
+        self._check_something_is_kept(any(needs[op.writes] for op in tape.backbone if op.block is not None))
         return self.rewrite_blocks(tape)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.operations.aggregate import ADD_OPENED, AGGREGATE
 from bsr_explorer.operations.attention import ATTENTION
 from bsr_explorer.operations.casts import CAST, CAST_PARAMETER
 from bsr_explorer.operations.class_attention import CLASS_ATTENTION
@@ -20,13 +21,16 @@ from bsr_explorer.operations.elementwise import (
 )
 from bsr_explorer.operations.factored import FACTORED_LINEAR
 from bsr_explorer.operations.kind import Kind
+from bsr_explorer.operations.layout import BY_TOKEN, SWAP
 from bsr_explorer.operations.linear import LINEAR, PARTIAL_LINEAR, PATCH_EMBED
 from bsr_explorer.operations.loss import CROSS_ENTROPY
 from bsr_explorer.operations.magnitude import MAGNITUDE
+from bsr_explorer.operations.mix import MIX
 from bsr_explorer.operations.norm import LAYER_NORM
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
 from bsr_explorer.operations.rule import Rule
 from bsr_explorer.operations.scores import MEAN_ATTENTION, RANDOM_SCORES, TOKEN_NORMS
+from bsr_explorer.operations.swish import SWISH
 from bsr_explorer.operations.tokens import (
     DROP_TOKENS,
     MEAN_TOKENS,
@@ -59,6 +63,12 @@ KINDS: dict[str, Kind] = {
     "times": TIMES,
     "magnitude": MAGNITUDE,
     "add": ADD,
+    "by_token": BY_TOKEN,
+    "swap": SWAP,
+    "mix": MIX,
+    "swish": SWISH,
+    "aggregate": AGGREGATE,
+    "add_opened": ADD_OPENED,
     "select_token": SELECT_TOKEN,
     "mean_tokens": MEAN_TOKENS,
     "cross_entropy": CROSS_ENTROPY,

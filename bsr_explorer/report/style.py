@@ -59,6 +59,10 @@ KIN: dict[str, tuple[str, str]] = {
     "ia3": (GREEN, "X"),
     "adapter": (GREEN, "d"),
     "vpt": (GREEN, "8"),
+    "lst": (PURPLE, "X"),
+    "dtl": (PURPLE, "<"),
+    "sherl": (PURPLE, ">"),
+    "losa": (PURPLE, "d"),
     "velora": (GREY, "<"),
     "wtacrs": (GREY, ">"),
     "approxbp": (WINE, "8"),
@@ -66,7 +70,8 @@ KIN: dict[str, tuple[str, str]] = {
     "wasi": (GREY, "d"),
     "msln": (WINE, "d"),
 }
-"""The same of methods that share a colour with their kin: what brings parameters, what stores tensors otherwise."""
+"""The same of methods that share a colour with their kin: what brings parameters, side networks, what stores tensors
+otherwise."""
 
 SPARE = tuple(product(("#332288", "#117733", "#999933", "#AA4499", "#44AA99"), ("X", "<", ">", "d", "8")))
 """Looks of methods that have no line of their own above: Tol's colours, and markers that are left."""

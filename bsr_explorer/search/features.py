@@ -138,9 +138,9 @@ def _seen(config: Config, depth: int) -> _Seen:
         for p in parameters
         if p.trains
     }
-    first = next(tape.tensors[op.reads[0]] for op in tape.ops if op.block == 0)
+    first = next(tape.tensors[op.reads[0]] for op in tape.backbone if op.block == 0)
     leaving = [first.shape[1]] * depth
-    for op in tape.ops:
+    for op in tape.backbone:
         if op.block is not None and len(shape := tape.tensors[op.writes].shape) == 3:
             leaving[op.block] = shape[1]
     drops = [op for op in tape.ops if op.kind == "drop_tokens"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from bsr_explorer.finetune.build import build
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import METHODS, parse_method
 from bsr_explorer.methods.adding import LAYERS, Adding, checked_layers
+from bsr_explorer.methods.side import SideNetwork
 from bsr_explorer.models.architecture import ARCHITECTURES
 from bsr_explorer.models.vit.architecture import PlainViT
 from bsr_explorer.prediction import predict, tape_of
@@ -43,6 +45,10 @@ VARIANTS = (
     "adapter(width=4, mode='serial', scale=0.5)",
     "vpt(tokens=1)",
     "vpt(tokens=2, deep=True)",
+    "lst(r=4)",
+    "dtl(r=3, first=1)",
+    "sherl(r=4)",
+    "losa(r=12)",
 )
 """Other arguments than the defaults."""
 
@@ -80,9 +86,8 @@ OTHER_PARTS: tuple[dict[str, Any], ...] = (
 @pytest.mark.parametrize("options", OTHER_PARTS, ids=lambda options: "+".join(options))
 @pytest.mark.parametrize("method", [*ADDING, *VARIANTS])
 def test_nor_do_other_parts_of_a_model(both: Both, method: str, options: dict[str, Any]) -> None:
-    predicted, measured = both(
-        method.replace("r=8", "r=4"), "math", 2, "amp_bf16", **{"embed_dim": 24, **options}
-    )
+    method = {"lst": "lst(r=2)"}.get(method, method.replace("r=8", "r=4"))
+    predicted, measured = both(method, "math", 2, "amp_bf16", **{"embed_dim": 24, **options})
     assert (predicted - measured).rows == ()
     assert predicted.peak_bytes == measured.peak_bytes, predicted.peak
 
@@ -90,11 +95,24 @@ def test_nor_do_other_parts_of_a_model(both: Both, method: str, options: dict[st
 @pytest.mark.parametrize("beside", BESIDE)
 @pytest.mark.parametrize("method", [*ADDING, *VARIANTS])
 def test_nor_does_what_they_are_composed_with(method: str, beside: str) -> None:
+    if isinstance(parse_method(method), SideNetwork) and not goes_beside(method, beside):
+        return
     config = replace(CONFIG, method=f"{method}+{beside}", precision="amp_bf16")
     predicted, measured = predict(config), measure(config)
     assert (predicted - measured).rows == ()
     packs = beside.startswith(("mesa", "backrazor"))
     assert predicted.peak_bytes == pytest.approx(measured.peak_bytes, rel=1e-3 if packs else 0)
+
+
+def goes_beside(method: str, beside: str) -> bool:
+    """Whether a side network goes with it: token drops and what blocks keep, where these keep nothing, are refused."""
+    try:
+        predict(replace(CONFIG, method=f"{method}+{beside}"))
+    except UserError as refused:
+        assert re.search("reads the same tokens behind every block|has nothing to store", str(refused))
+        assert beside not in ("checkpoint", "offload(blocks=(0, 2))")
+        return False
+    return True
 
 
 @every_adding
@@ -198,6 +216,10 @@ def test_an_interrupted_training_goes_on_to_the_same_end(method: str, tmp_path: 
         "adapter(width=4, mode='parallel')",
         "vpt(tokens=2)+drop({1: 0.5})",
         "vpt(tokens=2, deep=True)+drop({1: 0.5})",
+        "lst(r=4)",
+        "dtl(r=3, first=0)",
+        "sherl(r=4)",
+        "losa(r=3)",
     ],
 )
 def test_what_stays_is_exported_with_the_model(method: str) -> None:

@@ -83,6 +83,10 @@ BRINGING = (
     "dora(r=2)",
     "vpt(deep=True)",
     "wasi",
+    "lst(r=2)",
+    "dtl",
+    "sherl(r=2)",
+    "losa",
 )
 """Methods that bring kinds of operations which no plain model has; their own tests compare them with real steps."""
 
@@ -92,7 +96,9 @@ def test_every_kind_is_compared_with_real_steps() -> None:
     gated = read_geometry(VisionTransformer(**{**SMALL, **SWIGLU, "init_values": 1e-4}))
     pooled = read_geometry(VisionTransformer(**{**SMALL, "global_pool": "avg"}))
     tapes = [drop_tokens(step_tape(g, 2, "math"), 1, 0.5, True, True) for g in (gated, pooled)]
+    bare = read_geometry(VisionTransformer(**{**SMALL, "global_pool": "avg", "class_token": False}))
     tapes += [parse_method(text).rewrite(step_tape(pooled, 2, "math")) for text in BRINGING]
+    tapes += [parse_method("dtl").rewrite(step_tape(bare, 2, "math"))]
     found = {op.kind for tape in tapes for op in lower(tape, "amp_bf16", "cpu")}
     assert found == set(KINDS)
 

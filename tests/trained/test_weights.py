@@ -24,7 +24,7 @@ from bsr_explorer.finetune.build import build, make_step
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import METHODS, Last, Linear, Method, Wasi, parse_method
 from bsr_explorer.methods.adding import Adding
-from bsr_explorer.methods.base import PARAMETERS
+from bsr_explorer.methods.base import PARAMETERS, TOKENS
 from bsr_explorer.methods.storing import Storing
 from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.prediction import geometry_of, predict
@@ -108,7 +108,9 @@ def partner(at: int, step: int) -> str:
         other = METHODS[NAMES[(at + step * far) % len(NAMES)]]
         frozen = {issubclass(own, Adding) or own is Linear, issubclass(other, Adding) or other is Linear}
         packs = issubclass(own, (Storing, Wasi)) or issubclass(other, (Storing, Wasi))
-        if not set(own.chooses) & set(other.chooses) and not (packs and True in frozen):
+        both = set(own.chooses) | set(other.chooses)
+        drops = TOKENS in both and (own.reads_all_tokens or other.reads_all_tokens)
+        if not set(own.chooses) & set(other.chooses) and not drops and not (packs and True in frozen):
             return other.name
     raise AssertionError(NAMES[at])
 

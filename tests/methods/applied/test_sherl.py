@@ -1,0 +1,129 @@
+"""Features put together before the last block, against the same written out in plain torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from bsr_explorer.methods import Linear, Sherl
+from bsr_explorer.methods.applied.sherl import aggregate
+
+SMALL: dict[str, Any] = {
+    "img_size": 16,
+    "patch_size": 8,
+    "embed_dim": 12,
+    "depth": 4,
+    "num_heads": 3,
+    "num_classes": 5,
+}
+BARE = {"class_token": False, "global_pool": "avg"}
+
+
+def made(**options: Any) -> Any:
+    torch.manual_seed(0)
+    model = Sherl(2).apply(VisionTransformer(**{**SMALL, **options}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    return model
+
+
+def put_together(features: list[Tensor], relevance: Tensor, bias: Tensor) -> Tensor:
+    """The formula, with operations of torch alone; features (B, N, H), the deepest last."""
+    *shallow, deep = features
+    if not shallow:
+        return deep.relu()
+    layers = torch.stack(shallow, dim=2)
+    redundancy = cosine_similarity(layers.unsqueeze(2), layers.unsqueeze(3), dim=-1).relu().sum(-1)
+    found = ((layers * deep.unsqueeze(2)) @ relevance + bias).relu() / redundancy
+    weights = found / (found.sum(-1, keepdim=True) + 1e-6)
+    return (deep + (weights.unsqueeze(-1) * layers).sum(2)).relu()
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_what_is_put_together_has_the_gradients_of_its_formula(layers: int) -> None:
+    torch.manual_seed(1)
+    inputs = [torch.randn(2, 3, 6, dtype=torch.float64) for _ in range(layers)]
+    own = [torch.randn(6, dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64)]
+    ours = [x.clone().requires_grad_() for x in (*own, *inputs)]
+    theirs = [x.clone().requires_grad_() for x in (*own, *inputs)]
+    weights = torch.randn(2, 3, 6, dtype=torch.float64)
+    found = aggregate(ours[2:], ours[0], ours[1])
+    expected = put_together(theirs[2:], theirs[0], theirs[1])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for one, other in zip(ours, theirs, strict=True):
+        wanted = torch.zeros_like(one) if other.grad is None else other.grad
+        torch.testing.assert_close(one.grad, wanted, rtol=1e-4, atol=1e-5)
+    if layers > 2:
+        assert all(x.grad is not None and x.grad.abs().max() > 1e-3 for x in ours)
+
+
+def test_it_has_the_gradients_of_small_differences() -> None:
+    """Beside autograd's, those that follow from the values alone."""
+    torch.manual_seed(1)
+    inputs = [torch.randn(1, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(4)]
+    relevance = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    bias = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda w, b, *z: aggregate(list(z), w, b), (relevance, bias, *inputs))
+
+
+def by_hand(model: Any, images: Tensor) -> Tensor:
+    x, features = model.norm_pre(model._pos_embed(model.patch_embed(images))), list[Tensor]()
+    for block in model.blocks:
+        side = block.sherl
+        features.append(side.norm(side.down(x)))
+        if block is model.blocks[-1]:
+            joined = side.up(put_together(features, side.relevance, side.bias))
+            x = joined + torch.tanh(side.gate / 0.1) * x
+        x = type(block).forward(block, x)
+    logits: Tensor = model.forward_head(model.norm(x))
+    return logits
+
+
+@pytest.mark.parametrize("options", [{}, BARE, {"depth": 1}], ids=["plain", "no class token", "one block"])
+def test_outputs_and_gradients_are_those_of_plain_torch(options: dict[str, Any]) -> None:
+    model, images = made(**options), torch.randn(2, 3, 16, 16)
+    out = model(images)
+    out.square().sum().backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    assert found.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
+    model.zero_grad()
+    expected = by_hand(model, images)
+    expected.square().sum().backward()
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    for name, gradient in found.items():
+        other = model.get_parameter(name).grad
+        torch.testing.assert_close(
+            gradient, torch.zeros_like(gradient) if other is None else other, rtol=1e-3, atol=1e-4
+        )
+
+
+def test_with_nothing_put_together_and_an_open_gate_it_is_the_linear_probe_bit_for_bit() -> None:
+    torch.manual_seed(0)
+    plain, images = Linear().apply(VisionTransformer(**SMALL)), torch.randn(2, 3, 16, 16)
+    torch.manual_seed(0)
+    model: Any = Sherl(2).apply(VisionTransformer(**SMALL))
+    side = model.blocks[-1].sherl
+    with torch.no_grad():
+        side.up.weight.zero_()
+        side.up.bias.zero_()
+        side.gate.fill_(1)  # tanh(1/0.1) is 1 in 32 bits
+    assert torch.equal(model(images), plain(images))
+
+
+def test_blocks_below_the_last_have_no_graph() -> None:
+    model, live = made(), dict[int, bool]()
+    for number, block in enumerate(model.blocks):
+        block.register_forward_hook(
+            lambda block, inputs, out, number=number: live.__setitem__(number, out.grad_fn is not None)
+        )
+    model(torch.randn(2, 3, 16, 16))
+    assert live == {0: False, 1: False, 2: False, 3: True}
