@@ -11,9 +11,12 @@ from bsr_explorer.cost.holders import Level
 from bsr_explorer.cost.peak import computed_rows, step_ledger
 from bsr_explorer.cost.step import Recorded
 from bsr_explorer.errors import UserError
+from bsr_explorer.fullest import fullest
 from bsr_explorer.ledger import Ledger, in_phases, ledger
+from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.methods.moving import InStep
 from bsr_explorer.methods.steps import Shape
+from bsr_explorer.methods.steps import Steps as MethodSteps
 from bsr_explorer.models.architecture import architecture_of, geometry
 from bsr_explorer.models.base import Geometry
 from bsr_explorer.models.lowering import lower
@@ -95,11 +98,10 @@ def _predicted(config: Config) -> Ledger:
     steps = steps_of(config)
     if len(steps.expected) == 1 and len(steps.fullest) == 1:
         return step_ledger(tape_of(steps.fullest[0]), config.setup)
-    fullest = [step_ledger(tape_of(one), config.setup) for one in steps.fullest]
+    held = [step_ledger(tape_of(one), config.setup) for one in steps.fullest]
     computed = [ledger(computed_rows(Recorded.of(tape_of(one)), config.setup)) for _, one in steps.expected]
-    return in_phases(
-        [*fullest, *computed], [*(0.0 for _ in fullest), *(share for share, _ in steps.expected)]
-    )
+    shares = [share for share, _ in steps.expected]
+    return in_phases([*held, *computed], [*(0.0 for _ in held), *shares])
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Steps:
 
     Attributes:
         expected: with their shares of the steps, which add up to 1.
-        fullest: one of these holds the most that any step can.
+        fullest: of each phase, the one that holds most.
         known: how the shares are known, in words; nothing where all steps are alike, or follow from the method's
             phases.
     """
@@ -121,19 +123,28 @@ class Steps:
 def steps_of(config: Config) -> Steps:
     """The kinds of step that a training of this configuration goes through (see ``methods.moving``)."""
     expected: list[tuple[float, Config]] = []
-    fullest: list[Config] = []
+    held: list[Config] = []
     known: dict[str, None] = {}
     for phase in config.how.phases():
         here = config.with_method(phase.method)
         steps = phase.method.steps(geometry_of(config).depth) if phase.method.moves else None
         if steps is None:
             expected.append((phase.share, here))
-            fullest.append(here)
+            held.append(here)
             continue
         known[steps.known] = None
         expected += ((phase.share * share, _in_step(here, shape)) for share, shape in steps.expected)
-        fullest += (_in_step(here, shape) for shape in steps.fullest)
-    return Steps(tuple(expected), tuple(fullest), "; ".join(known))
+        held.append(_fullest(here, steps))
+    return Steps(tuple(expected), tuple(held), "; ".join(known))
+
+
+def _fullest(config: Config, steps: MethodSteps) -> Config:
+    alike = all(part.stage <= 1 for part in parts_of(config.how))  # nothing is recomputed, or lies elsewhere
+
+    def holds(tape: Tape) -> int:
+        return step_ledger(tape, config.setup).peak_bytes
+
+    return _in_step(config, fullest(steps, lambda shape: tape_of(_in_step(config, shape)), holds, alike))
 
 
 def _in_step(config: Config, shape: Shape) -> Config:
@@ -148,8 +159,8 @@ def over_time(config: Config) -> list[Level]:
         UserError: as ``predict``.
     """
     steps = steps_of(config).fullest
-    fullest = max(steps, key=lambda each: predict(each).peak_bytes) if len(steps) > 1 else steps[0]
-    return peak.over_time(Recorded.of(tape_of(fullest)), config.setup)
+    most = max(steps, key=lambda each: predict(each).peak_bytes) if len(steps) > 1 else steps[0]
+    return peak.over_time(Recorded.of(tape_of(most)), config.setup)
 
 
 def tokens_by_block(config: Config) -> dict[int, tuple[int, int]]:

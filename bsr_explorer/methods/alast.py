@@ -1,9 +1,9 @@
 """ALaST: a budget for each block, which follows how much the block changes the class token.
 
 Each step, the change of a block is the squared difference of the class token before and after it, summed over channels
-and averaged over images. A block's budget goes up or down by ``alpha`` times the difference between this step's change
-and the last one's, and stays within 0 and 1. ``K`` blocks train; in a block a share of the patch tokens, as large as its
-budget, goes on: those to which the class token attends most. Evaluation sees all tokens.
+and averaged over images (of the last micro-batch). A block's budget goes up or down by ``alpha`` times the difference
+between this step's change and the last one's, and stays within 0 and 1. ``K`` blocks train; in a block a share of the
+patch tokens, as large as its budget, goes on: those to which the class token attends most. Evaluation sees all tokens.
 
 No code of the authors is public, and sources conflict: whether the ``K`` blocks of the highest budgets train or a draw
 by budget, is ``draw``; whether what stands below the blocks trains, ``stem``. The optimiser's state of a block stays
@@ -14,7 +14,6 @@ its MLP, as in EViT. The smallest budget leaves one patch token.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import comb
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError, unknown
@@ -22,19 +21,16 @@ from bsr_explorer.methods.adding import whole_number
 from bsr_explorer.methods.arguments import check_flags, quiet
 from bsr_explorer.methods.axes import Axis, Numbers
 from bsr_explorer.methods.base import PARAMETERS, STEPS, TOKENS
-from bsr_explorer.methods.moving import Moving, check_count
-from bsr_explorer.methods.steps import Shape, Steps
+from bsr_explorer.methods.moving import VALUES, Moving, check_count, remembering
+from bsr_explorer.methods.steps import Choice, Shape, Steps, drawn_from
 from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of_model
 from bsr_explorer.naming import TIMM, Naming, blocks_of, naming_of
-from bsr_explorer.tape import Op, Parameter, Tape
+from bsr_explorer.tape import Op, Tape
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from bsr_explorer.models.base import Geometry
-
-CHANGES = "class_changes"
-"""The buffer of a model with each block's change of the class token, summed over the images of the last micro-batch."""
 
 DRAWN = ("top", "sample")
 
@@ -84,31 +80,19 @@ class Alast(Moving):
         return {"K": max(1, 3 * depth // 4), **({} if class_token else {"alpha": 0.0})}
 
     def steps(self, depth: int) -> Steps:
-        """As it begins: each budget is 1, so that all tokens stay. What a step saves and computes then follows from
-        the lowest block that trains, and no budget can make it more."""
-        highest = tuple(range(depth - self.K, depth))
-        lowest = [(block, *highest[1:]) for block in range(depth - self.K + 1)]
-        fullest = tuple(
-            dict.fromkeys((*lowest, *(tuple(range(low, low + self.K)) for low in range(len(lowest)))))
-        )
+        """As it begins: each budget is 1, so that all tokens stay, and no budget can make a step hold more."""
+        blocks = tuple(TIMM.path(block) for block in range(depth))
+        begin = "as it begins: all budgets are 1"
+        steps = drawn_from((Choice(blocks, self.K),), self._resting, str(self), begin)
         if self.draw == "top":
-            expected, known = (
-                [(1.0, highest)],
-                "as it begins: all budgets are 1; later ones follow from the images",
+            first = steps.training(blocks[depth - self.K :])
+            steps = replace(
+                steps, expected=((1.0, first),), known=f"{begin}; later ones follow from the images"
             )
-        else:
-            ways = comb(depth, self.K)
-            expected = [(comb(depth - 1 - some[0], self.K - 1) / ways, some) for some in lowest]
-            known = "as it begins: all budgets are 1, so that all choices of blocks are as likely"
-        return Steps(
-            tuple((share, self._training(some, depth)) for share, some in expected),
-            tuple(self._training(some, depth) for some in fullest),
-            known,
-        )
+        return steps
 
-    def _training(self, blocks: tuple[int, ...], depth: int, naming: Naming = TIMM) -> Shape:
-        below = () if self.stem else naming.below
-        return Shape(rests=(*below, *(naming.path(block) for block in range(depth) if block not in blocks)))
+    def _resting(self, blocks: tuple[str, ...], naming: Naming = TIMM) -> Shape:
+        return Shape((*(() if self.stem else naming.below), *blocks))
 
     def check(self, depth: int, class_token: bool) -> None:
         """Refuse what a model does not have.
@@ -134,8 +118,7 @@ class Alast(Moving):
                 f"--method: {self} drops tokens by budgets, and models of the architecture {tape.architecture} cannot; "
                 "let alpha be 0, or choose lisa"
             )
-        changes = Parameter(CHANGES, (len(tape.blocks),), None, trains=False)
-        tape = replace(tape, buffers={**tape.buffers, CHANGES: changes})
+        tape = remembering(tape, (len(tape.blocks),))
         for block in tape.blocks:
             mine = [op for op in tape if op.block == block]
             path = tape.naming.path(block)
@@ -165,7 +148,7 @@ class Alast(Moving):
         for name, p in model.named_parameters():
             p.requires_grad_(self.stem or not naming.is_below(name))
         if self.alpha:
-            follow_class_token(model, CHANGES)
+            follow_class_token(model)
         return model
 
     def turn(self, model: nn.Module, shape: Shape) -> None:
@@ -177,20 +160,22 @@ class Alast(Moving):
 
     def choose(self, model: nn.Module, done: int, total: int) -> Shape:
         """By the budgets after the last step."""
-        from bsr_explorer.methods.applied.alast import patches_of
+        from bsr_explorer.methods.applied.alast import patches_of, width_of
         from bsr_explorer.methods.applied.moving import turned
 
         depth, memory = len(blocks_of(model)), turned(model).memory
         budgets: list[float] = memory.setdefault("budgets", [1.0] * depth)
         if self.alpha and done:
-            changes: list[float] = model.get_buffer(CHANGES).tolist()
+            changes: list[float] = (model.get_buffer(VALUES) * width_of(model)).tolist()
             before = memory.get("changes", changes)
             moved = [
                 b + self.alpha * (now - last) for b, now, last in zip(budgets, changes, before, strict=True)
             ]
             memory["budgets"] = budgets = [min(1.0, max(0.0, b)) for b in moved]
             memory["changes"] = changes
-        shape = self._training(self._drawn(budgets), depth, naming_of(model))
+        train, naming = self._drawn(budgets), naming_of(model)
+        rests = tuple(naming.path(block) for block in range(depth) if block not in train)
+        shape = self._resting(rests, naming)
         if not self.alpha:
             return shape
         patches, tokens, left = patches_of(model), [], patches_of(model)
@@ -209,10 +194,6 @@ class Alast(Moving):
 
         chances = torch.tensor(budgets, dtype=torch.float64).clamp_min(1e-9)
         return tuple(sorted(torch.multinomial(chances, self.K).tolist()))
-
-    def merge(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Without what it remembers."""
-        return {name: weight for name, weight in weights.items() if name != CHANGES}
 
 
 def keeping(count: int, patches: int) -> float:

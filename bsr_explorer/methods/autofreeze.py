@@ -66,7 +66,6 @@ class AutoFreeze(Observed):
         shapes = [_frozen_below(block) for block in range(depth)]
         return Steps(
             tuple((1 / depth, shape) for shape in shapes),
-            (EVERYTHING,),
             "when blocks are frozen follows from the images: the mean is of all numbers of frozen blocks, alike",
         )
 

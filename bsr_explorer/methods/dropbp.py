@@ -6,6 +6,7 @@ code gives each branch a rate of its own by its sensitivity; here all have the s
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,8 +14,8 @@ from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods.arguments import quiet
 from bsr_explorer.methods.axes import Axis, Numbers
 from bsr_explorer.methods.base import Method
-from bsr_explorer.methods.moving import BRANCHES, DRAWS, Moving, drawn, first_of, generator_of, modules_of
-from bsr_explorer.methods.steps import EVERYTHING, Shape, Steps
+from bsr_explorer.methods.moving import BRANCHES, Moving, drawn, first_of, modules_of
+from bsr_explorer.methods.steps import DRAWS, Choice, Shape, Steps, drawn_from
 from bsr_explorer.naming import blocks_of
 from bsr_explorer.tape import Tape
 
@@ -59,28 +60,17 @@ class DropBP(Moving):
         return (Numbers("rate", (0.25, 0.5, 0.75)),)
 
     def steps(self, depth: int) -> Steps:
-        """Of ``count``, one of the fullest skips what holds least: attention, or the MLP; at the bottom or the top."""
-        branches, rng = _branches(depth), generator_of(self)
-        count = self.count(depth)
+        """Branches are drawn: in a step of ``each``, none may be skipped."""
+        branches = _branches(depth)
         if self.draw == "count":
-            skipped = [rng.sample(branches, count) for _ in range(DRAWS)]
-        else:
-            skipped = [[branch for branch in branches if rng.random() < self.rate] for _ in range(DRAWS)]
-        fullest = [EVERYTHING]
-        if self.draw == "count":
-            upwards_and_downwards = (branches, branches[::-1])
-            fullest = [
-                _skipping(
-                    [*(b for b in order if b.endswith(name)), *(b for b in order if not b.endswith(name))][
-                        :count
-                    ]
-                )
-                for order in upwards_and_downwards
-                for name in ("", *BRANCHES)
-            ]
+            train = Choice(tuple(branches), len(branches) - self.count(depth))
+            return drawn_from(
+                (train,), _skipping, str(self), f"{self.count(depth)} branches are skipped in each step"
+            )
+        rng = random.Random(str(self))
+        drawn = [tuple(branch for branch in branches if rng.random() < self.rate) for _ in range(DRAWS)]
         return Steps(
-            tuple((1 / DRAWS, _skipping(some)) for some in skipped),
-            tuple(dict.fromkeys(fullest)),
+            tuple((1 / DRAWS, _skipping(some)) for some in drawn),
             f"{DRAWS} steps, drawn as a training draws them, stand for all",
         )
 
@@ -114,16 +104,16 @@ class DropBP(Moving):
         branches = _branches(len(blocks_of(model)))
         if self.draw == "count":
             places = drawn(self.count(len(branches) // 2), len(branches))
-            return _skipping([branches[place] for place in places])
+            return _skipping(tuple(branches[place] for place in places))
         chances = torch.rand(len(branches)).tolist()
-        return _skipping([b for b, chance in zip(branches, chances, strict=True) if chance < self.rate])
+        return _skipping(tuple(b for b, chance in zip(branches, chances, strict=True) if chance < self.rate))
 
 
 def _branches(depth: int) -> list[str]:
     return [f"blocks.{block}.{name}" for block in range(depth) for name in BRANCHES]
 
 
-def _skipping(branches: list[str]) -> Shape:
+def _skipping(branches: tuple[str, ...]) -> Shape:
     """In the order of the model, with what rests for it."""
     some = sorted(branches, key=lambda branch: (int(branch.split(".")[1]), branch))
     return Shape(rests=tuple(path for branch in some for path in modules_of(branch)), skips=tuple(some))

@@ -16,8 +16,8 @@ from bsr_explorer.methods.arguments import check_flags, quiet
 from bsr_explorer.methods.axes import Axis, Numbers
 from bsr_explorer.methods.base import PARAMETERS, STEPS
 from bsr_explorer.methods.moving import Moving, check_count, drawn
-from bsr_explorer.methods.steps import Shape, Steps
-from bsr_explorer.naming import TIMM, Naming, blocks_of, naming_of
+from bsr_explorer.methods.steps import Choice, Shape, Steps, drawn_from
+from bsr_explorer.naming import TIMM, blocks_of, naming_of
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
@@ -66,13 +66,12 @@ class Lisa(Moving):
         return self.forget
 
     def steps(self, depth: int) -> Steps:
-        """Blocks are drawn evenly; whichever train, as much is saved and computed."""
-        first = tuple(range(self.k))
-        last = tuple(range(depth - self.k, depth))
-        return Steps(
-            ((1.0, _training(last, depth)),),
-            tuple(_training(some, depth) for some in dict.fromkeys((last, first))),
-            f"{comb(depth, self.k):,} choices of blocks are equally likely, and cost alike",
+        """Blocks are drawn evenly."""
+        return drawn_from(
+            (Choice(tuple(TIMM.path(block) for block in range(depth)), self.k),),
+            Shape,
+            str(self),
+            f"{comb(depth, self.k):,} choices of blocks are equally likely",
         )
 
     def check_length(self, steps: int) -> None:
@@ -100,8 +99,5 @@ class Lisa(Moving):
         if done % self.every:
             return turned(model).shape
         depth = len(blocks_of(model))
-        return _training(drawn(self.k, depth), depth, naming_of(model))
-
-
-def _training(blocks: tuple[int, ...], depth: int, naming: Naming = TIMM) -> Shape:
-    return Shape(rests=tuple(naming.path(block) for block in range(depth) if block not in blocks))
+        train, naming = drawn(self.k, depth), naming_of(model)
+        return Shape(tuple(naming.path(block) for block in range(depth) if block not in train))

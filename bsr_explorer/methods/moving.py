@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,13 +9,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.base import STEPS, Method
 from bsr_explorer.methods.steps import Shape, Steps
-from bsr_explorer.tape import Tape
+from bsr_explorer.tape import Parameter, Tape
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-DRAWS = 16
-"""Steps that stand for all where there are too many different ones."""
+REMEMBERED = "remembered"
+"""The module of a model that holds tensors which a method goes by from step to step, in fp32 in any precision."""
+
+VALUES = f"{REMEMBERED}.values"
+"""Its buffer."""
+
+
+def remembering(tape: Tape, shape: tuple[int, ...]) -> Tape:
+    """The tape of a model that remembers numbers of a shape."""
+    return replace(tape, buffers={**tape.buffers, VALUES: Parameter(VALUES, shape, None, trains=False)})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,6 +88,10 @@ class Moving(Method):
     def at_inference(self) -> Method | None:
         """Nothing: it changes how gradients are made."""
         return None
+
+    def merge(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Without what it remembers."""
+        return {name: weight for name, weight in weights.items() if name != VALUES}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -160,11 +171,6 @@ def drawn(count: int, of: int) -> tuple[int, ...]:
     import torch
 
     return tuple(sorted(torch.randperm(of)[:count].tolist()))
-
-
-def generator_of(method: Method) -> random.Random:
-    """What draws the steps that stand for all: the same for the same method."""
-    return random.Random(str(method))
 
 
 def check_count(method: Method, argument: str, count: int, depth: int) -> None:

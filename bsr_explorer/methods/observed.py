@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.methods.base import PARAMETERS, STEPS
-from bsr_explorer.methods.moving import Moving
+from bsr_explorer.methods.moving import VALUES, Moving, remembering
 from bsr_explorer.naming import Naming, naming_of
-from bsr_explorer.tape import Parameter, Tape
+from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SAMPLE = 1024
 """Entries of a weight by which it is judged how much it changes."""
-
-BEFORE = "weights_before"
-"""The buffer of a model that holds them, as they were."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,12 +42,14 @@ class Observed(Moving):
         sizes = {name: p.numel for name, p in tape.parameters.items()}
         names = self.weights(sizes.items(), len(tape.blocks), tape.naming)
         shape = (len(names), _entries([sizes[name] for name in names]))
-        return replace(tape, buffers={**tape.buffers, BEFORE: Parameter(BEFORE, shape, None, trains=False)})
+        return remembering(tape, shape)
 
     def apply(self, model: nn.Module) -> nn.Module:
         """The same in a model."""
+        from bsr_explorer.methods.applied.moving import remember
+
         model.requires_grad_()
-        model.register_buffer(BEFORE, self._sample(model))
+        remember(model, self._sample(model))
         return model
 
     def _sample(self, model: nn.Module) -> Tensor:
@@ -68,15 +67,11 @@ class Observed(Moving):
 
     def changes(self, model: nn.Module) -> list[float]:
         """By how much each observed weight has changed since this was last asked, relative to what it was."""
-        before, now = model.get_buffer(BEFORE), self._sample(model)
-        size = before.float().norm(dim=1).clamp_min(1e-12)
-        found: list[float] = ((now.float() - before.float()).norm(dim=1) / size).tolist()
+        before, now = model.get_buffer(VALUES), self._sample(model)
+        size = before.norm(dim=1).clamp_min(1e-12)
+        found: list[float] = ((now - before).norm(dim=1) / size).tolist()
         before.copy_(now)
         return found
-
-    def merge(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Without what it remembers."""
-        return {name: weight for name, weight in weights.items() if name != BEFORE}
 
 
 def _entries(sizes: Sequence[int]) -> int:

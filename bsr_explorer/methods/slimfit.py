@@ -17,7 +17,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.methods.adding import LAYERS, linears
 from bsr_explorer.methods.axes import Axis, Numbers
 from bsr_explorer.methods.observed import Observed
-from bsr_explorer.methods.steps import Shape, Steps
+from bsr_explorer.methods.steps import Choice, Shape, Steps, drawn_from
 from bsr_explorer.naming import TIMM, Naming, blocks_of, naming_of
 from bsr_explorer.tape import Tape
 
@@ -60,15 +60,14 @@ class SlimFit(Observed):
         return max(1, round((1 - self.freeze) * depth))
 
     def steps(self, depth: int) -> Steps:
-        """Which layers train follows from the images; whichever do, as much is saved and computed."""
+        """Which layers train follows from the images."""
         count = self.count(depth)
-        first, last = range(count), range(depth - count, depth)
-        ends = tuple(_training({name: set(some) for name in LAYERS}, depth) for some in (last, first))
-        return Steps(
-            ((1.0, ends[0]),),
-            tuple(dict.fromkeys(ends)),
-            f"{count} of {depth} layers of each kind train; which, follows from the images, and costs alike",
+        choices = tuple(
+            Choice(tuple(f"{TIMM.path(block)}.{path}" for block in range(depth)), count)
+            for path in LAYERS.values()
         )
+        known = f"{count} of {depth} layers of each kind train, and which follows from the images"
+        return drawn_from(choices, Shape, str(self), known)
 
     def weights(self, parameters: Iterable[tuple[str, int]], depth: int, naming: Naming) -> list[str]:
         """See ``Observed``: of each kind, those of all blocks."""
@@ -95,20 +94,11 @@ class SlimFit(Observed):
                 if not now.shape.rests_at(name):
                     last[place] = changes[place]
         count = self.count(depth)
-        train = {}
-        for kind, name in enumerate(LAYERS):
+        rests = []
+        for kind, path in enumerate(LAYERS.values()):
             mine = last[kind * depth : (kind + 1) * depth]
-            train[name] = set(sorted(range(depth), key=lambda block: (-mine[block], block))[:count])
-        return _training(train, depth, naming)
-
-
-def _training(blocks: dict[str, set[int]], depth: int, naming: Naming = TIMM) -> Shape:
-    """Only the layers of these blocks train, by the kind of layer."""
-    return Shape(
-        rests=tuple(
-            f"{naming.path(block)}.{path}"
-            for block in range(depth)
-            for name, path in LAYERS.items()
-            if block not in blocks[name]
-        )
-    )
+            order = sorted((-change, block) for block, change in enumerate(mine))
+            rests += [
+                f"{naming.path(block)}.{path}" for _, block in sorted(order[count:], key=lambda each: each[1])
+            ]
+        return Shape(tuple(rests))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import random
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,61 @@ EVERYTHING = Shape()
 
 
 @dataclass(frozen=True)
+class Choice:
+    """In each step so many of some parts train; which ones, differs.
+
+    Attributes:
+        among: the parts: module paths.
+        count: how many.
+    """
+
+    among: tuple[str, ...]
+    count: int
+
+
+@dataclass(frozen=True)
 class Steps:
     """The steps of a training, as they are known before it.
 
     Attributes:
-        expected: shapes with their shares of the steps, which add up to 1. One may stand for several that save and
-            compute the same.
-        fullest: shapes of which one holds the most that any step can.
-        known: how the shares are known, in words.
+        expected: shapes with their shares of the steps, which add up to 1.
+        known: how these are known, in words.
+        choices: what every step chooses of; none: a step may let all train.
+        shape: that of a step, by the parts that do not train.
     """
 
     expected: tuple[tuple[float, Shape], ...]
-    fullest: tuple[Shape, ...]
     known: str
+    choices: tuple[Choice, ...] = ()
+    shape: Callable[[tuple[str, ...]], Shape] = Shape
+
+    def training(self, parts: Collection[str]) -> Shape:
+        """The shape of a step in which, of what is chosen among, these parts train."""
+        return self.shape(
+            tuple(part for choice in self.choices for part in choice.among if part not in parts)
+        )
+
+
+DRAWS = 16
+"""Steps that stand for all where there are too many different ones."""
+
+
+def drawn_from(
+    choices: tuple[Choice, ...], shape: Callable[[tuple[str, ...]], Shape], seed: str, known: str
+) -> Steps:
+    """Steps of which each chooses evenly.
+
+    Args:
+        shape: see ``Steps``.
+        seed: by which those are drawn that stand for all, always the same.
+        known: in words, before how many stand for all.
+    """
+    rng = random.Random(seed)
+    steps = Steps((), "", choices, shape)
+    drawn = [
+        steps.training({part for choice in choices for part in rng.sample(choice.among, choice.count)})
+        for _ in range(DRAWS)
+    ]
+    kinds = Counter(drawn)
+    expected = tuple((count / DRAWS, one) for one, count in kinds.items())
+    return replace(steps, expected=expected, known=f"{known}; {DRAWS} steps, evenly drawn, stand for all")

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from bsr_explorer.methods.alast import keeping
+from bsr_explorer.methods.applied.moving import remember
+from bsr_explorer.methods.moving import VALUES
 from bsr_explorer.models.vit.drop import TokenDrop, TokenDropBlock
 from bsr_explorer.naming import blocks_of
 
@@ -39,11 +41,11 @@ class Budgeted(TokenDrop):
         return self.training and self.count is not None
 
 
-def follow_class_token(model: nn.Module, buffer: str) -> None:
-    """Let each block of a timm vision transformer drop tokens when it is told to, and note in a buffer how much it
-    changes the class token, in place."""
+def follow_class_token(model: nn.Module) -> None:
+    """Let each block of a timm vision transformer drop tokens when it is told to, and note how much it changes the
+    class token: the mean of squares over channels and images; in place."""
     vit = cast(Any, model)
-    vit.register_buffer(buffer, torch.zeros(len(vit.blocks)))
+    remember(model, torch.zeros(len(vit.blocks)))
     for place in range(len(vit.blocks)):
         plain = vit.blocks[place]
         drop = Budgeted(1.0, vit.num_prefix_tokens, plain.attn.num_heads, fuse=False, faithful=False)
@@ -53,7 +55,7 @@ def follow_class_token(model: nn.Module, buffer: str) -> None:
             if module.training:
                 with torch.no_grad():
                     change = output[:, 0] - inputs[0][:, 0]
-                    torch.sum(change.square_(), dim=(), out=model.get_buffer(buffer)[place])
+                    torch.mean(change.square_(), dim=(0, 1), out=model.get_buffer(VALUES)[place])
 
         block.register_forward_hook(note)
 
@@ -68,3 +70,8 @@ def keep_tokens(model: nn.Module, tokens: dict[int, int]) -> None:
 def patches_of(model: nn.Module) -> int:
     """Patch tokens that enter the first block."""
     return int(cast(Any, model).patch_embed.num_patches)
+
+
+def width_of(model: nn.Module) -> int:
+    """Channels of a token."""
+    return int(cast(Any, model).embed_dim)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from bsr_explorer.methods.moving import first_of
+from bsr_explorer.methods.moving import REMEMBERED, first_of
 from bsr_explorer.methods.steps import EVERYTHING, Shape
 
 
@@ -67,10 +67,30 @@ def let_skip(model: nn.Module, branches: Iterable[str]) -> None:
         model.get_submodule(first_of(branch)).register_forward_pre_hook(detached)
 
 
-# --- how much weights change -------------------------------------------------------------------------------
+# --- what is remembered ------------------------------------------------------------------------------------
+
+
+class Remembered(nn.Module):
+    """Numbers that a method goes by from step to step. They stay in fp32, whatever the weights are cast to."""
+
+    values: torch.Tensor
+
+    def __init__(self, values: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("values", values.float())
+
+    def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> Remembered:
+        super()._apply(fn, recurse)
+        self.values = self.values.float()
+        return self
+
+
+def remember(model: nn.Module, values: torch.Tensor) -> None:
+    """Let a model have such numbers, in place."""
+    model.add_module(REMEMBERED, Remembered(values))
 
 
 @torch.no_grad()
 def sampled(weights: Sequence[torch.Tensor], entries: int) -> torch.Tensor:
-    """Entries of each weight, evenly spaced: (weights, entries)."""
-    return torch.stack([w.flatten()[:: w.numel() // entries][:entries] for w in weights])
+    """Entries of each weight, evenly spaced, in fp32: (weights, entries)."""
+    return torch.stack([w.flatten()[:: w.numel() // entries][:entries].float() for w in weights])
