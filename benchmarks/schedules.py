@@ -31,7 +31,7 @@ from bsr_explorer.cost.setup import Setup
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.phases import settle
 from bsr_explorer.fullest import fullest
-from bsr_explorer.measurement.step import measure_step
+from bsr_explorer.measurement.step import measure_step, one_that_updates
 from bsr_explorer.methods import (
     Adapter,
     Alast,
@@ -129,10 +129,7 @@ def follow(case: Case, seed: int) -> tuple[int, dict[str, Counter[str]]]:
     step = Step(model, make_optimizer(model, rules, case.batch), case.precision, case.micro_batches)
     if not how.forgets:  # so that what is remembered of a parameter is there
         how.turn(model, EVERYTHING)
-        for _ in range(24):
-            step(images, labels)
-            if not step.skipped:
-                break
+        one_that_updates(step, images, labels)
     seen: dict[Shape, Counter[str]] = {}
     for done in range(STEPS):
         how.before_step(model, done, 100)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import product
+from functools import cache
+from itertools import islice, product
 
 from bsr_explorer.cost.step import Recorded, saved_rows
 from bsr_explorer.methods.steps import Shape, Steps
@@ -26,11 +27,31 @@ def fullest(steps: Steps, tape: Callable[[Shape], Tape], peak: Callable[[Tape], 
     everything = {part for choice in steps.choices for part in choice.among}
     if not steps.choices or not alike:
         return steps.training(everything)
-    shapes = dict.fromkeys(steps.training(train) for train in _candidates(steps, tape))
-    return max(shapes, key=lambda shape: peak(tape(shape)))
+
+    @cache
+    def holds(train: frozenset[str]) -> int:
+        return peak(tape(steps.training(train)))
+
+    best = max(dict.fromkeys(_candidates(steps, tape)), key=holds)
+    saved = _saved_by_part(steps, tape)
+    if any(len({saved[part] for part in choice.among}) > 1 for choice in steps.choices):
+        best = max((best, *islice(_exchanged(steps, best), EXCHANGES)), key=holds)
+    return steps.training(best)
 
 
-def _candidates(steps: Steps, tape: Callable[[Shape], Tape]) -> Iterator[list[str]]:
+EXCHANGES = 64
+"""Choices beside the best of the few that are looked at, at most."""
+
+
+def _exchanged(steps: Steps, train: frozenset[str]) -> Iterator[frozenset[str]]:
+    """Choices that differ in one part."""
+    for choice in steps.choices:
+        mine = [part for part in choice.among if part in train]
+        for gone, new in product(mine, (part for part in choice.among if part not in train)):
+            yield train - {gone} | {new}
+
+
+def _candidates(steps: Steps, tape: Callable[[Shape], Tape]) -> Iterator[frozenset[str]]:
     """Parts that train together."""
     weights = _saved_by_part(steps, tape)
     for by_weight, downwards, lowest in product((True, False), repeat=3):
@@ -40,7 +61,7 @@ def _candidates(steps: Steps, tape: Callable[[Shape], Tape]) -> Iterator[list[st
             order.sort(key=lambda part: -weights[part] if by_weight else not weights[part])
             first = choice.among[:1] if lowest else ()
             train += [*first, *(part for part in order if part not in first)][: choice.count]
-        yield train
+        yield frozenset(train)
 
 
 def _saved_by_part(steps: Steps, tape: Callable[[Shape], Tape]) -> dict[str, int]:

@@ -96,7 +96,7 @@ def predict(config: Config) -> Ledger:
 def _predicted(config: Config) -> Ledger:
     """A trial asks for the same prediction several times over."""
     steps = steps_of(config)
-    if len(steps.expected) == 1 and len(steps.fullest) == 1:
+    if steps.alike:
         return step_ledger(tape_of(steps.fullest[0]), config.setup)
     held = [step_ledger(tape_of(one), config.setup) for one in steps.fullest]
     computed = [ledger(computed_rows(Recorded.of(tape_of(one)), config.setup)) for _, one in steps.expected]
@@ -118,6 +118,11 @@ class Steps:
     expected: tuple[tuple[float, Config], ...]
     fullest: tuple[Config, ...]
     known: str = ""
+
+    @property
+    def alike(self) -> bool:
+        """Whether there is one kind of step."""
+        return {one for _, one in self.expected} == {*self.fullest} and len(self.fullest) == 1
 
 
 def steps_of(config: Config) -> Steps:
@@ -149,6 +154,44 @@ def _fullest(config: Config, steps: MethodSteps) -> Config:
 
 def _in_step(config: Config, shape: Shape) -> Config:
     return config.with_method(InStep(config.how, shape))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the steps of a training differ. Of each figure the least, the mean and the most of the steps that are
+    expected; the most bytes are those of the fullest that may occur.
+
+    Attributes:
+        known: how this is known, in words.
+        shapes: kinds of step that stand for all.
+    """
+
+    known: str
+    shapes: int
+    saved_bytes: tuple[int, int, int]
+    peak_bytes: tuple[int, int, int]
+    train_flops: tuple[int, int, int]
+
+
+def spread(config: Config) -> Spread | None:
+    """How the steps of a training differ; None, if they are all alike."""
+    steps = steps_of(config)
+    if steps.alike:
+        return None
+    shares, kinds = [share for share, _ in steps.expected], [predict(one) for _, one in steps.expected]
+    held = predict(config)
+
+    def of(values: list[int], most: int = 0) -> tuple[int, int, int]:
+        mean = sum(share * value for share, value in zip(shares, values, strict=True))
+        return min(values), round(mean), max(*values, most)
+
+    return Spread(
+        steps.known or "one phase after another",
+        len({one for _, one in steps.expected}),
+        of([each.saved_bytes for each in kinds], held.saved_bytes),
+        of([each.peak_bytes for each in kinds], held.peak_bytes),
+        of([each.train_flops for each in kinds]),
+    )
 
 
 def over_time(config: Config) -> list[Level]:

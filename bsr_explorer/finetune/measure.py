@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -11,7 +12,7 @@ from bsr_explorer.finetune.build import build, device_of, make_step
 from bsr_explorer.finetune.phases import Phases, settle
 from bsr_explorer.ledger import Ledger, in_phases
 from bsr_explorer.measurement import flops
-from bsr_explorer.measurement.step import NOTHING, Before, Measurement, measure_step
+from bsr_explorer.measurement.step import NOTHING, Before, Measurement, measure_step, one_that_updates
 from bsr_explorer.methods.moving import InStep
 from bsr_explorer.methods.steps import EVERYTHING
 from bsr_explorer.prediction import predict, steps_of
@@ -26,15 +27,30 @@ def measure(config: Config) -> Ledger:
 
 def measure_in_full(config: Config) -> Measurement:
     """``measure``, with the operations that no FLOP counter knows."""
+    return whole_of(config, measure_steps(config))
+
+
+def measure_steps(config: Config) -> dict[Config, Measurement]:
+    """The kinds of step that a training of a configuration goes through, each measured: the fullest first, which is
+    the only one where all are alike."""
     steps = steps_of(config)
-    if len(steps.expected) > 1 or len(steps.fullest) > 1:
-        fullest = max(steps.fullest, key=lambda one: predict(one).peak_bytes)
-        parts = [_alone(fullest), *(_alone(one) for _, one in steps.expected)]
-        ledgers = [parts[0].ledger, *(replace(part.ledger, peak_bytes=0) for part in parts[1:])]
-        whole = in_phases(ledgers, [0.0, *(share for share, _ in steps.expected)])
-        uncounted = dict.fromkeys(name for part in parts for name in part.uncounted)
-        return Measurement(whole, tuple(uncounted))
-    return _alone(steps.fullest[0])
+    fullest = max(steps.fullest, key=lambda one: predict(one).peak_bytes)
+    return {one: _alone(one) for one in dict.fromkeys((fullest, *(one for _, one in steps.expected)))}
+
+
+def whole_of(config: Config, measured: Mapping[Config, Measurement]) -> Measurement:
+    """The ledger of a training: bytes of the fullest step, and the mean of all steps' FLOPs.
+
+    Args:
+        measured: as ``measure_steps`` gives it.
+    """
+    steps, fullest = steps_of(config), next(iter(measured.values()))
+    if steps.alike:
+        return fullest
+    ledgers = [replace(measured[one].ledger, peak_bytes=0) for _, one in steps.expected]
+    whole = in_phases([fullest.ledger, *ledgers], [0.0, *(share for share, _ in steps.expected)])
+    uncounted = dict.fromkeys(name for part in measured.values() for name in part.uncounted)
+    return Measurement(whole, tuple(uncounted))
 
 
 def _alone(config: Config) -> Measurement:
@@ -65,7 +81,7 @@ def _turn(step: Step, how: InStep, images: torch.Tensor, labels: torch.Tensor) -
     """Let a step be one of a training in which all has trained before that may."""
     if not how.of.forgets:
         how.of.turn(step.model, EVERYTHING)
-        step(images, labels)
+        one_that_updates(step, images, labels)
     how.of.turn(step.model, how.shape)
     settle(step, how.of.forgets)
 
