@@ -23,9 +23,8 @@ import torch
 from rich.progress import track
 from timm.models.vision_transformer import VisionTransformer
 
-sys.path.insert(0, str(Path(__file__).parent))
-from exactness import Case, draw
-
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.exactness import Case, draw
 from bsr_explorer.cost.peak import step_ledger
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.errors import UserError

@@ -81,6 +81,7 @@ class Alast(Moving):
 
     def steps(self, depth: int) -> Steps:
         """As it begins: each budget is 1, so that all tokens stay, and no budget can make a step hold more."""
+        check_count(self, "K", self.K, depth)
         blocks = tuple(TIMM.path(block) for block in range(depth))
         begin = "as it begins: all budgets are 1"
         steps = drawn_from((Choice(blocks, self.K),), self._resting, str(self), begin)

@@ -72,6 +72,7 @@ class DropBP(Moving):
         return Steps(
             tuple((1 / DRAWS, _skipping(some)) for some in drawn),
             f"{DRAWS} steps, drawn as a training draws them, stand for all",
+            shape=_skipping,
         )
 
     def count(self, depth: int) -> int:

@@ -67,6 +67,7 @@ class Lisa(Moving):
 
     def steps(self, depth: int) -> Steps:
         """Blocks are drawn evenly."""
+        check_count(self, "k", self.k, depth)
         return drawn_from(
             (Choice(tuple(TIMM.path(block) for block in range(depth)), self.k),),
             Shape,
