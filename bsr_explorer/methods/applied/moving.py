@@ -58,11 +58,11 @@ def turn(model: nn.Module, shape: Shape) -> None:
 def let_skip(model: nn.Module, branches: Iterable[str]) -> None:
     """Let a model's step pass no gradient through those of these residual branches that its shape skips, in place: they
     are fed with their input detached, so that with their parameters at rest nothing of them has a graph."""
-    now = turned(model)
     for branch in branches:
 
         def detached(module: nn.Module, inputs: Any, branch: str = branch) -> Any:
-            return (inputs[0].detach(), *inputs[1:]) if branch in now.shape.skips else None
+            now = getattr(model, "turned", None)  # not asked before: other methods may still say what trains
+            return None if now is None or branch not in now.shape.skips else (inputs[0].detach(), *inputs[1:])
 
         model.get_submodule(first_of(branch)).register_forward_pre_hook(detached)
 
