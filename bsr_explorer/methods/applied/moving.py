@@ -80,8 +80,7 @@ class Remembered(nn.Module):
         self.register_buffer("values", values.float())
 
     def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> Remembered:
-        super()._apply(fn, recurse)
-        self.values = self.values.float()
+        self.values = self.values.to(fn(self.values).device)
         return self
 
 
