@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from bsr_explorer.config import Config
 from bsr_explorer.cost import peak, published
 from bsr_explorer.cost.holders import Level
-from bsr_explorer.cost.peak import step_ledger
+from bsr_explorer.cost.peak import computed_rows, step_ledger
 from bsr_explorer.cost.step import Recorded
 from bsr_explorer.errors import UserError
-from bsr_explorer.ledger import Ledger, in_phases
+from bsr_explorer.fullest import fullest
+from bsr_explorer.ledger import Ledger, in_phases, ledger
+from bsr_explorer.methods.composed import parts_of
+from bsr_explorer.methods.moving import InStep
+from bsr_explorer.methods.steps import Shape
+from bsr_explorer.methods.steps import Steps as MethodSteps
 from bsr_explorer.models.architecture import architecture_of, geometry
 from bsr_explorer.models.base import Geometry
 from bsr_explorer.models.lowering import lower
@@ -78,7 +83,8 @@ def predict(config: Config) -> Ledger:
     Saved bytes, FLOPs, parameters, gradients and optimiser state are exact. ``peak_bytes`` is what torch's
     tensors hold at the fullest moment of a steady step; ``peak`` says when that is, and what it is made of.
 
-    Of a method with phases: bytes are those of the phase that holds most, FLOPs the mean over all steps.
+    Where steps differ (phases, or another shape each): bytes are those of the step that holds most, FLOPs the mean over
+    all steps.
 
     Raises:
         UserError: the model, the image size or the method do not go together.
@@ -89,11 +95,103 @@ def predict(config: Config) -> Ledger:
 @lru_cache(maxsize=64)
 def _predicted(config: Config) -> Ledger:
     """A trial asks for the same prediction several times over."""
-    phases = config.how.phases()
-    if len(phases) == 1:
-        return step_ledger(tape_of(config), config.setup)
-    ledgers = [predict(config.with_method(phase.method)) for phase in phases]
-    return in_phases(ledgers, [phase.share for phase in phases])
+    steps = steps_of(config)
+    if steps.alike:
+        return step_ledger(tape_of(steps.fullest[0]), config.setup)
+    held = [step_ledger(tape_of(one), config.setup) for one in steps.fullest]
+    computed = [ledger(computed_rows(Recorded.of(tape_of(one)), config.setup)) for _, one in steps.expected]
+    shares = [share for share, _ in steps.expected]
+    return in_phases([*held, *computed], [*(0.0 for _ in held), *shares])
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a training as configurations of their own, of which each has one kind of step.
+
+    Attributes:
+        expected: with their shares of the steps, which add up to 1.
+        fullest: of each phase, the one that holds most.
+        known: how the shares are known, in words; nothing where all steps are alike, or follow from the method's
+            phases.
+    """
+
+    expected: tuple[tuple[float, Config], ...]
+    fullest: tuple[Config, ...]
+    known: str = ""
+
+    @property
+    def alike(self) -> bool:
+        """Whether there is one kind of step."""
+        return {one for _, one in self.expected} == {*self.fullest} and len(self.fullest) == 1
+
+
+def steps_of(config: Config) -> Steps:
+    """The kinds of step that a training of this configuration goes through (see ``methods.moving``)."""
+    expected: list[tuple[float, Config]] = []
+    held: list[Config] = []
+    known: dict[str, None] = {}
+    for phase in config.how.phases():
+        here = config.with_method(phase.method)
+        steps = phase.method.steps(geometry_of(config).depth) if phase.method.moves else None
+        if steps is None:
+            expected.append((phase.share, here))
+            held.append(here)
+            continue
+        known[steps.known] = None
+        expected += ((phase.share * share, _in_step(here, shape)) for share, shape in steps.expected)
+        held.append(_fullest(here, steps))
+    return Steps(tuple(expected), tuple(held), "; ".join(known))
+
+
+def _fullest(config: Config, steps: MethodSteps) -> Config:
+    alike = all(part.stage <= 1 for part in parts_of(config.how))  # nothing is recomputed, or lies elsewhere
+
+    def holds(tape: Tape) -> int:
+        return step_ledger(tape, config.setup).peak_bytes
+
+    return _in_step(config, fullest(steps, lambda shape: tape_of(_in_step(config, shape)), holds, alike))
+
+
+def _in_step(config: Config, shape: Shape) -> Config:
+    return config.with_method(InStep(config.how, shape))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the steps of a training differ. Of each figure the least, the mean and the most of the steps that are
+    expected; the most bytes are those of the fullest that may occur.
+
+    Attributes:
+        known: how this is known, in words.
+        shapes: kinds of step that stand for all.
+    """
+
+    known: str
+    shapes: int
+    saved_bytes: tuple[int, int, int]
+    peak_bytes: tuple[int, int, int]
+    train_flops: tuple[int, int, int]
+
+
+def spread(config: Config) -> Spread | None:
+    """How the steps of a training differ; None, if they are all alike."""
+    steps = steps_of(config)
+    if steps.alike:
+        return None
+    shares, kinds = [share for share, _ in steps.expected], [predict(one) for _, one in steps.expected]
+    held = predict(config)
+
+    def of(values: list[int], most: int = 0) -> tuple[int, int, int]:
+        mean = sum(share * value for share, value in zip(shares, values, strict=True))
+        return min(values), round(mean), max(*values, most)
+
+    return Spread(
+        steps.known or "one phase after another",
+        len({one for _, one in steps.expected}),
+        of([each.saved_bytes for each in kinds], held.saved_bytes),
+        of([each.peak_bytes for each in kinds], held.peak_bytes),
+        of([each.train_flops for each in kinds]),
+    )
 
 
 def over_time(config: Config) -> list[Level]:
@@ -103,9 +201,9 @@ def over_time(config: Config) -> list[Level]:
     Raises:
         UserError: as ``predict``.
     """
-    phases = [config.with_method(phase.method) for phase in config.how.phases()]
-    fullest = max(phases, key=lambda each: predict(each).peak_bytes) if len(phases) > 1 else config
-    return peak.over_time(Recorded.of(tape_of(fullest)), config.setup)
+    steps = steps_of(config).fullest
+    most = max(steps, key=lambda each: predict(each).peak_bytes) if len(steps) > 1 else steps[0]
+    return peak.over_time(Recorded.of(tape_of(most)), config.setup)
 
 
 def tokens_by_block(config: Config) -> dict[int, tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +12,13 @@ from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, out, table
-from bsr_explorer.cli.profile_shown import show_blocks, show_peak
+from bsr_explorer.cli.profile_shown import show_blocks, show_peak, show_steps
 from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.devices import device_of
 from bsr_explorer.errors import unknown
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.prediction import check_ruled, counted_bytes, is_ruled, predict, published_tape
+from bsr_explorer.prediction import check_ruled, counted_bytes, is_ruled, predict, published_tape, spread
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.study import COUNTS
 from bsr_explorer.train.recipes import check_optimizer
@@ -114,6 +114,7 @@ def profile(
             "conventions": "2 FLOPs a multiply-add; attention backward is 2.5 (fused) or 2 (math) times forward",
         },
         "full": _full(config, accounting),
+        "steps": asdict(steps) if (steps := spread(config)) else None,
         "published": _published(config) if is_ruled(config) else None,
         "measured": None,
     }
@@ -158,10 +159,11 @@ def _published(config: Config) -> dict[str, Any]:
 
 
 def _measured(config: Config, accounting: str) -> dict[str, Any]:
-    from bsr_explorer.finetune.measure import measure_in_full, second_opinion
+    from bsr_explorer.finetune.measure import measure_steps, second_opinion, whole_of
 
     with err.status("running real steps…"):
-        measurement = measure_in_full(config)
+        each = measure_steps(config)
+        measurement = whole_of(config, each)
         flops, blind = second_opinion(config)
     held = measurement.ledger
     totals = {
@@ -174,8 +176,21 @@ def _measured(config: Config, accounting: str) -> dict[str, Any]:
         **held.summary(),
         "total_bytes": totals.get(accounting),
         "uncounted_operations": list(measurement.uncounted),
+        "steps": [
+            {"step": str(one.method), **_both(predict(one), measured.ledger)}
+            for one, measured in each.items()
+        ],
         "fvcore_forward_flops": flops,
         "fvcore_blind_to": blind,
+    }
+
+
+def _both(predicted: Ledger, measured: Ledger) -> dict[str, dict[str, int]]:
+    """Of one kind of step, what was predicted and what was measured."""
+    figures = ("saved_bytes", "peak_bytes", "train_flops")
+    return {
+        "predicted": {name: getattr(predicted, name) for name in figures},
+        "measured": {name: getattr(measured, name) for name in figures},
     }
 
 
@@ -217,6 +232,8 @@ def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
                 f"[red]operations without a FLOP formula: {', '.join(measured['uncounted_operations'])}[/red]"
             )
     show_peak(config, predicted)
+    if answer["steps"]:
+        show_steps(answer["steps"], measured["steps"] if measured else [])
     out.print()
     show_blocks(config, predicted)
     total, full = answer["predicted"]["total_bytes"], answer["full"]["total_bytes"]

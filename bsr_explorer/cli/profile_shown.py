@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.config import Config
 from bsr_explorer.devices import device_of
@@ -24,6 +26,25 @@ def show_peak(config: Config, predicted: Ledger) -> None:
     parts = ", ".join(f"{NAMES[kind]} {format_mb(size)}" for kind, size in alive)
     out.print(f"the peak is {when}; alive then, in MB: {parts}")
     show_compared(config)
+
+
+def show_steps(steps: dict[str, Any], measured: list[dict[str, Any]]) -> None:
+    """Where steps differ: the least, the mean and the most, and how many kinds were measured.
+
+    Args:
+        steps: a ``prediction.Spread`` as a dictionary.
+        measured: what was measured of each kind of step, beside its prediction.
+    """
+    figures = (("saved MB", "saved_bytes"), ("peak MB", "peak_bytes"))
+    rows = [(label, *(format_mb(value, 1) for value in steps[key])) for label, key in figures]
+    rows.append(("train GFLOPs", *(format_gflops(value, 1) for value in steps["train_flops"])))
+    out.print()
+    out.print(table(["steps differ", "least", "mean", "most"], rows))
+    out.print(steps["known"], soft_wrap=True, markup=False)
+    if measured:
+        off = sum(each["predicted"] != each["measured"] for each in measured)
+        kinds = "kind of step was" if len(measured) == 1 else "kinds of step were"
+        out.print(f"{len(measured)} {kinds} measured: {off} not as predicted to the byte and FLOP")
 
 
 def show_compared(config: Config) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import groupby
 
 from bsr_explorer.cost.cold import steady
 from bsr_explorer.cost.holders import Event, Level, Memory
 from bsr_explorer.cost.setup import Setup
-from bsr_explorer.cost.step import Recorded, activation_rows
+from bsr_explorer.cost.step import Recorded, saved_rows
 from bsr_explorer.cost.timeline import standing_rows, timeline
 from bsr_explorer.ledger import Ledger, Peak, Row, ledger
 from bsr_explorer.tape import Tape
@@ -17,11 +18,8 @@ from bsr_explorer.tape import Tape
 def step_ledger(tape: Tape, setup: Setup) -> Ledger:
     """The ledger of a whole step, with its peak; on a device whose allocator caches, as it counts, with what it
     reserves."""
-    rows = [*standing_rows(tape, setup)]
     recorded = Recorded.of(tape)
-    for row in activation_rows(recorded):
-        yields = row.flops * setup.micro_batches
-        rows.append(Row(row.block, row.operation, row.kind, row.bytes, yields))
+    rows = [*standing_rows(tape, setup), *saved_rows(recorded), *computed_rows(recorded, setup)]
     if not setup.on.caches:
         peak = find_peak(timeline(recorded, setup))
         return ledger(rows, peak.bytes, "predicted", peak)
@@ -29,6 +27,12 @@ def step_ledger(tape: Tape, setup: Setup) -> Ledger:
     peak = _peak(found.levels)
     beside = {"reserved_bytes": found.reserved, "context_bytes": setup.on.context}
     return ledger(rows, peak.bytes, "predicted", peak, beside=beside)
+
+
+def computed_rows(recorded: Recorded, setup: Setup) -> Iterator[Row]:
+    """Rows of what a whole step computes: all its micro-batches."""
+    for op, kind, flops in recorded.computed():
+        yield Row(op.block, op.name, kind, flops=flops * setup.micro_batches)
 
 
 def find_peak(memory: Memory) -> Peak:

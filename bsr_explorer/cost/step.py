@@ -229,10 +229,15 @@ def saved(tape: Tape, live_inputs: bool = False) -> Iterator[tuple[int | None, s
 # --- rows -----------------------------------------------------------------------------------------------
 
 
-def activation_rows(recorded: Recorded) -> Iterator[Row]:
-    """Rows of what is saved and what is computed, which add up over the parts of a step."""
+def saved_rows(recorded: Recorded) -> Iterator[Row]:
+    """Rows of what is saved."""
     for block, operation, _, size in recorded.saved():
         yield Row(block, operation, "saved", bytes=size)
+
+
+def activation_rows(recorded: Recorded) -> Iterator[Row]:
+    """Rows of what is saved and what is computed, which add up over the parts of a step."""
+    yield from saved_rows(recorded)
     for op, kind, flops in recorded.computed():
         yield Row(op.block, op.name, kind, flops=flops)
 
@@ -247,6 +252,7 @@ def parameter_rows(tape: Tape, optimizer: str) -> Iterator[Row]:
         yield Row(p.block, p.name, "parameter", bytes=p.bytes)
         if p.trains:
             yield Row(p.block, p.name, "gradient", bytes=p.bytes)
+        if p.has_state:
             yield Row(p.block, p.name, "optimizer", bytes=OPTIMIZERS[optimizer].state_bytes(p))
     for buffer in tape.buffers.values():
         yield Row(buffer.block, buffer.name, "parameter", bytes=buffer.bytes)

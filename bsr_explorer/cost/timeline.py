@@ -20,7 +20,7 @@ def standing_rows(tape: Tape, setup: Setup) -> Iterator[Row]:
     yield from parameter_rows(tape, setup.optimizer)
     for row in input_rows(tape):
         yield Row(row.block, row.operation, row.kind, bytes=row.bytes * setup.micro_batches)
-    shared = OPTIMIZERS[setup.optimizer].shared_bytes([p for p in tape.parameters.values() if p.trains])
+    shared = OPTIMIZERS[setup.optimizer].shared_bytes(_with_state(tape))
     scaler = 2 * WIDTH["fp32"] if setup.scaler else 0
     yield Row(None, "shared", "optimizer", bytes=shared + scaler)
 
@@ -31,12 +31,16 @@ def standing(tape: Tape, setup: Setup) -> Iterator[tuple[str, Kind, int]]:
         if row.kind != "optimizer":
             noun = f"{row.kind} of " if row.kind == "gradient" else ""
             yield f"{noun}{row.operation}", row.kind, row.bytes
-    trained = [p for p in tape.parameters.values() if p.trains]
-    for p in trained:
+    stateful = _with_state(tape)
+    for p in stateful:
         for number, size in enumerate(_state(p, setup)):
             yield f"state {number} of {p.name}", "optimizer", size
-    for name, size in {**_shared(trained, setup), **_of_the_scaler(setup)}.items():
+    for name, size in {**_shared(stateful, setup), **_of_the_scaler(setup)}.items():
         yield name, "optimizer", size
+
+
+def _with_state(tape: Tape) -> list[Parameter]:
+    return [p for p in tape.parameters.values() if p.has_state]
 
 
 def _state(p: Parameter, setup: Setup) -> list[int]:
@@ -116,14 +120,17 @@ def step_of_the_optimizer(tape: Tape, setup: Setup, memory: Memory, first: bool 
     memory.moment = Moment("optimizer", None, setup.optimizer)
     if setup.scaler:
         memory.take("whether a gradient overflowed", WIDTH["fp32"])
-    trained = [p for p in tape.parameters.values() if p.trains]
-    for name, size in _shared(trained, setup).items() if first else ():
+    stateful = _with_state(tape)
+    for name, size in _shared(stateful, setup).items() if first else ():
         memory.take(name, size, "optimizer")
-    for group in groups(trained):
+    for group in groups(stateful):
         for p in group if first else ():
             for number, size in enumerate(_state(p, setup)):
                 memory.take(f"state {number} of {p.name}", size, "optimizer")
-        for change, name in OPTIMIZERS[setup.optimizer].step(group, setup.runs_as, setup.on.number):
+        trained = [p for p in group if p.trains]
+        if not trained:
+            continue
+        for change, name in OPTIMIZERS[setup.optimizer].step(trained, setup.runs_as, setup.on.number):
             if change > 0:
                 memory.take(name, change)
             else:

@@ -67,7 +67,10 @@ class Phases:
         reached = step.done / max(1, step.total)
         while self._index + 1 < len(self._phases) and reached >= self._ends[self._index] - 1e-9:
             self._turn(step, self._index + 1)
-        self.config.how.before_step(step.model, step.done, step.total)
+        how = self.config.how
+        how.before_step(step.model, step.done, step.total)
+        if how.moves:
+            settle(step, how.forgets)
 
     def state_dict(self, step: Step) -> dict[str, Any]:
         """See ``train.step.Changes``."""
@@ -89,6 +92,19 @@ class Phases:
         made = make_step(model.train(trained.training), self.config, self._rules)
         _carry_optimizer(step, made)
         step.model, step.optimizer, step.trained = made.model, made.optimizer, made.trained
+
+
+def settle(step: Step, forgets: bool) -> None:
+    """After a method changed what trains: what is kept of what rests is as it should be, too.
+
+    Args:
+        forgets: whether the optimiser's state of it goes.
+    """
+    for p in step.trained:
+        if forgets and not p.requires_grad:
+            step.optimizer.state.pop(p, None)
+        if p.requires_grad and p.grad is None and not step.set_to_none:
+            p.grad = torch.zeros_like(p)
 
 
 def _room(config: Config, images: int) -> int:

@@ -95,13 +95,14 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     predicted = predict(config)
     rules, protocol = rules_of(config, job), PROTOCOLS[job.fidelity.protocol]
     device = device_of(config)
-    model, used = build_with(actual, job.weights, job.seed, rules)
+    phases = Phases(actual, rules)
+    model, used = build_with(phases.config, job.weights, job.seed, rules)
     in_precision(model, config.precision).to(device)
     splits = load_data(config, replace(job, weights=used.source))
     step_of(actual, min(len(splits.train), config.batch_size))  # refuses what does not go with so many images
     torch.manual_seed(job.seed)
     step = cast(WatchedStep, make_step(model, actual, rules, WatchedStep))
-    phases = step.changes = Phases(actual, rules)
+    step.changes = phases
     epochs = job.fidelity.epochs or epochs_of(rules, len(splits.train), config.batch_size)
     check = partial(
         loader, batch_size=config.micro_batch_size, shuffle=False, seed=0, drop_last=False, raw=True

@@ -112,14 +112,19 @@ def measure_step(
     return Measurement(ledger(rows, peak, how, beside=beside), tuple(sorted(uncounted)))
 
 
-def _of_a_steady_step(
-    step: Stepper, images: torch.Tensor, labels: torch.Tensor, more: int, before: Before
-) -> tuple[int, str, dict[str, int]]:
-    """The peak after a first step that is not skipped and so many more; see ``peak_of``."""
+def one_that_updates(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """Run steps until one is not skipped by a gradient scaler."""
     for _ in range(_MOST_SKIPPED):
         step(images, labels)
         if not step.skipped:
             break
+
+
+def _of_a_steady_step(
+    step: Stepper, images: torch.Tensor, labels: torch.Tensor, more: int, before: Before
+) -> tuple[int, str, dict[str, int]]:
+    """The peak after a first step that is not skipped and so many more; see ``peak_of``."""
+    one_that_updates(step, images, labels)
     for _ in range(more):
         step(images, labels)
     for _ in range(_MOST_SKIPPED):

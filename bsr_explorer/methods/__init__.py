@@ -6,9 +6,11 @@ from __future__ import annotations
 from bsr_explorer.extensions import add_found
 from bsr_explorer.methods import expression
 from bsr_explorer.methods.adapter import Adapter
+from bsr_explorer.methods.alast import Alast
 from bsr_explorer.methods.apla import Apla
 from bsr_explorer.methods.approxbp import ApproxBP
 from bsr_explorer.methods.asi import Asi
+from bsr_explorer.methods.autofreeze import AutoFreeze
 from bsr_explorer.methods.backrazor import BackRazor
 from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.bitfit import BitFit
@@ -17,12 +19,15 @@ from bsr_explorer.methods.bsr import Bsr
 from bsr_explorer.methods.checkpoint import Checkpoint
 from bsr_explorer.methods.dora import Dora
 from bsr_explorer.methods.drop import Drop
+from bsr_explorer.methods.dropbp import DropBP
 from bsr_explorer.methods.dtl import Dtl
 from bsr_explorer.methods.evit import Evit
 from bsr_explorer.methods.full import Full
+from bsr_explorer.methods.gradual import Gradual
 from bsr_explorer.methods.ia3 import Ia3
 from bsr_explorer.methods.last import Last
 from bsr_explorer.methods.linear import Linear
+from bsr_explorer.methods.lisa import Lisa
 from bsr_explorer.methods.lora import Lora
 from bsr_explorer.methods.lora_fa import LoraFA
 from bsr_explorer.methods.losa import Losa
@@ -32,6 +37,7 @@ from bsr_explorer.methods.msln import Msln
 from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
 from bsr_explorer.methods.sherl import Sherl
+from bsr_explorer.methods.slimfit import SlimFit
 from bsr_explorer.methods.spt import Spt
 from bsr_explorer.methods.velora import Velora
 from bsr_explorer.methods.vpt import Vpt
@@ -69,6 +75,12 @@ METHODS: dict[str, type[Method]] = {
     "wasi": Wasi,
     "approxbp": ApproxBP,
     "msln": Msln,
+    "gradual": Gradual,
+    "alast": Alast,
+    "lisa": Lisa,
+    "slimfit": SlimFit,
+    "autofreeze": AutoFreeze,
+    "dropbp": DropBP,
     "checkpoint": Checkpoint,
     "offload": Offload,
 }
@@ -106,9 +118,11 @@ def _defaults(geometry: Geometry | None) -> expression.Defaults:
 __all__ = [
     "METHODS",
     "Adapter",
+    "Alast",
     "Apla",
     "ApproxBP",
     "Asi",
+    "AutoFreeze",
     "BackRazor",
     "BitFit",
     "Blocks",
@@ -116,12 +130,15 @@ __all__ = [
     "Checkpoint",
     "Dora",
     "Drop",
+    "DropBP",
     "Dtl",
     "Evit",
     "Full",
+    "Gradual",
     "Ia3",
     "Last",
     "Linear",
+    "Lisa",
     "Lora",
     "LoraFA",
     "Losa",
@@ -132,6 +149,7 @@ __all__ = [
     "Offload",
     "Paca",
     "Sherl",
+    "SlimFit",
     "Spt",
     "Velora",
     "Vpt",

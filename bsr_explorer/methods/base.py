@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.axes import Axis
+from bsr_explorer.methods.steps import Shape, Steps
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ TOKENS = "which tokens stay"
 STORAGE = "how tensors are stored"
 LINEAR_INPUTS = "how linear layers store what they read"
 ACTIVATION_INPUTS = "how activations store what they read"
+STEPS = "how steps differ"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,7 +44,7 @@ class Method(ABC):
     tensors that are left elsewhere (3)."""
     chooses: ClassVar[tuple[str, ...]] = ()
     """What it decides, of which only one method can decide each: ``PARAMETERS``, ``TOKENS``, ``STORAGE``, or a part of
-    the latter: ``LINEAR_INPUTS``, ``ACTIVATION_INPUTS``."""
+    the latter: ``LINEAR_INPUTS``, ``ACTIVATION_INPUTS``; or ``STEPS``."""
 
     reads_all_tokens: ClassVar[bool] = False
     """Whether it needs the same tokens behind every block, so that none may be dropped."""
@@ -84,6 +86,24 @@ class Method(ABC):
         """The methods that a training goes through, one after another. A step of it holds what the fullest of them
         holds, and takes the mean of their FLOPs; its accuracy is that of one training."""
         return (Phase(1.0, self),)
+
+    def steps(self, depth: int) -> Steps | None:
+        """What is known of its steps before a training, in a model of ``depth`` blocks; None: they are all alike. See
+        ``methods.moving`` for methods whose steps differ."""
+        return None
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the optimiser's state of what does not train in a step is given back, where steps differ."""
+        return False
+
+    def rewrite_step(self, tape: Tape, shape: Shape) -> Tape:
+        """``rewrite``, for a step of a shape, but for what rests in it and what no gradient passes through."""
+        return self.rewrite(tape)
+
+    def turn(self, model: nn.Module, shape: Shape) -> None:
+        """Let a model to which it is applied be as a step of a shape has it, in place."""
+        return
 
     def before_step(self, model: nn.Module, done: int, total: int) -> None:
         """Called before each step of a training: it may change what trains among the parameters that ``apply`` let

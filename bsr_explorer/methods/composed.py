@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.base import TOKENS, Method, Phase
+from bsr_explorer.methods.steps import Shape, Steps
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
@@ -81,6 +82,26 @@ class Composed(Method):
             found.append(Phase(end - begin, Composed(tuple(now))))
             begin = end
         return tuple(found)
+
+    def steps(self, depth: int) -> Steps | None:
+        """Those of the part whose steps differ, if one's do."""
+        return next((steps for part in self.parts if (steps := part.steps(depth)) is not None), None)
+
+    @property
+    def forgets(self) -> bool:
+        """Whether any part does."""
+        return any(part.forgets for part in self.parts)
+
+    def rewrite_step(self, tape: Tape, shape: Shape) -> Tape:
+        """Each part's, in order."""
+        for part in self.parts:
+            tape = part.rewrite_step(tape, shape)
+        return tape
+
+    def turn(self, model: nn.Module, shape: Shape) -> None:
+        """Each part's."""
+        for part in self.parts:
+            part.turn(model, shape)
 
     def before_step(self, model: nn.Module, done: int, total: int) -> None:
         """Each part's, in order."""

@@ -29,7 +29,7 @@ from bsr_explorer.operations.mix import MIX
 from bsr_explorer.operations.norm import LAYER_NORM
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
 from bsr_explorer.operations.rule import Rule
-from bsr_explorer.operations.scores import MEAN_ATTENTION, RANDOM_SCORES, TOKEN_NORMS
+from bsr_explorer.operations.scores import CLASS_CHANGE, MEAN_ATTENTION, RANDOM_SCORES, TOKEN_NORMS
 from bsr_explorer.operations.swish import SWISH
 from bsr_explorer.operations.tokens import (
     DROP_TOKENS,
@@ -52,6 +52,7 @@ KINDS: dict[str, Kind] = {
     "attention": ATTENTION,
     "class_attention": CLASS_ATTENTION,
     "mean_attention": MEAN_ATTENTION,
+    "class_change": CLASS_CHANGE,
     "token_norms": TOKEN_NORMS,
     "random_scores": RANDOM_SCORES,
     "drop_tokens": DROP_TOKENS,

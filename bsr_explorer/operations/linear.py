@@ -130,7 +130,8 @@ def _partial_backward(c: Context) -> int:
     """Of entries, the whole weight's gradient is made."""
     rows = c.reads[0].numel // c.reads[0].shape[-1]
     trained = c.params["weight"] if "entries" in c.params else _trained(c)
-    return FLOPS_PER_MAC * rows * trained.numel + _forward(c) * c.needs[0]
+    trains = any(c.trains(part) for part in ("columns", "rows", "entries"))
+    return FLOPS_PER_MAC * rows * trained.numel * trains + _forward(c) * c.needs[0]
 
 
 def _partial_run(c: Context, m: Forward) -> None:

@@ -39,13 +39,18 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A weight of the model, under the name that it has in the model's state dict."""
+    """A weight of the model, under the name that it has in the model's state dict.
+
+    Attributes:
+        remembered: whether the optimiser keeps state of it though it does not train in this step: it did in another.
+    """
 
     name: str
     shape: Shape
     block: int | None
     trains: bool = True
     dtype: str = "fp32"
+    remembered: bool = False
 
     @property
     def numel(self) -> int:
@@ -56,6 +61,11 @@ class Parameter:
     def bytes(self) -> int:
         """Bytes of the weight itself; its gradient takes as many."""
         return self.numel * WIDTH[self.dtype]
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the optimiser keeps state of it."""
+        return self.trains or self.remembered
 
 
 Part = Parameter | Tensor

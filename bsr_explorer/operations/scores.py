@@ -73,3 +73,26 @@ MEAN_ATTENTION = Kind(
     plain=Rule(forward=_forward, run=_run),
     autocast=_autocast,
 )
+
+# --- how much a block changes the class token ---------------------------------------------------------------
+
+
+def _number(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
+    """A number, for which there is a place already."""
+    return ()
+
+
+def _note(c: Context, m: Forward) -> None:
+    """The difference, whose squares are summed in place."""
+    batch, _, width = c.reads[0].shape
+    m.take(c.own("change"), batch * width * max(WIDTH[tensor.dtype] for tensor in c.reads))
+    m.drop(c.own("change"))
+
+
+CLASS_CHANGE = Kind(
+    name="class_change",
+    summary="how much a block changes the class token, written into a buffer",
+    shape=_number,
+    plain=Rule(run=_note),
+    carries=lambda op: False,
+)

@@ -69,9 +69,15 @@ KIN: dict[str, tuple[str, str]] = {
     "asi": (GREY, "X"),
     "wasi": (GREY, "d"),
     "msln": (WINE, "d"),
+    "gradual": (ORANGE, ">"),
+    "lisa": (SKY, "X"),
+    "slimfit": (SKY, "<"),
+    "autofreeze": (SKY, ">"),
+    "alast": (SKY, "d"),
+    "dropbp": (SKY, "8"),
 }
 """The same of methods that share a colour with their kin: what brings parameters, side networks, what stores tensors
-otherwise."""
+otherwise, what differs from step to step."""
 
 SPARE = tuple(product(("#332288", "#117733", "#999933", "#AA4499", "#44AA99"), ("X", "<", ">", "d", "8")))
 """Looks of methods that have no line of their own above: Tol's colours, and markers that are left."""

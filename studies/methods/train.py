@@ -63,6 +63,14 @@ METHODS = (
     "bsr+velora+approxbp",
     "last(k=3)+velora+approxbp",
     "lora+approxbp",
+    "gradual",
+    "lisa",
+    "slimfit",
+    "autofreeze(every=4)",
+    "alast",
+    "alast(K=6, draw='sample', stem=False)",
+    "full+dropbp",
+    "bsr+dropbp(draw='count')",
 )
 """What is trained."""
 

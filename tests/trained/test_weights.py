@@ -22,7 +22,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build, make_step
 from bsr_explorer.finetune.measure import measure
-from bsr_explorer.methods import METHODS, Last, Linear, Method, Wasi, parse_method
+from bsr_explorer.methods import METHODS, Gradual, Last, Linear, Method, Wasi, parse_method
 from bsr_explorer.methods.adding import Adding
 from bsr_explorer.methods.base import PARAMETERS, TOKENS
 from bsr_explorer.methods.storing import Storing
@@ -94,6 +94,8 @@ SMALL = {
     "blocks": "blocks(1)",
     "drop": "drop({1: 0.5})",
     "bsr": "bsr(blocks=(1,), keep={1: 0.5})",
+    "alast": "alast(K=1)",
+    "gradual": "gradual(k=1)",
 }
 """What the defaults are in a model of 2 blocks."""
 
@@ -106,7 +108,7 @@ def partner(at: int, step: int) -> str:
     own = METHODS[NAMES[at]]
     for far in range(4, len(NAMES)):
         other = METHODS[NAMES[(at + step * far) % len(NAMES)]]
-        frozen = {issubclass(own, Adding) or own is Linear, issubclass(other, Adding) or other is Linear}
+        frozen = {issubclass(each, Adding) or each in (Linear, Gradual) for each in (own, other)}
         packs = issubclass(own, (Storing, Wasi)) or issubclass(other, (Storing, Wasi))
         both = set(own.chooses) | set(other.chooses)
         drops = TOKENS in both and (own.reads_all_tokens or other.reads_all_tokens)
