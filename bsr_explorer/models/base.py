@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.naming import TIMM, Naming
-from bsr_explorer.tape import Tape
+from bsr_explorer.tape import Tape, kept_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -64,8 +65,37 @@ CRITERIA: dict[str, str] = {
 }
 """What patch tokens are dropped by, in words. All but the first need no class token, and take no gradient."""
 
-MEAN_OF_DROPPED = ("norm", "random")
-"""Criteria whose scores weight nothing: the token that the dropped ones are fused into is their mean."""
+
+@dataclass(frozen=True)
+class Selection:
+    """Which patch tokens stay where some are dropped, and what becomes of the others.
+
+    Attributes:
+        keep: keep rate in (0, 1]; of M patch tokens, ``operations.tokens.kept_tokens`` stay.
+        fuse: whether the dropped tokens live on as one, weighted by their scores.
+        faithful: whether gradients pass to these scores. Then there is a fused token even where the keep rate, rounded
+            up, keeps every token; otherwise nothing changes there. (Only the class token's attention takes gradients.)
+        criterion: one of ``CRITERIA``.
+    """
+
+    keep: float
+    fuse: bool
+    faithful: bool
+    criterion: str = "class_attention"
+
+    @property
+    def by_mean(self) -> bool:
+        """Whether its scores weight nothing: the token that the dropped ones are fused into is their mean."""
+        return self.criterion in ("norm", "random")
+
+    @property
+    def by_attention(self) -> bool:
+        """Whether its scores are made of queries and keys."""
+        return self.criterion in ("class_attention", "attention")
+
+    def keeps_all(self, patches: int) -> bool:
+        """Whether it changes nothing of so many patch tokens."""
+        return not self.faithful and kept_tokens(patches, self.keep) == patches
 
 
 class Architecture(ABC):
@@ -118,34 +148,15 @@ class Architecture(ABC):
         """Whether tokens can be dropped by a class token's attention."""
         return False
 
-    def drop_tokens(
-        self,
-        tape: Tape,
-        block: int,
-        keep: float,
-        fuse: bool,
-        faithful: bool,
-        criterion: str = "class_attention",
-    ) -> Tape:
+    def drop_tokens(self, tape: Tape, block: int, selection: Selection) -> Tape:
         """The tape with a token drop in a block (0-based); see ``methods.drop``.
-
-        Args:
-            criterion: one of ``CRITERIA``.
 
         Raises:
             UserError: not in this architecture.
         """
         raise self._cannot("drop tokens")
 
-    def drop_tokens_in(
-        self,
-        model: nn.Module,
-        block: int,
-        keep: float,
-        fuse: bool,
-        faithful: bool,
-        criterion: str = "class_attention",
-    ) -> None:
+    def drop_tokens_in(self, model: nn.Module, block: int, selection: Selection) -> None:
         """The same in a model, in place.
 
         Raises:

@@ -22,6 +22,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.ledger import Ledger, Row
 from bsr_explorer.methods import BitFit, Bsr, Checkpoint, Full, Last, Linear, Method, Offload, parse_method
+from bsr_explorer.models.base import Selection
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.reading import read_geometry
 from bsr_explorer.models.vit.step import drop_tokens, step_tape
@@ -91,7 +92,7 @@ def test_every_kind_is_compared_with_real_steps() -> None:
     """The tapes of ``models`` and ``methods`` below have them all."""
     gated = read_geometry(VisionTransformer(**{**SMALL, **SWIGLU, "init_values": 1e-4}))
     pooled = read_geometry(VisionTransformer(**{**SMALL, "global_pool": "avg"}))
-    tapes = [drop_tokens(step_tape(g, 2, "math"), 1, 0.5, True, True) for g in (gated, pooled)]
+    tapes = [drop_tokens(step_tape(g, 2, "math"), 1, Selection(0.5, True, True)) for g in (gated, pooled)]
     tapes += [parse_method(text).rewrite(step_tape(pooled, 2, "math")) for text in BRINGING]
     found = {op.kind for tape in tapes for op in lower(tape, "amp_bf16", "cpu")}
     assert found == set(KINDS)

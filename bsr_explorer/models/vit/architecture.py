@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from bsr_explorer.models.base import Architecture
+from bsr_explorer.models.base import Architecture, Selection
 from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.reading import geometry
@@ -57,31 +57,15 @@ class PlainViT(Architecture):
         """As timm says it."""
         return bool(model.has_class_token)
 
-    def drop_tokens(
-        self,
-        tape: Tape,
-        block: int,
-        keep: float,
-        fuse: bool,
-        faithful: bool,
-        criterion: str = "class_attention",
-    ) -> Tape:
+    def drop_tokens(self, tape: Tape, block: int, selection: Selection) -> Tape:
         """See ``models.vit.step``."""
-        return drop_tokens(tape, block, keep, fuse, faithful, criterion)
+        return drop_tokens(tape, block, selection)
 
-    def drop_tokens_in(
-        self,
-        model: nn.Module,
-        block: int,
-        keep: float,
-        fuse: bool,
-        faithful: bool,
-        criterion: str = "class_attention",
-    ) -> None:
+    def drop_tokens_in(self, model: nn.Module, block: int, selection: Selection) -> None:
         """See ``models.vit.drop``."""
         from bsr_explorer.models.vit.drop import drop_tokens_in
 
-        drop_tokens_in(model, block, keep, fuse, faithful, criterion)
+        drop_tokens_in(model, block, selection)
 
     def stem(self, model: nn.Module, images: Tensor) -> Tensor:
         """Patch embedding, prefix tokens, positions."""

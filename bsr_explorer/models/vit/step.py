@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bsr_explorer.models.base import MEAN_OF_DROPPED
+from bsr_explorer.models.base import Selection
 from bsr_explorer.models.vit.geometry import Geometry
-from bsr_explorer.tape import Op, Parameter, Shape, Tape, Tensor, kept_tokens
+from bsr_explorer.tape import Op, Parameter, Shape, Tape, Tensor
 
 
 @dataclass
@@ -113,24 +113,15 @@ def tail_tape(geometry: Geometry, batch_size: int, tokens: int) -> Tape:
     )
 
 
-def drop_tokens(
-    tape: Tape, block: int, keep: float, fuse: bool, faithful: bool, criterion: str = "class_attention"
-) -> Tape:
-    """The tape with a token drop in a block.
-
-    Args:
-        fuse: whether the dropped tokens live on as one, weighted by their scores.
-        faithful: whether gradients pass to these scores. Then there is a fused token even where the keep rate, rounded
-            up, keeps every token; otherwise nothing changes there. (Only the class token's attention takes gradients.)
-        criterion: one of ``models.base.CRITERIA``.
-    """
+def drop_tokens(tape: Tape, block: int, selection: Selection) -> Tape:
+    """The tape with a token drop in a block."""
     here, prefix = f"blocks.{block}", tape.prefix_tokens
-    patches = tape.tensors[f"{here}.middle"].shape[1] - prefix
-    if not faithful and kept_tokens(patches, keep) == patches:
+    if selection.keeps_all(tape.tensors[f"{here}.middle"].shape[1] - prefix):
         return tape
     attention = tape.op(f"{here}.attn", "attention")
-    attrs: dict[str, Any] = {"prefix": prefix, "detached": not faithful}
-    if criterion in ("class_attention", "attention"):
+    attrs: dict[str, Any] = {"prefix": prefix, "detached": not selection.faithful}
+    criterion = selection.criterion
+    if selection.by_attention:
         reads, attrs["heads"] = attention.reads, attention.attrs["heads"]
     else:
         reads = (f"{here}.middle",)
@@ -147,14 +138,14 @@ def drop_tokens(
         attrs=attrs,
         steady=criterion != "random",
     )
-    mean = {"mean": True} if fuse and criterion in MEAN_OF_DROPPED else {}
+    mean = {"mean": True} if selection.fuse and selection.by_mean else {}
     drop = Op(
         f"{here}.drop",
         "drop_tokens",
         block,
         (f"{here}.middle", f"{here}.scores"),
         f"{here}.kept",
-        attrs={"prefix": prefix, "keep": keep, "fuse": fuse, **mean},
+        attrs={"prefix": prefix, "keep": selection.keep, "fuse": selection.fuse, **mean},
     )
     residual = next(op for op in tape if op.writes == f"{here}.middle")
     tape = tape.insert_after(residual, drop, instead_of=f"{here}.middle")
