@@ -29,6 +29,7 @@ from bsr_explorer.methods.msln import Msln
 from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
 from bsr_explorer.methods.spt import Spt
+from bsr_explorer.methods.tome import Tome
 from bsr_explorer.methods.velora import Velora
 from bsr_explorer.methods.vpt import Vpt
 from bsr_explorer.methods.wasi import Wasi
@@ -43,6 +44,7 @@ METHODS: dict[str, type[Method]] = {
     "blocks": Blocks,
     "drop": Drop,
     "evit": Evit,
+    "tome": Tome,
     "bsr": Bsr,
     "lora": Lora,
     "lora_fa": LoraFA,
@@ -121,6 +123,7 @@ __all__ = [
     "Offload",
     "Paca",
     "Spt",
+    "Tome",
     "Velora",
     "Vpt",
     "Wasi",

@@ -164,6 +164,24 @@ class Architecture(ABC):
         """
         raise self._cannot("drop tokens")
 
+    # --- merging tokens -----------------------------------------------------------------------------------
+
+    def merge_tokens(self, tape: Tape, r: int) -> Tape:
+        """The tape with ``r`` tokens merged into others in each block; see ``methods.tome``.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise self._cannot("merge tokens")
+
+    def merge_tokens_in(self, model: nn.Module, r: int) -> None:
+        """The same in a model, in place.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise self._cannot("merge tokens")
+
     # --- packing what blocks keep -------------------------------------------------------------------------
 
     packs: ClassVar[bool] = False

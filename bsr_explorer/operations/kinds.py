@@ -23,6 +23,7 @@ from bsr_explorer.operations.kind import Kind
 from bsr_explorer.operations.linear import LINEAR, PARTIAL_LINEAR, PATCH_EMBED
 from bsr_explorer.operations.loss import CROSS_ENTROPY
 from bsr_explorer.operations.magnitude import MAGNITUDE
+from bsr_explorer.operations.merging import MATCH_TOKENS, MERGE_SIZES, MERGE_TOKENS
 from bsr_explorer.operations.norm import LAYER_NORM
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
 from bsr_explorer.operations.rule import Rule
@@ -51,6 +52,9 @@ KINDS: dict[str, Kind] = {
     "token_norms": TOKEN_NORMS,
     "random_scores": RANDOM_SCORES,
     "drop_tokens": DROP_TOKENS,
+    "match_tokens": MATCH_TOKENS,
+    "merge_sizes": MERGE_SIZES,
+    "merge_tokens": MERGE_TOKENS,
     "gelu": GELU,
     "silu_half": SILU_HALF,
     "gate_half": GATE_HALF,

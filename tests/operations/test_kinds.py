@@ -78,6 +78,7 @@ RANDOM = "drop({1: 0.5}, criterion='random')"
 BRINGING = (
     *SCORING,
     RANDOM,
+    "tome(r=1)",
     "lora(r=2)",
     "paca(r=2)",
     "ia3",

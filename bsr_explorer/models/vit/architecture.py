@@ -8,7 +8,7 @@ from bsr_explorer.models.base import Architecture, Selection
 from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.reading import geometry
-from bsr_explorer.models.vit.step import drop_tokens, step_tape
+from bsr_explorer.models.vit.step import drop_tokens, merge_tokens, step_tape
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
@@ -66,6 +66,16 @@ class PlainViT(Architecture):
         from bsr_explorer.models.vit.drop import drop_tokens_in
 
         drop_tokens_in(model, block, selection)
+
+    def merge_tokens(self, tape: Tape, r: int) -> Tape:
+        """See ``models.vit.step``."""
+        return merge_tokens(tape, r)
+
+    def merge_tokens_in(self, model: nn.Module, r: int) -> None:
+        """See ``models.vit.merge``."""
+        from bsr_explorer.models.vit.merge import merge_tokens_in
+
+        merge_tokens_in(model, r)
 
     def stem(self, model: nn.Module, images: Tensor) -> Tensor:
         """Patch embedding, prefix tokens, positions."""
