@@ -57,6 +57,7 @@ from bsr_explorer.methods import (
     Offload,
     Paca,
     Spt,
+    Tome,
     Velora,
     Vpt,
     Wasi,
@@ -189,7 +190,8 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
     if rng.random() < 0.3:
         keep = {rng.randrange(depth): rng.choice((0.3, 0.5, 0.9))}
         criterion = rng.choice(criteria_of(shape["class_token"]))
-        method = method + Drop(keep, rng.random() < 0.7, criterion=criterion)
+        drop = Drop(keep, rng.random() < 0.7, criterion=criterion)
+        method = method + rng.choice((drop, drop, Tome(rng.choice((1, 2, 5)))))
     for keeping in (Checkpoint, Offload):
         if rng.random() < 0.2:
             some = tuple(block for block in range(depth) if rng.random() < 0.6)

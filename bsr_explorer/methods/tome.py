@@ -3,9 +3,9 @@
 Patch tokens are divided in two by turns. Of the first half, the ``r`` that are most like one of the second are merged
 into that one, by the mean of all tokens that have become one. Alike are tokens whose keys, averaged over the heads,
 point in one direction. The order of what is left is the authors', for the next block divides by it. Prefix tokens
-(class token, registers, prompts) are never merged. Deviation from the authors: attention is the model's own. (Theirs adds the
-logarithm of how many tokens each one is, which a fused kernel takes as a bias of its own; without it, as for their MAE
-models, attention stays fused.)
+(class token, registers, prompts) are never merged. Deviation from the authors: attention is the model's own. (Theirs
+adds the logarithm of how many tokens each one is, which a fused kernel takes as a bias of its own; without it, as for
+their MAE models, attention stays fused.)
 """
 
 from __future__ import annotations

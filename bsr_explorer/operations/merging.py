@@ -64,11 +64,12 @@ def _match_run(c: Context, m: Forward) -> None:
     m.drop(c.own("stays"))
     m.take(c.own("onto"), batch * r * number)
     m.drop(c.own("onto"), c.own("best"), c.own("highest"))
-    write(c, m)
+    m.take(c.own("wide"), batch * tokens * number)
     for name, size in (("of prefix", prefix), ("of others", odd), ("of images", batch)):
         m.take(c.own(name), size * number)
         m.drop(c.own(name))
-    m.drop(c.own("places"))
+    write(c, m)
+    m.drop(c.own("wide"), c.own("places"))
 
 
 MATCH_TOKENS = Kind(

@@ -54,13 +54,13 @@ def _match(qkv: torch.Tensor, heads: int, prefix: int, r: int) -> torch.Tensor:
     del stays
     places.scatter_(1, highest, best.gather(1, highest).add_(prefix + left))
     del best, highest
-    into = torch.empty((batch, tokens), dtype=torch.int32, device=qkv.device)
+    into = torch.empty((batch, tokens), dtype=torch.int64, device=qkv.device)  # as what is laid into it
     into[:, :prefix] = torch.arange(prefix, device=qkv.device)
     others = len(range(odd, tokens, 2))
     into[:, even::2] = places
     into[:, odd::2] = torch.arange(prefix + left, prefix + left + others, device=qkv.device)
     into += torch.arange(0, batch * (tokens - r), tokens - r, device=qkv.device).unsqueeze(1)
-    return into
+    return into.to(torch.int32)
 
 
 @torch.no_grad()
@@ -71,7 +71,13 @@ def merge_sizes(into: torch.Tensor, sizes: torch.Tensor | None, r: int) -> torch
     if sizes is None:
         sizes = torch.ones(into.shape, device=into.device)
     merged = torch.zeros((batch * (tokens - r),), device=into.device)
-    return merged.index_add_(0, into.flatten(), sizes.flatten()).view(batch, tokens - r)
+    return merged.index_add_(0, _rows(into), sizes.flatten()).view(batch, tokens - r)
+
+
+def _rows(into: torch.Tensor) -> torch.Tensor:
+    """(B·N,) places; in an ONNX file they are 64-bit numbers."""
+    rows = into.flatten()
+    return rows.long() if torch.compiler.is_exporting() else rows
 
 
 def merge_tokens(
@@ -100,7 +106,7 @@ class _Merged(NamedTuple):
 
 
 def _merge(x: torch.Tensor, into: torch.Tensor, merged: torch.Tensor, sizes: torch.Tensor | None) -> _Merged:
-    where, width = into.flatten(), int(x.shape[2])
+    where, width = _rows(into), int(x.shape[2])
     picked = merged.flatten().index_select(0, where).view(into.shape)
     shares = picked.reciprocal() if sizes is None else sizes / picked
     del picked
