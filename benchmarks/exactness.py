@@ -191,7 +191,8 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
         keep = {rng.randrange(depth): rng.choice((0.3, 0.5, 0.9))}
         criterion = rng.choice(criteria_of(shape["class_token"]))
         drop = Drop(keep, rng.random() < 0.7, criterion=criterion)
-        method = method + rng.choice((drop, drop, Tome(rng.choice((1, 2, 5)))))
+        patches = (shape["img_size"] // shape["patch_size"]) ** 2
+        method = method + rng.choice((drop, drop, Tome(min(rng.choice((1, 2, 5)), patches - 1))))
     for keeping in (Checkpoint, Offload):
         if rng.random() < 0.2:
             some = tuple(block for block in range(depth) if rng.random() < 0.6)

@@ -31,7 +31,8 @@ class Tome(Method):
     """Token Merging.
 
     Attributes:
-        r: how many tokens each block merges into others; at most half of the patches that there are. 0 changes nothing.
+        r: how many tokens each block merges into others; at most half of the patches that there are, and fewer than the
+            model's patches. 0 changes nothing.
     """
 
     r: int = 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bsr_explorer.errors import UserError
 from bsr_explorer.operations.kind import Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
 from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule, kept, own, write
@@ -25,6 +26,19 @@ def first_places(prefix: int) -> tuple[int, int]:
 def merged_tokens(tokens: int, prefix: int, r: int) -> int:
     """How many tokens are merged into others where ``r`` shall be: at most half of the patches."""
     return min(r, (tokens - prefix) // 2)
+
+
+def check_merging(patches: int, r: int) -> None:
+    """Refuse a merge in every block of a model of so many patch tokens, if it would leave none of them.
+
+    Raises:
+        UserError: with what a block merges at most.
+    """
+    if r >= patches:
+        raise UserError(
+            f"--method: tome(r={r}) would leave none of the {patches} patch tokens; a block merges at most half of "
+            f"them: choose r up to {patches // 2}"
+        )
 
 
 # --- which with which -----------------------------------------------------------------------------------

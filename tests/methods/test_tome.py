@@ -29,6 +29,16 @@ def test_other_numbers_are_refused(r: str) -> None:
         parse_method(f"tome(r={r})")
 
 
+@pytest.mark.parametrize("r", [36, 200])
+def test_a_number_that_leaves_no_token_is_refused(r: int) -> None:
+    config = Config("deit_t", 96, 10, 1, method=Tome(r))
+    for ask in (predict, build):
+        with pytest.raises(
+            UserError, match=rf"tome\(r={r}\) would leave none of the 36 .* choose r up to 18"
+        ):
+            ask(config)
+
+
 def test_merging_nothing_is_exact() -> None:
     config = Config("deit_t", 64, 10, 2, method="full+tome(r=0)")
     full = config.with_method("full")
@@ -40,7 +50,7 @@ def test_merging_nothing_is_exact() -> None:
     assert Tome(0).at_inference is None
 
 
-@pytest.mark.parametrize("r", [1, 8, 13, 200])
+@pytest.mark.parametrize("r", [1, 8, 13, 35])
 def test_the_model_has_the_tokens_that_the_tape_says(r: int) -> None:
     config = Config("deit_t", 96, 10, 1, method=Tome(r))
     model, seen = build(config), []
@@ -76,10 +86,20 @@ def test_what_is_predicted_is_measured(model: str, attention: str, precision: st
         "vpt(deep=True)",
         "blocks(3, 7)",
         "lora+approxbp+msln",
+        "last(k=4)+checkpoint(blocks=(9, 10, 11))",
     ],
 )
 def test_it_goes_with_other_methods(beside: str) -> None:
     config = Config("deit_t", 64, 10, 2, method=f"{beside}+tome(r=1)")
+    difference = predict(config) - measure(config)
+    assert (difference.rows, difference.peak_bytes) == ((), 0)
+
+
+@pytest.mark.parametrize("more", ["", "+checkpoint", "+checkpoint+offload", "+offload"])
+@pytest.mark.parametrize(("batch", "precision"), [(1, "amp_fp16"), (5, "bf16"), (5, "fp32")])
+def test_where_one_patch_is_left_no_sizes_go_on(more: str, batch: int, precision: str) -> None:
+    config = Config("deit_t", 64, 10, batch, precision=precision, method=f"lora(r=1)+tome(r=5){more}")
+    assert tokens_by_block(config)[11] == (2, 2)
     difference = predict(config) - measure(config)
     assert (difference.rows, difference.peak_bytes) == ((), 0)
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd import Function
 
 from bsr_explorer.models.vit.tokens import without_autocast
-from bsr_explorer.operations.merging import first_places, merged_tokens
+from bsr_explorer.operations.merging import check_merging, first_places, merged_tokens
 from bsr_explorer.storages.keeper import take_attached
 
 # --- the mathematics ------------------------------------------------------------------------------------
@@ -111,8 +111,11 @@ def _merge(x: torch.Tensor, into: torch.Tensor, merged: torch.Tensor, sizes: tor
     shares = picked.reciprocal() if sizes is None else sizes / picked
     del picked
     shares = shares.to(x.dtype)
-    shared = (x * shares.unsqueeze(2)).view(-1, width)
-    rows = x.new_zeros((merged.shape[0] * merged.shape[1], width)).index_add_(0, where, shared)
+    shared = x.new_empty(x.shape)  # row by row, however x lies
+    torch.mul(x, shares.unsqueeze(2), out=shared)
+    rows = x.new_zeros((merged.shape[0] * merged.shape[1], width)).index_add_(
+        0, where, shared.view(-1, width)
+    )
     return _Merged(rows.view(merged.shape[0], merged.shape[1], width), shares)
 
 
@@ -164,17 +167,18 @@ class TokenMerge(nn.Module):
     def forward(
         self, x: torch.Tensor, sizes: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, N, D) → (B, fewer, D), and sizes before and after it."""
+        """(B, N, D) → (B, fewer, D), and the sizes after it, unless no later block has patches to merge."""
         qkv, self._qkv = self._qkv, None
         assert qkv is not None, "the block's attention runs before its merge"
         take_attached(qkv)
         r = merged_tokens(int(x.shape[1]), self.prefix, self.r)
         if not r:
-            return x, sizes
+            return x, None
         into = match_tokens(qkv, self.heads, self.prefix, r)
         del qkv
         merged = merge_sizes(into, sizes, r)
-        return merge_tokens(x, into, merged, sizes), merged
+        x = merge_tokens(x, into, merged, sizes)
+        return x, merged if merged_tokens(int(x.shape[1]), self.prefix, self.r) else None
 
 
 class TokenMergeBlock(nn.Module):
@@ -213,8 +217,13 @@ class TokenMergeBlock(nn.Module):
 
 
 def merge_tokens_in(model: nn.Module, r: int) -> None:
-    """Let every block of a timm vision transformer merge ``r`` tokens, in place."""
+    """Let every block of a timm vision transformer merge ``r`` tokens, in place.
+
+    Raises:
+        UserError: it would leave no patch token.
+    """
     vit, sizes = cast(Any, model), Sizes()
+    check_merging(vit.patch_embed.num_patches, r)
     last = len(vit.blocks) - 1
     for place, block in enumerate(vit.blocks):
         merge = TokenMerge(r, vit.num_prefix_tokens, block.attn.num_heads).train(vit.training)

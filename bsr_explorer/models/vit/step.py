@@ -12,7 +12,7 @@ from typing import Any
 
 from bsr_explorer.models.base import Selection
 from bsr_explorer.models.vit.geometry import Geometry
-from bsr_explorer.operations.merging import merged_tokens
+from bsr_explorer.operations.merging import check_merging, merged_tokens
 from bsr_explorer.tape import Op, Parameter, Shape, Tape, Tensor
 
 
@@ -154,8 +154,14 @@ def drop_tokens(tape: Tape, block: int, selection: Selection) -> Tape:
 
 
 def merge_tokens(tape: Tape, r: int) -> Tape:
-    """The tape with ``r`` tokens merged into others in each block, or half of its patches if there are fewer."""
+    """The tape with ``r`` tokens merged into others in each block, or half of its patches if there are fewer.
+
+    Raises:
+        UserError: it would leave no patch token.
+    """
     sizes: tuple[str, ...] = ()
+    if tape.blocks:
+        check_merging(tape.tensors["blocks.0.middle"].shape[1] - tape.prefix_tokens, r)
     for block in tape.blocks:
         here, prefix = f"blocks.{block}", tape.prefix_tokens
         count = merged_tokens(tape.tensors[f"{here}.middle"].shape[1], prefix, r)
