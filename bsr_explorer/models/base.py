@@ -98,6 +98,22 @@ class Selection:
         return not self.faithful and kept_tokens(patches, self.keep) == patches
 
 
+@dataclass(frozen=True)
+class Followed:
+    """Where the patches of some images are, after a block that dropped or merged tokens.
+
+    Attributes:
+        block: 0-based.
+        by: the criterion, in words; None: alike tokens were merged.
+        places: the place of the token that each patch is in, among those that are no prefix tokens, (B, P); -1 where
+            its token was dropped (or fused with others that were).
+    """
+
+    block: int
+    by: str | None
+    places: Tensor
+
+
 class Architecture(ABC):
     """A family of models of blocks. What it leaves out, its models cannot do, and say so."""
 
@@ -163,6 +179,17 @@ class Architecture(ABC):
             UserError: not in this architecture.
         """
         raise self._cannot("drop tokens")
+
+    def follow_tokens(self, model: nn.Module, images: Tensor, at_random: bool = False) -> list[Followed]:
+        """What becomes of the patches of images (B, 3, S, S), block by block, in evaluation.
+
+        Args:
+            at_random: whether tokens are dropped by chance, whatever the model's criterion is.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise self._cannot("show their tokens")
 
     # --- merging tokens -----------------------------------------------------------------------------------
 

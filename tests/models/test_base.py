@@ -59,6 +59,9 @@ GIVEN: Any = None
     [
         (lambda least: least.drop_tokens(GIVEN, 1, Selection(0.5, True, True)), "drop tokens"),
         (lambda least: least.drop_tokens_in(GIVEN, 1, Selection(0.5, True, True)), "drop tokens"),
+        (lambda least: least.merge_tokens(GIVEN, 1), "merge tokens"),
+        (lambda least: least.merge_tokens_in(GIVEN, 1), "merge tokens"),
+        (lambda least: least.follow_tokens(GIVEN, GIVEN), "show their tokens"),
         (lambda least: least.stem(GIVEN, GIVEN), "go on from its blocks"),
         (lambda least: least.tail(GIVEN, GIVEN), "go on from its blocks"),
         (lambda least: least.after_blocks(GIVEN), "go on from its blocks"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from bsr_explorer.models.base import Architecture, Selection
+from bsr_explorer.models.base import Architecture, Followed, Selection
 from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.reading import geometry
@@ -66,6 +66,12 @@ class PlainViT(Architecture):
         from bsr_explorer.models.vit.drop import drop_tokens_in
 
         drop_tokens_in(model, block, selection)
+
+    def follow_tokens(self, model: nn.Module, images: Tensor, at_random: bool = False) -> list[Followed]:
+        """See ``models.vit.followed``."""
+        from bsr_explorer.models.vit.followed import follow_tokens
+
+        return follow_tokens(model, images, at_random)
 
     def merge_tokens(self, tape: Tape, r: int) -> Tape:
         """See ``models.vit.step``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -20,11 +21,15 @@ class TokenDrop(nn.Module):
     Args:
         block: by which the order is drawn that ``random`` drops by in evaluation, the same for all images. (In training
             each image's is drawn in each step, by torch's global generator.)
+
+    Attributes:
+        seen: is told where the patch tokens are after a drop; see ``tokens.places``.
     """
 
     def __init__(self, selection: Selection, prefix: int, heads: int, block: int = 0) -> None:
         super().__init__()
         self.selection, self.prefix, self.heads, self.block = selection, prefix, heads, block
+        self.seen: Callable[[torch.Tensor], None] | None = None
         self._qkv: torch.Tensor | None = None
         self._seed: int | None = None
 
@@ -34,14 +39,16 @@ class TokenDrop(nn.Module):
 
     def forward(self, x: torch.Tensor, explicit: bool) -> torch.Tensor:
         """(B, N, D) → (B, fewer, D); ``explicit``: whether the block's attention has an explicit softmax."""
-        qkv, self._qkv = self._qkv, None
-        assert qkv is not None or not self.selection.by_attention, (
-            "the block's attention runs before its drop"
-        )
-        chosen = self.selection
+        (qkv, self._qkv), chosen = (self._qkv, None), self.selection
         if chosen.keeps_all(int(x.shape[1]) - self.prefix):
             return x
-        found = self._scores(x) if qkv is None else self._attention(qkv, explicit)
+        if chosen.by_attention:
+            assert qkv is not None, "the block's attention runs before its drop"
+            found = self._attention(qkv, explicit)
+        else:
+            found = self._scores(x)
+        if self.seen is not None:
+            self.seen(tokens.places(found, chosen.keep, chosen.fuse))
         return tokens.drop_tokens(x, found, chosen.keep, self.prefix, chosen.fuse, chosen.by_mean)
 
     def _attention(self, qkv: torch.Tensor, explicit: bool) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -153,11 +154,16 @@ class Sizes:
 
 
 class TokenMerge(nn.Module):
-    """Merges tokens; sees the keys of its block through ``watch``."""
+    """Merges tokens; sees the keys of its block through ``watch``.
+
+    Attributes:
+        seen: is told where the patch tokens are after a merge, among those behind the prefix, (B, N − P).
+    """
 
     def __init__(self, r: int, prefix: int, heads: int) -> None:
         super().__init__()
         self.r, self.prefix, self.heads = r, prefix, heads
+        self.seen: Callable[[torch.Tensor], None] | None = None
         self._qkv: torch.Tensor | None = None
 
     def watch(self, layer: nn.Module, inputs: Any, qkv: torch.Tensor) -> None:
@@ -176,6 +182,8 @@ class TokenMerge(nn.Module):
             return x, None
         into = match_tokens(qkv, self.heads, self.prefix, r)
         del qkv
+        if self.seen is not None:
+            self.seen((into % (x.shape[1] - r) - self.prefix)[:, self.prefix :].long())
         merged = merge_sizes(into, sizes, r)
         x = merge_tokens(x, into, merged, sizes)
         return x, merged if merged_tokens(int(x.shape[1]), self.prefix, self.r) else None

@@ -77,6 +77,15 @@ def drop_tokens(
     return tokens
 
 
+def places(scores: torch.Tensor, keep: float, fuse: bool) -> torch.Tensor:
+    """Where ``drop_tokens`` lays the patch tokens that it keeps, among those behind the prefix, (B, N − P); -1 for
+    those that it drops or fuses."""
+    count = kept_tokens(int(scores.shape[1]), keep)
+    kept = _best(scores, count, fuse)[1][:, :count]
+    there = torch.arange(count, device=scores.device).expand_as(kept)
+    return torch.full(scores.shape, -1, device=scores.device).scatter_(1, kept, there)
+
+
 def without_autocast(device: str) -> AbstractContextManager[object]:
     """The operands have their number formats already. (An exporter is not to see what changes nothing.)"""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
@@ -186,7 +195,7 @@ def _drop(
     batch = x.shape[0] if torch.compiler.is_exporting() else int(x.shape[0])
     patches = tokens - prefix
     count = kept_tokens(patches, keep)
-    best = scores.topk(patches if fuse else count, dim=1, sorted=fuse)
+    best = _best(scores, count, fuse)
     images = torch.arange(batch, device=x.device).unsqueeze(1) * tokens
     # As 32-bit numbers, positions take half the bytes.
     positions = (best.indices + prefix + images).to(torch.int32)
@@ -203,6 +212,11 @@ def _drop(
         dropped.mean(1, keepdim=True) if weights is None else weights.unsqueeze(1).bmm(dropped)
     )  # (B, 1, D)
     return _Dropped(torch.cat([x[:, :prefix], selected, fused], dim=1), positions, weights, dropped)
+
+
+def _best(scores: torch.Tensor, count: int, fuse: bool) -> Any:
+    """The highest scores and their places, (B, count); all of them, in order, where the others are fused."""
+    return scores.topk(int(scores.shape[1]) if fuse else count, dim=1, sorted=fuse)
 
 
 class _DropTokens(Function):
