@@ -28,6 +28,7 @@ from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.msln import Msln
 from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
+from bsr_explorer.methods.sparse_tuning import SparseTuning
 from bsr_explorer.methods.spt import Spt
 from bsr_explorer.methods.tome import Tome
 from bsr_explorer.methods.velora import Velora
@@ -54,6 +55,7 @@ METHODS: dict[str, type[Method]] = {
     "spt": Spt,
     "ia3": Ia3,
     "adapter": Adapter,
+    "sparse_tuning": SparseTuning,
     "vpt": Vpt,
     "backrazor": BackRazor,
     "mesa": Mesa,
@@ -122,6 +124,7 @@ __all__ = [
     "Msln",
     "Offload",
     "Paca",
+    "SparseTuning",
     "Spt",
     "Tome",
     "Velora",

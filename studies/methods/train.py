@@ -48,18 +48,22 @@ METHODS = (
     "spt",
     "ia3",
     "adapter",
+    "sparse_tuning",
     "vpt",
     "vpt(deep=True)",
+    "full+tome(r=2)",
     "bsr",
+    "bsr(criterion='random')",
     "bsr(blocks=(3, 7, 11), keep={})",
     "bsr(blocks=(9, 10, 11), keep={9: 0.7})",
+    "bsr(blocks=(9, 10, 11), keep={9: 0.7}, criterion='random')",
     "bsr(blocks=(9, 10, 11), keep={9: 0.7})+mesa",
     "bsr(blocks=(9, 10, 11), keep={9: 0.7})+velora+approxbp",
     "bsr+velora+approxbp",
     "last(k=3)+velora+approxbp",
     "lora+approxbp",
 )
-"""What is trained."""
+"""What is trained. Beside each BSR that drops tokens stands one that drops as many by chance."""
 
 SAME = {
     "checkpoint": "full",

@@ -85,6 +85,7 @@ BRINGING = (
     "dora(r=2)",
     "vpt(deep=True)",
     "wasi",
+    "sparse_tuning(width=4)",
 )
 """Methods that bring kinds of operations which no plain model has; their own tests compare them with real steps."""
 
@@ -95,6 +96,8 @@ def test_every_kind_is_compared_with_real_steps() -> None:
     pooled = read_geometry(VisionTransformer(**{**SMALL, "global_pool": "avg"}))
     tapes = [drop_tokens(step_tape(g, 2, "math"), 1, Selection(0.5, True, True)) for g in (gated, pooled)]
     tapes += [parse_method(text).rewrite(step_tape(pooled, 2, "math")) for text in BRINGING]
+    bare = read_geometry(VisionTransformer(**{**SMALL, "class_token": False, "global_pool": "avg"}))
+    tapes.append(parse_method("sparse_tuning(keep=1.0, width=4)").rewrite(step_tape(bare, 2, "math")))
     found = {op.kind for tape in tapes for op in lower(tape, "amp_bf16", "cpu")}
     assert found == set(KINDS)
 

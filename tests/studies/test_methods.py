@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bsr_explorer.methods import METHODS, parse_method
+from bsr_explorer.methods import METHODS, Bsr, parse_method
 from bsr_explorer.methods.composed import Composed
 from studies.methods import claims, make, train
 
@@ -53,12 +54,20 @@ def test_rates_go_up_or_down_from_the_recipes_and_the_best_has_three_seeds() -> 
 
 
 def test_every_method_of_the_package_is_in_it() -> None:
-    """But for what moves full fine-tuning elsewhere, the two halves of BSR, and what drops or merges tokens alone."""
+    """But for what moves full fine-tuning elsewhere, the two halves of BSR, and what drops tokens alone."""
     named = set()
     for expression in (*train.METHODS, *train.SAME):
         method = parse_method(expression)
         named |= {part.name for part in (method.parts if isinstance(method, Composed) else (method,))}
-    assert set(METHODS) - named <= {"offload", "blocks", "drop", "evit", "tome"}
+    assert set(METHODS) - named <= {"offload", "blocks", "drop", "evit"}
+
+
+def test_drops_by_chance_stand_beside_the_others() -> None:
+    alone = [parse_method(expression) for expression in train.METHODS]
+    dropping = [method for method in alone if isinstance(method, Bsr) and method.dropping]
+    assert len(dropping) >= 4
+    for method in dropping:
+        assert replace(method, criterion="random") in alone
 
 
 def test_the_table_and_its_fronts() -> None:
