@@ -36,6 +36,7 @@ from bsr_explorer.cost.peak import step_ledger
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.measurement.step import measure_step
 from bsr_explorer.methods import (
+    Adapler,
     Adapter,
     Apla,
     ApproxBP,
@@ -204,7 +205,9 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any], of_tokens: bool = F
         criterion = rng.choice(criteria_of(shape["class_token"]))
         drop = Drop(keep, rng.random() < 0.7, criterion=criterion)
         patches = (shape["img_size"] // shape["patch_size"]) ** 2
-        method = method + rng.choice((drop, Tome(min(rng.choice((1, 2, 5)), patches - 1))))
+        method = method + rng.choice(
+            (drop, Tome(min(rng.choice((1, 2, 5)), patches - 1)), Adapler(rng.choice((0.3, 0.7))))
+        )
     for keeping in (Checkpoint, Offload):
         if rng.random() < 0.2:
             some = tuple(block for block in range(depth) if rng.random() < 0.6)

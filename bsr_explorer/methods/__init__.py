@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from bsr_explorer.extensions import add_found
 from bsr_explorer.methods import expression
+from bsr_explorer.methods.adapler import Adapler
 from bsr_explorer.methods.adapter import Adapter
 from bsr_explorer.methods.apla import Apla
 from bsr_explorer.methods.approxbp import ApproxBP
@@ -45,6 +46,7 @@ METHODS: dict[str, type[Method]] = {
     "blocks": Blocks,
     "drop": Drop,
     "evit": Evit,
+    "adapler": Adapler,
     "tome": Tome,
     "bsr": Bsr,
     "lora": Lora,
@@ -101,6 +103,7 @@ def _defaults(geometry: Geometry | None) -> expression.Defaults:
 
 __all__ = [
     "METHODS",
+    "Adapler",
     "Adapter",
     "Apla",
     "ApproxBP",

@@ -25,6 +25,7 @@ from bsr_explorer.methods.drop import halves_at_quarters
 from bsr_explorer.methods.evit import Evit
 from bsr_explorer.methods.lora import with_beside
 from bsr_explorer.models.architecture import architecture_of_model
+from bsr_explorer.models.vit.step import lies_across
 from bsr_explorer.naming import blocks_of
 from bsr_explorer.tape import Op, Parameter, Shape, Tape
 
@@ -130,7 +131,7 @@ class SparseTuning(Adding):
             return ops[-1].writes
 
         width = tape.tensors[x].shape[-1]
-        if _lies_across(tape, x):
+        if lies_across(tape, x):
             ops.append(Op(here, "rows", block, (x,), f"{here}.rows"))
             x = ops[-1].writes
         h = linear("down", x, (self.width, width))
@@ -184,12 +185,3 @@ class SparseTuning(Adding):
 def _lasts(depth: int) -> set[int]:
     """The last block of each quarter: the next one drops tokens, or there is none."""
     return {*(block - 1 for block in halves_at_quarters(depth)), depth - 1}
-
-
-def _lies_across(tape: Tape, x: str) -> bool:
-    """Whether tokens still lie as the patch embedding's convolution has laid them, channel by channel. (A sum lies as
-    its first summand does.)"""
-    made = {op.writes: op for op in tape}
-    while made[x].kind in ("add", "add_parameter"):
-        x = made[x].reads[0]
-    return made[x].kind == "patch_embed"

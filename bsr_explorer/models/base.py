@@ -65,6 +65,12 @@ CRITERIA: dict[str, str] = {
 }
 """What patch tokens are dropped by, in words. All but the first need no class token, and take no gradient."""
 
+LEARNED = "learned"
+"""What tokens are dropped by where each drop has a scorer that trains (``methods.adapler``)."""
+
+SAID = {**CRITERIA, LEARNED: "a learned score"}
+"""All of them, in words."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -74,8 +80,9 @@ class Selection:
         keep: keep rate in (0, 1]; of M patch tokens, ``operations.tokens.kept_tokens`` stay.
         fuse: whether the dropped tokens live on as one, weighted by their scores.
         faithful: whether gradients pass to these scores. Then there is a fused token even where the keep rate, rounded
-            up, keeps every token; otherwise nothing changes there. (Only the class token's attention takes gradients.)
-        criterion: one of ``CRITERIA``.
+            up, keeps every token; otherwise nothing changes there. (Only the class token's attention and learned scores
+            take gradients.)
+        criterion: one of ``SAID``.
     """
 
     keep: float

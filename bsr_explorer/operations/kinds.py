@@ -29,7 +29,7 @@ from bsr_explorer.operations.merging import MATCH_TOKENS, MERGE_SIZES, MERGE_TOK
 from bsr_explorer.operations.norm import LAYER_NORM
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
 from bsr_explorer.operations.rule import Rule
-from bsr_explorer.operations.scores import MEAN_ATTENTION, RANDOM_SCORES, TOKEN_NORMS
+from bsr_explorer.operations.scores import MEAN_ATTENTION, PATCH_SOFTMAX, RANDOM_SCORES, TOKEN_NORMS
 from bsr_explorer.operations.tokens import (
     DROP_TOKENS,
     MEAN_TOKENS,
@@ -53,6 +53,7 @@ KINDS: dict[str, Kind] = {
     "mean_attention": MEAN_ATTENTION,
     "token_norms": TOKEN_NORMS,
     "random_scores": RANDOM_SCORES,
+    "patch_softmax": PATCH_SOFTMAX,
     "drop_tokens": DROP_TOKENS,
     "match_tokens": MATCH_TOKENS,
     "merge_sizes": MERGE_SIZES,

@@ -52,6 +52,7 @@ METHODS = (
     "vpt",
     "vpt(deep=True)",
     "full+tome(r=2)",
+    "full+adapler",
     "bsr",
     "bsr(criterion='random')",
     "bsr(blocks=(3, 7, 11), keep={})",

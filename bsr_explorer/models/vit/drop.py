@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from bsr_explorer.models.base import Selection
+from bsr_explorer.models.base import LEARNED, Selection
 from bsr_explorer.models.vit import scores, tokens
 from bsr_explorer.storages.keeper import take_attached, to_run_again
 
@@ -23,6 +23,7 @@ class TokenDrop(nn.Module):
             each image's is drawn in each step, by torch's global generator.)
 
     Attributes:
+        scorer: the layer that makes learned scores.
         seen: is told where the patch tokens are after a drop; see ``tokens.places``.
     """
 
@@ -30,6 +31,7 @@ class TokenDrop(nn.Module):
         super().__init__()
         self.selection, self.prefix, self.heads, self.block = selection, prefix, heads, block
         self.seen: Callable[[torch.Tensor], None] | None = None
+        self.scorer: nn.Linear | None = None
         self._qkv: torch.Tensor | None = None
         self._seed: int | None = None
 
@@ -59,6 +61,10 @@ class TokenDrop(nn.Module):
             return tokens.class_attention(qkv, self.heads, self.prefix, explicit=explicit, kept=kept)
 
     def _scores(self, x: torch.Tensor) -> torch.Tensor:
+        if self.selection.criterion == LEARNED:
+            assert self.scorer is not None
+            # A linear layer would copy what does not lie row by row in its own ways.
+            return scores.patch_softmax(self.scorer(x.contiguous()), self.prefix)
         if self.selection.criterion == "norm":
             return scores.token_norms(x, self.prefix)
         if not self.training:
@@ -97,4 +103,7 @@ def drop_tokens_in(model: nn.Module, block: int, selection: Selection) -> None:
     vit = cast(Any, model)
     heads = vit.blocks[block].attn.num_heads
     drop = TokenDrop(selection, vit.num_prefix_tokens, heads, block)
+    if selection.criterion == LEARNED:
+        like = vit.blocks[block].norm2.weight
+        drop.scorer = nn.Linear(len(like), 1, device=like.device, dtype=like.dtype)
     vit.blocks[block] = TokenDropBlock(vit.blocks[block], drop.train(vit.training))

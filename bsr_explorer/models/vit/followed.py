@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from bsr_explorer.models.base import CRITERIA, Followed
+from bsr_explorer.models.base import SAID, Followed
 from bsr_explorer.models.vit.drop import TokenDrop
 from bsr_explorer.models.vit.merge import TokenMerge
 from bsr_explorer.naming import blocks_of
@@ -47,7 +47,7 @@ def _seen(model: nn.Module, found: list[Followed], at_random: bool) -> Iterator[
     for drop, selection in drops:
         drop.selection = replace(selection, criterion="random", faithful=False) if at_random else selection
     for index, part in parts:
-        by = CRITERIA[part.selection.criterion] if isinstance(part, TokenDrop) else None
+        by = SAID[part.selection.criterion] if isinstance(part, TokenDrop) else None
         part.seen = partial(_follow, found, index, by)
     try:
         yield

@@ -7,10 +7,10 @@ of its state dict.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bsr_explorer.models.base import Selection
+from bsr_explorer.models.base import LEARNED, Selection
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.operations.merging import check_merging, merged_tokens
 from bsr_explorer.tape import Op, Parameter, Shape, Tape, Tensor
@@ -122,7 +122,12 @@ def drop_tokens(tape: Tape, block: int, selection: Selection) -> Tape:
     attention = tape.op(f"{here}.attn", "attention")
     attrs: dict[str, Any] = {"prefix": prefix, "detached": not selection.faithful}
     criterion = selection.criterion
-    if selection.by_attention:
+    scorer: list[Op] = []
+    reads: tuple[str, ...]
+    if criterion == LEARNED:
+        tape, scorer = _with_scorer(tape, block)
+        reads, attrs = (scorer[-1].writes,), {"prefix": prefix}
+    elif selection.by_attention:
         reads, attrs["heads"] = attention.reads, attention.attrs["heads"]
     else:
         reads = (f"{here}.middle",)
@@ -150,7 +155,35 @@ def drop_tokens(tape: Tape, block: int, selection: Selection) -> Tape:
     )
     residual = next(op for op in tape if op.writes == f"{here}.middle")
     tape = tape.insert_after(residual, drop, instead_of=f"{here}.middle")
-    return tape.insert_after(residual, scores)
+    for op in (scores, *reversed(scorer)):
+        tape = tape.insert_after(residual, op)
+    return tape
+
+
+def _with_scorer(tape: Tape, block: int) -> tuple[Tape, list[Op]]:
+    """The tape with the parameters of the linear layer whose numbers become the scores of a drop, the block's last; and
+    the operations of that layer."""
+    here, x = f"blocks.{block}.drop.scorer", f"blocks.{block}.middle"
+    shapes: dict[str, Shape] = {"weight": (1, tape.tensors[x].shape[-1]), "bias": (1,)}
+    names = {part: f"{here}.{part}" for part in shapes}
+    ops = []
+    if lies_across(tape, x):
+        ops.append(Op(f"blocks.{block}.drop", "rows", block, (x,), f"{here}.rows"))
+        x = ops[-1].writes
+    ops.append(Op(here, "linear", block, (x,), f"{here}.out", names))
+    parameters = list(tape.parameters.values())
+    last = max(place for place, p in enumerate(parameters) if p.block == block)
+    parameters[last + 1 : last + 1] = [Parameter(names[part], shape, block) for part, shape in shapes.items()]
+    return replace(tape, parameters={p.name: p for p in parameters}), ops
+
+
+def lies_across(tape: Tape, x: str) -> bool:
+    """Whether tokens still lie as the patch embedding's convolution has laid them, channel by channel. (A sum lies as
+    its first summand does.)"""
+    made = {op.writes: op for op in tape}
+    while made[x].kind in ("add", "add_parameter"):
+        x = made[x].reads[0]
+    return made[x].kind == "patch_embed"
 
 
 def merge_tokens(tape: Tape, r: int) -> Tape:
@@ -188,6 +221,7 @@ _SCORES = {
     "attention": "mean_attention",
     "norm": "token_norms",
     "random": "random_scores",
+    LEARNED: "patch_softmax",
 }
 """The kind of operation that gives each criterion's scores."""
 

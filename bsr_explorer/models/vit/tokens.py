@@ -232,17 +232,19 @@ class _DropTokens(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        """Gradients of the tokens and, where they need one, of the scores (zero but for those of dropped tokens)."""
+        """Gradients of the tokens and of the scores (zero but for those of dropped tokens), where they need one."""
         (gradient,) = gradients
         positions, weights, dropped = ctx.saved_tensors
         (batch, tokens, width), prefix = ctx.shape, ctx.prefix
         count = gradient.shape[1] - prefix - ctx.fuse
-        of_x = gradient.new_zeros(ctx.shape)
-        rows = of_x.view(-1, width)
-        of_x[:, :prefix] = gradient[:, :prefix]
-        selected = gradient[:, prefix : prefix + count].reshape(-1, width)
-        rows.index_add_(0, positions[:, :count].flatten(), selected)
-        del selected
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = gradient.new_zeros(ctx.shape)
+            rows = of_x.view(-1, width)
+            of_x[:, :prefix] = gradient[:, :prefix]
+            selected = gradient[:, prefix : prefix + count].reshape(-1, width)
+            rows.index_add_(0, positions[:, :count].flatten(), selected)
+            del selected
         if not ctx.fuse:
             return of_x, None, None, None, None, None
         of_fused, where = gradient[:, -1:], positions[:, count:].flatten()
@@ -250,7 +252,8 @@ class _DropTokens(Function):
             others = tokens - prefix - count
             rows.index_add_(0, where, (of_fused / others).expand(-1, others, -1).reshape(-1, width))
             return of_x, None, None, None, None, None
-        rows.index_add_(0, where, weights.unsqueeze(2).bmm(of_fused).view(-1, width))
+        if ctx.needs_input_grad[0]:
+            rows.index_add_(0, where, weights.unsqueeze(2).bmm(of_fused).view(-1, width))
         if not ctx.needs_input_grad[1]:
             return of_x, None, None, None, None, None
         by_token = gradient.new_zeros(batch * tokens)
