@@ -37,7 +37,8 @@ class TokenDrop(nn.Module):
 
     def watch(self, layer: nn.Module, inputs: Any, qkv: torch.Tensor) -> None:
         """Forward hook of the block's qkv layer."""
-        self._qkv = qkv
+        if not self.selection.keeps_all(int(qkv.shape[1]) - self.prefix):  # else nobody holds it
+            self._qkv = qkv
 
     def forward(self, x: torch.Tensor, explicit: bool) -> torch.Tensor:
         """(B, N, D) → (B, fewer, D); ``explicit``: whether the block's attention has an explicit softmax."""

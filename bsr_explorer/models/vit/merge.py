@@ -168,20 +168,20 @@ class TokenMerge(nn.Module):
 
     def watch(self, layer: nn.Module, inputs: Any, qkv: torch.Tensor) -> None:
         """Forward hook of the block's qkv layer."""
-        self._qkv = qkv
+        if merged_tokens(int(qkv.shape[1]), self.prefix, self.r):  # else nobody holds it
+            self._qkv = qkv
 
     def forward(
         self, x: torch.Tensor, sizes: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, N, D) → (B, fewer, D), and the sizes after it, unless no later block has patches to merge."""
-        qkv, self._qkv = self._qkv, None
-        assert qkv is not None, "the block's attention runs before its merge"
-        take_attached(qkv)
         r = merged_tokens(int(x.shape[1]), self.prefix, self.r)
         if not r:
             return x, None
+        qkv, self._qkv = self._qkv, None
+        assert qkv is not None, "the block's attention runs before its merge"
+        take_attached(qkv)
         into = match_tokens(qkv, self.heads, self.prefix, r)
-        del qkv
         if self.seen is not None:
             self.seen((into % (x.shape[1] - r) - self.prefix)[:, self.prefix :].long())
         merged = merge_sizes(into, sizes, r)
