@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bsr_explorer.cli import options
-from bsr_explorer.cli.console import say_written
+from bsr_explorer.cli.console import out, say_written
 from bsr_explorer.cli.progress import loading
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.data.places import check_data, count_classes, default_data_dir
@@ -50,6 +50,13 @@ def tokens(
     control: Annotated[
         bool, typer.Option("--control", help="Below them, the same with tokens that are dropped by chance.")
     ] = False,
+    accuracy: Annotated[
+        bool,
+        typer.Option(
+            "--accuracy",
+            help="Of a training, also say the accuracy on validation, as it is and with all tokens kept.",
+        ),
+    ] = False,
     file: Annotated[
         Path, typer.Option("--out", help=f"File to write: {', '.join(KINDS)} by its ending.")
     ] = Path("tokens.png"),
@@ -65,11 +72,13 @@ def tokens(
 
       bsr-explore tokens --method bsr --data digits --control --out strip.png
 
-      bsr-explore tokens runs/clothes --images 4
+      bsr-explore tokens runs/clothes --images 4 --accuracy
     """
     if file.suffix[1:] not in KINDS:
         raise unknown("--out", file.suffix[1:] or str(file), KINDS)
     experiment, folder = _asked(context, what, model, method, image_size, data, weights, seed)
+    if accuracy and folder is None:
+        raise UserError("--accuracy: nothing is trained yet; give the folder of a `train`, or leave it out")
     where = data_dir or default_data_dir()
     if folder is None:
         check_weights(experiment.weights)
@@ -78,15 +87,19 @@ def tokens(
     from bsr_explorer.trained.followed import strip_of
 
     with loading("loading weights and data…"):
-        strip = strip_of(experiment, folder, where, images, control)
+        strip = strip_of(experiment, folder, where, images, control, accuracy)
     rows = [*_rows(strip.followed), *_rows(strip.control)]
     try:
         draw(strip.images, rows, str(strip.config.method), file)
     except OSError as error:
         raise UserError(f"--out: {unwritable(error, file)}; choose another --out") from None
+    accuracies = dict(zip(("as_it_is", "all_tokens"), strip.accuracies or (), strict=False))
     if as_json:
-        print(json.dumps({"file": str(file), "classes": strip.classes, "rows": [row.label for row in rows]}))
+        said = {"file": str(file), "classes": strip.classes, "rows": [row.label for row in rows]}
+        print(json.dumps({**said, "accuracies": accuracies}))
         return
+    for name, value in accuracies.items():
+        out.print(f"accuracy on validation, {name.replace('_', ' ')}: {100 * value:.1f}%", markup=False)
     say_written([file])
 
 
@@ -102,7 +115,9 @@ def _asked(
 ) -> tuple[Experiment, Path | None]:
     """What is shown, and the folder of its training, if there is one."""
     if what is not None:
-        options.refuse_flags(context, {"what", "images", "control", "file", "data_dir", "as_json"})
+        options.refuse_flags(
+            context, {"what", "images", "control", "accuracy", "file", "data_dir", "as_json"}
+        )
         folder = what if what.is_dir() else None
         return Experiment.from_toml(what if folder is None else folder / TRAINING), folder
     config = Config(model, image_size, count_classes(data), batch_size=1)

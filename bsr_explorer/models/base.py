@@ -11,6 +11,8 @@ from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.tape import Tape, kept_tokens
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from torch import Tensor, nn
 
 
@@ -192,6 +194,14 @@ class Architecture(ABC):
 
         Args:
             at_random: whether tokens are dropped by chance, whatever the model's criterion is.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise self._cannot("show their tokens")
+
+    def all_tokens(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Within it, a model neither drops nor merges tokens.
 
         Raises:
             UserError: not in this architecture.

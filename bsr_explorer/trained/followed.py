@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bsr_explorer.config import Config
+from bsr_explorer.data.loader import loader
 from bsr_explorer.data.splits import Splits, stratified_order
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build_with
@@ -19,6 +20,7 @@ from bsr_explorer.models.architecture import architecture_of_model
 from bsr_explorer.models.base import Followed
 from bsr_explorer.prediction import tape_of
 from bsr_explorer.store.experiment import Experiment
+from bsr_explorer.train.loop import evaluate
 from bsr_explorer.train.step import image_dtype, in_precision
 from bsr_explorer.trained import weights
 
@@ -36,6 +38,7 @@ class Strip:
         classes: the name of each one's class.
         followed: after each block that drops or merges tokens.
         control: the same where tokens are dropped by chance, or nothing.
+        accuracies: of the trained model on all validation images, in [0, 1]: as it is, and with all tokens; if asked.
     """
 
     config: Config
@@ -43,6 +46,7 @@ class Strip:
     classes: tuple[str, ...]
     followed: list[Followed]
     control: list[Followed]
+    accuracies: tuple[float, float] | None = None
 
 
 def check(config: Config, images: int, control: bool) -> None:
@@ -66,13 +70,19 @@ def check(config: Config, images: int, control: bool) -> None:
 
 
 def strip_of(
-    experiment: Experiment, folder: Path | None, data_dir: Path, images: int, control: bool
+    experiment: Experiment,
+    folder: Path | None,
+    data_dir: Path,
+    images: int,
+    control: bool,
+    accuracy: bool = False,
 ) -> Strip:
     """Follow the patches of a few validation images, of different classes as far as there are.
 
     Args:
         experiment: the model, the data, the pretrained weights, and the seed by which images are drawn.
         folder: of a training of it, whose weights are taken instead.
+        accuracy: whether validation is evaluated, with drops and with all tokens.
 
     Raises:
         UserError: see ``check``; weights or data that are not to be had.
@@ -87,7 +97,14 @@ def strip_of(
     else:
         model = weights.load(folder)
     splits = load_data(experiment.config, job)
-    return _followed(model, actual, splits, images, experiment.seed, control)
+    strip = _followed(model, actual, splits, images, experiment.seed, control)
+    if not accuracy:
+        return strip
+    config = experiment.config
+    batches = loader(splits.validation, config.micro_batch_size, shuffle=False, seed=0, drop_last=False)
+    as_it_is = evaluate(model, batches, config.precision)
+    with architecture_of_model(model).all_tokens(model):
+        return replace(strip, accuracies=(as_it_is, evaluate(model, batches, config.precision)))
 
 
 def _followed(

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from bsr_explorer.store.records import read_records
+
 pytestmark = pytest.mark.usefixtures("toy")
 
 Cli = Callable[..., Any]
@@ -61,6 +63,12 @@ def test_of_a_training_the_trained_model_is_shown(cli: Cli, tmp_path: Path) -> N
     assert of_run.code == of_config.code == 0, of_run.err
     assert json.loads(of_run.out)["classes"] == json.loads(of_config.out)["classes"]
     assert (tmp_path / "run.png").read_bytes() != (tmp_path / "config.png").read_bytes()
+    both = cli("tokens", run, "--accuracy", "--out", tmp_path / "both.png", "--json")
+    accuracies = json.loads(both.out)["accuracies"]
+    assert accuracies["as_it_is"] == read_records(run)[0].accuracy
+    assert 0 <= accuracies["all_tokens"] <= 1
+    said = cli("tokens", run, "--accuracy", "--out", tmp_path / "both.png").out
+    assert f"accuracy on validation, all tokens: {100 * accuracies['all_tokens']:.1f}%" in said
 
 
 @pytest.mark.parametrize(
@@ -74,6 +82,7 @@ def test_of_a_training_the_trained_model_is_shown(cli: Cli, tmp_path: Path) -> N
             ("--method", "drop({0: 0.5}, criterion='colour')"),
             "tokens can be dropped by class_attention, attention",
         ),
+        (("--method", "drop({0: 0.5})", "--accuracy"), "--accuracy: nothing is trained yet"),
         (("--images", "99"), "--images: 99 is out of range; choose from 1 to 12"),
         (("--out", "strip.jpg"), "--out: unknown value 'jpg'"),
         (("--data", "nowhere"), "nowhere"),

@@ -62,6 +62,7 @@ GIVEN: Any = None
         (lambda least: least.merge_tokens(GIVEN, 1), "merge tokens"),
         (lambda least: least.merge_tokens_in(GIVEN, 1), "merge tokens"),
         (lambda least: least.follow_tokens(GIVEN, GIVEN), "show their tokens"),
+        (lambda least: least.all_tokens(GIVEN), "show their tokens"),
         (lambda least: least.stem(GIVEN, GIVEN), "go on from its blocks"),
         (lambda least: least.tail(GIVEN, GIVEN), "go on from its blocks"),
         (lambda least: least.after_blocks(GIVEN), "go on from its blocks"),

@@ -12,6 +12,8 @@ from bsr_explorer.models.vit.step import drop_tokens, merge_tokens, step_tape
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from torch import Tensor, nn
 
 
@@ -72,6 +74,12 @@ class PlainViT(Architecture):
         from bsr_explorer.models.vit.followed import follow_tokens
 
         return follow_tokens(model, images, at_random)
+
+    def all_tokens(self, model: nn.Module) -> AbstractContextManager[None]:
+        """See ``models.vit.followed``."""
+        from bsr_explorer.models.vit.followed import all_tokens
+
+        return all_tokens(model)
 
     def merge_tokens(self, tape: Tape, r: int) -> Tape:
         """See ``models.vit.step``."""

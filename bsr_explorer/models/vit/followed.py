@@ -26,6 +26,28 @@ def follow_tokens(model: nn.Module, images: torch.Tensor, at_random: bool = Fals
 
 
 @contextmanager
+def all_tokens(model: nn.Module) -> Iterator[None]:
+    """See ``Architecture.all_tokens``."""
+    parts = [part for part in model.modules() if isinstance(part, (TokenDrop, TokenMerge))]
+    for part in parts:
+        part.forward = _no_drop if isinstance(part, TokenDrop) else _no_merge  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for part in parts:
+            del part.forward
+            part._qkv = None
+
+
+def _no_drop(x: torch.Tensor, explicit: bool) -> torch.Tensor:
+    return x
+
+
+def _no_merge(x: torch.Tensor, sizes: torch.Tensor | None) -> tuple[torch.Tensor, None]:
+    return x, None
+
+
+@contextmanager
 def _in_evaluation(model: nn.Module) -> Iterator[None]:
     training = model.training
     model.eval()

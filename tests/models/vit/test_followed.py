@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from bsr_explorer.models.base import CRITERIA, Selection
 from bsr_explorer.models.vit.drop import TokenDrop, drop_tokens_in
-from bsr_explorer.models.vit.followed import follow_tokens
+from bsr_explorer.models.vit.followed import all_tokens, follow_tokens
 from bsr_explorer.models.vit.merge import merge_tokens_in
 
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -102,3 +102,17 @@ def test_the_model_is_left_as_it_was() -> None:
 
 def test_where_nothing_is_dropped_there_is_nothing_to_follow() -> None:
     assert follow_tokens(_vit(), IMAGES) == []
+
+
+@pytest.mark.parametrize("merges", [True, False])
+def test_with_all_tokens_a_model_is_the_plain_one(merges: bool) -> None:
+    plain, changed = _vit().eval(), _vit().eval()
+    if merges:
+        merge_tokens_in(changed, 3)
+    else:
+        drop_tokens_in(changed, 1, Selection(0.5, True, True))
+    expected = changed(IMAGES)
+    with all_tokens(changed):
+        assert torch.equal(changed(IMAGES), plain(IMAGES))
+    assert torch.equal(changed(IMAGES), expected)
+    assert not torch.equal(expected, plain(IMAGES))
