@@ -10,9 +10,10 @@ batch sizes 1, 2, 5 and 8.
 
     python benchmarks/exactness.py --configs 100 --methods all
 
-draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, LST, DTL, SHERL, LoSA, VeLoRA, WTA-CRS, ASI, WASI,
-Approx-BP and MS-LN instead, alone and composed with each other, token drops, recomputation and offloading; and the peak
-must be exact, too.
+draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, Sparse-Tuning, LST, DTL, SHERL, LoSA, VeLoRA,
+WTA-CRS, ASI, WASI, Approx-BP and MS-LN instead, alone and composed with each other, token drops or merges,
+recomputation and offloading; and the peak must be exact, too. `--methods tokens` draws what drops or merges tokens, with
+all of the others.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from bsr_explorer.cost.peak import step_ledger
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.measurement.step import measure_step
 from bsr_explorer.methods import (
+    Adapler,
     Adapter,
     Apla,
     ApproxBP,
@@ -61,13 +63,17 @@ from bsr_explorer.methods import (
     Offload,
     Paca,
     Sherl,
+    SparseTuning,
     Spt,
+    Tome,
     Velora,
     Vpt,
     Wasi,
     WtaCrs,
 )
 from bsr_explorer.methods.adding import LAYERS
+from bsr_explorer.methods.base import TOKENS
+from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.methods.criteria import criteria_of
 from bsr_explorer.methods.side import SideNetwork
 from bsr_explorer.models.lowering import PRECISIONS, lower
@@ -101,12 +107,19 @@ class Case:
         )
 
 
-def draw(rng: random.Random, precision: str, packed: bool = False, of_the_field: bool = False) -> Case:
+def draw(
+    rng: random.Random,
+    precision: str,
+    packed: bool = False,
+    of_the_field: bool = False,
+    of_tokens: bool = False,
+) -> Case:
     """A random configuration; models have 2 to 48 blocks, most of them few.
 
     Args:
         packed: whether it packs tensors for certain.
         of_the_field: whether its method is one of those that ``_of_the_field`` draws.
+        of_tokens: whether such a one drops or merges tokens for certain.
     """
     depth = rng.choice((2, 3, 4, 6, 12, 12, rng.randint(13, 48)))
     heads = rng.choice((1, 2, 3, 4))
@@ -134,7 +147,7 @@ def draw(rng: random.Random, precision: str, packed: bool = False, of_the_field:
         shape |= {"mlp_layer": SwiGLUPacked, "act_layer": torch.nn.SiLU}
     return Case(
         shape,
-        _of_the_field(rng, shape) if of_the_field else _method(rng, depth, class_token, packed),
+        _of_the_field(rng, shape, of_tokens) if of_the_field else _method(rng, depth, class_token, packed),
         rng.choice(BATCHES),
         rng.choice((1, 1, 1, 2)),
         precision,
@@ -156,9 +169,9 @@ def _method(rng: random.Random, depth: int, class_token: bool, packed: bool) -> 
     return method
 
 
-def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
-    """A method that brings parameters, or one that stores what layers read, or both; perhaps with drops, and with
-    blocks that are recomputed or offloaded."""
+def _of_the_field(rng: random.Random, shape: dict[str, Any], of_tokens: bool = False) -> Method:
+    """A method that brings parameters, or one that stores what layers read, or both; perhaps with drops (for certain,
+    if it is to be ``of_tokens``), and with blocks that are recomputed or offloaded."""
     depth, width, gated = shape["depth"], shape["embed_dim"], "mlp_layer" in shape
     hidden = int(width * shape["mlp_ratio"]) // (2 if gated else 1)
     layers = tuple(LAYERS)
@@ -175,6 +188,7 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
         Adapter(rng.choice((1, 4, 16)), rng.choice(("serial", "parallel")), rng.choice((None, 1.0, 0.5))),
         Vpt(rng.choice((1, 3, 10)), rng.random() < 0.5),
         *_side_networks(rng, shape, hidden),
+        SparseTuning(rng.choice((0.3, 0.7, 0.9)) if shape["class_token"] else 1.0, rng.choice((2, 4, 16))),
     )
     common = math.gcd(width, hidden)
     groups = rng.choice([parts for parts in range(1, common + 1) if common % parts == 0])
@@ -199,10 +213,15 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any]) -> Method:
     )
     if not gated and live and rng.random() < 0.3:
         method = method + ApproxBP()
-    if not beside and rng.random() < 0.3:
+    decides = any(TOKENS in part.chooses for part in parts_of(method))
+    if not beside and (of_tokens or rng.random() < 0.3) and not decides:
         keep = {rng.randrange(depth): rng.choice((0.3, 0.5, 0.9))}
         criterion = rng.choice(criteria_of(shape["class_token"]))
-        method = method + Drop(keep, rng.random() < 0.7, criterion=criterion)
+        drop = Drop(keep, rng.random() < 0.7, criterion=criterion)
+        patches = (shape["img_size"] // shape["patch_size"]) ** 2
+        method = method + rng.choice(
+            (drop, Tome(min(rng.choice((1, 2, 5)), patches - 1)), Adapler(rng.choice((0.3, 0.7))))
+        )
     for keeping in (Checkpoint, Offload):
         if rng.random() < 0.2:
             some = tuple(block for block in range(depth) if rng.random() < 0.6)
@@ -319,15 +338,17 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, help="one number format; all if left out")
     parser.add_argument("--packed", action="store_true", help="every configuration packs its tensors")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--methods", choices=("blocks", "all"), default="blocks", help="which are drawn")
+    parser.add_argument(
+        "--methods", choices=("blocks", "all", "tokens"), default="blocks", help="which are drawn"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     answers = []
     for precision in [options.precision] if options.precision else PRECISIONS:
         rng = random.Random(f"{options.seed} {precision}")
-        field = options.methods == "all"
-        cases = [draw(rng, precision, options.packed, field) for _ in range(options.configs)]
+        field, tokens = options.methods != "blocks", options.methods == "tokens"
+        cases = [draw(rng, precision, options.packed, field, tokens) for _ in range(options.configs)]
         missed = []
         for number, case in enumerate(track(cases, f"comparing {precision}", disable=options.json)):
             if misses := compare(case, number, field, options.device):

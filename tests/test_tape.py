@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from bsr_explorer.models.base import Selection
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.step import drop_tokens, step_tape
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
@@ -93,7 +94,7 @@ def test_images_never_need_a_gradient() -> None:
 
 @pytest.mark.parametrize("faithful", [True, False])
 def test_class_attention_runs_with_a_graph_as_the_authors_does(faithful: bool) -> None:
-    needs = drop_tokens(step_tape(DEIT, 1, "fused"), 3, 0.5, True, faithful).needs_grad()
+    needs = drop_tokens(step_tape(DEIT, 1, "fused"), 3, Selection(0.5, True, faithful)).needs_grad()
     assert (needs["blocks.3.scores"], needs["blocks.3.kept"]) == (faithful, True)
 
 
@@ -107,13 +108,13 @@ def test_the_class_token_is_a_view_of_all_tokens() -> None:
 def test_half_of_the_tokens_go_at_each_drop(fuse: bool, counts: list[int]) -> None:
     tape = step_tape(DEIT, 1, "fused")
     for block in (3, 6, 9):
-        tape = drop_tokens(tape, block, 0.5, fuse, fuse)
+        tape = drop_tokens(tape, block, Selection(0.5, fuse, fuse))
     outputs = [tape.tensors[f"blocks.{block}.out"].shape[1] for block in range(12)]
     assert outputs == [counts[0]] * 3 + [counts[1]] * 3 + [counts[2]] * 3 + [counts[3]] * 3
 
 
 def test_the_block_that_drops_attends_to_all_its_tokens() -> None:
-    tensors = drop_tokens(step_tape(DEIT, 1, "fused"), 3, 0.5, True, True).tensors
+    tensors = drop_tokens(step_tape(DEIT, 1, "fused"), 3, Selection(0.5, True, True)).tensors
     assert tensors["blocks.3.attn.qkv.out"].shape[1] == 197
     assert tensors["blocks.3.norm2.out"].shape[1] == 100
 

@@ -59,6 +59,7 @@ COMMANDS = {
     "select": "select",
     "export": "export",
     "train": "train",
+    "tokens": "tokens",
     "reproduce": "reproduce",
     "list": "listing",
 }

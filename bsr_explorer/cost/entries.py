@@ -18,6 +18,7 @@ from bsr_explorer.cost.peak import levels
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.cost.step import Recorded
 from bsr_explorer.cost.timeline import optimizer_peak, standing, standing_rows
+from bsr_explorer.models.base import Selection
 from bsr_explorer.models.lowering import lower
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.step import block_tape, drop_tokens, stem_tape, step_tape, tail_tape
@@ -203,7 +204,7 @@ def _block_entry(
     """The table's four rows for a block of so many tokens, and the tokens that leave it."""
     tape = block_tape(geometry, batch, tokens, runs.attention)
     if keep < 1:
-        tape = drop_tokens(tape, 0, keep, fuse, faithful=fuse)
+        tape = drop_tokens(tape, 0, Selection(keep, fuse, faithful=fuse))
     trainings = (tape.train_only(lambda p: False), tape)
     rows = []
     for live in (False, True):

@@ -9,6 +9,9 @@ allocator's own record of a real step (``tests/cost/test_peak.py``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from bsr_explorer.cost.frames import Frames
 from bsr_explorer.cost.gradients import Gradients
 from bsr_explorer.cost.holders import Memory, Moment
@@ -72,9 +75,19 @@ class Pass:
         self.until_end = [name for name, end in frames.items() if end == len(self.contexts)]
 
     def _run(
-        self, index: int, phase: str, recorded: bool, frames: dict[str, int], compute: bool = True
+        self,
+        index: int,
+        phase: str,
+        recorded: bool,
+        frames: dict[str, int],
+        compute: bool = True,
+        leaves: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """One operation: it takes what it makes, autograd holds what it keeps, frames let go after it."""
+        """One operation: it takes what it makes, autograd holds what it keeps, frames let go after it.
+
+        Args:
+            leaves: of some tensors, when frames let go of them, if it is not as in the forward pass.
+        """
         c, memory = self.contexts[index], self.memory
         memory.moment = Moment(phase, c.op.block, c.op.name)
         recording = Recording(memory, self._keeps[index], recorded)
@@ -85,7 +98,7 @@ class Pass:
         self._held[index] += recording.held
         for name in recording.taken:
             if name == c.writes.name:
-                frames[name] = self._frames.ends.get(name, len(self.contexts) + 1)
+                frames[name] = leaves.get(name, self._frames.ends.get(name, len(self.contexts) + 1))
             else:
                 frames[name] = self._frames.end_of(c.op.name)
         for name in recording.lent:
@@ -155,10 +168,30 @@ class Pass:
             for name in segment.inputs:
                 self.memory.take(name, self.tape.tensors[name].bytes, "saved")
                 frames[name] = len(self.contexts)
+        leaves = self._leaves(segment)
         for index in segment.indices:
             compute = segment.computes_last or index != segment.indices[-1]
-            self._run(index, "backward", True, frames, compute)
+            self._run(index, "backward", True, frames, compute, leaves)
         self._leave(frames, len(self.contexts) + 1)
+
+    def _leaves(self, segment: Recomputed) -> dict[str, int]:
+        """What a segment hands on beside its output, which nobody takes when it runs again: when its last reader in the
+        segment has returned, it goes."""
+        inside = {i: self.contexts[i].op for i in segment.indices}
+        made = {op.writes for op in inside.values()}
+        handed_on = {
+            name
+            for i, c in enumerate(self.contexts)
+            if i > segment.indices[-1] and c.op.segment != segment.name
+            for name in c.op.reads
+            if name in made
+        }
+        return {
+            name: self._frames.end_of(op.name)
+            for op in inside.values()
+            for name in op.reads
+            if name in handed_on
+        }
 
     def _unwind(self, index: int) -> None:
         c = self.contexts[index]

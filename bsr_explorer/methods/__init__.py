@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from bsr_explorer.extensions import add_found
 from bsr_explorer.methods import expression
+from bsr_explorer.methods.adapler import Adapler
 from bsr_explorer.methods.adapter import Adapter
 from bsr_explorer.methods.alast import Alast
 from bsr_explorer.methods.apla import Apla
@@ -38,7 +39,9 @@ from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
 from bsr_explorer.methods.sherl import Sherl
 from bsr_explorer.methods.slimfit import SlimFit
+from bsr_explorer.methods.sparse_tuning import SparseTuning
 from bsr_explorer.methods.spt import Spt
+from bsr_explorer.methods.tome import Tome
 from bsr_explorer.methods.velora import Velora
 from bsr_explorer.methods.vpt import Vpt
 from bsr_explorer.methods.wasi import Wasi
@@ -53,6 +56,8 @@ METHODS: dict[str, type[Method]] = {
     "blocks": Blocks,
     "drop": Drop,
     "evit": Evit,
+    "adapler": Adapler,
+    "tome": Tome,
     "bsr": Bsr,
     "lora": Lora,
     "lora_fa": LoraFA,
@@ -62,6 +67,7 @@ METHODS: dict[str, type[Method]] = {
     "spt": Spt,
     "ia3": Ia3,
     "adapter": Adapter,
+    "sparse_tuning": SparseTuning,
     "vpt": Vpt,
     "lst": Lst,
     "dtl": Dtl,
@@ -117,6 +123,7 @@ def _defaults(geometry: Geometry | None) -> expression.Defaults:
 
 __all__ = [
     "METHODS",
+    "Adapler",
     "Adapter",
     "Alast",
     "Apla",
@@ -150,7 +157,9 @@ __all__ = [
     "Paca",
     "Sherl",
     "SlimFit",
+    "SparseTuning",
     "Spt",
+    "Tome",
     "Velora",
     "Vpt",
     "Wasi",

@@ -192,6 +192,10 @@ class Method(ABC):
         """The one method by which the sum of two canonical ones is known, if there is one."""
         return None
 
+    def leaving(self, choice: str) -> Method:
+        """The same, said without a choice that it does not make use of, for a sum with a method that makes it."""
+        return self
+
     def __str__(self) -> str:
         shown = []
         for f in fields(self):

@@ -144,6 +144,10 @@ class Bsr(Method):
             self, keep=other.keep, fuse=other.fuse, faithful=other.faithful, criterion=other.criterion
         )
 
+    def leaving(self, choice: str) -> Method:
+        """Without drops, it is ``blocks``."""
+        return self.of_blocks if choice == TOKENS and not self.dropping else self
+
     @classmethod
     def stretched(cls, depth: int) -> Bsr:
         """The paper's choice, made for 12 blocks, for a model of ``depth``: blocks at the end of each

@@ -152,6 +152,8 @@ class Composed(Method):
                     break
             else:
                 parts.append(new)
+        if sum(TOKENS in part.chooses for part in parts) > 1:
+            parts = [part.leaving(TOKENS) for part in parts]
         return (
             Composed(tuple(parts))
             if len(parts) > 1

@@ -31,6 +31,7 @@ from bsr_explorer.methods.base import TOKENS, Method
 from bsr_explorer.methods.criteria import CLASS_ATTENTION, Criteria, check_criterion, criteria_of, instead
 from bsr_explorer.methods.full import Full
 from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of_model
+from bsr_explorer.models.base import Selection
 from bsr_explorer.naming import blocks_of
 from bsr_explorer.tape import Tape
 
@@ -117,13 +118,14 @@ class Drop(Method):
         """Whether gradients pass to the scores that weight a fused token."""
         return self.fuse and self.faithful and self.criterion == CLASS_ATTENTION
 
+    def _selection(self, keep: float) -> Selection:
+        return Selection(keep, self.fuse, self.weighs, self.criterion)
+
     def rewrite(self, tape: Tape) -> Tape:
         """Drop tokens from the lowest block to the highest."""
         self.check(len(tape.blocks), tape.class_token)
         for block, keep in self.dropping.items():
-            tape = ARCHITECTURES[tape.architecture].drop_tokens(
-                tape, block, keep, self.fuse, self.weighs, self.criterion
-            )
+            tape = ARCHITECTURES[tape.architecture].drop_tokens(tape, block, self._selection(keep))
         return tape
 
     def apply(self, model: nn.Module) -> nn.Module:
@@ -131,7 +133,7 @@ class Drop(Method):
         architecture = architecture_of_model(model)
         self.check(len(blocks_of(model)), architecture.has_class_token(model))
         for block, keep in self.dropping.items():
-            architecture.drop_tokens_in(model, block, keep, self.fuse, self.weighs, self.criterion)
+            architecture.drop_tokens_in(model, block, self._selection(keep))
         return model
 
     @property

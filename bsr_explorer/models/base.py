@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.naming import TIMM, Naming
-from bsr_explorer.tape import Tape
+from bsr_explorer.tape import Tape, kept_tokens
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from torch import Tensor, nn
 
 
@@ -64,8 +67,60 @@ CRITERIA: dict[str, str] = {
 }
 """What patch tokens are dropped by, in words. All but the first need no class token, and take no gradient."""
 
-MEAN_OF_DROPPED = ("norm", "random")
-"""Criteria whose scores weight nothing: the token that the dropped ones are fused into is their mean."""
+LEARNED = "learned"
+"""What tokens are dropped by where each drop has a scorer that trains (``methods.adapler``)."""
+
+SAID = {**CRITERIA, LEARNED: "a learned score"}
+"""All of them, in words."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which patch tokens stay where some are dropped, and what becomes of the others.
+
+    Attributes:
+        keep: keep rate in (0, 1]; of M patch tokens, ``operations.tokens.kept_tokens`` stay.
+        fuse: whether the dropped tokens live on as one, weighted by their scores.
+        faithful: whether gradients pass to these scores. Then there is a fused token even where the keep rate, rounded
+            up, keeps every token; otherwise nothing changes there. (Only the class token's attention and learned scores
+            take gradients.)
+        criterion: one of ``SAID``.
+    """
+
+    keep: float
+    fuse: bool
+    faithful: bool
+    criterion: str = "class_attention"
+
+    @property
+    def by_mean(self) -> bool:
+        """Whether its scores weight nothing: the token that the dropped ones are fused into is their mean."""
+        return self.criterion in ("norm", "random")
+
+    @property
+    def by_attention(self) -> bool:
+        """Whether its scores are made of queries and keys."""
+        return self.criterion in ("class_attention", "attention")
+
+    def keeps_all(self, patches: int) -> bool:
+        """Whether it changes nothing of so many patch tokens."""
+        return not self.faithful and kept_tokens(patches, self.keep) == patches
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Where the patches of some images are, after a block that dropped or merged tokens.
+
+    Attributes:
+        block: 0-based.
+        by: the criterion, in words; None: alike tokens were merged.
+        places: the place of the token that each patch is in, among those that are no prefix tokens, (B, P); -1 where
+            its token was dropped (or fused with others that were).
+    """
+
+    block: int
+    by: str | None
+    places: Tensor
 
 
 class Architecture(ABC):
@@ -118,40 +173,58 @@ class Architecture(ABC):
         """Whether tokens can be dropped by a class token's attention."""
         return False
 
-    def drop_tokens(
-        self,
-        tape: Tape,
-        block: int,
-        keep: float,
-        fuse: bool,
-        faithful: bool,
-        criterion: str = "class_attention",
-    ) -> Tape:
+    def drop_tokens(self, tape: Tape, block: int, selection: Selection) -> Tape:
         """The tape with a token drop in a block (0-based); see ``methods.drop``.
-
-        Args:
-            criterion: one of ``CRITERIA``.
 
         Raises:
             UserError: not in this architecture.
         """
         raise self._cannot("drop tokens")
 
-    def drop_tokens_in(
-        self,
-        model: nn.Module,
-        block: int,
-        keep: float,
-        fuse: bool,
-        faithful: bool,
-        criterion: str = "class_attention",
-    ) -> None:
+    def drop_tokens_in(self, model: nn.Module, block: int, selection: Selection) -> None:
         """The same in a model, in place.
 
         Raises:
             UserError: not in this architecture.
         """
         raise self._cannot("drop tokens")
+
+    def follow_tokens(self, model: nn.Module, images: Tensor, at_random: bool = False) -> list[Followed]:
+        """What becomes of the patches of images (B, 3, S, S), block by block, in evaluation.
+
+        Args:
+            at_random: whether tokens are dropped by chance, whatever the model's criterion is.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise self._cannot("show their tokens")
+
+    def all_tokens(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Within it, a model neither drops nor merges tokens.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise self._cannot("show their tokens")
+
+    # --- merging tokens -----------------------------------------------------------------------------------
+
+    def merge_tokens(self, tape: Tape, r: int) -> Tape:
+        """The tape with ``r`` tokens merged into others in each block; see ``methods.tome``.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise self._cannot("merge tokens")
+
+    def merge_tokens_in(self, model: nn.Module, r: int) -> None:
+        """The same in a model, in place.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise self._cannot("merge tokens")
 
     # --- packing what blocks keep -------------------------------------------------------------------------
 

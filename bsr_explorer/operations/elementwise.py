@@ -29,6 +29,13 @@ _GELU = Rule(keeps=_input_keeps)
 GELU = Kind(name="gelu", summary="GELU", plain=_GELU, packed=_GELU.packed(unwind=_gelu_unwind_packed))
 
 
+def _output_keeps(c: Context) -> list[Kept]:
+    return [kept(c.writes)] if c.needs[0] else []
+
+
+RELU = Kind(name="relu", summary="ReLU", plain=Rule(keeps=_output_keeps, keeps_results=True))
+
+
 def _half_shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
     return (*reads[0].shape[:-1], reads[0].shape[-1] // 2)
 
@@ -209,6 +216,15 @@ TIMES = Kind(
     summary="a product with a number that does not train",
     plain=Rule(run=_times_run, unwind=_times_unwind),
 )
+
+# --- copies ---------------------------------------------------------------------------------------------
+
+
+def _rows_unwind(c: Context, b: Backward) -> None:
+    b.pass_on(0)
+
+
+ROWS = Kind(name="rows", summary="a copy that lies row by row", plain=Rule(unwind=_rows_unwind))
 
 # --- sums -----------------------------------------------------------------------------------------------
 

@@ -14,6 +14,8 @@ from bsr_explorer.operations.elementwise import (
     ADD_PARAMETER,
     GATE_HALF,
     GELU,
+    RELU,
+    ROWS,
     SCALE,
     SCALE_CHANNELS,
     SILU_HALF,
@@ -25,11 +27,18 @@ from bsr_explorer.operations.layout import BY_TOKEN, SWAP
 from bsr_explorer.operations.linear import LINEAR, PARTIAL_LINEAR, PATCH_EMBED
 from bsr_explorer.operations.loss import CROSS_ENTROPY
 from bsr_explorer.operations.magnitude import MAGNITUDE
+from bsr_explorer.operations.merging import MATCH_TOKENS, MERGE_SIZES, MERGE_TOKENS
 from bsr_explorer.operations.mix import MIX
 from bsr_explorer.operations.norm import LAYER_NORM
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
 from bsr_explorer.operations.rule import Rule
-from bsr_explorer.operations.scores import CLASS_CHANGE, MEAN_ATTENTION, RANDOM_SCORES, TOKEN_NORMS
+from bsr_explorer.operations.scores import (
+    CLASS_CHANGE,
+    MEAN_ATTENTION,
+    PATCH_SOFTMAX,
+    RANDOM_SCORES,
+    TOKEN_NORMS,
+)
 from bsr_explorer.operations.swish import SWISH
 from bsr_explorer.operations.tokens import (
     DROP_TOKENS,
@@ -55,13 +64,19 @@ KINDS: dict[str, Kind] = {
     "class_change": CLASS_CHANGE,
     "token_norms": TOKEN_NORMS,
     "random_scores": RANDOM_SCORES,
+    "patch_softmax": PATCH_SOFTMAX,
     "drop_tokens": DROP_TOKENS,
+    "match_tokens": MATCH_TOKENS,
+    "merge_sizes": MERGE_SIZES,
+    "merge_tokens": MERGE_TOKENS,
     "gelu": GELU,
+    "relu": RELU,
     "silu_half": SILU_HALF,
     "gate_half": GATE_HALF,
     "scale": SCALE,
     "scale_channels": SCALE_CHANNELS,
     "times": TIMES,
+    "rows": ROWS,
     "magnitude": MAGNITUDE,
     "add": ADD,
     "by_token": BY_TOKEN,

@@ -1,4 +1,4 @@
-"""Scores of patch tokens, by which tokens are dropped, that need no class token. None of them carries a gradient.
+"""Scores of patch tokens, by which tokens are dropped, that need no class token. Only learned ones carry a gradient.
 
 The class token's attention is a kind of its own (``class_attention``).
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from bsr_explorer.devices import Device
 from bsr_explorer.operations.kind import Casting, Formats, Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
-from bsr_explorer.operations.rule import Context, Forward, Rule, write
+from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule, kept, write
 from bsr_explorer.storages.storage import Shape
 from bsr_explorer.units import FLOPS_PER_MAC, WIDTH
 
@@ -95,4 +95,27 @@ CLASS_CHANGE = Kind(
     shape=_number,
     plain=Rule(run=_note),
     carries=lambda op: False,
+)
+
+# --- learned --------------------------------------------------------------------------------------------
+
+
+def _softmax_keeps(c: Context) -> list[Kept]:
+    return [kept(c.writes)] if c.needs[0] else []
+
+
+def _softmax_unwind(c: Context, b: Backward) -> None:
+    """The gradient of the patches' numbers is laid into one of all tokens'."""
+    b.take(c.own("gradient of patches"), c.writes.bytes)
+    b.give(0)
+    b.end_call()
+    b.drop(c.own("gradient of patches"))
+
+
+PATCH_SOFTMAX = Kind(
+    name="patch_softmax",
+    summary="the softmax over the patch tokens of a number for each token",
+    shape=_shape,
+    plain=Rule(keeps=_softmax_keeps, unwind=_softmax_unwind, keeps_results=True),
+    autocast=_autocast,
 )

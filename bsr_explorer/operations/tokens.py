@@ -163,18 +163,19 @@ def _drop_unwind(c: Context, b: Backward) -> None:
     batch, patches, count = _dropped(c)
     dtype, tokens = c.reads[0].dtype, c.reads[0].shape[1]
     width = c.reads[0].shape[-1] * WIDTH[dtype]
-    b.give(0)
-    if batch > 1:
-        b.take(c.own("gradient of selected"), batch * count * width)
-    if batch > 1 and c.op.attrs["fuse"]:
-        b.take(c.own("where kept"), batch * count * WIDTH["int32"])
-    b.drop(c.own("gradient of selected"), c.own("where kept"))
+    if c.needs[0]:
+        b.give(0)
+        if batch > 1:
+            b.take(c.own("gradient of selected"), batch * count * width)
+        if batch > 1 and c.op.attrs["fuse"]:
+            b.take(c.own("where kept"), batch * count * WIDTH["int32"])
+        b.drop(c.own("gradient of selected"), c.own("where kept"))
     if c.op.attrs["fuse"]:
         if batch > 1:
             b.take(c.own("where dropped"), batch * (patches - count) * WIDTH["int32"])
         if _by_mean(c):
             b.take(c.own("share of gradient"), batch * width)
-        if batch > 1 or not _by_mean(c):  # one image's share need not be copied
+        if c.needs[0] and (batch > 1 or not _by_mean(c)):  # one image's share need not be copied
             b.take(c.own("gradient of dropped"), batch * (patches - count) * width)
         b.drop(c.own("share of gradient"), c.own("gradient of dropped"))
     if c.needs[1]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -240,11 +240,12 @@ UNDATED: dict[str, dict[str, None]] = {
 """What is left out of files of each format, so that they change only if the figure does."""
 
 
-def save(fig: Any, folder: Path, name: str) -> list[Path]:
-    """Write PNG, PDF and SVG, each whole, and byte for byte the same when nothing changed; returns the paths."""
+def save(fig: Any, folder: Path, name: str, kinds: Iterable[str] | None = None) -> list[Path]:
+    """Write PNG, PDF and SVG, or some of them, each whole, and byte for byte the same when nothing changed; returns the
+    paths."""
     paths = []
-    for kind, metadata in UNDATED.items():
+    for kind in UNDATED if kinds is None else kinds:
         paths.append(folder / f"{name}.{kind}")
         with whole(paths[-1]) as file:
-            fig.savefig(file, format=kind, metadata=metadata)
+            fig.savefig(file, format=kind, metadata=UNDATED[kind])
     return paths

@@ -48,6 +48,7 @@ METHODS = (
     "spt",
     "ia3",
     "adapter",
+    "sparse_tuning",
     "vpt",
     "vpt(deep=True)",
     "lst",
@@ -55,9 +56,13 @@ METHODS = (
     "sherl",
     "losa",
     "dtl+approxbp",
+    "full+tome(r=2)",
+    "full+adapler",
     "bsr",
+    "bsr(criterion='random')",
     "bsr(blocks=(3, 7, 11), keep={})",
     "bsr(blocks=(9, 10, 11), keep={9: 0.7})",
+    "bsr(blocks=(9, 10, 11), keep={9: 0.7}, criterion='random')",
     "bsr(blocks=(9, 10, 11), keep={9: 0.7})+mesa",
     "bsr(blocks=(9, 10, 11), keep={9: 0.7})+velora+approxbp",
     "bsr+velora+approxbp",
@@ -72,7 +77,7 @@ METHODS = (
     "full+dropbp",
     "bsr+dropbp(draw='count')",
 )
-"""What is trained."""
+"""What is trained. Beside each BSR that drops tokens stands one that drops as many by chance."""
 
 SAME = {
     "checkpoint": "full",

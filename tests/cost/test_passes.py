@@ -75,6 +75,17 @@ def test_what_a_segment_was_fed_with_stays_until_it_is_unwound(passes: Passes) -
     assert backward.index(("0.out", -40)) > backward.index(("gradient 3 of 0.out", 40))
 
 
+def test_what_a_segment_hands_on_beside_its_output_goes_at_once_when_it_runs_again(passes: Passes) -> None:
+    tape = _segment(chain("before", "block.0", "block.1", "block.2", "block.3", "after"), "block")
+    also = {
+        "block.1": ("1.out", "0.out"),
+        "after": ("4.out", "1.out"),
+    }  # a sum keeps nothing of what it reads
+    ops = (replace(op, kind="add", reads=also[op.name]) if op.name in also else op for op in tape)
+    backward = [change for change in passes(replace(tape, ops=tuple(ops)))[1] if change[0][1:] == ".out"]
+    assert backward[:4] == [("1.out", 40), ("2.out", 40), ("1.out", -40), ("3.out", 40)]
+
+
 # --- whole steps ----------------------------------------------------------------------------------------
 
 TINY = replace(geometry("deit_t", 32), width=24, heads=3, hidden=96, depth=3, num_classes=5)

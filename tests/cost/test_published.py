@@ -12,6 +12,7 @@ from bsr_explorer.cost.published import (
     total_bytes,
 )
 from bsr_explorer.methods import Bsr
+from bsr_explorer.models.base import Selection
 from bsr_explorer.models.vit.reading import geometry
 from bsr_explorer.models.vit.step import block_tape, drop_tokens
 from bsr_explorer.prediction import predict, tape_of
@@ -51,7 +52,7 @@ def test_a_block_by_the_papers_rule(
     deit = geometry("deit_s", 224)
     tape = block_tape(deit, 5, 197, "fused")
     if dropping:
-        tape = drop_tokens(tape, 0, 0.5, fuse=True, faithful=True)
+        tape = drop_tokens(tape, 0, Selection(0.5, fuse=True, faithful=True))
     n1, n2 = 197 * 384, (100 if dropping else 197) * 384
     elements = before * n1 + 6 * 197 * 197 + after * n2
     assert block_activation_bytes(tape, 0, trains, live) == 4 * elements

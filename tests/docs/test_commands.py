@@ -43,6 +43,7 @@ SMALL = {
         "--model deit_t --image-size 64 --data digits --seeds 1 --rounds 1 --batch-size 2 --proxy-size 32 "
         "--train-size 32 --val-size 32 --epochs 1 --weights random"
     ),
+    "tokens": "--data digits --weights random --images 2",
     "train": "--proxy-size 32 --train-size 32 --val-size 32 --epochs 1 --weights random",
 }
 """The flags that make a command short. None of them says where it reads or writes."""

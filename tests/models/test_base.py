@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.models.base import Architecture, Geometry
+from bsr_explorer.models.base import Architecture, Geometry, Selection
 from bsr_explorer.naming import TIMM
 from bsr_explorer.tape import Tape
 
@@ -57,8 +57,12 @@ GIVEN: Any = None
 @pytest.mark.parametrize(
     ("ask", "what"),
     [
-        (lambda least: least.drop_tokens(GIVEN, 1, 0.5, True, True), "drop tokens"),
-        (lambda least: least.drop_tokens_in(GIVEN, 1, 0.5, True, True), "drop tokens"),
+        (lambda least: least.drop_tokens(GIVEN, 1, Selection(0.5, True, True)), "drop tokens"),
+        (lambda least: least.drop_tokens_in(GIVEN, 1, Selection(0.5, True, True)), "drop tokens"),
+        (lambda least: least.merge_tokens(GIVEN, 1), "merge tokens"),
+        (lambda least: least.merge_tokens_in(GIVEN, 1), "merge tokens"),
+        (lambda least: least.follow_tokens(GIVEN, GIVEN), "show their tokens"),
+        (lambda least: least.all_tokens(GIVEN), "show their tokens"),
         (lambda least: least.stem(GIVEN, GIVEN), "go on from its blocks"),
         (lambda least: least.tail(GIVEN, GIVEN), "go on from its blocks"),
         (lambda least: least.after_blocks(GIVEN), "go on from its blocks"),

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from bsr_explorer.models.base import Selection
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.reading import geometry
 from bsr_explorer.models.vit.step import drop_tokens, step_tape
@@ -82,7 +83,7 @@ def test_the_softmax_is_in_32_bits_on_cuda_only() -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_shapes_stay(precision: str) -> None:
-    plain = drop_tokens(step_tape(geometry("deit_t", 64), 2, "math"), 3, 0.5, True, True)
+    plain = drop_tokens(step_tape(geometry("deit_t", 64), 2, "math"), 3, Selection(0.5, True, True))
     lowered = lower(plain, precision, "cpu")
     assert {name: t.shape for name, t in plain.tensors.items()}.items() <= {
         name: t.shape for name, t in lowered.tensors.items()

@@ -22,6 +22,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.ledger import Ledger, Row
 from bsr_explorer.methods import BitFit, Bsr, Checkpoint, Full, Last, Linear, Method, Offload, parse_method
+from bsr_explorer.models.base import Selection
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.reading import read_geometry
 from bsr_explorer.models.vit.step import drop_tokens, step_tape
@@ -77,6 +78,8 @@ RANDOM = "drop({1: 0.5}, criterion='random')"
 BRINGING = (
     *SCORING,
     RANDOM,
+    "tome(r=1)",
+    "adapler",
     "lora(r=2)",
     "paca(r=2)",
     "ia3",
@@ -87,6 +90,8 @@ BRINGING = (
     "dtl",
     "sherl(r=2)",
     "losa",
+    "sparse_tuning(width=4)",
+    "alast(K=1)",
 )
 """Methods that bring kinds of operations which no plain model has; their own tests compare them with real steps."""
 
@@ -95,10 +100,11 @@ def test_every_kind_is_compared_with_real_steps() -> None:
     """The tapes of ``models`` and ``methods`` below have them all."""
     gated = read_geometry(VisionTransformer(**{**SMALL, **SWIGLU, "init_values": 1e-4}))
     pooled = read_geometry(VisionTransformer(**{**SMALL, "global_pool": "avg"}))
-    tapes = [drop_tokens(step_tape(g, 2, "math"), 1, 0.5, True, True) for g in (gated, pooled)]
+    tapes = [drop_tokens(step_tape(g, 2, "math"), 1, Selection(0.5, True, True)) for g in (gated, pooled)]
     bare = read_geometry(VisionTransformer(**{**SMALL, "global_pool": "avg", "class_token": False}))
     tapes += [parse_method(text).rewrite(step_tape(pooled, 2, "math")) for text in BRINGING]
     tapes += [parse_method("dtl").rewrite(step_tape(bare, 2, "math"))]
+    tapes.append(parse_method("sparse_tuning(keep=1.0, width=4)").rewrite(step_tape(bare, 2, "math")))
     found = {op.kind for tape in tapes for op in lower(tape, "amp_bf16", "cpu")}
     assert found == set(KINDS)
 

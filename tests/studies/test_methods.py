@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bsr_explorer.methods import METHODS, parse_method
+from bsr_explorer.methods import METHODS, Bsr, parse_method
 from bsr_explorer.methods.composed import Composed
 from studies.methods import claims, make, train
 
@@ -59,6 +60,14 @@ def test_every_method_of_the_package_is_in_it() -> None:
         method = parse_method(expression)
         named |= {part.name for part in (method.parts if isinstance(method, Composed) else (method,))}
     assert set(METHODS) - named <= {"offload", "blocks", "drop", "evit"}
+
+
+def test_drops_by_chance_stand_beside_the_others() -> None:
+    alone = [parse_method(expression) for expression in train.METHODS]
+    dropping = [method for method in alone if isinstance(method, Bsr) and method.dropping]
+    assert len(dropping) >= 4
+    for method in dropping:
+        assert replace(method, criterion="random") in alone
 
 
 def test_the_table_and_its_fronts() -> None:

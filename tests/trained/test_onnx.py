@@ -26,6 +26,9 @@ pytestmark = [pytest.mark.usefixtures("toy"), pytest.mark.thorough]  # an export
         ("full+drop({0: 0.5}, criterion='attention')", "fp32"),
         ("full+drop({0: 0.5}, criterion='norm')", "fp32"),
         ("full+drop({0: 0.5}, criterion='random')", "fp32"),
+        ("full+tome(r=1)", "fp32"),
+        ("sparse_tuning(width=4)", "fp32"),
+        ("last(k=2)+adapler", "fp32"),
     ],
 )
 def test_an_export_computes_the_same_for_any_number_of_images(method: str, precision: str) -> None:

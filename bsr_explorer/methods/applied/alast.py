@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from bsr_explorer.methods.alast import keeping
+from bsr_explorer.methods.alast import DROPPING, keeping
 from bsr_explorer.methods.applied.moving import remember
 from bsr_explorer.methods.moving import VALUES
 from bsr_explorer.models.vit.drop import TokenDrop, TokenDropBlock
@@ -24,21 +25,19 @@ class Budgeted(TokenDrop):
     count: int | None = None
 
     def watch(self, layer: nn.Module, inputs: Any, qkv: torch.Tensor) -> None:
-        """See ``TokenDrop``; what is not needed is not held."""
-        if self._drops:
-            super().watch(layer, inputs, qkv)
+        """See ``TokenDrop``."""
+        self._be_told(int(qkv.shape[1]))
+        super().watch(layer, inputs, qkv)
 
     def forward(self, x: torch.Tensor, explicit: bool) -> torch.Tensor:
         """See ``TokenDrop``."""
-        if not self._drops:
-            return x
-        assert self.count is not None
-        self.keep = keeping(self.count, int(x.shape[1]) - self.prefix)
+        self._be_told(int(x.shape[1]))
         return super().forward(x, explicit)
 
-    @property
-    def _drops(self) -> bool:
-        return self.training and self.count is not None
+    def _be_told(self, tokens: int) -> None:
+        patches = tokens - self.prefix
+        some = self.training and self.count is not None and self.count < patches
+        self.selection = replace(self.selection, keep=keeping(self.count or 0, patches) if some else 1.0)
 
 
 def follow_class_token(model: nn.Module) -> None:
@@ -48,7 +47,7 @@ def follow_class_token(model: nn.Module) -> None:
     remember(model, torch.zeros(len(vit.blocks)))
     for place in range(len(vit.blocks)):
         plain = vit.blocks[place]
-        drop = Budgeted(1.0, vit.num_prefix_tokens, plain.attn.num_heads, fuse=False, faithful=False)
+        drop = Budgeted(DROPPING, vit.num_prefix_tokens, plain.attn.num_heads)
         block = vit.blocks[place] = TokenDropBlock(plain, drop.train(vit.training))
 
         def note(module: nn.Module, inputs: Any, output: torch.Tensor, place: int = place) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from bsr_explorer.models.base import Architecture
+from bsr_explorer.models.base import Architecture, Followed, Selection
 from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.reading import geometry
-from bsr_explorer.models.vit.step import drop_tokens, step_tape
+from bsr_explorer.models.vit.step import drop_tokens, merge_tokens, step_tape
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from torch import Tensor, nn
 
 
@@ -57,31 +59,37 @@ class PlainViT(Architecture):
         """As timm says it."""
         return bool(model.has_class_token)
 
-    def drop_tokens(
-        self,
-        tape: Tape,
-        block: int,
-        keep: float,
-        fuse: bool,
-        faithful: bool,
-        criterion: str = "class_attention",
-    ) -> Tape:
+    def drop_tokens(self, tape: Tape, block: int, selection: Selection) -> Tape:
         """See ``models.vit.step``."""
-        return drop_tokens(tape, block, keep, fuse, faithful, criterion)
+        return drop_tokens(tape, block, selection)
 
-    def drop_tokens_in(
-        self,
-        model: nn.Module,
-        block: int,
-        keep: float,
-        fuse: bool,
-        faithful: bool,
-        criterion: str = "class_attention",
-    ) -> None:
+    def drop_tokens_in(self, model: nn.Module, block: int, selection: Selection) -> None:
         """See ``models.vit.drop``."""
         from bsr_explorer.models.vit.drop import drop_tokens_in
 
-        drop_tokens_in(model, block, keep, fuse, faithful, criterion)
+        drop_tokens_in(model, block, selection)
+
+    def follow_tokens(self, model: nn.Module, images: Tensor, at_random: bool = False) -> list[Followed]:
+        """See ``models.vit.followed``."""
+        from bsr_explorer.models.vit.followed import follow_tokens
+
+        return follow_tokens(model, images, at_random)
+
+    def all_tokens(self, model: nn.Module) -> AbstractContextManager[None]:
+        """See ``models.vit.followed``."""
+        from bsr_explorer.models.vit.followed import all_tokens
+
+        return all_tokens(model)
+
+    def merge_tokens(self, tape: Tape, r: int) -> Tape:
+        """See ``models.vit.step``."""
+        return merge_tokens(tape, r)
+
+    def merge_tokens_in(self, model: nn.Module, r: int) -> None:
+        """See ``models.vit.merge``."""
+        from bsr_explorer.models.vit.merge import merge_tokens_in
+
+        merge_tokens_in(model, r)
 
     def stem(self, model: nn.Module, images: Tensor) -> Tensor:
         """Patch embedding, prefix tokens, positions."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from bsr_explorer.models.base import MEAN_OF_DROPPED
+from bsr_explorer.models.base import LEARNED, Selection
 from bsr_explorer.models.vit import scores, tokens
 from bsr_explorer.storages.keeper import take_attached, to_run_again
-from bsr_explorer.tape import kept_tokens
 
 
 class TokenDrop(nn.Module):
@@ -19,56 +19,54 @@ class TokenDrop(nn.Module):
     ``watch``.
 
     Args:
-        criterion: one of ``models.base.CRITERIA``.
         block: by which the order is drawn that ``random`` drops by in evaluation, the same for all images. (In training
             each image's is drawn in each step, by torch's global generator.)
+
+    Attributes:
+        scorer: the layer that makes learned scores.
+        seen: is told where the patch tokens are after a drop; see ``tokens.places``.
     """
 
-    def __init__(
-        self,
-        keep: float,
-        prefix: int,
-        heads: int,
-        fuse: bool,
-        faithful: bool,
-        criterion: str = "class_attention",
-        block: int = 0,
-    ) -> None:
+    def __init__(self, selection: Selection, prefix: int, heads: int, block: int = 0) -> None:
         super().__init__()
-        self.keep, self.prefix, self.heads = keep, prefix, heads
-        self.fuse, self.faithful, self.criterion, self.block = fuse, faithful, criterion, block
+        self.selection, self.prefix, self.heads, self.block = selection, prefix, heads, block
+        self.seen: Callable[[torch.Tensor], None] | None = None
+        self.scorer: nn.Linear | None = None
         self._qkv: torch.Tensor | None = None
         self._seed: int | None = None
 
-    @property
-    def watches(self) -> bool:
-        """Whether it needs queries and keys."""
-        return self.criterion in ("class_attention", "attention")
-
     def watch(self, layer: nn.Module, inputs: Any, qkv: torch.Tensor) -> None:
         """Forward hook of the block's qkv layer."""
-        self._qkv = qkv
+        if not self.selection.keeps_all(int(qkv.shape[1]) - self.prefix):  # else nobody holds it
+            self._qkv = qkv
 
     def forward(self, x: torch.Tensor, explicit: bool) -> torch.Tensor:
         """(B, N, D) → (B, fewer, D); ``explicit``: whether the block's attention has an explicit softmax."""
-        qkv, self._qkv = self._qkv, None
-        assert qkv is not None or not self.watches, "the block's attention runs before its drop"
-        patches = int(x.shape[1]) - self.prefix
-        if not self.faithful and kept_tokens(patches, self.keep) == patches:
+        (qkv, self._qkv), chosen = (self._qkv, None), self.selection
+        if chosen.keeps_all(int(x.shape[1]) - self.prefix):
             return x
-        found = self._scores(x) if qkv is None else self._attention(qkv, explicit)
-        mean = self.criterion in MEAN_OF_DROPPED
-        return tokens.drop_tokens(x, found, self.keep, self.prefix, self.fuse, mean)
+        if chosen.by_attention:
+            assert qkv is not None, "the block's attention runs before its drop"
+            found = self._attention(qkv, explicit)
+        else:
+            found = self._scores(x)
+        if self.seen is not None:
+            self.seen(tokens.places(found, chosen.keep, chosen.fuse))
+        return tokens.drop_tokens(x, found, chosen.keep, self.prefix, chosen.fuse, chosen.by_mean)
 
     def _attention(self, qkv: torch.Tensor, explicit: bool) -> torch.Tensor:
         kept = take_attached(qkv)
-        if self.criterion == "attention":
+        if self.selection.criterion == "attention":
             return scores.mean_attention(qkv, self.heads, self.prefix)
-        with nullcontext() if self.faithful else torch.no_grad():
+        with nullcontext() if self.selection.faithful else torch.no_grad():
             return tokens.class_attention(qkv, self.heads, self.prefix, explicit=explicit, kept=kept)
 
     def _scores(self, x: torch.Tensor) -> torch.Tensor:
-        if self.criterion == "norm":
+        if self.selection.criterion == LEARNED:
+            assert self.scorer is not None
+            # A linear layer would copy what does not lie row by row in its own ways.
+            return scores.patch_softmax(self.scorer(x.contiguous()), self.prefix)
+        if self.selection.criterion == "norm":
             return scores.token_norms(x, self.prefix)
         if not self.training:
             return scores.fixed_scores(x, self.prefix, self.block)
@@ -90,7 +88,7 @@ class TokenDropBlock(nn.Module):
         for hook in block._forward_hooks.values():  # what was added to the block comes after it still
             self.register_forward_hook(hook)
         self.drop = drop
-        if drop.watches:
+        if drop.selection.by_attention:
             cast(Any, block).attn.qkv.register_forward_hook(drop.watch)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -101,22 +99,12 @@ class TokenDropBlock(nn.Module):
         return cast(torch.Tensor, x + part.drop_path2(part.ls2(part.mlp(part.norm2(x)))))
 
 
-def drop_tokens_in(
-    model: nn.Module,
-    block: int,
-    keep: float,
-    fuse: bool,
-    faithful: bool,
-    criterion: str = "class_attention",
-) -> None:
-    """Let a block (0-based) of a timm vision transformer drop tokens, in place.
-
-    Args:
-        fuse: whether the dropped tokens live on as one.
-        faithful: whether gradients pass to the scores that weight them.
-        criterion: one of ``models.base.CRITERIA``.
-    """
+def drop_tokens_in(model: nn.Module, block: int, selection: Selection) -> None:
+    """Let a block (0-based) of a timm vision transformer drop tokens, in place."""
     vit = cast(Any, model)
     heads = vit.blocks[block].attn.num_heads
-    drop = TokenDrop(keep, vit.num_prefix_tokens, heads, fuse, faithful, criterion, block)
+    drop = TokenDrop(selection, vit.num_prefix_tokens, heads, block)
+    if selection.criterion == LEARNED:
+        like = vit.blocks[block].norm2.weight
+        drop.scorer = nn.Linear(len(like), 1, device=like.device, dtype=like.dtype)
     vit.blocks[block] = TokenDropBlock(vit.blocks[block], drop.train(vit.training))

@@ -1,10 +1,13 @@
-"""Scores of patch tokens that need no class token, on tensors only. No gradient passes to what they are made of."""
+"""Scores of patch tokens that need no class token, on tensors only. No gradient passes to what they are made of, but
+for learned ones."""
 
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import torch
+from torch.autograd import Function
 
 from bsr_explorer.models.vit.tokens import without_autocast
 
@@ -50,6 +53,36 @@ def _received(q: torch.Tensor, k: torch.Tensor, softmax: torch.dtype | None) -> 
     del products
     received: torch.Tensor = attention.mean(dim=1)
     return received
+
+
+def patch_softmax(numbers: torch.Tensor, prefix: int) -> torch.Tensor:
+    """A number for each token → scores of the patches that add up to 1: (B, N, 1) → (B, N − P). Gradients pass."""
+    # Autocast's softmax on CUDA is fp32.
+    wide = torch.float32 if numbers.is_cuda and torch.is_autocast_enabled("cuda") else None
+    with without_autocast(numbers.device.type):
+        if torch.is_grad_enabled() and numbers.requires_grad:
+            made: torch.Tensor = _PatchSoftmax.apply(numbers, prefix, wide)
+        else:
+            made = numbers[:, prefix:, 0].softmax(dim=1, dtype=wide)
+    return made
+
+
+class _PatchSoftmax(Function):
+    @staticmethod
+    def forward(ctx: Any, numbers: torch.Tensor, prefix: int, wide: torch.dtype | None) -> torch.Tensor:
+        made = numbers[:, prefix:, 0].softmax(dim=1, dtype=wide)
+        ctx.save_for_backward(made)
+        ctx.shape, ctx.prefix, ctx.format = numbers.shape, prefix, numbers.dtype
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """Prefix tokens get none."""
+        (made,) = ctx.saved_tensors
+        of_patches = torch.ops.aten._softmax_backward_data(gradients[0], made, 1, made.dtype)
+        of_numbers = of_patches.new_zeros(ctx.shape, dtype=ctx.format)
+        of_numbers[:, ctx.prefix :, 0] = of_patches
+        return of_numbers, None, None
 
 
 def drawn_scores(x: torch.Tensor, prefix: int, seed: int) -> torch.Tensor:

@@ -7,12 +7,13 @@ of its state dict.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bsr_explorer.models.base import MEAN_OF_DROPPED
+from bsr_explorer.models.base import LEARNED, Selection
 from bsr_explorer.models.vit.geometry import Geometry
-from bsr_explorer.tape import Op, Parameter, Shape, Tape, Tensor, kept_tokens
+from bsr_explorer.operations.merging import check_merging, merged_tokens
+from bsr_explorer.tape import Op, Parameter, Shape, Tape, Tensor
 
 
 @dataclass
@@ -113,24 +114,20 @@ def tail_tape(geometry: Geometry, batch_size: int, tokens: int) -> Tape:
     )
 
 
-def drop_tokens(
-    tape: Tape, block: int, keep: float, fuse: bool, faithful: bool, criterion: str = "class_attention"
-) -> Tape:
-    """The tape with a token drop in a block.
-
-    Args:
-        fuse: whether the dropped tokens live on as one, weighted by their scores.
-        faithful: whether gradients pass to these scores. Then there is a fused token even where the keep rate, rounded
-            up, keeps every token; otherwise nothing changes there. (Only the class token's attention takes gradients.)
-        criterion: one of ``models.base.CRITERIA``.
-    """
+def drop_tokens(tape: Tape, block: int, selection: Selection) -> Tape:
+    """The tape with a token drop in a block."""
     here, prefix = f"blocks.{block}", tape.prefix_tokens
-    patches = tape.tensors[f"{here}.middle"].shape[1] - prefix
-    if not faithful and kept_tokens(patches, keep) == patches:
+    if selection.keeps_all(tape.tensors[f"{here}.middle"].shape[1] - prefix):
         return tape
     attention = tape.op(f"{here}.attn", "attention")
-    attrs: dict[str, Any] = {"prefix": prefix, "detached": not faithful}
-    if criterion in ("class_attention", "attention"):
+    attrs: dict[str, Any] = {"prefix": prefix, "detached": not selection.faithful}
+    criterion = selection.criterion
+    scorer: list[Op] = []
+    reads: tuple[str, ...]
+    if criterion == LEARNED:
+        tape, scorer = _with_scorer(tape, block)
+        reads, attrs = (scorer[-1].writes,), {"prefix": prefix}
+    elif selection.by_attention:
         reads, attrs["heads"] = attention.reads, attention.attrs["heads"]
     else:
         reads = (f"{here}.middle",)
@@ -147,18 +144,76 @@ def drop_tokens(
         attrs=attrs,
         steady=criterion != "random",
     )
-    mean = {"mean": True} if fuse and criterion in MEAN_OF_DROPPED else {}
+    mean = {"mean": True} if selection.fuse and selection.by_mean else {}
     drop = Op(
         f"{here}.drop",
         "drop_tokens",
         block,
         (f"{here}.middle", f"{here}.scores"),
         f"{here}.kept",
-        attrs={"prefix": prefix, "keep": keep, "fuse": fuse, **mean},
+        attrs={"prefix": prefix, "keep": selection.keep, "fuse": selection.fuse, **mean},
     )
     residual = next(op for op in tape if op.writes == f"{here}.middle")
     tape = tape.insert_after(residual, drop, instead_of=f"{here}.middle")
-    return tape.insert_after(residual, scores)
+    for op in (scores, *reversed(scorer)):
+        tape = tape.insert_after(residual, op)
+    return tape
+
+
+def _with_scorer(tape: Tape, block: int) -> tuple[Tape, list[Op]]:
+    """The tape with the parameters of the linear layer whose numbers become the scores of a drop, the block's last; and
+    the operations of that layer."""
+    here, x = f"blocks.{block}.drop.scorer", f"blocks.{block}.middle"
+    shapes: dict[str, Shape] = {"weight": (1, tape.tensors[x].shape[-1]), "bias": (1,)}
+    names = {part: f"{here}.{part}" for part in shapes}
+    ops = []
+    if lies_across(tape, x):
+        ops.append(Op(f"blocks.{block}.drop", "rows", block, (x,), f"{here}.rows"))
+        x = ops[-1].writes
+    ops.append(Op(here, "linear", block, (x,), f"{here}.out", names))
+    parameters = list(tape.parameters.values())
+    last = max(place for place, p in enumerate(parameters) if p.block == block)
+    parameters[last + 1 : last + 1] = [Parameter(names[part], shape, block) for part, shape in shapes.items()]
+    return replace(tape, parameters={p.name: p for p in parameters}), ops
+
+
+def lies_across(tape: Tape, x: str) -> bool:
+    """Whether tokens still lie as the patch embedding's convolution has laid them, channel by channel. (A sum lies as
+    its first summand does.)"""
+    made = {op.writes: op for op in tape}
+    while made[x].kind in ("add", "add_parameter"):
+        x = made[x].reads[0]
+    return made[x].kind == "patch_embed"
+
+
+def merge_tokens(tape: Tape, r: int) -> Tape:
+    """The tape with ``r`` tokens merged into others in each block, or half of its patches if there are fewer.
+
+    Raises:
+        UserError: it would leave no patch token.
+    """
+    sizes: tuple[str, ...] = ()
+    if tape.blocks:
+        check_merging(tape.tensors["blocks.0.middle"].shape[1] - tape.prefix_tokens, r)
+    for block in tape.blocks:
+        here, prefix = f"blocks.{block}", tape.prefix_tokens
+        count = merged_tokens(tape.tensors[f"{here}.middle"].shape[1], prefix, r)
+        if not count:
+            continue
+        attention = tape.op(f"{here}.attn", "attention")
+        name, into, merged = f"{here}.merge", f"{here}.into", f"{here}.sizes"
+        attrs = {"prefix": prefix, "heads": attention.attrs["heads"], "r": count, "detached": True}
+        match = Op(name, "match_tokens", block, attention.reads, into, attrs={**attrs, "dtype": "int32"})
+        attrs = {"r": count, "detached": True, "dtype": "fp32"}
+        sizing = Op(name, "merge_sizes", block, (into, *sizes), merged, attrs=attrs)
+        reads = (f"{here}.middle", into, merged, *sizes)
+        merge = Op(name, "merge_tokens", block, reads, f"{here}.merged", attrs={"r": count})
+        residual = next(op for op in tape if op.writes == f"{here}.middle")
+        tape = tape.insert_after(residual, merge, instead_of=f"{here}.middle")
+        tape = tape.insert_after(residual, sizing)
+        tape = tape.insert_after(residual, match)
+        sizes = (merged,)
+    return tape
 
 
 _SCORES = {
@@ -166,6 +221,7 @@ _SCORES = {
     "attention": "mean_attention",
     "norm": "token_norms",
     "random": "random_scores",
+    LEARNED: "patch_softmax",
 }
 """The kind of operation that gives each criterion's scores."""
 

@@ -77,6 +77,15 @@ def drop_tokens(
     return tokens
 
 
+def places(scores: torch.Tensor, keep: float, fuse: bool) -> torch.Tensor:
+    """Where ``drop_tokens`` lays the patch tokens that it keeps, among those behind the prefix, (B, N − P); -1 for
+    those that it drops or fuses."""
+    count = kept_tokens(int(scores.shape[1]), keep)
+    kept = _best(scores, count, fuse)[1][:, :count]
+    there = torch.arange(count, device=scores.device).expand_as(kept)
+    return torch.full(scores.shape, -1, device=scores.device).scatter_(1, kept, there)
+
+
 def without_autocast(device: str) -> AbstractContextManager[object]:
     """The operands have their number formats already. (An exporter is not to see what changes nothing.)"""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
@@ -186,7 +195,7 @@ def _drop(
     batch = x.shape[0] if torch.compiler.is_exporting() else int(x.shape[0])
     patches = tokens - prefix
     count = kept_tokens(patches, keep)
-    best = scores.topk(patches if fuse else count, dim=1, sorted=fuse)
+    best = _best(scores, count, fuse)
     images = torch.arange(batch, device=x.device).unsqueeze(1) * tokens
     # As 32-bit numbers, positions take half the bytes.
     positions = (best.indices + prefix + images).to(torch.int32)
@@ -205,6 +214,11 @@ def _drop(
     return _Dropped(torch.cat([x[:, :prefix], selected, fused], dim=1), positions, weights, dropped)
 
 
+def _best(scores: torch.Tensor, count: int, fuse: bool) -> Any:
+    """The highest scores and their places, (B, count); all of them, in order, where the others are fused."""
+    return scores.topk(int(scores.shape[1]) if fuse else count, dim=1, sorted=fuse)
+
+
 class _DropTokens(Function):
     @staticmethod
     def forward(
@@ -218,17 +232,19 @@ class _DropTokens(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        """Gradients of the tokens and, where they need one, of the scores (zero but for those of dropped tokens)."""
+        """Gradients of the tokens and of the scores (zero but for those of dropped tokens), where they need one."""
         (gradient,) = gradients
         positions, weights, dropped = ctx.saved_tensors
         (batch, tokens, width), prefix = ctx.shape, ctx.prefix
         count = gradient.shape[1] - prefix - ctx.fuse
-        of_x = gradient.new_zeros(ctx.shape)
-        rows = of_x.view(-1, width)
-        of_x[:, :prefix] = gradient[:, :prefix]
-        selected = gradient[:, prefix : prefix + count].reshape(-1, width)
-        rows.index_add_(0, positions[:, :count].flatten(), selected)
-        del selected
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = gradient.new_zeros(ctx.shape)
+            rows = of_x.view(-1, width)
+            of_x[:, :prefix] = gradient[:, :prefix]
+            selected = gradient[:, prefix : prefix + count].reshape(-1, width)
+            rows.index_add_(0, positions[:, :count].flatten(), selected)
+            del selected
         if not ctx.fuse:
             return of_x, None, None, None, None, None
         of_fused, where = gradient[:, -1:], positions[:, count:].flatten()
@@ -236,7 +252,8 @@ class _DropTokens(Function):
             others = tokens - prefix - count
             rows.index_add_(0, where, (of_fused / others).expand(-1, others, -1).reshape(-1, width))
             return of_x, None, None, None, None, None
-        rows.index_add_(0, where, weights.unsqueeze(2).bmm(of_fused).view(-1, width))
+        if ctx.needs_input_grad[0]:
+            rows.index_add_(0, where, weights.unsqueeze(2).bmm(of_fused).view(-1, width))
         if not ctx.needs_input_grad[1]:
             return of_x, None, None, None, None, None
         by_token = gradient.new_zeros(batch * tokens)

@@ -9,6 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from bsr_explorer.methods.applied.vpt import add_prompt, add_prompts_of_blocks
+from bsr_explorer.models.base import Selection
 from bsr_explorer.models.vit.drop import drop_tokens_in
 
 SMALL: dict[str, Any] = {
@@ -55,7 +56,7 @@ def _deep(depth: int = 3, dropping: bool = False) -> Any:
     model: Any = VisionTransformer(**{**SMALL, "depth": depth, "reg_tokens": 2})
     add_prompts_of_blocks(model, 3, add_prompt(model, 3))
     if dropping:
-        drop_tokens_in(model, 1, 0.5, fuse=True, faithful=True)
+        drop_tokens_in(model, 1, Selection(0.5, fuse=True, faithful=True))
     return model
 
 

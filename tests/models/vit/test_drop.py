@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from bsr_explorer.methods.applied.checkpoint import checkpoint_block
-from bsr_explorer.models.base import CRITERIA
+from bsr_explorer.models.base import CRITERIA, Selection
 from bsr_explorer.models.vit import tokens
 from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.models.vit.drop import TokenDrop, drop_tokens_in
@@ -26,23 +26,23 @@ def test_names_in_the_state_dict_do_not_change() -> None:
     model = _vit()
     before = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     parameters = [name for name, _ in model.named_parameters()]
-    drop_tokens_in(model, 1, 0.5, True, True)
+    drop_tokens_in(model, 1, Selection(0.5, True, True))
     assert {name: tuple(value.shape) for name, value in model.state_dict().items()} == before
     assert [name for name, _ in model.named_parameters()] == parameters
 
 
 def test_weights_can_be_loaded_before_or_after() -> None:
     plain, dropping = _vit(), _vit()
-    drop_tokens_in(dropping, 0, 0.5, True, True)
+    drop_tokens_in(dropping, 0, Selection(0.5, True, True))
     dropping.load_state_dict(plain.state_dict())
-    drop_tokens_in(plain, 0, 0.5, True, True)
+    drop_tokens_in(plain, 0, Selection(0.5, True, True))
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(plain(images), dropping(images))
 
 
 def test_a_rate_that_keeps_everything_changes_no_output() -> None:
     plain, dropping = _vit(), _vit()
-    drop_tokens_in(dropping, 0, 0.99, True, False)  # ceil(0.99 · 16) = 16
+    drop_tokens_in(dropping, 0, Selection(0.99, True, False))  # ceil(0.99 · 16) = 16
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(plain(images), dropping(images))
 
@@ -56,7 +56,7 @@ def test_tokens_drop_after_attention_and_before_the_second_norm(registers: int) 
     middle = x + block.ls1(block.attn(block.norm1(x)))
     middle = tokens.drop_tokens(middle, scores, 0.5, 1 + registers, fuse=True)
     expected = middle + block.ls2(block.mlp(block.norm2(middle)))
-    drop_tokens_in(model, 0, 0.5, True, True)
+    drop_tokens_in(model, 0, Selection(0.5, True, True))
     assert torch.equal(model.blocks[0](x), expected)
 
 
@@ -64,7 +64,7 @@ def test_tokens_drop_after_attention_and_before_the_second_norm(registers: int) 
 def test_a_model_of_196_patches_halves_them(fuse: bool, counts: list[int]) -> None:
     model = _vit(image_size=112, depth=10)  # 14 · 14 patches
     for block in (3, 6, 9):
-        drop_tokens_in(model, block, 0.5, fuse, fuse)
+        drop_tokens_in(model, block, Selection(0.5, fuse, fuse))
     seen = []
     for block in model.blocks:
         block.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
@@ -78,7 +78,7 @@ def test_both_attention_paths_drop_the_same_tokens() -> None:
     for path in ("fused", "math"):
         model = _vit()
         use_attention_path(model, path)
-        drop_tokens_in(model, 0, 0.5, True, True)
+        drop_tokens_in(model, 0, Selection(0.5, True, True))
         outputs.append(model(images))
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-5)
 
@@ -121,7 +121,7 @@ def test_a_kernel_by_its_name_is_the_only_one_allowed(
 @pytest.mark.parametrize("fuse", [True, False])
 def test_each_criterion_drops_as_many_tokens_and_learns(criterion: str, fuse: bool) -> None:
     model = _vit().train()
-    drop_tokens_in(model, 0, 0.5, fuse, False, criterion)
+    drop_tokens_in(model, 0, Selection(0.5, fuse, False, criterion))
     seen: list[tuple[int, ...]] = []
     model.blocks[0].register_forward_hook(lambda module, args, out: seen.append(tuple(out.shape)))
     model(torch.randn(2, 3, 32, 32)).sum().backward()
@@ -131,7 +131,7 @@ def test_each_criterion_drops_as_many_tokens_and_learns(criterion: str, fuse: bo
 
 def test_chance_is_drawn_in_each_step_and_is_the_same_in_each_evaluation() -> None:
     model, images = _vit(), torch.randn(3, 3, 32, 32)
-    drop_tokens_in(model, 0, 0.5, False, False, "random")
+    drop_tokens_in(model, 0, Selection(0.5, False, False, "random"))
     torch.manual_seed(1)
     before = torch.get_rng_state()
     evaluated = model(images)
@@ -149,7 +149,7 @@ def test_chance_is_drawn_in_each_step_and_is_the_same_in_each_evaluation() -> No
 def test_a_block_that_runs_again_drops_the_tokens_that_it_dropped(fuse: bool) -> None:
     plain, again, images = _vit().train(), _vit().train(), torch.randn(2, 3, 32, 32)
     for model in (plain, again):
-        drop_tokens_in(model, 0, 0.5, fuse, False, "random")
+        drop_tokens_in(model, 0, Selection(0.5, fuse, False, "random"))
     checkpoint_block(again, 0)
     for step in range(2):
         for model in (plain, again):
@@ -164,7 +164,7 @@ def test_a_block_that_runs_again_drops_the_tokens_that_it_dropped(fuse: bool) ->
 
 def test_queries_and_keys_are_let_go_after_the_drop() -> None:
     model = _vit()
-    drop_tokens_in(model, 0, 0.5, True, True)
+    drop_tokens_in(model, 0, Selection(0.5, True, True))
     model(torch.randn(1, 3, 32, 32))
     drop = model.blocks[0].drop
     assert isinstance(drop, TokenDrop)
@@ -173,4 +173,4 @@ def test_queries_and_keys_are_let_go_after_the_drop() -> None:
 
 def test_a_drop_needs_the_attention_of_its_own_step() -> None:
     with pytest.raises(AssertionError, match="attention runs before its drop"):
-        TokenDrop(0.5, prefix=1, heads=3, fuse=True, faithful=True)(torch.zeros(1, 5, 12), explicit=False)
+        TokenDrop(Selection(0.5, True, True), prefix=1, heads=3)(torch.zeros(1, 5, 12), explicit=False)

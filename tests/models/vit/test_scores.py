@@ -11,6 +11,7 @@ from bsr_explorer.models.vit.scores import (
     fixed_scores,
     fresh_seed,
     mean_attention,
+    patch_softmax,
     token_norms,
 )
 
@@ -70,3 +71,13 @@ def test_fresh_seeds_are_of_torchs_global_generator() -> None:
     torch.manual_seed(0)
     assert (fresh_seed(), fresh_seed()) == (one, other)
     assert one != other
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_learned_scores_add_up_to_one_and_gradients_pass(prefix: int) -> None:
+    numbers = torch.randn(3, 7, 1, dtype=torch.float64, requires_grad=True)
+    scores = patch_softmax(numbers, prefix)
+    assert torch.equal(scores, numbers[:, prefix:, 0].softmax(1))
+    torch.testing.assert_close(scores.sum(1), torch.ones(3, dtype=torch.float64))
+    assert torch.autograd.gradcheck(lambda numbers: patch_softmax(numbers, prefix), [numbers])
+    assert torch.equal(patch_softmax(numbers.detach(), prefix), scores)

@@ -11,6 +11,7 @@ from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from bsr_explorer.models.base import Selection
 from bsr_explorer.models.names import ALIASES, timm_name
 from bsr_explorer.models.vit.geometry import Geometry
 from bsr_explorer.models.vit.reading import geometry, read_geometry
@@ -91,7 +92,9 @@ def test_stem_blocks_and_tail_make_up_a_step() -> None:
 
 
 def test_a_drop_stands_between_the_branches_of_its_block() -> None:
-    tape = drop_tokens(step_tape(read_geometry(_meta()), 1, "fused"), 1, 0.5, fuse=True, faithful=True)
+    tape = drop_tokens(
+        step_tape(read_geometry(_meta()), 1, "fused"), 1, Selection(0.5, fuse=True, faithful=True)
+    )
     kinds = [op.kind for op in tape if op.block == 1]
     assert kinds == [
         "layer_norm",
@@ -110,7 +113,9 @@ def test_a_drop_stands_between_the_branches_of_its_block() -> None:
 
 
 def test_both_branches_of_a_block_that_drops_go_on_with_the_kept_tokens() -> None:
-    tape = drop_tokens(step_tape(read_geometry(_meta()), 1, "fused"), 1, 0.5, fuse=False, faithful=False)
+    tape = drop_tokens(
+        step_tape(read_geometry(_meta()), 1, "fused"), 1, Selection(0.5, fuse=False, faithful=False)
+    )
     reads = {op.name: op.reads for op in tape if "blocks.1.kept" in op.reads}
     assert set(reads) == {"blocks.1.norm2", "blocks.1"}
     assert tape.tensors["blocks.1.out"].shape == (1, 1 + 8, 12)
@@ -118,11 +123,11 @@ def test_both_branches_of_a_block_that_drops_go_on_with_the_kept_tokens() -> Non
 
 def test_registers_are_no_patches() -> None:
     tape = step_tape(read_geometry(_meta(reg_tokens=4)), 1, "fused")
-    assert drop_tokens(tape, 0, 0.5, False, False).tensors["blocks.0.out"].shape == (1, 5 + 8, 12)
+    assert drop_tokens(tape, 0, Selection(0.5, False, False)).tensors["blocks.0.out"].shape == (1, 5 + 8, 12)
 
 
 def test_where_every_token_stays_there_is_a_fused_token_where_the_authors_have_one() -> None:
     tape = step_tape(read_geometry(_meta()), 1, "fused")
-    assert drop_tokens(tape, 0, 0.99, fuse=True, faithful=False) is tape
-    more = drop_tokens(tape, 0, 0.99, fuse=True, faithful=True)
+    assert drop_tokens(tape, 0, Selection(0.99, fuse=True, faithful=False)) is tape
+    more = drop_tokens(tape, 0, Selection(0.99, fuse=True, faithful=True))
     assert more.tensors["blocks.0.out"].shape == (1, 1 + 16 + 1, 12)

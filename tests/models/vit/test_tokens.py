@@ -180,6 +180,8 @@ def test_gradients_of_a_drop_reach_the_scores_of_what_is_dropped(keep: float) ->
     assert torch.autograd.gradcheck(lambda x, s: drop_tokens(x, s, keep, 2, fuse=True), [x, scores])
     (gradient,) = torch.autograd.grad(drop_tokens(x, scores, keep, 2, fuse=True).sum(), scores)
     assert int((gradient != 0).sum()) == 2 * (7 - math.ceil(keep * 7))
+    constant = drop_tokens(x.detach(), scores, keep, 2, fuse=True)  # nothing trains below
+    assert torch.equal(torch.autograd.grad(constant.sum(), scores)[0], gradient)
 
 
 def test_without_a_graph_and_with_one_the_same_is_computed() -> None:
