@@ -24,6 +24,7 @@ from bsr_explorer.methods.base import PARAMETERS, STEPS, TOKENS
 from bsr_explorer.methods.moving import VALUES, Moving, check_count, remembering
 from bsr_explorer.methods.steps import Choice, Shape, Steps, drawn_from
 from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of_model
+from bsr_explorer.models.base import Selection
 from bsr_explorer.naming import TIMM, Naming, blocks_of, naming_of
 from bsr_explorer.tape import Op, Tape
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from bsr_explorer.models.base import Geometry
 
 DRAWN = ("top", "sample")
+
+DROPPING = Selection(1.0, fuse=False, faithful=False)
+"""How tokens are dropped, but for how many."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -134,10 +138,8 @@ class Alast(Moving):
             middle = next(op for op in tape if op.writes == f"{tape.naming.path(block)}.middle")
             patches = tape.tensors[middle.writes].shape[1] - prefix
             if count < patches:
-                keep = keeping(count, patches)
-                tape = ARCHITECTURES[tape.architecture].drop_tokens(
-                    tape, block, keep, fuse=False, faithful=False
-                )
+                selection = replace(DROPPING, keep=keeping(count, patches))
+                tape = ARCHITECTURES[tape.architecture].drop_tokens(tape, block, selection)
         return tape
 
     def apply(self, model: nn.Module) -> nn.Module:
