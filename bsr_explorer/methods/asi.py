@@ -47,6 +47,7 @@ class Asi(StoringLinears):
 
     ranks: Ranks | Mapping[str, Ranks] = (0.5, 0.125, 0.125)
 
+    remembers_tokens: ClassVar[bool] = True
     name: ClassVar[str] = "asi"
     summary: ClassVar[str] = "linear layers keep a Tucker decomposition of what they read"
     citation: ClassVar[str] = (

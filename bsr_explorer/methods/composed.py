@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.base import TOKENS, Method, Phase
+from bsr_explorer.methods.base import STEPS, TOKENS, Method, Phase
 from bsr_explorer.methods.steps import Shape, Steps
 from bsr_explorer.tape import Tape
 
@@ -48,6 +48,11 @@ class Composed(Method):
                 raise UserError(
                     f"--method: {part} reads the same tokens behind every block, and {dropping[0]} drops some; keep "
                     "one of them"
+                )
+            if part.remembers_tokens and any(STEPS in other.chooses for other in dropping):
+                raise UserError(
+                    f"--method: {part} remembers bases for as many tokens as there are, and {dropping[0]} keeps others in "
+                    "each step; keep one of them"
                 )
 
     def rewrite(self, tape: Tape) -> Tape:

@@ -49,6 +49,7 @@ class Wasi(Method):
     ranks: Ranks = (0.5, 0.125, 0.125)
     on: tuple[str, ...] = quiet(("fc1", "fc2"))
 
+    remembers_tokens: ClassVar[bool] = True
     name: ClassVar[str] = "wasi"
     summary: ClassVar[str] = (
         "weights of linear layers are two factors of low rank, and their inputs are kept as by asi"
