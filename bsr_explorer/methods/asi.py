@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods.adding import LAYERS
 from bsr_explorer.methods.axes import Axis, Choices
+from bsr_explorer.methods.base import TOKENS
 from bsr_explorer.methods.storing import weight_trains
 from bsr_explorer.methods.storing_linears import READ, StoringLinears
 from bsr_explorer.storages import Packing, Tucker
@@ -47,7 +48,7 @@ class Asi(StoringLinears):
 
     ranks: Ranks | Mapping[str, Ranks] = (0.5, 0.125, 0.125)
 
-    remembers_tokens: ClassVar[bool] = True
+    alike: ClassVar[str] = TOKENS
     name: ClassVar[str] = "asi"
     summary: ClassVar[str] = "linear layers keep a Tucker decomposition of what they read"
     citation: ClassVar[str] = (

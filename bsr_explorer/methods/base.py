@@ -46,8 +46,9 @@ class Method(ABC):
     """What it decides, of which only one method can decide each: ``PARAMETERS``, ``TOKENS``, ``STORAGE``, or a part of
     the latter: ``LINEAR_INPUTS``, ``ACTIVATION_INPUTS``; or ``STEPS``."""
 
-    remembers_tokens: ClassVar[bool] = False
-    """Whether what it remembers from step to step goes by how many tokens there are, which then must not change."""
+    alike: ClassVar[str] = ""
+    """What must be the same in each step: ``TOKENS``, for what it remembers goes by how many there are, or all of it,
+    ``STEPS``; nothing if it may differ."""
     reads_all_tokens: ClassVar[bool] = False
     """Whether it needs the same tokens behind every block, so that none may be dropped."""
 

@@ -49,11 +49,12 @@ class Composed(Method):
                     f"--method: {part} reads the same tokens behind every block, and {dropping[0]} drops some; keep "
                     "one of them"
                 )
-            if part.remembers_tokens and any(STEPS in other.chooses for other in dropping):
-                raise UserError(
-                    f"--method: {part} remembers bases for as many tokens as there are, and {dropping[0]} keeps others in "
-                    "each step; keep one of them"
-                )
+            for other in self.parts:
+                if part.alike and STEPS in other.chooses and part.alike in other.chooses:
+                    raise UserError(
+                        f"--method: {part} needs the same {'tokens' if part.alike == TOKENS else 'layers'} in each step, and "
+                        f"{other} changes them; keep one of them"
+                    )
 
     def rewrite(self, tape: Tape) -> Tape:
         """Each part's rewrite, in order."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.adding import Adding, linears, whole_number
 from bsr_explorer.methods.axes import Axis, Numbers
-from bsr_explorer.methods.base import PARAMETERS, TOKENS, Method
+from bsr_explorer.methods.base import PARAMETERS, STEPS, TOKENS, Method
 from bsr_explorer.methods.drop import halves_at_quarters
 from bsr_explorer.methods.evit import Evit
 from bsr_explorer.methods.lora import with_beside
@@ -53,6 +53,7 @@ class SparseTuning(Adding):
     keep: float = 0.7
     width: int = 64
 
+    alike: ClassVar[str] = STEPS  # its dense adapters read other blocks
     name: ClassVar[str] = "sparse_tuning"
     summary: ClassVar[str] = "EViT's drops in a frozen model; dense adapters train, and the head"
     citation: ClassVar[str] = (

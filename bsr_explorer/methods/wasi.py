@@ -21,7 +21,7 @@ from bsr_explorer.methods.adding import checked_layers, linears, linears_in
 from bsr_explorer.methods.arguments import quiet
 from bsr_explorer.methods.asi import check_ranks, checked_ranks, is_rank
 from bsr_explorer.methods.axes import Axis, Choices, Numbers
-from bsr_explorer.methods.base import LINEAR_INPUTS, Method
+from bsr_explorer.methods.base import LINEAR_INPUTS, STEPS, Method
 from bsr_explorer.storages import Tucker
 from bsr_explorer.storages.tucker import Ranks
 from bsr_explorer.tape import Parameter, Shape, Tape
@@ -49,7 +49,7 @@ class Wasi(Method):
     ranks: Ranks = (0.5, 0.125, 0.125)
     on: tuple[str, ...] = quiet(("fc1", "fc2"))
 
-    remembers_tokens: ClassVar[bool] = True
+    alike: ClassVar[str] = STEPS
     name: ClassVar[str] = "wasi"
     summary: ClassVar[str] = (
         "weights of linear layers are two factors of low rank, and their inputs are kept as by asi"

@@ -88,11 +88,13 @@ def test_two_whose_steps_differ_are_not_composed() -> None:
         parse_method("lisa+dropbp")
 
 
-@pytest.mark.parametrize("other", ["full+asi", "full+wasi"])
-def test_what_remembers_bases_for_tokens_is_refused_where_their_number_changes(other: str) -> None:
-    parse_method(other + "+dropbp")
-    with pytest.raises(UserError, match="remembers bases for as many tokens as there are, and alast"):
-        parse_method(other.replace("full", "alast"))
+def test_what_needs_steps_that_are_alike_is_refused() -> None:
+    parse_method("full+asi+dropbp")
+    for text in ("asi+alast", "wasi+alast", "wasi+slimfit", "sparse_tuning+dropbp"):
+        with pytest.raises(
+            UserError, match=r"needs the same (tokens|layers) in each step, and .* changes them"
+        ):
+            parse_method(text)
 
 
 def test_what_rests_keeps_the_optimisers_state_unless_it_is_forgotten() -> None:
