@@ -51,9 +51,10 @@ class Composed(Method):
                 )
             for other in self.parts:
                 if part.alike and STEPS in other.chooses and part.alike in other.chooses:
+                    what = "tokens" if part.alike == TOKENS else "layers"
                     raise UserError(
-                        f"--method: {part} needs the same {'tokens' if part.alike == TOKENS else 'layers'} in each step, and "
-                        f"{other} changes them; keep one of them"
+                        f"--method: {part} needs the same {what} in each step, and {other} changes them; keep one of "
+                        "them"
                     )
 
     def rewrite(self, tape: Tape) -> Tape:

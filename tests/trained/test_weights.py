@@ -24,7 +24,7 @@ from bsr_explorer.finetune.build import build, make_step
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import METHODS, Adapler, Gradual, Last, Linear, Method, Wasi, parse_method
 from bsr_explorer.methods.adding import Adding
-from bsr_explorer.methods.base import PARAMETERS, TOKENS
+from bsr_explorer.methods.base import PARAMETERS, STEPS, TOKENS
 from bsr_explorer.methods.storing import Storing
 from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.prediction import geometry_of, predict
@@ -112,7 +112,9 @@ def partner(at: int, step: int) -> str:
         packs = issubclass(own, (Storing, Wasi)) or issubclass(other, (Storing, Wasi))
         both = set(own.chooses) | set(other.chooses)
         drops = TOKENS in both and (own.reads_all_tokens or other.reads_all_tokens)
-        if not set(own.chooses) & set(other.chooses) and not drops and not (packs and True in frozen):
+        differ = any(one.alike and STEPS in two.chooses for one, two in ((own, other), (other, own)))
+        apart = not set(own.chooses) & set(other.chooses)
+        if apart and not drops and not differ and not (packs and True in frozen):
             return other.name
     raise AssertionError(NAMES[at])
 
