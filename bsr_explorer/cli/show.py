@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import format_seconds, out, table
+from bsr_explorer.cli.training_shown import said_of_steps
 from bsr_explorer.data.contents import Contents
 from bsr_explorer.store.records import Record
 from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number, plural, some
@@ -148,6 +149,8 @@ def _show_memory(record: Record) -> None:
     ]
     out.print()
     out.print(table(["memory of a step", "predicted MB", "MiB", "measured MB", "MiB"], rows))
+    if "steps" in measured:
+        out.print(said_of_steps(measured["steps"]), soft_wrap=True)
     if "fault" in measured:
         out.print(str(measured["fault"]), style="red", markup=False)
     study = record.study

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -68,6 +68,18 @@ def show_trained(record: Record, files: list[Path], title: str) -> None:
     if rows:
         columns = [f"of a step at {measured['image_size']} px", "predicted MB", "measured MB", "difference"]
         out.print(table(columns, rows))
+    if "steps" in measured:
+        out.print(said_of_steps(measured["steps"]), soft_wrap=True)
     if "fault" in measured:
         out.print(str(measured["fault"]), style="red", markup=False)
     say_written(files, title)
+
+
+def said_of_steps(steps: dict[str, Any]) -> str:
+    """Where steps differed: how many kinds there were, what they saved, and how many were not as predicted."""
+    saved = steps["saved_bytes"]
+    return (
+        f"steps differed: {plural(steps['shapes'], 'kind')}, which saved {format_mb(saved['least'])} to "
+        f"{format_mb(saved['most'])} MB, {format_mb(saved['mean'])} on average; not as predicted: "
+        f"{steps['saved_off']} of {steps['shapes']}, and {steps['peaks_off']} of {plural(steps['peaks'], 'peak')}"
+    )

@@ -155,7 +155,7 @@ CLAIMS = (
         "full",
         "alast(K=9, stem=False)",
         (),
-        "9 of 12 blocks keep what they keep; budgets lower the mean, and no bound of the largest step",
+        "9 of 12 blocks keep as much as ever; budgets lower the mean, not the largest step",
     ),
     Claim(
         "alast",

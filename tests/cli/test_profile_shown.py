@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
-from bsr_explorer.cli.profile_shown import show_blocks, show_peak
+from bsr_explorer.cli.profile_shown import show_blocks, show_peak, show_steps
 from bsr_explorer.config import Config
 from bsr_explorer.ledger import NAMES
-from bsr_explorer.prediction import predict
+from bsr_explorer.prediction import predict, spread
 from bsr_explorer.units import format_mb
 
 CONFIG = Config("deit_t", 48, batch_size=2, method="bsr(blocks=(1, 3), keep={2: 0.5})")
@@ -51,3 +53,18 @@ def test_blocks_say_their_tokens_and_whether_they_train(capsys: pytest.CaptureFi
     before, after = tokens[2].split("→")
     assert tokens == [before, before, f"{before}→{after}", after]
     assert int(after) < int(before) == 10
+
+
+def test_where_steps_differ_the_least_the_mean_and_the_most_are_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    differ = spread(CONFIG.with_method("gradual(k=2)"))
+    assert differ is not None
+    show_steps(asdict(differ), [])
+    shown = said(capsys)
+    assert "steps differ least mean most" in shown and "one phase after another" in shown
+    assert " ".join(format_mb(value, 1) for value in differ.saved_bytes) in shown
+    assert "measured" not in shown
+    same, other = ({"predicted": 1, "measured": measured} for measured in (1, 2))
+    show_steps(asdict(differ), [same, other])
+    assert "2 kinds of step were measured: 1 not as predicted" in said(capsys)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bsr_explorer.cli.training_shown import show_trained
+from bsr_explorer.cli.training_shown import said_of_steps, show_trained
 from bsr_explorer.store.records import Record, read_records
 from bsr_explorer.units import format_mb
 
@@ -48,3 +48,18 @@ def test_a_fault_is_said_as_it_is(record: Record, capsys: pytest.CaptureFixture[
     assert record.measured is not None
     measured = {**record.measured, "fault": "far off [bold]its[/bold] prediction"}
     assert "far off [bold]its[/bold] prediction" in said(replace(record, measured=measured), capsys)
+
+
+def test_where_steps_differed_it_is_said_how_and_whether_they_were_as_predicted() -> None:
+    steps = {
+        "shapes": 12,
+        "saved_off": 1,
+        "peaks": 8,
+        "peaks_off": 0,
+        "saved_bytes": {"least": 1_000_000, "mean": 2_500_000, "most": 3_000_000},
+        "train_flops": 5,
+    }
+    assert said_of_steps(steps) == (
+        "steps differed: 12 kinds, which saved 1.0 to 3.0 MB, 2.5 on average; "
+        "not as predicted: 1 of 12, and 0 of 8 peaks"
+    )
