@@ -258,16 +258,18 @@ def ledger(
 
 def in_phases(ledgers: Sequence[Ledger], shares: Sequence[float]) -> Ledger:
     """The ledger of a training that goes through phases: the bytes of the one whose steps hold most, and the mean of
-    their FLOPs, of the whole step only.
+    their FLOPs, of whole blocks only.
 
     Args:
         shares: of the steps, one a ledger; they add up to 1.
     """
     fullest = max(ledgers, key=lambda each: each.peak_bytes)
     rows = [row for row in fullest.rows if row.kind not in COMPUTE]
-    for kind in ("forward", "backward"):
-        parts = [each._with_flops_as_one().flops_of(kind) for each in ledgers]
-        mean = sum(share * part for share, part in zip(shares, parts, strict=True))
-        rows.append(Row(None, WHOLE, kind, flops=round(mean)))
+    mean: dict[tuple[int | None, Kind], float] = defaultdict(float)
+    for share, each in zip(shares, ledgers, strict=True):
+        for row in each.rows:
+            if row.kind in COMPUTE:
+                mean[row.block, "forward" if row.kind == "forward" else "backward"] += share * row.flops
+    rows += [Row(block, WHOLE, kind, flops=round(flops)) for (block, kind), flops in mean.items()]
     reserved = max(each.reserved_bytes for each in ledgers)
     return replace(fullest, rows=tuple(rows), reserved_bytes=reserved)

@@ -130,6 +130,10 @@ def steps_of(config: Config) -> Steps:
     expected: list[tuple[float, Config]] = []
     held: list[Config] = []
     known: dict[str, None] = {}
+    if len(config.how.phases()) > 1:
+        config.how.canonical(
+            geometry_of(config).depth
+        )  # refuses what the model does not have, by its own name
     for phase in config.how.phases():
         here = config.with_method(phase.method)
         steps = phase.method.steps(geometry_of(config).depth) if phase.method.moves else None

@@ -46,7 +46,9 @@ def tokens(
     data: options.Data = "digits",
     weights: options.Weights = "auto",
     seed: options.Seed = 0,
-    images: Annotated[int, typer.Option(help="How many validation images, of different classes.")] = 5,
+    images: Annotated[
+        int, typer.Option(help="How many validation images, of different classes as far as there are.")
+    ] = 5,
     control: Annotated[
         bool, typer.Option("--control", help="Below them, the same with tokens that are dropped by chance.")
     ] = False,
@@ -95,7 +97,7 @@ def tokens(
         raise UserError(f"--out: {unwritable(error, file)}; choose another --out") from None
     accuracies = dict(zip(("as_it_is", "all_tokens"), strip.accuracies or (), strict=False))
     if as_json:
-        said = {"file": str(file), "classes": strip.classes, "rows": [row.label for row in rows]}
+        said = {"file": str(file), "classes": strip.classes, "rows": [row.label.splitlines() for row in rows]}
         print(json.dumps({**said, "accuracies": accuracies}))
         return
     for name, value in accuracies.items():

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from bsr_explorer.cli.console import format_seconds, out, say_written, table
 from bsr_explorer.config import PROTOCOLS
-from bsr_explorer.prediction import predict
+from bsr_explorer.prediction import predict, steps_of
 from bsr_explorer.store.records import Record
 from bsr_explorer.train.recipes import recipe as rules_of
 from bsr_explorer.units import format_bytes, format_mb, plural, some
@@ -32,6 +32,7 @@ def announce(asked: Training, note: str, contents: Contents) -> None:
     steps = rules.steps if fidelity.epochs is None else None
     on = " (goes on from its checkpoint)" if asked.checkpoint.exists() else ""
     length = plural(steps, "step") if steps else plural(fidelity.epochs or rules.epochs, "epoch")
+    peak = "predicted peak" if steps_of(config).alike else "predicted peak of the fullest step"
     out.print(
         f"{origin}[bold]{escape(str(config.method))}[/bold]\n{escape(config.model)}, batch {config.batch_size}, "
         f"{config.optimizer}, {config.precision}, {config.device}; weights {escape(experiment.weights)}, seed "
@@ -39,7 +40,7 @@ def announce(asked: Training, note: str, contents: Contents) -> None:
         f"{length} at {actual.image_size} px, recipe {fidelity.recipe} ({escape(rules.source)})\n"
         f"{escape(str(contents))}\n"
         f"protocol {protocol.name}: {protocol.summary}\n"
-        f"predicted peak: {format_bytes(predict(config).peak_bytes)} at {config.image_size} px{proxy}\n"
+        f"{peak}: {format_bytes(predict(config).peak_bytes)} at {config.image_size} px{proxy}\n"
         f"folder: {escape(str(asked.folder))}{on}\n",
         soft_wrap=True,
     )

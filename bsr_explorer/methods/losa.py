@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from bsr_explorer.methods.adding import whole_number
+from bsr_explorer.methods.adding import check_rank, whole_number
 from bsr_explorer.methods.axes import Axis, Numbers
 from bsr_explorer.methods.side import SideNetwork, Writer, in_blocks
 from bsr_explorer.tape import Tape
@@ -72,6 +72,7 @@ class Losa(SideNetwork):
         for block, entering, leaving in blocks:
             here, last = f"{tape.naming.path(block)}.{MIXERS}", block == blocks[-1][0]
             _, tokens, width = tape.tensors[entering].shape
+            check_rank(self, "a block", self.r, width, f"{width} channels")
             side = behind[leaving] = Writer(block, MIXERS, instead=last)
             u = side.op(here, "add", (y, leaving), {}) if y else leaving
             x = side.norm(f"{here}.channels.norm", u, width)

@@ -16,6 +16,8 @@ from bsr_explorer.data.splits import Splits, stratified_order
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build_with
 from bsr_explorer.finetune.job import Job, load_data
+from bsr_explorer.methods.base import TOKENS
+from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.models.architecture import architecture_of_model
 from bsr_explorer.models.base import Followed
 from bsr_explorer.prediction import tape_of
@@ -58,6 +60,11 @@ def check(config: Config, images: int, control: bool) -> None:
     if not 1 <= images <= MOST:
         raise UserError(f"--images: {images} is out of range; choose from 1 to {MOST}")
     kinds = {op.kind for op in tape_of(config).ops}
+    if any(TOKENS in part.chooses and part.moves for part in parts_of(config.how)):
+        raise UserError(
+            f"--method: {config.method} drops tokens in training alone, in each step others; a trained model keeps "
+            "all, so that there is nothing to draw"
+        )
     if not kinds & {"drop_tokens", "merge_tokens"}:
         raise UserError(
             f"--method: {config.method} drops and merges no tokens at {config.image_size} px, so that there is nothing "

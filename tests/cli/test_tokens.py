@@ -37,7 +37,9 @@ def test_a_strip_of_a_method(cli: Cli, tmp_path: Path) -> None:
     assert len(said["classes"]) == 2
     blocks = [(0, "the class token's attention", 5), (2, "the class token's attention", 3)]
     chance = [(block, "chance", left) for block, _, left in blocks]
-    assert said["rows"] == [f"block {at}\nby {by}\n{left} of 9" for at, by, left in (*blocks, *chance)]
+    assert said["rows"] == [
+        [f"block {at}", f"by {by}", f"{left} of 9"] for at, by, left in (*blocks, *chance)
+    ]
     with Image.open(file) as image:
         assert image.format == "PNG"
 

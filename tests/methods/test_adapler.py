@@ -61,6 +61,7 @@ def test_it_drops_as_many_as_evit_by_scores_of_its_own() -> None:
         assert not torch.equal(one(images), other(images))
 
 
+@pytest.mark.thorough  # models of their full depth
 @pytest.mark.parametrize("model", ["deit_t", WITHOUT])
 @pytest.mark.parametrize("attention", ["fused", "math"])
 @pytest.mark.parametrize("precision", PRECISIONS)

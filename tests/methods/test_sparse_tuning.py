@@ -66,6 +66,7 @@ def test_adapters_are_as_large_as_the_authors() -> None:
     assert own == 12 * 4 * sum(width * out + out for width, out in layers)
 
 
+@pytest.mark.thorough  # models of their full depth
 @pytest.mark.parametrize("attention", ["fused", "math"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("more", ["", "+checkpoint", "+checkpoint(blocks=(0, 4, 5, 11))+offload"])

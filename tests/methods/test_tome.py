@@ -63,6 +63,7 @@ def test_the_model_has_the_tokens_that_the_tape_says(r: int) -> None:
     )
 
 
+@pytest.mark.thorough  # models of their full depth
 @pytest.mark.parametrize("model", ["deit_t", "vit_wee_patch16_reg1_gap_256", "vit_small_patch14_reg4_dinov2"])
 @pytest.mark.parametrize("attention", ["fused", "math"])
 @pytest.mark.parametrize("precision", PRECISIONS)

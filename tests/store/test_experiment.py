@@ -55,7 +55,7 @@ def test_a_study_file_is_one_that_lacks_a_method(tmp_path: Path) -> None:
         ("config", "modle", "deit_s", "key of [config]: unknown value 'modle' (did you mean 'model'?)"),
         ("config", "lr", -1.0, "--lr: -1.0 must be a positive, finite number"),
         ("config", "lr", "fast", "[config] lr must be a number, and is 'fast'"),
-        ("config", "method", "lst(k=1)", "--method: unknown value 'lst'"),
+        ("config", "method", "lsat(k=1)", "--method: unknown value 'lsat'"),
         ("fidelity", "epochs", 0, "--epochs: 0 must be a whole number of at least 1"),
         ("study", "seed", "one", "[study] seed must be a whole number"),
     ],

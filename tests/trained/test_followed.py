@@ -46,6 +46,7 @@ def test_images_are_those_of_the_size_that_is_trained_at(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("method", "images", "control", "said"),
     [
+        ("alast(K=4)", 4, False, "--method: alast(K=4) drops tokens in training alone"),
         ("full", 4, False, "--method: full drops and merges no tokens at 48 px"),
         ("drop({1: 0.95}, criterion='norm')", 4, False, "merges no tokens at 48 px"),
         ("drop({1: 0.5})", 0, False, "--images: 0 is out of range; choose from 1 to 12"),
