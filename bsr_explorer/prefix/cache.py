@@ -136,6 +136,11 @@ class Cache:
         return taken + size <= self.most_bytes and shutil.disk_usage(self.folder).free > size
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        for path in (*self.folder.glob("*.npy"), *self.folder.glob(".*.npy.*.tmp")):
-            with suppress(FileNotFoundError):
-                yield path, path.stat()
+        """What is kept, and what is being made. A file that is finished meanwhile is found as the one or the other:
+        what is being made is looked for first."""
+        found: dict[str, tuple[Path, os.stat_result]] = {}
+        for pattern, key_at in ((".*.npy.*.tmp", 1), ("*.npy", 0)):
+            for path in list(self.folder.glob(pattern)):
+                with suppress(FileNotFoundError):
+                    found[path.name.split(".")[key_at]] = path, path.stat()
+        yield from found.values()
