@@ -34,13 +34,20 @@ def fullest(steps: Steps, tape: Callable[[Shape], Tape], peak: Callable[[Tape], 
 
     best = max(dict.fromkeys(_candidates(steps, tape)), key=holds)
     saved = _saved_by_part(steps, tape)
+    # Blocks have different numbers of tokens, or parts are of different kinds.
     if any(len({saved[part] for part in choice.among}) > 1 for choice in steps.choices):
-        best = max((best, *islice(_exchanged(steps, best), EXCHANGES)), key=holds)
+        for _ in range(ROUNDS):
+            before, best = best, max((best, *islice(_exchanged(steps, best), EXCHANGES)), key=holds)
+            if best == before:
+                break
     return steps.training(best)
 
 
+ROUNDS = 3
+"""How often parts are exchanged, at most."""
+
 EXCHANGES = 64
-"""Choices beside the best of the few that are looked at, at most."""
+"""Choices that are looked at in a round, at most."""
 
 
 def _exchanged(steps: Steps, train: frozenset[str]) -> Iterator[frozenset[str]]:
