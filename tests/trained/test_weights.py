@@ -136,6 +136,10 @@ OTHERS: list[tuple[str, str | None, str]] = [
 ]
 
 
+THOROUGH = pytest.mark.thorough
+"""Of every third of the other pairs; there are hundreds, and the rest is slow."""
+
+
 def paired(name: str, other: str | None, attention: str) -> Config:
     """One or two methods of a model of 2 blocks.
 
@@ -163,7 +167,13 @@ def test_few_pairs_have_each_method_in_both_places() -> None:
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize(
     ("name", "other", "attention"),
-    [*FEW, *(pytest.param(*case, marks=pytest.mark.thorough) for case in OTHERS)],
+    [
+        *FEW,
+        *(
+            pytest.param(*case, marks=THOROUGH if at % 3 == 0 else pytest.mark.slow)
+            for at, case in enumerate(OTHERS)
+        ),
+    ],
 )
 def test_any_two_methods_are_refused_or_end_as_a_file(
     name: str, other: str | None, attention: str, tmp_path: Path
