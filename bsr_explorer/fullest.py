@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import islice, product
 
@@ -32,8 +32,8 @@ def fullest(steps: Steps, tape: Callable[[Shape], Tape], peak: Callable[[Tape], 
     def holds(train: frozenset[str]) -> int:
         return peak(tape(steps.training(train)))
 
-    best = max(dict.fromkeys(_candidates(steps, tape)), key=holds)
     saved = _saved_by_part(steps, tape)
+    best = max(dict.fromkeys(_candidates(steps, saved)), key=holds)
     # Blocks have different numbers of tokens, or parts are of different kinds.
     if any(len({saved[part] for part in choice.among}) > 1 for choice in steps.choices):
         for _ in range(ROUNDS):
@@ -58,14 +58,13 @@ def _exchanged(steps: Steps, train: frozenset[str]) -> Iterator[frozenset[str]]:
             yield train - {gone} | {new}
 
 
-def _candidates(steps: Steps, tape: Callable[[Shape], Tape]) -> Iterator[frozenset[str]]:
+def _candidates(steps: Steps, saved: Mapping[str, int]) -> Iterator[frozenset[str]]:
     """Parts that train together."""
-    weights = _saved_by_part(steps, tape)
-    for by_weight, downwards, lowest in product((True, False), repeat=3):
+    for by_saved, downwards, lowest in product((True, False), repeat=3):
         train: list[str] = []
         for choice in steps.choices:
             order = list(choice.among[::-1] if downwards else choice.among)
-            order.sort(key=lambda part: -weights[part] if by_weight else not weights[part])
+            order.sort(key=lambda part: -saved[part] if by_saved else not saved[part])
             first = choice.among[:1] if lowest else ()
             train += [*first, *(part for part in order if part not in first)][: choice.count]
         yield frozenset(train)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
@@ -42,7 +42,7 @@ class Moving(Method):
     @abstractmethod
     def choose(self, model: nn.Module, done: int, total: int) -> Shape:
         """The shape of the next step. What it draws, it draws from torch's global generator, and what it remembers is
-        in ``memory_of(model)``: so a training that was interrupted goes on as it would have.
+        in ``turned(model).memory``: so a training that was interrupted goes on as it would have.
 
         Args:
             done: steps that are done.
@@ -74,8 +74,7 @@ class Moving(Method):
         from bsr_explorer.methods.applied.moving import turned
 
         now = turned(model)
-        shape = {"rests": now.shape.rests, "skips": now.shape.skips, "tokens": now.shape.tokens}
-        return {"shape": shape, "memory": now.memory}
+        return {"shape": asdict(now.shape), "memory": now.memory}
 
     def load_own_state(self, model: nn.Module, state: dict[str, Any]) -> None:
         """Go on with it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.methods.base import PARAMETERS, STEPS
 from bsr_explorer.methods.moving import VALUES, Moving, remembering
-from bsr_explorer.naming import Naming, naming_of
+from bsr_explorer.naming import Naming, blocks_of, naming_of
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
@@ -59,8 +59,6 @@ class Observed(Moving):
         return sampled(weights, _entries([weight.numel() for weight in weights]))
 
     def _observed(self, model: nn.Module) -> list[Tensor]:
-        from bsr_explorer.naming import blocks_of
-
         parameters = dict(model.named_parameters())
         sizes = [(name, p.numel()) for name, p in parameters.items()]
         return [parameters[name] for name in self.weights(sizes, len(blocks_of(model)), naming_of(model))]

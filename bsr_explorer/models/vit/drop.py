@@ -76,10 +76,10 @@ class TokenDrop(nn.Module):
         return scores.drawn_scores(x, self.prefix, seed)
 
 
-class TokenDropBlock(nn.Module):
-    """Modifications of timm's ``Block``: tokens are dropped between its two residual branches."""
+class ModifiedBlock(nn.Module):
+    """Has the modules, parameters and forward hooks of a timm ``Block``, to run them otherwise."""
 
-    def __init__(self, block: nn.Module, drop: TokenDrop) -> None:
+    def __init__(self, block: nn.Module) -> None:
         super().__init__()
         for name, child in block.named_children():
             self.add_module(name, child)
@@ -87,6 +87,13 @@ class TokenDropBlock(nn.Module):
             self.register_parameter(name, own)
         for hook in block._forward_hooks.values():  # what was added to the block comes after it still
             self.register_forward_hook(hook)
+
+
+class TokenDropBlock(ModifiedBlock):
+    """Modifications of timm's ``Block``: tokens are dropped between its two residual branches."""
+
+    def __init__(self, block: nn.Module, drop: TokenDrop) -> None:
+        super().__init__(block)
         self.drop = drop
         if drop.selection.by_attention:
             cast(Any, block).attn.qkv.register_forward_hook(drop.watch)

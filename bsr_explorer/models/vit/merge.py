@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.autograd import Function
 
+from bsr_explorer.models.vit.drop import ModifiedBlock
 from bsr_explorer.models.vit.tokens import without_autocast
 from bsr_explorer.operations.merging import check_merging, first_places, merged_tokens
 from bsr_explorer.storages.keeper import take_attached
@@ -189,17 +190,11 @@ class TokenMerge(nn.Module):
         return x, merged if merged_tokens(int(x.shape[1]), self.prefix, self.r) else None
 
 
-class TokenMergeBlock(nn.Module):
+class TokenMergeBlock(ModifiedBlock):
     """Modifications of timm's ``Block``: tokens are merged between its two residual branches."""
 
     def __init__(self, block: nn.Module, merge: TokenMerge, sizes: Sizes, first: bool, last: bool) -> None:
-        super().__init__()
-        for name, child in block.named_children():
-            self.add_module(name, child)
-        for name, own in block.named_parameters(recurse=False):
-            self.register_parameter(name, own)
-        for hook in block._forward_hooks.values():  # what was added to the block comes after it still
-            self.register_forward_hook(hook)
+        super().__init__(block)
         self.merge, self._sizes, self._first, self._last = merge, sizes, first, last
         cast(Any, block).attn.qkv.register_forward_hook(merge.watch)
         self.register_forward_pre_hook(self._enter)
