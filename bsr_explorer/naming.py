@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ class Naming:
         final_norm: the same of the norm after the blocks, wherever a model has it.
         below: the same of what stands below the blocks.
         embeddings: parameters that are added to tokens, or stand among them; weight decay leaves them alone.
+        paths: the module path of each block, in order, where blocks stand in several lists, as those of stages do;
+            nothing: they are numbered below ``blocks``.
     """
 
     blocks: str = "blocks"
@@ -27,13 +30,28 @@ class Naming:
     final_norm: tuple[str, ...] = ("norm.", "fc_norm.")
     below: tuple[str, ...] = ("patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token")
     embeddings: tuple[str, ...] = ("pos_embed", "cls_token", "reg_token")
+    paths: tuple[str, ...] = ()
 
     def block_of(self, name: str) -> int | None:
         """0-based block of a state-dict name or module path, matched as a whole number: block 1 is not block 11."""
+        if self.paths:
+            return self._staged(name)
         if not name.startswith(f"{self.blocks}."):
             return None
         index = name[len(self.blocks) + 1 :].split(".", 1)[0]
         return int(index) if index.isdecimal() else None
+
+    def _staged(self, name: str) -> int | None:
+        """The block whose path is the whole of a name, or stands before a dot in it: the innermost."""
+        parts = name.split(".")
+        for end in range(len(parts), 0, -1):
+            if (block := self._numbered.get(".".join(parts[:end]))) is not None:
+                return block
+        return None
+
+    @cached_property
+    def _numbered(self) -> dict[str, int]:
+        return {path: block for block, path in enumerate(self.paths)}
 
     def in_block(self, name: str) -> str:
         """The rest of a name, within its block; the name itself outside of the blocks."""
@@ -42,11 +60,11 @@ class Naming:
 
     def path(self, block: int) -> str:
         """The module path of a block (0-based)."""
-        return f"{self.blocks}.{block}"
+        return self.paths[block] if self.paths else f"{self.blocks}.{block}"
 
     def is_head(self, parameter: str) -> bool:
         """Whether a state-dict name belongs to the classification head."""
-        return parameter.startswith(self.head)
+        return bool(self.head) and parameter.startswith(self.head)
 
     def is_final_norm(self, parameter: str) -> bool:
         """Whether a state-dict name belongs to the norm after the blocks."""
@@ -78,4 +96,7 @@ def naming_of(model: nn.Module) -> Naming:
 
 def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
     """The blocks of a model, in order."""
-    return cast("Sequence[nn.Module]", model.get_submodule(naming_of(model).blocks))
+    naming = naming_of(model)
+    if naming.paths:
+        return [model.get_submodule(path) for path in naming.paths]
+    return cast("Sequence[nn.Module]", model.get_submodule(naming.blocks))

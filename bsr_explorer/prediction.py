@@ -31,7 +31,9 @@ def geometry_of(config: Config) -> Geometry:
 def tape_of(config: Config) -> Tape:
     """The tape of a configuration's forward and backward pass (of one micro-batch), rewritten by its method
     and lowered to its precision and device."""
-    tape = _plain(config, config.micro_batch_size)
+    tape = architecture_of(config.model).step_tape_in(
+        geometry_of(config), config.micro_batch_size, config.attention, config.precision, config.place
+    )
     return lower(config.how.rewrite(tape), config.precision, config.place)
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from bsr_explorer.naming import TIMM, Naming
-from bsr_explorer.operations.kinds import inferred, kind_of
+from bsr_explorer.operations.kinds import inferred, kind_of, made_by
 from bsr_explorer.operations.op import EVERYTHING, Op, Parameter, Part, Tensor
 from bsr_explorer.operations.tokens import kept_tokens
 from bsr_explorer.storages.storage import DENSE, AtOnce, Course, Dense, Shape, Storage
@@ -59,6 +59,9 @@ class Tape:
         buffers: what the model remembers from step to step beside its parameters, by name.
         architecture: key of ``models.architecture.ARCHITECTURES``.
         naming: how the architecture names its parameters.
+        held: of a traced model's tensors, each by the name of its storage, what is written by the operation after which
+            Python was seen to let go of it. Without, it follows from calls (``cost.frames``).
+        lowered: whether it was traced in its number formats, so that ``models.lowering`` has nothing to say.
     """
 
     inputs: tuple[Tensor, ...]
@@ -70,13 +73,16 @@ class Tape:
     device: str = "cpu"
     architecture: str = "vit"
     naming: Naming = TIMM
+    held: Mapping[str, str] = field(default_factory=dict)
+    lowered: bool = False
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, with the shapes that follow from the operations."""
         tensors = {tensor.name: tensor for tensor in self.inputs}
         for op in self.ops:
-            tensors[op.writes] = inferred(op, tensors, self.parameters)
+            for made in made_by(op, tensors, self.parameters):
+                tensors[made.name] = made
         return tensors
 
     @property
@@ -117,11 +123,17 @@ class Tape:
         """
         needs = {tensor.name: live_inputs and tensor.role == "activation" for tensor in self.inputs}
         for op in self.ops:
-            trained = any(
-                self.parameters[name].trains if name in self.parameters else needs[name]
-                for name in op.params.values()
-            )
-            needs[op.writes] = kind_of(op).carries(op) and (trained or any(needs[name] for name in op.reads))
+            kind, reads = kind_of(op), [needs[name] for name in op.reads]
+            parts = {
+                part: self.parameters[name].trains if name in self.parameters else needs[name]
+                for part, name in op.params.items()
+            }
+            live = kind.carries(op) and (any(reads) or any(parts.values()))
+            if kind.passes is None:
+                needs[op.writes] = live
+                continue
+            passes = kind.passes(op, reads, parts) if live else (False,) * (1 + len(op.others))
+            needs.update(zip((op.writes, *op.others), passes, strict=True))
         return needs
 
     def __iter__(self) -> Iterator[Op]:

@@ -39,11 +39,19 @@ class Frames:
                     if end >= self.ends.get(storage, 0):
                         self.ends[storage], self.depths[storage] = end, depth
             made_at[op.writes] = op.name
+        if tape.held:
+            self._as_seen(tape)
+            return
         for op in tape:
             if op.until:
                 self.ends[tape.tensors[op.writes].storage] = self._last[op.until]
             if op.attrs.get("cached"):  # autocast holds its copies of trained weights until it is left
                 self.ends[op.writes] = len(tape.ops)
+
+    def _as_seen(self, tape: Tape) -> None:
+        """As a trace has seen Python let go of them; what an operation was put in for, when calls do."""
+        at = {op.writes: index for index, op in enumerate(tape)}
+        self.ends.update({storage: at[last] for storage, last in tape.held.items() if last in at})
 
     def _end(self, made_at: str, index: int, op: Op, name: str) -> tuple[int, int]:
         """Which operation is the last, and how deep the frame lies that holds the tensor then.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bsr_explorer.cost.holders import Memory
-from bsr_explorer.tape import Parameter, Tape
+from bsr_explorer.tape import Parameter, Tape, Tensor
 
 
 class Gradients:
@@ -36,6 +36,10 @@ class Gradients:
         else:
             self.arrived[tensor] = self.new_buffer(tensor)
             memory.drop(there, buffer)
+
+    def any_of(self, *made: Tensor) -> bool:
+        """Whether a gradient has arrived for one of them."""
+        return any(tensor.name in self.arrived for tensor in made)
 
     def _alone(self, buffer: str) -> bool:
         return self.memory.holders(buffer) == 1 and buffer not in self._shown

@@ -97,7 +97,7 @@ class Pass:
         recording.end()
         self._held[index] += recording.held
         for name in recording.taken:
-            if name == c.writes.name:
+            if name == c.writes.name or name in c.op.others:
                 frames[name] = leaves.get(name, self._frames.ends.get(name, len(self.contexts) + 1))
             else:
                 frames[name] = self._frames.end_of(c.op.name)
@@ -147,7 +147,7 @@ class Pass:
         """Unwind what autograd recorded, the last operation first."""
         for index in reversed(range(len(self.contexts))):
             c = self.contexts[index]
-            if not c.live:
+            if not c.live or not self.gradients.any_of(c.writes, *c.others):
                 continue
             segment = self._again.get(c.op.segment)
             if segment is not None and index == segment.indices[-1]:

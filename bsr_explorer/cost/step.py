@@ -22,8 +22,9 @@ def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:
             is a part of a step, with something training below it.
     """
     tensors, needs, device = tape.tensors, tape.needs_grad(live_inputs), device_of(tape.device)
+    reaching = _reaching(tape)
     for op in tape:
-        carries = kind_of(op).carries(op)
+        carries = kind_of(op).carries(op) and op.writes in reaching
         yield Context(
             op=op,
             reads=tuple(tensors[name] for name in op.reads),
@@ -35,7 +36,21 @@ def contexts(tape: Tape, live_inputs: bool = False) -> Iterator[Context]:
                 for part, name in op.params.items()
             },
             device=device,
+            others=tuple(tensors[name] for name in op.others),
         )
+
+
+def _reaching(tape: Tape) -> set[str]:
+    """What the operations write of which the loss is made, by the first tensor of each. What a model makes beside it is
+    let go, with all that autograd kept for it. (Tapes that were not traced have nothing beside.)"""
+    if not tape.held:
+        return {op.writes for op in tape}
+    wanted, found = {tape.ops[-1].writes}, set[str]()
+    for op in reversed(tape.ops):
+        if wanted & {op.writes, *op.others}:
+            found.add(op.writes)
+            wanted |= {*op.reads, *op.params.values()}
+    return found
 
 
 # --- what is kept ---------------------------------------------------------------------------------------
@@ -71,7 +86,10 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
             continue
         owner = kept
         if kept.tensor in tensors:
-            storage = tensors[tensors[kept.tensor].storage]
+            shown = tensors[kept.tensor].storage
+            if shown not in tensors:
+                continue  # a view of a parameter, or of a buffer
+            storage = tensors[shown]
             if storage.role == "input":
                 continue
             owner = Kept(storage.name, storage.shape, storage.dtype, kept.needed)

@@ -16,8 +16,12 @@ class Unwinding:
 
     def __init__(self, gradients: Gradients, c: Context, held: list[str], keeps: Iterable[Keep]) -> None:
         self._gradients, self._memory, self._c = gradients, gradients.memory, c
-        self._incoming = gradients.arrived.pop(c.writes.name)
-        self._arrived: str | None = self._incoming
+        self._incoming = {
+            number: gradients.arrived.pop(made.name)
+            for number, made in enumerate((c.writes, *c.others))
+            if made.name in gradients.arrived
+        }
+        self._arrived = dict(self._incoming)
         self._held = list(held)
         self._given: list[tuple[str, str]] = []
         self._own: set[str] = set()
@@ -79,29 +83,30 @@ class Unwinding:
             self._deliver()
         self._given.append((tensor, self._gradients.new_buffer(tensor, view)))
 
-    def pass_on(self, read: int) -> None:
-        self._memory.hold(self._incoming)
-        self._given.append((self._c.reads[read].name, self._incoming))
+    def pass_on(self, read: int, result: int = 0) -> None:
+        if result in self._incoming:
+            self._memory.hold(self._incoming[result])
+            self._given.append((self._c.reads[read].name, self._incoming[result]))
 
     def give_part(self, part: str) -> None:
         target = self._c.params[part]
         if not isinstance(target, Parameter):
             self._given.append((target.name, self._gradients.new_buffer(target.name)))
-        elif self._gradients.stand:
+        elif self._gradients.stand or self._memory.holders(f"gradient of {target.name}"):
             name = f"new gradient of {target.name}"
             self._memory.take(name, target.bytes)
             self._added.append(name)
         else:
             self._memory.take(f"gradient of {target.name}", target.bytes, "gradient")
 
-    def view_part(self, part: str) -> None:
-        target = self._c.params[part]
+    def view_part(self, part: str, result: int = 0) -> None:
+        target, incoming = self._c.params[part], self._incoming[result]
         if not isinstance(target, Parameter):
-            self._memory.hold(self._incoming)
-            self._given.append((target.name, self._incoming))
+            self._memory.hold(incoming)
+            self._given.append((target.name, incoming))
         elif not self._gradients.stand:
-            self._memory.hold(self._incoming)
-            self._gradients.views.setdefault(self._incoming, []).append(target)
+            self._memory.hold(incoming)
+            self._gradients.views.setdefault(incoming, []).append(target)
 
     def _let_go_of_unpacked(self) -> None:
         self._memory.drop(*self._unpacked)
@@ -117,10 +122,16 @@ class Unwinding:
 
     def end_node(self, *kept: str) -> None:
         self._let_go_of_unpacked()
-        if self._arrived is not None:
-            self._memory.drop(self._arrived)
-            self._arrived = None
+        self._memory.drop(*self._arrived.values())
+        self._arrived = {}
         self._let_go(*kept)
+
+    def release(self, *kept: str) -> None:
+        self._let_go(*kept)
+
+    def release_gradient(self, result: int) -> None:
+        if result in self._arrived:
+            self._memory.drop(self._arrived.pop(result))
 
     def let_go(self, *kept: str) -> None:
         self._let_go(*kept)

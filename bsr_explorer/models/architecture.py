@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bsr_explorer.extensions import add_found
 from bsr_explorer.models.base import Architecture, Geometry
 from bsr_explorer.models.names import timm_name
+from bsr_explorer.models.traced.architecture import Traced
 from bsr_explorer.models.vit.architecture import PlainViT
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "vit": PlainViT(),
+    "traced": Traced(),
 }
 
 add_found("bsr_explorer.architectures", ARCHITECTURES, Architecture)
@@ -24,8 +26,9 @@ def architecture_of(model: str) -> Architecture:
     """The architecture of a model, by its name: the one that knows it, or plain vision transformers, which say by name
     what they do not understand."""
     name = timm_name(model)
-    others = [each for key, each in ARCHITECTURES.items() if key != "vit" and each.knows(name)]
-    return others[0] if others else ARCHITECTURES["vit"]
+    others = (each for key, each in ARCHITECTURES.items() if key not in ("vit", "traced"))
+    known = next((each for each in others if each.knows(name)), None)
+    return known or ARCHITECTURES["traced" if ARCHITECTURES["traced"].knows(name) else "vit"]
 
 
 def architecture_of_model(model: nn.Module) -> Architecture:
@@ -47,5 +50,6 @@ def build_model(model: str, image_size: int, num_classes: int) -> nn.Module:
     architecture = architecture_of(model)
     built = architecture.build(timm_name(model), image_size, num_classes)
     built.architecture = architecture.name  # type: ignore[assignment]
-    built.parameter_naming = architecture.naming  # type: ignore[assignment]
+    naming = architecture.naming_of(built, timm_name(model), image_size, num_classes)
+    built.parameter_naming = naming  # type: ignore[assignment]
     return built

@@ -158,6 +158,22 @@ class Architecture(ABC):
             attention: one of ``models.lowering.ATTENTION``.
         """
 
+    def step_tape_in(
+        self, geometry: Geometry, batch_size: int, attention: str, precision: str, device: str
+    ) -> Tape:
+        """The same, where the number formats and the device decide what is called; otherwise ``models.lowering`` says
+        what becomes of a tape.
+
+        Args:
+            precision: key of ``models.lowering.PRECISIONS``.
+            device: key of ``devices.DEVICES``.
+        """
+        return self.step_tape(geometry, batch_size, attention)
+
+    def naming_of(self, model: nn.Module, name: str, image_size: int, num_classes: int) -> Naming:
+        """How the parameters of a model are named that it has built."""
+        return self.naming
+
     @abstractmethod
     def build(self, model: str, image_size: int, num_classes: int) -> nn.Module:
         """A model with random weights, drawn from torch's global generator, on torch's default device."""

@@ -31,6 +31,8 @@ def lower(tape: Tape, precision: str, device: str) -> Tape:
         precision: key of ``PRECISIONS``.
         device: key of ``devices.DEVICES``.
     """
+    if tape.lowered:
+        return tape
     dtype, autocast = PRECISIONS[precision]
     target = device_of(device)
     if autocast:

@@ -87,6 +87,10 @@ class Kind:
         casts_itself: whether a function of this package runs it, which casts parameters for itself (autocast would hold
             its copies of what trains until it is left).
         is_loss: whether backward begins at it; the model does not call what has its name.
+        makes: all tensors that it makes, where they are several, or where it depends on what is called of what they
+            are views; None: one, of which the other fields speak.
+        passes: of each of them, whether a gradient passes through it, given which of what it reads and which of its
+            parts need one; None: as ``carries`` says.
     """
 
     name: str
@@ -103,3 +107,5 @@ class Kind:
     inserted: bool = False
     casts_itself: bool = False
     is_loss: bool = False
+    makes: Callable[[Op, Sequence[Tensor], Mapping[str, Part]], tuple[Tensor, ...]] | None = None
+    passes: Callable[[Op, Sequence[bool], Mapping[str, bool]], tuple[bool, ...]] | None = None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from bsr_explorer.errors import UserError
 from bsr_explorer.operations.aggregate import ADD_OPENED, AGGREGATE
 from bsr_explorer.operations.attention import ATTENTION
+from bsr_explorer.operations.call import CALL
 from bsr_explorer.operations.casts import CAST, CAST_PARAMETER
 from bsr_explorer.operations.class_attention import CLASS_ATTENTION
 from bsr_explorer.operations.elementwise import (
@@ -88,6 +89,7 @@ KINDS: dict[str, Kind] = {
     "select_token": SELECT_TOKEN,
     "mean_tokens": MEAN_TOKENS,
     "cross_entropy": CROSS_ENTROPY,
+    "call": CALL,
     "cast": CAST,
     "cast_parameter": CAST_PARAMETER,
 }
@@ -138,9 +140,22 @@ def rule_of(op: Op) -> Rule:
     return kind.packed
 
 
+def made_by(
+    op: Op, tensors: Mapping[str, Tensor], parameters: Mapping[str, Parameter]
+) -> tuple[Tensor, ...]:
+    """All that an operation makes, given what it reads: what it writes first."""
+    makes = kind_of(op).makes
+    if makes is None:
+        return (inferred(op, tensors, parameters),)
+    params = {part: parameters.get(name) or tensors[name] for part, name in op.params.items()}
+    return makes(op, [tensors[name] for name in op.reads], params)
+
+
 def inferred(op: Op, tensors: Mapping[str, Tensor], parameters: Mapping[str, Parameter]) -> Tensor:
     """What an operation writes, given what it reads."""
     kind = kind_of(op)
+    if kind.makes is not None:
+        return made_by(op, tensors, parameters)[0]
     reads = [tensors[name] for name in op.reads]
     params = {part: parameters.get(name) or tensors[name] for part, name in op.params.items()}
     operands = reads[:1] if kind.as_first else [*reads, *params.values()]

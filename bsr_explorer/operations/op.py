@@ -96,6 +96,7 @@ class Op:
         until: a module path: what it writes is held, by a list or the like, until the last operation within that
             module has run, whatever calls it is given to on the way. Nothing: Python's calls hold it.
         steady: whether it makes the same of the same in each step: not, if it draws at random or remembers.
+        others: further tensors that it makes, if it makes several (``operations.call``).
     """
 
     name: str
@@ -110,6 +111,7 @@ class Op:
     part: str = ""
     until: str = ""
     steady: bool = True
+    others: tuple[str, ...] = ()
 
     def stores(self, tensor: str) -> Storage:
         """How it stores a tensor that it keeps."""

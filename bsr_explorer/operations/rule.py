@@ -27,6 +27,7 @@ class Context:
         needs: for each tensor that is read, whether the operation hands it a gradient.
         part_needs: the same for each part (a parameter gets a gradient if it trains).
         device: what it runs on.
+        others: further tensors that it makes.
     """
 
     op: Op
@@ -36,6 +37,7 @@ class Context:
     needs: tuple[bool, ...]
     part_needs: dict[str, bool]
     device: Device
+    others: tuple[Tensor, ...] = ()
 
     def trains(self, part: str) -> bool:
         """Whether what plays this part exists and gets a gradient."""
@@ -107,15 +109,16 @@ class Backward(Taking, Protocol):
         """
         ...
 
-    def pass_on(self, read: int) -> None:
-        """Let the gradient that arrived stand for that of a tensor that the operation read."""
+    def pass_on(self, read: int, result: int = 0) -> None:
+        """Let the gradient that arrived (of several results, of this one) stand for that of a tensor that the operation
+        read."""
         ...
 
     def give_part(self, part: str) -> None:
         """Allocate the gradient of a parameter, or of a tensor that plays its part."""
         ...
 
-    def view_part(self, part: str) -> None:
+    def view_part(self, part: str, result: int = 0) -> None:
         """Let a parameter's gradient be a view of the gradient that arrived, which it holds."""
         ...
 
@@ -140,6 +143,14 @@ class Backward(Taking, Protocol):
     def let_go(self, *kept: str) -> None:
         """An autograd node ended, and others still see the gradient that arrived: pass on what it gave, and
         let go of these kept tensors."""
+        ...
+
+    def release(self, *kept: str) -> None:
+        """Autograd lets go of these kept tensors."""
+        ...
+
+    def release_gradient(self, result: int) -> None:
+        """Autograd lets go of the gradient that arrived of a result."""
         ...
 
     def end_node(self, *kept: str) -> None:

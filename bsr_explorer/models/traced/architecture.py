@@ -1,0 +1,173 @@
+"""Models of timm that are no plain vision transformers, traced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.models.base import Architecture
+from bsr_explorer.models.base import Geometry as AnyGeometry
+from bsr_explorer.naming import Naming
+from bsr_explorer.tape import Tape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bsr_explorer.models.traced.following import Followed
+
+
+@dataclass(frozen=True)
+class TracedGeometry:
+    """See ``models.base.Geometry``.
+
+    Attributes:
+        naming: of its parameters.
+        classes: what its module and its blocks are, in words.
+    """
+
+    name: str
+    image_size: int
+    num_classes: int
+    depth: int
+    naming: Naming
+    channels: int = 3
+    patch: int = 1
+    class_token: bool = False
+
+
+class Traced(Architecture):
+    """Whatever timm can build, but for plain vision transformers, which have a tape of their own."""
+
+    name: ClassVar[str] = "traced"
+    summary: ClassVar[str] = "any other model of timm: Swin, ConvNeXt, EVA-02, SigLIP, ResNet, …"
+    on_hub: ClassVar[bool] = True
+
+    def knows(self, model: str) -> bool:
+        """Whether timm has such a model, and it is not a plain vision transformer. (To find that out it is built,
+        without memory.)"""
+        from bsr_explorer.models import timm_names
+
+        return timm_names.is_model(model.split(".")[0]) and not _is_plain(model)
+
+    def geometry(self, model: str, image_size: int, num_classes: int) -> TracedGeometry:
+        """Depth and names, by structure (``structure``)."""
+        return _geometry(self, model, image_size, num_classes)
+
+    def step_tape(self, geometry: AnyGeometry, batch_size: int, attention: str) -> Tape:
+        """In fp32, on the CPU."""
+        return self.step_tape_in(geometry, batch_size, attention, "fp32", "cpu")
+
+    def step_tape_in(
+        self, geometry: AnyGeometry, batch_size: int, attention: str, precision: str, device: str
+    ) -> Tape:
+        """See ``Architecture``."""
+        from bsr_explorer.models.traced.tape import tape_of_trace
+
+        assert isinstance(geometry, TracedGeometry)
+        followed = _followed(
+            self, geometry.name, geometry.image_size, geometry.num_classes, attention, precision, device
+        )
+        return tape_of_trace(
+            followed.trace.at(batch_size),
+            followed.parameters,
+            followed.buffers,
+            geometry.naming,
+            self.name,
+            device,
+        )
+
+    def build(self, model: str, image_size: int, num_classes: int) -> nn.Module:
+        """As timm builds it, at an image size where it has one."""
+        import timm
+
+        from bsr_explorer.models.names import timm_name
+
+        name = timm_name(model)
+        try:
+            built: nn.Module = timm.create_model(name, img_size=image_size, num_classes=num_classes)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            built = timm.create_model(name, num_classes=num_classes)
+        return built
+
+    def naming_of(self, model: nn.Module, name: str, image_size: int, num_classes: int) -> Naming:
+        """By structure."""
+        return self.geometry(name, image_size, num_classes).naming
+
+    def use_attention_path(self, model: nn.Module, path: str) -> None:
+        """See ``models.vit.attention_path``."""
+        from bsr_explorer.models.vit.attention_path import use_attention_path
+
+        use_attention_path(model, path)
+
+
+@lru_cache(maxsize=256)
+def _is_plain(model: str) -> bool:
+    from bsr_explorer.models.vit.geometry import KNOWN
+    from bsr_explorer.models.vit.reading import read_from_timm
+
+    if model in KNOWN:
+        return True
+    import timm
+
+    try:
+        size = timm.get_pretrained_cfg(model).input_size[-1]
+        read_from_timm(model, size, 10)
+    except UserError:
+        return False
+    except Exception:  # whatever timm says of an image size
+        return False
+    return True
+
+
+def _built(architecture: Traced, model: str, image_size: int, num_classes: int) -> nn.Module:
+    from bsr_explorer.models.traced.following import Unfilled
+
+    try:
+        with Unfilled():
+            return architecture.build(model, image_size, num_classes)
+    except UserError:
+        raise
+    except Exception as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"--model, --image-size: {model} cannot be built for images of {image_size} pixels: {why}"
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def _followed(
+    architecture: Traced,
+    model: str,
+    image_size: int,
+    num_classes: int,
+    attention: str,
+    precision: str,
+    device: str,
+) -> Followed:
+    from bsr_explorer.models.traced.following import follow
+
+    built = _built(architecture, model, image_size, num_classes)
+    return follow(built, 3, image_size, attention, precision, device)
+
+
+@lru_cache(maxsize=256)
+def _geometry(architecture: Traced, model: str, image_size: int, num_classes: int) -> TracedGeometry:
+    from bsr_explorer.models.traced.structure import naming_by_structure
+
+    if image_size < 1:
+        raise UserError(f"--image-size: {image_size} is not a positive number of pixels")
+    followed = _followed(architecture, model, image_size, num_classes, "fused", "fp32", "cpu")
+    built = _built(architecture, model, image_size, num_classes)
+    config: Any = getattr(built, "pretrained_cfg", None) or {}
+    named = config.get("classifier") or ()
+    heads = tuple(
+        path
+        for path in ([named] if isinstance(named, str) else named)
+        if any(name.startswith(f"{path}.") for name, _ in followed.parameters)
+    )
+    naming = naming_by_structure(built, followed.trace, heads)
+    return TracedGeometry(model, image_size, num_classes, len(naming.paths), naming)

@@ -1,0 +1,315 @@
+"""Tracing a forward pass: every call of a function of torch, with shapes and without memory.
+
+The model runs once with tensors that have shapes and no numbers (torch's ``FakeTensorMode``, which decides as the
+device would), and each call from Python is noted: what it was given, what it made, and after which call Python let go
+of each tensor. Fused attention, a norm or a loss is one call. What is called within a call is seen when the call is
+observed (``observed``).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.models.traced.calls import Call, Given, Made, Place, Spec, Trace, mapped, name_of
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Recorder(TorchFunctionMode):
+    """Notes calls.
+
+    Args:
+        own: parameters and buffers of the model, by the identity of the tensors that stand for them.
+        inputs: the same of its inputs.
+    """
+
+    def __init__(self, own: Mapping[int, tuple[str, str]], inputs: Mapping[int, str]) -> None:
+        super().__init__()
+        self._own = dict(own)
+        self._names: dict[int, str] = dict(inputs)
+        self._watches: dict[int, weakref.ref[torch.Tensor]] = {}
+        self._brought: dict[str, str] = {}  # by name, the name of the tensor that brought its memory
+        self._of_own: dict[str, str] = {}  # the same, where a parameter or a buffer has brought it
+        self._depth = 0
+        self.paths: list[str] = [""]
+        self.calls: list[Call] = []
+        self.constants: dict[str, Spec] = {}
+        self.held: dict[str, int] = {}
+
+    # --- what is called -----------------------------------------------------------------------------------
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = NOTHING,
+    ) -> Any:
+        return self.record(func, args, kwargs or {})
+
+    def record(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Make a call and note it."""
+        if self._depth:
+            return func(*args, **kwargs)
+        tensors: list[torch.Tensor] = []
+        collect = _collector(tensors)
+        places = mapped(args, collect), mapped(dict(kwargs), collect)
+        versions = [_version(tensor) for tensor in tensors]
+        given = tuple(self._given(tensor, func) for tensor in tensors)
+        self._depth += 1
+        try:
+            result = func(*args, **kwargs)
+        finally:
+            self._depth -= 1
+        changed = tuple(
+            number for number, tensor in enumerate(tensors) if _version(tensor) != versions[number]
+        )
+        self._note(func, places, tensors, given, changed, result)
+        return result
+
+    def _note(
+        self,
+        func: Callable[..., Any],
+        places: tuple[Any, Any],
+        tensors: list[torch.Tensor],
+        given: tuple[Given, ...],
+        changed: tuple[int, ...],
+        result: Any,
+    ) -> None:
+        results: list[torch.Tensor] = []
+        mapped(result, _collector(results))
+        there = {id(tensor) for tensor in tensors}
+        fresh = [*{id(each): each for each in results if id(each) not in there}.values()]
+        made, memories = [], [_memory(tensor) for tensor in tensors]
+        number = len(self.calls)
+        earlier: list[int] = []
+        for each in [*fresh, *(tensors[place] for place in changed)]:
+            name = f"{name_of(func)} {number}" + (f".{len(made)}" if made else "")
+            memory = _memory(each)
+            shows = memories.index(memory) if memory in memories else None
+            like = earlier.index(memory) if shows is None and memory in earlier else None
+            made.append(Made(name, Spec.of(each), shows, like))
+            earlier.append(memory)
+            self._brings(each, name, given, made)
+        if not made:
+            return
+        views = any(tensors[place]._is_view() for place in changed)
+        self.calls.append(
+            Call(
+                self.paths[-1],
+                func,
+                places[0],
+                places[1],
+                given,
+                tuple(made),
+                changed,
+                views,
+                not torch.is_grad_enabled(),
+            )
+        )
+
+    def _brings(
+        self, tensor: torch.Tensor, name: str, given: tuple[Given, ...], made: Sequence[Made]
+    ) -> None:
+        """Name a result, and watch it as long as it lives."""
+        last = made[-1]
+        if last.shows is not None:
+            source = given[last.shows]
+            of = self._brought.get(source.name) if source.kind == "read" else None
+        else:
+            of = self._brought[made[last.like].name] if last.like is not None else name
+        if id(tensor) in self._own:  # a buffer that was changed in place
+            return
+        if of is not None:
+            self._brought[name] = of
+        identity = id(tensor)
+        self._names[identity] = name
+
+        def gone(_: object) -> None:
+            self._names.pop(identity, None)
+            self._watches.pop(identity, None)
+            if of is not None:
+                self.held[of] = len(self.calls) - 1
+
+        self._watches[identity] = weakref.ref(tensor, gone)
+
+    def _given(self, tensor: torch.Tensor, func: Callable[..., Any]) -> Given:
+        spec = Spec.of(tensor)
+        if (own := self._own.get(id(tensor))) is not None:
+            kind, name = own
+            return Given("parameter" if kind == "parameter" else "buffer", name, spec)
+        if (name := self._names.get(id(tensor), "")) == "":
+            if isinstance(tensor, FakeTensor):
+                raise UserError(
+                    f"--model: {self.paths[-1] or 'the model'} gives {name_of(func)} a tensor of shape "
+                    f"{tuple(tensor.shape)} that no call of torch was seen to make (a scripted or compiled function?); "
+                    "write it as plain calls of torch"
+                )
+            name = f"constant {len(self.constants)}"
+            self.constants[name] = spec
+            self._own[id(tensor)] = ("constant", name)
+            return Given("buffer", name, spec)
+        return Given("read", name, spec)
+
+    def name_of(self, tensor: torch.Tensor) -> str:
+        """The name of a tensor that was made.
+
+        Raises:
+            UserError: no call has made it.
+        """
+        try:
+            return self._names[id(tensor)]
+        except KeyError:
+            raise UserError("--model: what the model returns was made by no call of torch") from None
+
+
+def _collector(tensors: list[torch.Tensor]) -> Callable[[Any], Any]:
+    """Puts places where tensors stand, and collects them; one that stands twice has two places."""
+
+    def collect(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            tensors.append(leaf)
+            return Place(len(tensors) - 1)
+        return leaf
+
+    return collect
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return int(tensor._version)
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+# --- running a model --------------------------------------------------------------------------------------
+
+
+def trace(
+    model: nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    autocast: torch.dtype | None = None,
+    call: Callable[..., Any] | None = None,
+) -> Trace:
+    """The forward pass of a model.
+
+    Args:
+        model: on a real device, in training; what its parameters hold does not matter.
+        inputs: by name, in the order in which the model takes them; their numbers do not matter.
+        autocast: number format that autocast uses; None: it does not run.
+        call: what runs the model, if that is not a call of it with all inputs.
+
+    Raises:
+        UserError: something of it cannot be followed, by name.
+    """
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    own: dict[int, tuple[str, str]] = {}
+    stand_ins: dict[str, torch.Tensor] = {}
+    for kind, named in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for name, tensor in named:
+            stand_ins[name] = fake.from_tensor(tensor.detach())
+            own[id(stand_ins[name])] = (kind, name)
+    given = {name: fake.from_tensor(tensor) for name, tensor in inputs.items()}
+    specs = {name: Spec.of(tensor) for name, tensor in given.items()}
+    recorder = Recorder(own, {id(tensor): name for name, tensor in given.items()})
+    with ExitStack() as stack:
+        stack.enter_context(fake)
+        if autocast is not None:
+            device = next(iter(given.values())).device.type
+            stack.enter_context(torch.autocast(device, autocast))
+        stack.enter_context(_following(model, recorder))
+        stack.enter_context(recorder)
+        try:
+            found = torch.func.functional_call(model, stand_ins, tuple(given.values())) if call is None else call(model, stand_ins, given)
+        except UserError:
+            raise
+        except Exception as error:
+            raise _cannot(recorder, error) from error
+        output = recorder.name_of(_logits(found))
+        del found
+    return Trace(
+        tuple(recorder.calls), specs, recorder.constants, dict(recorder.held), output, autocast
+    )
+
+
+def _logits(found: Any) -> torch.Tensor:
+    """What a model returns: a tensor, or something that has one as its logits, or as its first."""
+    if isinstance(found, torch.Tensor):
+        return found
+    for wanted in ("logits", "out"):
+        value = found.get(wanted) if isinstance(found, Mapping) else getattr(found, wanted, None)
+        if isinstance(value, torch.Tensor):
+            return value
+    if isinstance(found, (tuple, list)) and found and isinstance(found[0], torch.Tensor):
+        return found[0]
+    raise UserError(
+        f"--model: it returns a {type(found).__name__}; a tensor of logits is needed, or something with .logits"
+    )
+
+
+def _cannot(recorder: Recorder, error: Exception) -> UserError:
+    where = recorder.paths[-1] or "the model"
+    line = _line_of(error)
+    why = str(error).splitlines()[0][:200] if str(error) else ""
+    if "DataDependent" in type(error).__name__ or "data-dependent" in str(error).lower():
+        why = "what it does depends on the numbers in a tensor, which a trace does not have"
+    return UserError(f"--model: {where} cannot be traced{line}: {why or type(error).__name__}")
+
+
+def _line_of(error: Exception) -> str:
+    """The last line of a model's own code that was running."""
+    place, found = error.__traceback__, ""
+    while place is not None:
+        file = place.tb_frame.f_code.co_filename
+        if not any(part in file for part in ("/torch/", "bsr_explorer/models/traced")):
+            found = f" ({file.rpartition('/')[2]}, line {place.tb_lineno})"
+        place = place.tb_next
+    return found
+
+
+@contextmanager
+def _following(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Let a recorder know which module runs, and see functions that have a backward of their own."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    plain, apply = nn.Module.__call__, vars(torch.autograd.Function)["apply"]
+
+    def called(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if id(module) not in paths:
+            return plain(module, *args, **kwargs)
+        recorder.paths.append(paths[id(module)])
+        try:
+            return plain(module, *args, **kwargs)
+        finally:
+            recorder.paths.pop()
+
+    def applied(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        return recorder.record(_Applied(cls, apply.__func__), args, kwargs)
+
+    nn.Module.__call__ = called  # type: ignore[method-assign, assignment]
+    torch.autograd.Function.apply = classmethod(applied)  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = plain  # type: ignore[method-assign]
+        torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+
+
+class _Applied:
+    """A function with a backward of its own, as a call."""
+
+    def __init__(self, cls: Any, apply: Callable[..., Any]) -> None:
+        self._cls, self._apply, self.__name__ = cls, apply, cls.__name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._apply(self._cls, *args, **kwargs)

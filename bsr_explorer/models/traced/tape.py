@@ -1,0 +1,136 @@
+"""From a trace to a tape: each call is an operation of the kind ``call``, which knows whom to ask what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.models.traced.calls import DTYPES, Call, Made, Spec, Trace
+from bsr_explorer.models.traced.observed import Observed
+from bsr_explorer.naming import Naming
+from bsr_explorer.operations.call import Argument, Shown
+from bsr_explorer.tape import Op, Parameter, Tape, Tensor
+
+LOSS = "loss"
+
+
+def tape_of_trace(
+    trace: Trace,
+    parameters: Iterable[tuple[str, torch.Tensor]],
+    buffers: Iterable[tuple[str, torch.Tensor]],
+    naming: Naming,
+    architecture: str,
+    device: str = "cpu",
+) -> Tape:
+    """The tape of a traced forward pass, and of the cross-entropy of what it returns.
+
+    Args:
+        trace: for a number of images (``Trace.at``).
+        parameters, buffers: of the model, by name, in its order.
+    """
+    writes = [_writes(call) for call in trace.calls]
+    ops = [_op(call, naming, trace, device) for call in trace.calls]
+    ops.append(Op(LOSS, "cross_entropy", None, (trace.output, "labels"), "loss.out"))
+    held = {storage: writes[last] for storage, last in trace.held.items()}
+    held[_brought(trace, trace.output)] = "loss.out"
+    batch = next(iter(trace.inputs.values())).shape[0]
+    return Tape(
+        (
+            *(_input(name, spec) for name, spec in trace.inputs.items()),
+            Tensor("labels", (batch,), "labels", dtype="int64", role="input"),
+        ),
+        {name: _parameter(name, tensor, naming) for name, tensor in parameters},
+        tuple(ops),
+        buffers={name: _parameter(name, tensor, naming) for name, tensor in buffers},
+        device=device,
+        architecture=architecture,
+        naming=naming,
+        held=held,
+        lowered=True,
+    )
+
+
+def _parameter(name: str, tensor: torch.Tensor, naming: Naming) -> Parameter:
+    return Parameter(name, tuple(tensor.shape), naming.block_of(name), dtype=number_format(tensor.dtype))
+
+
+def number_format(dtype: torch.dtype) -> str:
+    """What the package calls a number format.
+
+    Raises:
+        UserError: it knows none.
+    """
+    try:
+        return DTYPES[dtype]
+    except KeyError:
+        raise UserError(f"--model: numbers of {dtype} are not understood; known are {', '.join(map(str, DTYPES))}") from None
+
+
+def _input(name: str, spec: Spec) -> Tensor:
+    return Tensor(name, spec.shape, name, number_format(spec.dtype), role="input")
+
+
+def _writes(call: Call) -> str:
+    return call.made[0].name
+
+
+def _op(call: Call, naming: Naming, trace: Trace, device: str) -> Op:
+    reads: list[str] = []
+    params: dict[str, str] = {}
+    arguments: list[Argument] = []
+    for number, given in enumerate(call.given):
+        if given.kind == "read":
+            arguments.append(("read", len(reads)))
+            reads.append(given.name)
+        elif given.kind == "parameter":
+            arguments.append(("part", f"{number}"))
+            params[f"{number}"] = given.name
+        else:
+            arguments.append(("buffer", given.name))
+    return Op(
+        call.path,
+        "call",
+        naming.block_of(call.path),
+        tuple(reads),
+        _writes(call),
+        params,
+        {
+            "function": call.name,
+            "observer": Observed(call, trace.autocast, device),
+            "arguments": tuple(arguments),
+            "results": tuple(_result(made) for made in call.made),
+            "shows": tuple(_shown(made, arguments) for made in call.made),
+        },
+        others=tuple(made.name for made in call.made[1:]),
+    )
+
+
+def _result(made: Made) -> Tensor:
+    return Tensor(made.name, made.spec.shape, made.name, number_format(made.spec.dtype))
+
+
+def _shown(made: Made, arguments: list[Argument]) -> Shown:
+    if made.shows is not None:
+        return arguments[made.shows]
+    return None if made.like is None else ("result", made.like)
+
+
+def _brought(trace: Trace, name: str) -> str:
+    """Whose memory a tensor shows."""
+    makers: Mapping[str, tuple[Call, Made]] = {
+        made.name: (call, made) for call in trace.calls for made in call.made
+    }
+    while name in makers:
+        call, made = makers[name]
+        if made.shows is not None and call.given[made.shows].kind == "read":
+            name = call.given[made.shows].name
+        elif made.like is not None:
+            name = call.made[made.like].name
+        else:
+            break
+    return name
+
+
+Followed = Callable[[int], Trace]

@@ -1,0 +1,214 @@
+"""A call of any function of torch, as a traced model makes it: what it keeps and computes is found by making it.
+
+Other kinds have rules that somebody has read in torch's derivative formulas. A traced model may call what nobody has
+read. Each such call carries an ``Observer``, which makes the same call with tensors that have shapes and no memory, and
+says what autograd then did (``models.traced.observed``). Nothing is guessed: a call that cannot be made so is refused
+by name, when the model is traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol
+
+from bsr_explorer.operations.kind import Kind
+from bsr_explorer.operations.op import Op, Part, Tensor
+from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule
+from bsr_explorer.storages.storage import Shape
+
+
+class Happening(NamedTuple):
+    """Something that happens to memory while a call, or its backward, runs.
+
+    Attributes:
+        what: ``take`` or ``drop`` memory of its own; ``make`` a result; ``give`` the gradient of an argument, or
+            ``pass`` the one that arrived on as such; ``let_go`` of something kept; ``gone``: a gradient that arrived is
+            no longer held.
+        which: number of the memory, of the result, of the argument, or of what is kept.
+        bytes: what is taken.
+        source: of ``pass``, the result whose gradient is passed on.
+    """
+
+    what: Literal["take", "drop", "make", "give", "pass", "let_go", "gone"]
+    which: int
+    bytes: int = 0
+    source: int = 0
+
+
+class Holds(NamedTuple):
+    """What is kept for backward: an argument, a result, or memory of its own, by number, of so many bytes."""
+
+    what: Literal["argument", "result", "own"]
+    which: int
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a call was seen to do, given which of its arguments need a gradient.
+
+    Attributes:
+        kept: for backward, in order, each storage once.
+        forward, backward: FLOPs.
+        run, unwind: what happens to memory.
+        carries: of each result, whether a gradient passes through it.
+    """
+
+    kept: tuple[Holds, ...]
+    forward: int
+    backward: int
+    run: tuple[Happening, ...]
+    unwind: tuple[Happening, ...]
+    carries: tuple[bool, ...]
+
+
+class Observer(Protocol):
+    """Makes a call, and says what happened."""
+
+    def facts(self, needs: tuple[bool, ...]) -> Facts:
+        """What the call does, where those of its tensors need a gradient that are said to."""
+        ...
+
+
+Argument = tuple[Literal["read", "part", "buffer"], int | str]
+"""A tensor that a call is given: what it reads (by place), a parameter (by part), or a buffer of the model."""
+
+
+Shown = tuple[Literal["read", "part", "buffer", "result"], int | str] | None
+"""What a result is a view of; None: of nothing."""
+
+
+def _facts(c: Context) -> Facts:
+    observer: Observer = c.op.attrs["observer"]
+    arguments: tuple[Argument, ...] = c.op.attrs["arguments"]
+    return observer.facts(tuple(_needs(c, argument) for argument in arguments))
+
+
+def _needs(c: Context, argument: Argument) -> bool:
+    kind, which = argument
+    if kind == "read":
+        return c.needs[int(which)]
+    return kind == "part" and c.trains(str(which))
+
+
+def _own(c: Context, number: int) -> str:
+    return f"{c.op.writes}:own {number}"
+
+
+def _result(c: Context, number: int) -> Tensor:
+    return c.others[number - 1] if number else c.writes
+
+
+def _keeps(c: Context) -> list[Kept]:
+    found = []
+    for what, which, size in _facts(c).kept:
+        if what == "own":
+            found.append(Kept(_own(c, which), (size,), "uint8"))
+        elif what == "result":
+            made = _result(c, which)
+            found.append(Kept(made.name, made.shape, made.dtype))
+        elif (given := _given(c, which)) is not None:
+            found.append(Kept(given.name, given.shape, given.dtype))
+    return found
+
+
+def _given(c: Context, number: int) -> Part | None:
+    """The tensor that an argument is; None for a buffer of the model, which is there anyway."""
+    kind, which = c.op.attrs["arguments"][number]
+    if kind == "read":
+        return c.reads[int(which)]
+    return c.params[str(which)] if kind == "part" else None
+
+
+def _run(c: Context, m: Forward) -> None:
+    there: dict[str, None] = {}
+    for what, which, size, _ in _facts(c).run:
+        if what == "take":
+            m.take(_own(c, which), size)
+            there[_own(c, which)] = None
+        elif what == "make":
+            made = _result(c, which)
+            m.take(made.name, made.bytes)
+        elif there.pop(_own(c, which), "") is None:
+            m.drop(_own(c, which))
+    m.drop(*there)
+
+
+def _unwind(c: Context, b: Backward) -> None:
+    facts, there = _facts(c), dict[str, None]()
+    arguments = c.op.attrs["arguments"]
+    for what, which, size, source in facts.unwind:
+        if what == "take":
+            there[f"{_own(c, which)} of backward"] = None
+            b.take(f"{_own(c, which)} of backward", size)
+        elif what == "drop":
+            if there.pop(name := f"{_own(c, which)} of backward", "") is None:
+                b.drop(name)
+        elif what == "give":
+            kind, place = arguments[which]
+            b.give(int(place)) if kind == "read" else b.give_part(str(place))
+        elif what == "pass":
+            kind, place = arguments[which]
+            b.pass_on(int(place), source) if kind == "read" else b.view_part(str(place), source)
+        elif what == "let_go":
+            b.release(_name(c, facts.kept[which]))
+        elif what == "gone":
+            b.release_gradient(which)
+    b.drop(*there)
+
+
+def _name(c: Context, held: Holds) -> str:
+    """The storage that is held."""
+    if held.what == "own":
+        return _own(c, held.which)
+    tensor = _result(c, held.which) if held.what == "result" else _given(c, held.which)
+    return tensor.storage if isinstance(tensor, Tensor) else ""
+
+
+def _makes(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> tuple[Tensor, ...]:
+    """Results have the shapes that were traced; what is a view shows what the call was given."""
+    shows: tuple[Shown, ...] = op.attrs["shows"]
+    made: list[Tensor] = []
+    for result, shown in zip(op.attrs["results"], shows, strict=True):
+        storage = result.name
+        if shown is not None:
+            kind, which = shown
+            if kind == "read":
+                storage = reads[int(which)].storage
+            elif kind == "result":
+                storage = made[int(which)].storage
+            else:
+                storage = params[str(which)].name if kind == "part" else str(which)
+        made.append(replace(result, storage=storage))
+    return tuple(made)
+
+
+def _shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
+    return _makes(op, reads, params)[0].shape
+
+
+def _passes(op: Op, reads: Sequence[bool], parts: Mapping[str, bool]) -> tuple[bool, ...]:
+    observer: Observer = op.attrs["observer"]
+    needs = [
+        reads[int(which)] if kind == "read" else kind == "part" and parts[str(which)]
+        for kind, which in op.attrs["arguments"]
+    ]
+    return observer.facts(tuple(needs)).carries
+
+
+CALL = Kind(
+    name="call",
+    summary="a call of a function of torch, by a traced model",
+    shape=_shape,
+    makes=_makes,
+    passes=_passes,
+    plain=Rule(
+        keeps=_keeps,
+        forward=lambda c: _facts(c).forward,
+        backward=lambda c: _facts(c).backward,
+        run=_run,
+        unwind=_unwind,
+        keeps_results=True,
+    ),
+)
