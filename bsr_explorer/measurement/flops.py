@@ -12,38 +12,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from bsr_explorer.counting import LACKING, is_uncounted
 from bsr_explorer.naming import naming_of
 from bsr_explorer.units import FLOPS_PER_MAC
-
-_MULTIPLYING = ("mm", "matmul", "conv", "attention", "einsum", "baddbmm", "gru", "lstm", "dot")
-"""Words in the names of operations that multiply matrices: each of them must have a formula."""
-
 
 def counter() -> FlopCounterMode:
     """torch's FLOP counter, 2 FLOPs a multiply-add.
 
-    Before torch 2.15 it has no formula for fused attention on the CPU and counts it as nothing; the
-    formula is added here where it is missing.
+    Where it lacks a formula of ours (``counting.LACKING``), that is added.
     """
-    aten = torch.ops.aten
-    known = {
-        aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-    }
-    missing = {op: formula for op, formula in known.items() if op not in flop_counter.flop_registry}
-    return FlopCounterMode(display=False, custom_mapping=missing)
-
-
-def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return int(flop_counter.sdpa_flop_count(query, key, value))
-
-
-def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return int(flop_counter.sdpa_backward_flop_count(grad, query, key, value))
+    return FlopCounterMode(display=False, custom_mapping=dict(LACKING))
 
 
 _autograd: Any = torch.autograd
@@ -114,7 +95,6 @@ class Uncounted(TorchDispatchMode):
     def __init__(self, counter: FlopCounterMode, where: ByBlock | None = None) -> None:
         super().__init__()
         self._counter, self._where = counter, where
-        self._formulas = counter.flop_registry
         self.names: set[str] = set()
         self._found: Counter[int | None] = Counter()
         self._last: int | None = None
@@ -134,10 +114,8 @@ class Uncounted(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._where is not None:
             self._count(self._where.now)
-        packet = func._overloadpacket
-        name = packet.__name__
-        if packet not in self._formulas and any(word in name for word in _MULTIPLYING):
-            self.names.add(str(packet))
+        if is_uncounted(func._overloadpacket):
+            self.names.add(str(func._overloadpacket))
         return func(*args, **(kwargs or {}))
 
 

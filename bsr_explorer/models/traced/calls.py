@@ -90,7 +90,8 @@ class Call:
         path: of the module that makes it.
         function, args, kwargs: what is called; in place of tensors stand places.
         changes: numbers of the given tensors that it changes in place.
-        of_view: whether one of these is a view, so that what it is a view of changes, too.
+        views: of these, how each that is a view lies in what it is a view of, which is given in its place, and
+            changes, too.
         detached: whether it is made without a graph.
     """
 
@@ -101,7 +102,7 @@ class Call:
     given: tuple[Given, ...]
     made: tuple[Made, ...]
     changes: tuple[int, ...] = ()
-    of_view: bool = False
+    views: tuple[tuple[int, Spec, int], ...] = ()
     detached: bool = False
 
     @property

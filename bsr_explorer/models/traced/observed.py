@@ -17,12 +17,13 @@ from torch._subclasses import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bsr_explorer.counting import counter
+from bsr_explorer.counting import flops_of
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.traced.calls import Call, Place, Spec, mapped
 from bsr_explorer.operations.call import Facts, Happening, Holds
 
 _KNOWN: dict[Any, Facts] = {}
+_FAKE = FakeTensorMode(allow_non_fake_inputs=True)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Observed:
         """See ``Observer``.
 
         Raises:
-            UserError: the call cannot be made alone, or changes a view in place below which something trains.
+            UserError: the call cannot be made alone.
         """
         if needs not in self._mine:
             self._mine[needs] = self._found(needs)
@@ -59,13 +60,12 @@ class Observed:
             repr((call.args, call.kwargs)),
             tuple(given.spec for given in call.given),
             call.changes,
+            call.views,
             needs,
             self.autocast,
             self.device,
         )
         if key not in _KNOWN:
-            if any(needs) and call.of_view:
-                raise self._refusal("it changes a view in place, and something below it trains")
             try:
                 _KNOWN[key] = observe(call, needs, self.autocast, self.device)
             except UserError:
@@ -87,7 +87,7 @@ def observe(call: Call, needs: Sequence[bool], autocast: torch.dtype | None, dev
     """Make a call, and its backward where one of its tensors needs a gradient."""
     watch = _Watch()
     with ExitStack() as stack:
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(_FAKE)
         tensors = []
         for place, (each, need) in enumerate(zip(call.given, needs, strict=True)):
             tensor = torch.empty_strided(each.spec.shape, each.spec.stride, dtype=each.spec.dtype, device=device)
@@ -98,10 +98,9 @@ def observe(call: Call, needs: Sequence[bool], autocast: torch.dtype | None, dev
             stack.enter_context(torch.autocast(device, autocast))
         if call.detached:
             stack.enter_context(torch.no_grad())
-        flops = counter()
-        with watch.saving(), flops, watch:
+        with watch.saving(), watch:
             results = _results(call, tensors)
-        run, forward = watch.run(results), flops.get_total_flops()
+        run, forward = watch.run(results), watch.flops
         carries = tuple(result.requires_grad for result in results)
         if not any(carries):
             return Facts((), forward, 0, run, (), carries)
@@ -110,14 +109,16 @@ def observe(call: Call, needs: Sequence[bool], autocast: torch.dtype | None, dev
         sink = _Sink.apply(watch, *(result for result in results if result.requires_grad))
         del results, tensors
         watch.begin_backward(carries)
-        flops = counter()
-        with flops, watch:
+        with watch:
             sink.backward(start)
-        return Facts(kept, forward, flops.get_total_flops(), run, watch.unwind(), carries)
+        return Facts(kept, forward, watch.flops - forward, run, watch.unwind(), carries)
 
 
 def _results(call: Call, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """What it makes, in the order of ``Call.made``."""
+    given, tensors = tensors, list(tensors)
+    for place, view, offset in call.views:
+        tensors[place] = given[place].as_strided(view.shape, view.stride, given[place].storage_offset() + offset)
 
     def fill(leaf: Any) -> Any:
         return tensors[leaf.number] if isinstance(leaf, Place) else leaf
@@ -125,9 +126,12 @@ def _results(call: Call, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     result = call.function(*mapped(call.args, fill), **mapped(call.kwargs, fill))
     found: list[torch.Tensor] = []
     mapped(result, lambda leaf: found.append(leaf) if isinstance(leaf, torch.Tensor) else None)
-    there = {id(tensor) for tensor in tensors}
+    there = {id(tensor) for tensor in (*given, *tensors)}
     fresh = [*{id(each): each for each in found if id(each) not in there}.values()]
-    return [*fresh, *(tensors[place] for place in call.changes)]
+    of_views = {place for place, _, _ in call.views}
+    for place in call.changes:
+        fresh += [given[place], tensors[place]] if place in of_views else [tensors[place]]
+    return fresh
 
 
 # --- ends of the graph ------------------------------------------------------------------------------------
@@ -205,6 +209,7 @@ class _Watch(TorchDispatchMode):
         self._gradients: dict[int, int] = {}
         self._held: list[torch.Tensor] = []
         self._away = False
+        self.flops = 0
 
     def given(self, tensors: Sequence[torch.Tensor]) -> None:
         """What the call is given is there."""
@@ -231,6 +236,7 @@ class _Watch(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         self._look()
         result = func(*args, **(kwargs or {}))
+        self.flops += flops_of(func, args, kwargs or {}, result)
         mapped(result, self._see)
         return result
 

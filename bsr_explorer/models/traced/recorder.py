@@ -40,6 +40,7 @@ class Recorder(TorchFunctionMode):
         self._watches: dict[int, weakref.ref[torch.Tensor]] = {}
         self._brought: dict[str, str] = {}  # by name, the name of the tensor that brought its memory
         self._of_own: dict[str, str] = {}  # the same, where a parameter or a buffer has brought it
+        self._kept: list[torch.Tensor] = []
         self._depth = 0
         self.paths: list[str] = [""]
         self.calls: list[Call] = []
@@ -90,10 +91,11 @@ class Recorder(TorchFunctionMode):
         mapped(result, _collector(results))
         there = {id(tensor) for tensor in tensors}
         fresh = [*{id(each): each for each in results if id(each) not in there}.values()]
-        made, memories = [], [_memory(tensor) for tensor in tensors]
+        made, memories = list[Made](), [_memory(tensor) for tensor in tensors]
         number = len(self.calls)
         earlier: list[int] = []
-        for each in [*fresh, *(tensors[place] for place in changed)]:
+        given, views, altered = self._altered(func, tensors, given, changed)
+        for each in [*fresh, *altered]:
             name = f"{name_of(func)} {number}" + (f".{len(made)}" if made else "")
             memory = _memory(each)
             shows = memories.index(memory) if memory in memories else None
@@ -103,7 +105,6 @@ class Recorder(TorchFunctionMode):
             self._brings(each, name, given, made)
         if not made:
             return
-        views = any(tensors[place]._is_view() for place in changed)
         self.calls.append(
             Call(
                 self.paths[-1],
@@ -117,6 +118,21 @@ class Recorder(TorchFunctionMode):
                 not torch.is_grad_enabled(),
             )
         )
+
+    def _altered(
+        self, func: Any, tensors: list[torch.Tensor], given: tuple[Given, ...], changed: tuple[int, ...]
+    ) -> tuple[tuple[Given, ...], tuple[tuple[int, Spec, int], ...], list[torch.Tensor]]:
+        """What a call has changed in place: with a view, what it is a view of, which is given instead."""
+        instead, views, altered = list(given), [], list[torch.Tensor]()
+        for place in changed:
+            tensor = tensors[place]
+            base = tensor._base
+            if base is not None and id(tensor) not in self._own:
+                views.append((place, Spec.of(tensor), tensor.storage_offset() - base.storage_offset()))
+                instead[place] = self._given(base, func)
+                altered.append(base)
+            altered.append(tensor)
+        return tuple(instead), tuple(views), altered
 
     def _brings(
         self, tensor: torch.Tensor, name: str, given: tuple[Given, ...], made: Sequence[Made]
@@ -157,6 +173,7 @@ class Recorder(TorchFunctionMode):
                 )
             name = f"constant {len(self.constants)}"
             self.constants[name] = spec
+            self._kept.append(tensor)  # so that no other has its identity
             self._own[id(tensor)] = ("constant", name)
             return Given("buffer", name, spec)
         return Given("read", name, spec)

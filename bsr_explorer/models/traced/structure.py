@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,16 +53,39 @@ def naming_by_structure(model: nn.Module, trace: Trace, head: tuple[str, ...] = 
     )
 
 
-def _blocks(module: nn.Module, path: str = "") -> Iterator[str]:
-    """Paths of the blocks in a module, in the order in which they stand."""
-    listed = isinstance(module, (nn.Sequential, nn.ModuleList))
+def _blocks(model: nn.Module) -> Iterator[str]:
+    """Paths of the blocks of a model, in the order in which they stand."""
+    stages = {type(module) for module in model.modules() if any(_in_a_row(module).values())}
+    return _blocks_in(model, "", stages)
+
+
+def _blocks_in(module: nn.Module, path: str, stages: set[type]) -> Iterator[str]:
+    listed = isinstance(module, _LISTS)
+    row = _in_a_row(module) if type(module) in stages else {}
     for name, child in module.named_children():
         here = f"{path}.{name}" if path else name
-        inner = list(_blocks(child, here))
-        if len(inner) > 1 or not listed or isinstance(child, (nn.Sequential, nn.ModuleList)):
+        inner = list(_blocks_in(child, here, stages))
+        if len(inner) > 1 or not (listed or name in row) or isinstance(child, _LISTS):
             yield from inner
         elif _layers(child) >= _LEAST:
             yield here
+
+
+_LISTS = (nn.Sequential, nn.ModuleList)
+
+_NUMBERED = re.compile(r"[a-z_]+\d+")
+
+
+def _in_a_row(module: nn.Module) -> dict[str, bool]:
+    """Children of a module that are numbered (``b1``, ``b2``) and large enough for blocks, by name; true, if there is
+    another of the same class."""
+    found = {
+        name: child
+        for name, child in module.named_children()
+        if _NUMBERED.fullmatch(name) and not isinstance(child, _LISTS) and _layers(child) >= _LEAST
+    }
+    classes = Counter(type(child) for child in found.values())
+    return {name: classes[type(child)] > 1 for name, child in found.items()}
 
 
 def _layers(module: nn.Module) -> int:
