@@ -26,7 +26,16 @@ BYTE_UNITS: dict[str, int] = {
 TORCH = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """What torch calls the number formats of floating-point numbers."""
 
-WIDTH: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "int64": 8, "int32": 4, "fp64": 8, "uint8": 1, "bool": 1}
+WIDTH: dict[str, int] = {
+    "fp32": 4,
+    "bf16": 2,
+    "fp16": 2,
+    "int64": 8,
+    "int32": 4,
+    "fp64": 8,
+    "uint8": 1,
+    "bool": 1,
+}
 """Bytes of one element, by number format."""
 
 FLOPS_PER_MAC = 2

@@ -31,6 +31,9 @@ class Frames:
         made_at = {tensor.name: fed_at for tensor in tape.inputs if tensor.role == "activation"}
         self.ends: dict[str, int] = {}
         self.depths: dict[str, int] = {}
+        if tape.held:
+            self._as_seen(tape)
+            return
         for index, op in enumerate(tape):
             for name in (*op.reads, *(p for p in op.params.values() if p not in tape.parameters)):
                 if name in made_at:
@@ -39,9 +42,6 @@ class Frames:
                     if end >= self.ends.get(storage, 0):
                         self.ends[storage], self.depths[storage] = end, depth
             made_at[op.writes] = op.name
-        if tape.held:
-            self._as_seen(tape)
-            return
         for op in tape:
             if op.until:
                 self.ends[tape.tensors[op.writes].storage] = self._last[op.until]

@@ -19,6 +19,7 @@ from bsr_explorer.counting import LACKING, is_uncounted
 from bsr_explorer.naming import naming_of
 from bsr_explorer.units import FLOPS_PER_MAC
 
+
 def counter() -> FlopCounterMode:
     """torch's FLOP counter, 2 FLOPs a multiply-add.
 

@@ -9,6 +9,7 @@ from bsr_explorer.extensions import add_found
 from bsr_explorer.models.base import Architecture, Geometry
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.traced.architecture import Traced
+from bsr_explorer.models.traced.own import Own
 from bsr_explorer.models.vit.architecture import PlainViT
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 ARCHITECTURES: dict[str, Architecture] = {
     "vit": PlainViT(),
     "traced": Traced(),
+    "own": Own(),
 }
 
 add_found("bsr_explorer.architectures", ARCHITECTURES, Architecture)

@@ -140,9 +140,7 @@ def rule_of(op: Op) -> Rule:
     return kind.packed
 
 
-def made_by(
-    op: Op, tensors: Mapping[str, Tensor], parameters: Mapping[str, Parameter]
-) -> tuple[Tensor, ...]:
+def made_by(op: Op, tensors: Mapping[str, Tensor], parameters: Mapping[str, Parameter]) -> tuple[Tensor, ...]:
     """All that an operation makes, given what it reads: what it writes first."""
     makes = kind_of(op).makes
     if makes is None:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from bsr_explorer import interrupt
+from bsr_explorer.models.outputs import logits_of
 from bsr_explorer.train.batches import Batch, on_device, without
 from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.losses import KEPT
@@ -286,7 +287,7 @@ def evaluate(model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32
     for images, labels in on_device(device, loader, image_dtype(precision)):
         interrupt.check()
         with autocast(precision, device):
-            logits = model(images)
+            logits = logits_of(model(images))
         finite &= logits.isfinite().all()  # nothing is read before the end: that would wait for each batch
         right += (logits.argmax(dim=1) == labels).sum()
         total += len(labels)

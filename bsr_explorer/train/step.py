@@ -14,6 +14,7 @@ from torch import nn
 
 from bsr_explorer import interrupt
 from bsr_explorer.models.lowering import PRECISIONS
+from bsr_explorer.models.outputs import logits_of
 from bsr_explorer.train.losses import Losses, mean_of
 from bsr_explorer.train.optimizer import set_rates
 from bsr_explorer.units import TORCH
@@ -180,9 +181,17 @@ class Step:
             yield from zip(images.tensor_split(count), labels.tensor_split(count), strict=True)
 
     def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean cross entropy of a micro-batch."""
+        """Mean cross entropy of a micro-batch, or the model's own loss of it (which smooths no labels)."""
+        own = cast(
+            "Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None",
+            getattr(self.model, "own_loss", None),
+        )
         with autocast(self.precision, self.device):
-            return F.cross_entropy(self.model(images), labels, label_smoothing=self.label_smoothing)
+            if own is not None:
+                return own(logits_of(self.model(images)), labels)
+            return F.cross_entropy(
+                logits_of(self.model(images)), labels, label_smoothing=self.label_smoothing
+            )
 
     def backward(self, loss: torch.Tensor, share: float = 1.0) -> None:
         """Add the gradients of a micro-batch, which has a share of the images."""

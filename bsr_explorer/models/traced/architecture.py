@@ -15,6 +15,7 @@ from bsr_explorer.tape import Tape
 if TYPE_CHECKING:
     from torch import nn
 
+    from bsr_explorer.models.traced.calls import Trace
     from bsr_explorer.models.traced.following import Followed
 
 
@@ -24,7 +25,6 @@ class TracedGeometry:
 
     Attributes:
         naming: of its parameters.
-        classes: what its module and its blocks are, in words.
     """
 
     name: str
@@ -32,7 +32,6 @@ class TracedGeometry:
     num_classes: int
     depth: int
     naming: Naming
-    channels: int = 3
     patch: int = 1
     class_token: bool = False
 
@@ -53,7 +52,25 @@ class Traced(Architecture):
 
     def geometry(self, model: str, image_size: int, num_classes: int) -> TracedGeometry:
         """Depth and names, by structure (``structure``)."""
-        return _geometry(self, model, image_size, num_classes)
+        return _geometry(self, model, self.identity(model), image_size, num_classes)
+
+    def identity(self, model: str) -> Any:
+        """What a model by this name is made of, beside the name."""
+        return None
+
+    def read(self, name: str, model: nn.Module, trace: Trace) -> Naming:
+        """The blocks, the head and the norms of a built model; of the head, what timm says."""
+        from bsr_explorer.models.traced.structure import naming_by_structure
+
+        config: Any = getattr(model, "pretrained_cfg", None) or {}
+        named = config.get("classifier") or ()
+        parameters = [parameter for parameter, _ in model.named_parameters()]
+        heads = tuple(
+            path
+            for path in ([named] if isinstance(named, str) else named)
+            if any(parameter.startswith(f"{path}.") for parameter in parameters)
+        )
+        return naming_by_structure(model, trace, heads)
 
     def step_tape(self, geometry: AnyGeometry, batch_size: int, attention: str) -> Tape:
         """In fp32, on the CPU."""
@@ -66,9 +83,8 @@ class Traced(Architecture):
         from bsr_explorer.models.traced.tape import tape_of_trace
 
         assert isinstance(geometry, TracedGeometry)
-        followed = _followed(
-            self, geometry.name, geometry.image_size, geometry.num_classes, attention, precision, device
-        )
+        name, size, classes = geometry.name, geometry.image_size, geometry.num_classes
+        followed = _followed(self, name, self.identity(name), size, classes, attention, precision, device)
         return tape_of_trace(
             followed.trace.at(batch_size),
             followed.parameters,
@@ -142,6 +158,7 @@ def _built(architecture: Traced, model: str, image_size: int, num_classes: int) 
 def _followed(
     architecture: Traced,
     model: str,
+    identity: Any,
     image_size: int,
     num_classes: int,
     attention: str,
@@ -151,23 +168,16 @@ def _followed(
     from bsr_explorer.models.traced.following import follow
 
     built = _built(architecture, model, image_size, num_classes)
-    return follow(built, 3, image_size, attention, precision, device)
+    return follow(built, image_size, attention, precision, device)
 
 
 @lru_cache(maxsize=256)
-def _geometry(architecture: Traced, model: str, image_size: int, num_classes: int) -> TracedGeometry:
-    from bsr_explorer.models.traced.structure import naming_by_structure
-
+def _geometry(
+    architecture: Traced, model: str, identity: Any, image_size: int, num_classes: int
+) -> TracedGeometry:
     if image_size < 1:
         raise UserError(f"--image-size: {image_size} is not a positive number of pixels")
-    followed = _followed(architecture, model, image_size, num_classes, "fused", "fp32", "cpu")
+    followed = _followed(architecture, model, identity, image_size, num_classes, "fused", "fp32", "cpu")
     built = _built(architecture, model, image_size, num_classes)
-    config: Any = getattr(built, "pretrained_cfg", None) or {}
-    named = config.get("classifier") or ()
-    heads = tuple(
-        path
-        for path in ([named] if isinstance(named, str) else named)
-        if any(name.startswith(f"{path}.") for name, _ in followed.parameters)
-    )
-    naming = naming_by_structure(built, followed.trace, heads)
+    naming = architecture.read(model, built, followed.trace)
     return TracedGeometry(model, image_size, num_classes, len(naming.paths), naming)

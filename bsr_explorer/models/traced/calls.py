@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -127,6 +128,8 @@ class Trace:
         constants: tensors of the model that are neither parameters nor buffers.
         held: of each memory, by the name of the tensor that brought it, the call after which it is gone.
         output: the tensor that it returns.
+        is_loss: whether that is a loss of its own.
+        autocast: number format that autocast used.
     """
 
     calls: tuple[Call, ...]
@@ -134,8 +137,8 @@ class Trace:
     constants: Mapping[str, Spec]
     held: Mapping[str, int]
     output: str
+    is_loss: bool = False
     autocast: torch.dtype | None = None
-    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def at(self, batch: int) -> Trace:
         """The same with so many images."""
@@ -201,8 +204,12 @@ def joined(small: Trace, batch: int, large: Trace, beyond: int) -> Trace:
     inputs = {}
     for name, spec in small.inputs.items():
         theirs = leaves(large.inputs[name])
-        inputs[name] = mapped(spec, lambda leaf, theirs=theirs: _fit(leaf, next(theirs), batch, beyond, None))
+        inputs[name] = mapped(spec, partial(_fit_input, theirs, batch, beyond))
     return replace(small, calls=tuple(calls), inputs=inputs)
+
+
+def _fit_input(theirs: Iterator[Any], batch: int, beyond: int, leaf: Any) -> Any:
+    return _fit(leaf, next(theirs), batch, beyond, None)
 
 
 def _fit(one: Any, other: Any, batch: int, beyond: int, call: Call | None) -> Any:

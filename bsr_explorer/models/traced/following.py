@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -38,14 +36,12 @@ class Followed:
     buffers: tuple[tuple[str, torch.Tensor], ...]
 
 
-def follow(
-    model: nn.Module, channels: int, image_size: int, attention: str, precision: str, device: str
-) -> Followed:
+def follow(model: nn.Module, image_size: int, attention: str, precision: str, device: str) -> Followed:
     """Trace a model.
 
     Args:
         model: as it is trained; its numbers do not matter.
-        channels, image_size: of the images that it takes.
+        image_size: of the images that it takes, (B, 3, S, S).
         attention: see ``Architecture.use_attention_path``.
         precision: key of ``PRECISIONS``.
 
@@ -54,14 +50,15 @@ def follow(
     """
     dtype, autocast = PRECISIONS[precision]
     use_attention_path(model, attention)
-    model = model.to(device=torch.device(device) if device == "meta" else None)
     if not autocast:
         model = model.to(_DTYPES[dtype])
     image_dtype = torch.float32 if autocast else _DTYPES[dtype]
 
     def of(batch: int) -> Trace:
-        images = torch.empty(batch, channels, image_size, image_size, dtype=image_dtype)
-        return trace(model.train(), {"images": images}, _DTYPES[dtype] if autocast else None)
+        images = torch.empty(batch, 3, image_size, image_size, dtype=image_dtype)
+        labels = torch.empty(batch, dtype=torch.int64)
+        inputs = {"images": images, "labels": labels}
+        return trace(model.train(), inputs, _DTYPES[dtype] if autocast else None)
 
     try:
         made = joined(of(SMALL), SMALL, of(LARGE), LARGE)

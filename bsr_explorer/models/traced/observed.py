@@ -71,15 +71,17 @@ class Observed:
             except UserError:
                 raise
             except Exception as error:
-                raise self._refusal(f"made alone, it fails: {(str(error).splitlines() or [''])[0][:160]}") from error
+                raise self._refusal(
+                    f"made alone, it fails: {(str(error).splitlines() or [''])[0][:160]}"
+                ) from error
         return _KNOWN[key]
 
     def _refusal(self, why: str) -> UserError:
         call = self.call
         shapes = ", ".join(str(given.spec.shape) for given in call.given)
         return UserError(
-            f"--model: no rule for {call.name} of {shapes} in {call.path or 'the model'}: {why}; freeze what lies below "
-            "it, or choose another model"
+            f"--model: no rule for {call.name} of {shapes} in {call.path or 'the model'}: {why}; freeze what lies "
+            "below it, or choose another model"
         )
 
 
@@ -90,7 +92,9 @@ def observe(call: Call, needs: Sequence[bool], autocast: torch.dtype | None, dev
         stack.enter_context(_FAKE)
         tensors = []
         for place, (each, need) in enumerate(zip(call.given, needs, strict=True)):
-            tensor = torch.empty_strided(each.spec.shape, each.spec.stride, dtype=each.spec.dtype, device=device)
+            tensor = torch.empty_strided(
+                each.spec.shape, each.spec.stride, dtype=each.spec.dtype, device=device
+            )
             tensors.append(_source(tensor, watch, place) if need else tensor)
             del tensor
         watch.given(tensors)
@@ -118,7 +122,9 @@ def _results(call: Call, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """What it makes, in the order of ``Call.made``."""
     given, tensors = tensors, list(tensors)
     for place, view, offset in call.views:
-        tensors[place] = given[place].as_strided(view.shape, view.stride, given[place].storage_offset() + offset)
+        tensors[place] = given[place].as_strided(
+            view.shape, view.stride, given[place].storage_offset() + offset
+        )
 
     def fill(leaf: Any) -> Any:
         return tensors[leaf.number] if isinstance(leaf, Place) else leaf

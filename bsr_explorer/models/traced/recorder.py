@@ -20,6 +20,7 @@ from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.models.outputs import logits_of
 from bsr_explorer.models.traced.calls import Call, Given, Made, Place, Spec, Trace, mapped, name_of
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -41,7 +42,7 @@ class Recorder(TorchFunctionMode):
         self._brought: dict[str, str] = {}  # by name, the name of the tensor that brought its memory
         self._of_own: dict[str, str] = {}  # the same, where a parameter or a buffer has brought it
         self._kept: list[torch.Tensor] = []
-        self._depth = 0
+        self._busy = False
         self.paths: list[str] = [""]
         self.calls: list[Call] = []
         self.constants: dict[str, Spec] = {}
@@ -60,18 +61,21 @@ class Recorder(TorchFunctionMode):
 
     def record(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Make a call and note it."""
-        if self._depth:
+        if self._busy:
             return func(*args, **kwargs)
+        self._busy = True
+        try:
+            return self._recorded(func, args, kwargs)
+        finally:
+            self._busy = False
+
+    def _recorded(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         tensors: list[torch.Tensor] = []
         collect = _collector(tensors)
         places = mapped(args, collect), mapped(dict(kwargs), collect)
         versions = [_version(tensor) for tensor in tensors]
         given = tuple(self._given(tensor, func) for tensor in tensors)
-        self._depth += 1
-        try:
-            result = func(*args, **kwargs)
-        finally:
-            self._depth -= 1
+        result = func(*args, **kwargs)
         changed = tuple(
             number for number, tensor in enumerate(tensors) if _version(tensor) != versions[number]
         )
@@ -128,7 +132,7 @@ class Recorder(TorchFunctionMode):
             tensor = tensors[place]
             base = tensor._base
             if base is not None and id(tensor) not in self._own:
-                views.append((place, Spec.of(tensor), tensor.storage_offset() - base.storage_offset()))
+                views.append((place, Spec.of(tensor), int(tensor.storage_offset() - base.storage_offset())))
                 instead[place] = self._given(base, func)
                 altered.append(base)
             altered.append(tensor)
@@ -174,8 +178,8 @@ class Recorder(TorchFunctionMode):
             name = f"constant {len(self.constants)}"
             self.constants[name] = spec
             self._kept.append(tensor)  # so that no other has its identity
-            self._own[id(tensor)] = ("constant", name)
-            return Given("buffer", name, spec)
+            self._names[id(tensor)] = name
+            return Given("read", name, spec)
         return Given("read", name, spec)
 
     def name_of(self, tensor: torch.Tensor) -> str:
@@ -213,19 +217,13 @@ def _memory(tensor: torch.Tensor) -> int:
 # --- running a model --------------------------------------------------------------------------------------
 
 
-def trace(
-    model: nn.Module,
-    inputs: Mapping[str, torch.Tensor],
-    autocast: torch.dtype | None = None,
-    call: Callable[..., Any] | None = None,
-) -> Trace:
-    """The forward pass of a model.
+def trace(model: nn.Module, inputs: Mapping[str, torch.Tensor], autocast: torch.dtype | None = None) -> Trace:
+    """The forward pass of a model, and its loss, where it has one of its own.
 
     Args:
         model: on a real device, in training; what its parameters hold does not matter.
-        inputs: by name, in the order in which the model takes them; their numbers do not matter.
+        inputs: ``images`` and ``labels``; their numbers do not matter.
         autocast: number format that autocast uses; None: it does not run.
-        call: what runs the model, if that is not a call of it with all inputs.
 
     Raises:
         UserError: something of it cannot be followed, by name.
@@ -243,36 +241,39 @@ def trace(
     with ExitStack() as stack:
         stack.enter_context(fake)
         if autocast is not None:
-            device = next(iter(given.values())).device.type
-            stack.enter_context(torch.autocast(device, autocast))
+            stack.enter_context(torch.autocast(given["images"].device.type, autocast))
         stack.enter_context(_following(model, recorder))
         stack.enter_context(recorder)
         try:
-            found = torch.func.functional_call(model, stand_ins, tuple(given.values())) if call is None else call(model, stand_ins, given)
+            output, is_loss = _run(model, stand_ins, given, recorder)
         except UserError:
             raise
         except Exception as error:
             raise _cannot(recorder, error) from error
-        output = recorder.name_of(_logits(found))
-        del found
     return Trace(
-        tuple(recorder.calls), specs, recorder.constants, dict(recorder.held), output, autocast
+        tuple(recorder.calls), specs, recorder.constants, dict(recorder.held), output, is_loss, autocast
     )
 
 
-def _logits(found: Any) -> torch.Tensor:
-    """What a model returns: a tensor, or something that has one as its logits, or as its first."""
-    if isinstance(found, torch.Tensor):
-        return found
-    for wanted in ("logits", "out"):
-        value = found.get(wanted) if isinstance(found, Mapping) else getattr(found, wanted, None)
-        if isinstance(value, torch.Tensor):
-            return value
-    if isinstance(found, (tuple, list)) and found and isinstance(found[0], torch.Tensor):
-        return found[0]
-    raise UserError(
-        f"--model: it returns a {type(found).__name__}; a tensor of logits is needed, or something with .logits"
-    )
+def _run(
+    model: nn.Module,
+    stand_ins: dict[str, torch.Tensor],
+    given: Mapping[str, torch.Tensor],
+    recorder: Recorder,
+) -> tuple[str, bool]:
+    """The name of what a model returns, or of its own loss."""
+    found = torch.func.functional_call(model, stand_ins, (given["images"],))
+    logits = logits_of(found)
+    del found
+    loss = getattr(model, "own_loss", None)
+    if loss is None:
+        return recorder.name_of(logits), False
+    recorder.paths.append("loss")
+    value = loss(logits, given["labels"])
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        what = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise UserError(f"--model: loss: it returns {what}; a tensor of one number is needed")
+    return recorder.name_of(value), True
 
 
 def _cannot(recorder: Recorder, error: Exception) -> UserError:
@@ -311,22 +312,26 @@ def _following(model: nn.Module, recorder: Recorder) -> Iterator[None]:
             recorder.paths.pop()
 
     def applied(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        return recorder.record(_Applied(cls, apply.__func__), args, kwargs)
+        return recorder.record(_Applied(cls, apply), args, kwargs)
 
-    nn.Module.__call__ = called  # type: ignore[method-assign, assignment]
-    torch.autograd.Function.apply = classmethod(applied)  # type: ignore[assignment, method-assign]
+    nn.Module.__call__ = called  # type: ignore[method-assign]
+    torch.autograd.Function.apply = classmethod(applied)
     try:
         yield
     finally:
         nn.Module.__call__ = plain  # type: ignore[method-assign]
-        torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+        torch.autograd.Function.apply = apply
 
 
 class _Applied:
-    """A function with a backward of its own, as a call."""
+    """A function with a backward of its own, as a call.
 
-    def __init__(self, cls: Any, apply: Callable[..., Any]) -> None:
-        self._cls, self._apply, self.__name__ = cls, apply, cls.__name__
+    Attributes:
+        key: what is called, whoever calls it.
+    """
+
+    def __init__(self, cls: Any, apply: Any) -> None:
+        self.key, self._apply, self.__name__ = cls, apply.__get__(None, cls), cls.__name__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._apply(self._cls, *args, **kwargs)
+        return self._apply(*args, **kwargs)

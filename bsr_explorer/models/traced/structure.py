@@ -28,7 +28,7 @@ def naming_by_structure(model: nn.Module, trace: Trace, head: tuple[str, ...] = 
     Args:
         head: the module paths of the head, where they are known.
     """
-    ran = _order(trace)
+    ran = order(trace)
     blocks = [path for path in _blocks(model) if path in ran]
     blocks.sort(key=ran.__getitem__)
     used = _used(trace)
@@ -93,8 +93,8 @@ def _layers(module: nn.Module) -> int:
     return sum(1 for each in module.modules() if next(each.parameters(recurse=False), None) is not None)
 
 
-def _order(trace: Trace) -> dict[str, int]:
-    """When each module first runs."""
+def order(trace: Trace) -> dict[str, int]:
+    """When each module first runs: the paths in that order, with the number of the call."""
     ran: dict[str, int] = {}
     for index, call in enumerate(trace.calls):
         parts = call.path.split(".")

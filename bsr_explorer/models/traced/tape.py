@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import torch
 
@@ -24,7 +25,7 @@ def tape_of_trace(
     architecture: str,
     device: str = "cpu",
 ) -> Tape:
-    """The tape of a traced forward pass, and of the cross-entropy of what it returns.
+    """The tape of a traced forward pass, and of its loss: its own, or the cross-entropy of what it returns.
 
     Args:
         trace: for a number of images (``Trace.at``).
@@ -32,14 +33,14 @@ def tape_of_trace(
     """
     writes = [_writes(call) for call in trace.calls]
     ops = [_op(call, naming, trace, device) for call in trace.calls]
-    ops.append(Op(LOSS, "cross_entropy", None, (trace.output, "labels"), "loss.out"))
     held = {storage: writes[last] for storage, last in trace.held.items()}
-    held[_brought(trace, trace.output)] = "loss.out"
-    batch = next(iter(trace.inputs.values())).shape[0]
+    if not trace.is_loss:
+        ops.append(Op(LOSS, "cross_entropy", None, (trace.output, "labels"), "loss.out"))
+        held[_brought(trace, trace.output)] = "loss.out"
     return Tape(
         (
-            *(_input(name, spec) for name, spec in trace.inputs.items()),
-            Tensor("labels", (batch,), "labels", dtype="int64", role="input"),
+            *(_input(name, spec, "input") for name, spec in trace.inputs.items()),
+            *(_input(name, spec, "activation") for name, spec in trace.constants.items()),
         ),
         {name: _parameter(name, tensor, naming) for name, tensor in parameters},
         tuple(ops),
@@ -65,11 +66,12 @@ def number_format(dtype: torch.dtype) -> str:
     try:
         return DTYPES[dtype]
     except KeyError:
-        raise UserError(f"--model: numbers of {dtype} are not understood; known are {', '.join(map(str, DTYPES))}") from None
+        known = ", ".join(map(str, DTYPES))
+        raise UserError(f"--model: numbers of {dtype} are not understood; known are {known}") from None
 
 
-def _input(name: str, spec: Spec) -> Tensor:
-    return Tensor(name, spec.shape, name, number_format(spec.dtype), role="input")
+def _input(name: str, spec: Spec, role: Literal["input", "activation"]) -> Tensor:
+    return Tensor(name, spec.shape, name, number_format(spec.dtype), role)
 
 
 def _writes(call: Call) -> str:
@@ -131,6 +133,3 @@ def _brought(trace: Trace, name: str) -> str:
         else:
             break
     return name
-
-
-Followed = Callable[[int], Trace]

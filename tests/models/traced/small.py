@@ -1,0 +1,111 @@
+"""Small models with what tapes stumble over, as a user's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Half(torch.autograd.Function):
+    """A function with a backward of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x / 2
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return gradients[0] / 2 + 0 * x
+
+
+class Block(nn.Module):
+    """A residual block of two convolutions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.norm1(self.conv1(x)), inplace=True))
+
+
+class Strange(nn.Module):
+    """Tied weights, a constant, a function of its own, a change in place of a view, a dead end, dropout, several
+    results of one call, a part without a graph."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, stride=4)
+        self.blocks = nn.ModuleList(Block(8) for _ in range(3))
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.second.weight = self.first.weight
+        self.place = nn.Parameter(torch.zeros(1, 2, 8))
+        self.scale = torch.linspace(0.5, 1.5, 8)  # neither a parameter nor a buffer
+        self.drop = nn.Dropout(0.1)
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images)
+        for block in self.blocks:
+            x = block(x)
+        x = x.flatten(2).transpose(1, 2)
+        beside = x.exp().sum()  # nobody asks for it
+        left, right = self.second(torch.tanh(self.first(x))).chunk(2, dim=1)
+        x = torch.cat([left * self.scale, right], dim=1)
+        x[:, :2] += self.place
+        x = self.drop(Half.apply(x))
+        with torch.no_grad():
+            weight = x.norm(dim=-1, keepdim=True).softmax(dim=1)
+        del beside
+        return self.head(self.norm((x * weight).sum(dim=1)))
+
+
+def build(num_classes: int = 10) -> nn.Module:
+    """The strange one."""
+    return Strange(num_classes)
+
+
+def own_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """A mean squared error."""
+    return F.mse_loss(logits.sigmoid(), F.one_hot(labels, logits.shape[1]).float())
+
+
+def no_scalar(logits: Tensor, labels: Tensor) -> Tensor:
+    """One loss an image."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+class Deciding(nn.Module):
+    """What it does depends on numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.mean(dim=(2, 3))
+        if x.sum() > 0:
+            x = -x
+        return self.head(x)
+
+
+def deciding() -> nn.Module:
+    """See ``Deciding``."""
+    return Deciding()
+
+
+def nothing() -> str:
+    """No module."""
+    return "a model"
+
+
+def failing(image_size: int) -> nn.Module:
+    """Fails."""
+    raise RuntimeError(f"no model for {image_size} pixels")
