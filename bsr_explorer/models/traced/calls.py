@@ -127,8 +127,7 @@ class Trace:
         inputs: what it is given, by name.
         constants: tensors of the model that are neither parameters nor buffers.
         held: of each memory, by the name of the tensor that brought it, the call after which it is gone.
-        output: the tensor that it returns.
-        is_loss: whether that is a loss of its own.
+        loss: the last tensor.
         autocast: number format that autocast used.
     """
 
@@ -136,8 +135,7 @@ class Trace:
     inputs: Mapping[str, Spec]
     constants: Mapping[str, Spec]
     held: Mapping[str, int]
-    output: str
-    is_loss: bool = False
+    loss: str
     autocast: torch.dtype | None = None
 
     def at(self, batch: int) -> Trace:

@@ -115,7 +115,28 @@ def observe(call: Call, needs: Sequence[bool], autocast: torch.dtype | None, dev
         watch.begin_backward(carries)
         with watch:
             sink.backward(start)
-        return Facts(kept, forward, watch.flops - forward, run, watch.unwind(), carries)
+        unwind = watch.unwind()
+    if _norm_in_two_formats(call, device):
+        kept, run = _in_32_bits(kept, run)
+    return Facts(kept, forward, watch.flops - forward, run, unwind, carries)
+
+
+def _norm_in_two_formats(call: Call, device: str) -> bool:
+    """A batch norm of 16 bits with weights of 32: on the CPU it keeps its statistics in 32 bits, which torch's kernel
+    without memory does not say."""
+    formats = [given.spec.dtype for given in call.given]
+    two = formats[0] in (torch.bfloat16, torch.float16) and torch.float32 in formats[1:]
+    return call.name == "batch_norm" and device == "cpu" and two
+
+
+def _in_32_bits(
+    kept: tuple[Holds, ...], run: tuple[Happening, ...]
+) -> tuple[tuple[Holds, ...], tuple[Happening, ...]]:
+    own = {held.which for held in kept if held.what == "own"}
+    return (
+        tuple(held._replace(bytes=2 * held.bytes) if held.what == "own" else held for held in kept),
+        tuple(e._replace(bytes=2 * e.bytes) if e.what == "take" and e.which in own else e for e in run),
+    )
 
 
 def _results(call: Call, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
@@ -245,14 +246,17 @@ def trace(model: nn.Module, inputs: Mapping[str, torch.Tensor], autocast: torch.
         stack.enter_context(_following(model, recorder))
         stack.enter_context(recorder)
         try:
-            output, is_loss = _run(model, stand_ins, given, recorder)
+            loss = _run(model, stand_ins, given, recorder)
         except UserError:
             raise
         except Exception as error:
             raise _cannot(recorder, error) from error
-    return Trace(
-        tuple(recorder.calls), specs, recorder.constants, dict(recorder.held), output, is_loss, autocast
-    )
+        name = recorder.name_of(loss)
+    return Trace(tuple(recorder.calls), specs, recorder.constants, dict(recorder.held), name, autocast)
+
+
+LOSS = "loss"
+"""The path of what the model's loss calls."""
 
 
 def _run(
@@ -260,20 +264,20 @@ def _run(
     stand_ins: dict[str, torch.Tensor],
     given: Mapping[str, torch.Tensor],
     recorder: Recorder,
-) -> tuple[str, bool]:
-    """The name of what a model returns, or of its own loss."""
-    found = torch.func.functional_call(model, stand_ins, (given["images"],))
-    logits = logits_of(found)
-    del found
-    loss = getattr(model, "own_loss", None)
-    if loss is None:
-        return recorder.name_of(logits), False
-    recorder.paths.append("loss")
-    value = loss(logits, given["labels"])
+) -> torch.Tensor:
+    """Run a model and its loss, as a training step does; the loss."""
+    own = getattr(model, "own_loss", None) or F.cross_entropy
+
+    def called(logits: torch.Tensor) -> torch.Tensor:
+        recorder.paths.append(LOSS)
+        value: torch.Tensor = own(logits, given["labels"])
+        return value
+
+    value = called(logits_of(torch.func.functional_call(model, stand_ins, (given["images"],))))
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         what = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         raise UserError(f"--model: loss: it returns {what}; a tensor of one number is needed")
-    return recorder.name_of(value), True
+    return value
 
 
 def _cannot(recorder: Recorder, error: Exception) -> UserError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -14,8 +14,6 @@ from bsr_explorer.naming import Naming
 from bsr_explorer.operations.call import Argument, Shown
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 
-LOSS = "loss"
-
 
 def tape_of_trace(
     trace: Trace,
@@ -25,18 +23,16 @@ def tape_of_trace(
     architecture: str,
     device: str = "cpu",
 ) -> Tape:
-    """The tape of a traced forward pass, and of its loss: its own, or the cross-entropy of what it returns.
+    """The tape of a traced forward pass, and of its loss.
 
     Args:
         trace: for a number of images (``Trace.at``).
         parameters, buffers: of the model, by name, in its order.
     """
     writes = [_writes(call) for call in trace.calls]
-    ops = [_op(call, naming, trace, device) for call in trace.calls]
-    held = {storage: writes[last] for storage, last in trace.held.items()}
-    if not trace.is_loss:
-        ops.append(Op(LOSS, "cross_entropy", None, (trace.output, "labels"), "loss.out"))
-        held[_brought(trace, trace.output)] = "loss.out"
+    last = next(n for n, call in enumerate(trace.calls) if trace.loss in [made.name for made in call.made])
+    ops = [_op(call, naming, trace, device) for call in trace.calls[: last + 1]]
+    held = {storage: writes[end] for storage, end in trace.held.items() if end <= last}
     return Tape(
         (
             *(_input(name, spec, "input") for name, spec in trace.inputs.items()),
@@ -117,19 +113,3 @@ def _shown(made: Made, arguments: list[Argument]) -> Shown:
     if made.shows is not None:
         return arguments[made.shows]
     return None if made.like is None else ("result", made.like)
-
-
-def _brought(trace: Trace, name: str) -> str:
-    """Whose memory a tensor shows."""
-    makers: Mapping[str, tuple[Call, Made]] = {
-        made.name: (call, made) for call in trace.calls for made in call.made
-    }
-    while name in makers:
-        call, made = makers[name]
-        if made.shows is not None and call.given[made.shows].kind == "read":
-            name = call.given[made.shows].name
-        elif made.like is not None:
-            name = call.made[made.like].name
-        else:
-            break
-    return name
