@@ -37,6 +37,11 @@ def tape_of(config: Config) -> Tape:
     return lower(config.how.rewrite(tape), config.precision, config.place)
 
 
+def plain_tape(model: str, image_size: int, num_classes: int) -> Tape:
+    """The step of one image with every parameter training, as it runs in fp32 on the CPU."""
+    return _plain(Config(model, image_size, num_classes, 1, method="full"), 1)
+
+
 def published_tape(config: Config) -> Tape:
     """The tape that published accountings count: all images at once, every number of 4 bytes.
 

@@ -61,6 +61,7 @@ COMMANDS = {
     "train": "train",
     "tokens": "tokens",
     "reproduce": "reproduce",
+    "blocks": "blocks",
     "list": "listing",
 }
 """Modules of the commands, each with a function of that name."""

@@ -14,6 +14,7 @@ from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.methods import METHODS
 from bsr_explorer.methods.base import PARAMETERS
+from bsr_explorer.models.architecture import ARCHITECTURES
 from bsr_explorer.models.names import ALIASES
 from bsr_explorer.prediction import predict
 from bsr_explorer.train.recipes import RECIPES, Recipe
@@ -43,6 +44,8 @@ def listing(
 def _models() -> None:
     out.print(table(["alias", "timm model"], list(ALIASES.items()), left=(0, 1)))
     out.print("\nAny other plain vision transformer goes by its timm name (DeiT, ViT, AugReg, DINOv2, …).")
+    for architecture in ARCHITECTURES.values():
+        out.print(f"{architecture.name}: {architecture.summary}", markup=False)
 
 
 EXAMPLE = Config("deit_s", batch_size=32)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 Model = Annotated[
     str,
     typer.Option(
-        help="An alias (see `list models`), the timm name of a vision transformer, or hf-hub:owner/name."
+        help="An alias (see `list models`), the name of a model of timm, hf-hub:owner/name, a function of your own as "
+        "package.module:function, or a TOML file that describes a model (see `blocks`)."
     ),
 ]
 Method = Annotated[

@@ -16,7 +16,7 @@ from bsr_explorer.cli.profile_shown import show_blocks, show_peak, show_steps
 from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.devices import device_of
-from bsr_explorer.errors import unknown
+from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.prediction import check_ruled, counted_bytes, is_ruled, predict, published_tape, spread
 from bsr_explorer.store.experiment import Experiment
@@ -42,6 +42,10 @@ def profile(
         ),
     ] = None,
     model: options.Model = "deit_s",
+    module: Annotated[
+        str | None,
+        typer.Option(help="A model of your own: the function that builds it, as package.module:function."),
+    ] = None,
     method: options.Method = "bsr",
     batch_size: options.BatchSize = 32,
     image_size: options.ImageSize = 224,
@@ -76,6 +80,12 @@ def profile(
 
       bsr-explore profile --model vit_b --method bsr --accounting published --json
     """
+    if module is not None:
+        if options.given(context, "model"):
+            raise UserError("--module: --model names a model, too; give one of the two")
+        if ":" not in module:
+            raise UserError(f"--module: {module!r} is no function; write it as package.module:function")
+        model = module
     if accounting is not None and accounting not in COUNTS:
         raise unknown("--accounting", accounting, COUNTS)
     if file is not None:
