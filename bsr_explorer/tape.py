@@ -59,7 +59,8 @@ class Tape:
         buffers: what the model remembers from step to step beside its parameters, by name.
         architecture: key of ``models.architecture.ARCHITECTURES``.
         naming: how the architecture names its parameters.
-        held: of a traced model's tensors, each by the name of its storage, what is written by the operation after which
+        traced: the tensors of a traced model, as it was before a method changed it.
+        held: of these, each by the name of its storage, what is written by the operation after which
             Python was seen to let go of it. Without, it follows from calls (``cost.frames``).
         lowered: whether it was traced in its number formats, so that ``models.lowering`` has nothing to say.
     """
@@ -73,6 +74,7 @@ class Tape:
     device: str = "cpu"
     architecture: str = "vit"
     naming: Naming = TIMM
+    traced: frozenset[str] = frozenset()
     held: Mapping[str, str] = field(default_factory=dict)
     lowered: bool = False
 

@@ -31,9 +31,6 @@ class Frames:
         made_at = {tensor.name: fed_at for tensor in tape.inputs if tensor.role == "activation"}
         self.ends: dict[str, int] = {}
         self.depths: dict[str, int] = {}
-        if tape.held:
-            self._as_seen(tape)
-            return
         for index, op in enumerate(tape):
             for name in (*op.reads, *(p for p in op.params.values() if p not in tape.parameters)):
                 if name in made_at:
@@ -42,6 +39,8 @@ class Frames:
                     if end >= self.ends.get(storage, 0):
                         self.ends[storage], self.depths[storage] = end, depth
             made_at[op.writes] = op.name
+        if tape.held:
+            self._as_seen(tape)
         for op in tape:
             if op.until:
                 self.ends[tape.tensors[op.writes].storage] = self._last[op.until]
@@ -49,9 +48,17 @@ class Frames:
                 self.ends[op.writes] = len(tape.ops)
 
     def _as_seen(self, tape: Tape) -> None:
-        """As a trace has seen Python let go of them; what an operation was put in for, when calls do."""
+        """What was traced ends as Python was seen to let go of it, but not before a method's own operations have read
+        it; what these make ends as calls do."""
         at = {op.writes: index for index, op in enumerate(tape)}
-        self.ends.update({storage: at[last] for storage, last in tape.held.items() if last in at})
+        read: dict[str, int] = {}
+        for index, op in enumerate(tape):
+            if op.writes not in tape.traced:
+                read.update({tape.tensors[name].storage: index for name in op.reads})
+        self.ends = {storage: end for storage, end in self.ends.items() if storage not in tape.traced}
+        for storage, last in tape.held.items():
+            if last in at:
+                self.ends[storage] = max(at[last], read.get(storage, 0))
 
     def _end(self, made_at: str, index: int, op: Op, name: str) -> tuple[int, int]:
         """Which operation is the last, and how deep the frame lies that holds the tensor then.

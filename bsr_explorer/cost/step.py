@@ -157,7 +157,7 @@ def recomputed(tape: Tape, all_contexts: Sequence[Context]) -> dict[str, Recompu
         keeping = [i for i in indices if rule_of(all_contexts[i].op).keeps(all_contexts[i])]
         if not keeping:
             continue
-        made = {all_contexts[i].writes.name for i in indices}
+        made = {t.name for i in indices for t in (all_contexts[i].writes, *all_contexts[i].others)}
         read = [tensor for i in indices for tensor in all_contexts[i].reads if tensor.name not in made]
         inputs = dict.fromkeys(
             tensor.storage for tensor in read if tape.tensors[tensor.storage].role == "activation"
@@ -169,7 +169,7 @@ def recomputed(tape: Tape, all_contexts: Sequence[Context]) -> dict[str, Recompu
             tuple(inputs),
             all_contexts[indices[0]].op.stores(EVERYTHING),
             tuple(i for i in indices if i <= keeping[-1]),
-            rule_of(last.op).keeps_results,
+            rule_of(last.op).computes(last),
             indices[0],
             next(i for i in indices if all_contexts[i].live),
         )

@@ -53,6 +53,7 @@ class Facts:
         forward, backward: FLOPs.
         run, unwind: what happens to memory.
         carries: of each result, whether a gradient passes through it.
+        late: whether something of what is kept is there only when the call has returned.
     """
 
     kept: tuple[Holds, ...]
@@ -61,6 +62,7 @@ class Facts:
     run: tuple[Happening, ...]
     unwind: tuple[Happening, ...]
     carries: tuple[bool, ...]
+    late: bool = False
 
 
 class Observer(Protocol):
@@ -209,6 +211,6 @@ CALL = Kind(
         backward=lambda c: _facts(c).backward,
         run=_run,
         unwind=_unwind,
-        keeps_results=True,
+        keeps_results=lambda c: _facts(c).late,
     ),
 )

@@ -216,7 +216,7 @@ class Rule:
         unwind: the same of the backward pass. When it returns, the gradient that arrived and what is
             still kept are let go.
         keeps_results: whether something kept is known only after computing, so that a recomputation
-            which ends as soon as all is kept again has to compute it.
+            which ends as soon as all is kept again has to compute it; or what says so of an operation.
         several_nodes: whether autograd has several nodes for it that need kept tensors; the backward pass
             then says when each does (``bring_back``, ``end_node``).
         unpacks: whether it is one node that says itself when it needs what is kept (``bring_back``).
@@ -227,9 +227,13 @@ class Rule:
     backward: Callable[[Context], int] = zero
     run: Callable[[Context, Forward], None] = write
     unwind: Callable[[Context, Backward], None] = give_all
-    keeps_results: bool = False
+    keeps_results: bool | Callable[[Context], bool] = False
     several_nodes: Callable[[Context], bool] = one_node
     unpacks: bool = False
+
+    def computes(self, c: Context) -> bool:
+        """Whether an operation has to be computed before all that it keeps is there."""
+        return self.keeps_results(c) if callable(self.keeps_results) else self.keeps_results
 
     def packed(self, **changes: Any) -> Rule:
         """The rule of the same operation as a function of ``storages.functions`` that packs what it keeps.

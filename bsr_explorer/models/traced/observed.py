@@ -118,7 +118,8 @@ def observe(call: Call, needs: Sequence[bool], autocast: torch.dtype | None, dev
         unwind = watch.unwind()
     if _norm_in_two_formats(call, device):
         kept, run = _in_32_bits(kept, run)
-    return Facts(kept, forward, watch.flops - forward, run, unwind, carries)
+    late = any(held.what != "argument" for held in kept) or hasattr(call.function, "key")
+    return Facts(kept, forward, watch.flops - forward, run, unwind, carries, late)
 
 
 def _norm_in_two_formats(call: Call, device: str) -> bool:

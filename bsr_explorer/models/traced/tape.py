@@ -44,6 +44,7 @@ def tape_of_trace(
         device=device,
         architecture=architecture,
         naming=naming,
+        traced=frozenset((*(name for op in ops for name in (op.writes, *op.others)), *trace.constants)),
         held=held,
         lowered=True,
     )
@@ -87,6 +88,8 @@ def _op(call: Call, naming: Naming, trace: Trace, device: str) -> Op:
             params[f"{number}"] = given.name
         else:
             arguments.append(("buffer", given.name))
+    if trace.autocast is None and (linear := _linear(call, naming)) is not None:
+        return linear
     return Op(
         call.path,
         "call",
@@ -103,6 +106,27 @@ def _op(call: Call, naming: Naming, trace: Trace, device: str) -> Op:
         },
         others=tuple(made.name for made in call.made[1:]),
     )
+
+
+def _linear(call: Call, naming: Naming) -> Op | None:
+    """A linear layer of (B, in) or (B, N, in) as the kind that has a rule of its own, so that methods find it."""
+    kinds = [given.kind for given in call.given]
+    if call.name != "linear" or kinds[:2] != ["read", "parameter"] or set(kinds[2:]) - {"parameter"}:
+        return None
+    x = call.given[0]
+    if len(x.spec.shape) not in (2, 3) or not _contiguous(x.spec) or call.detached:
+        return None
+    parts = dict(zip(("weight", "bias"), (given.name for given in call.given[1:]), strict=False))
+    return Op(call.path, "linear", naming.block_of(call.path), (x.name,), _writes(call), parts)
+
+
+def _contiguous(spec: Spec) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(spec.shape), reversed(spec.stride), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
 
 
 def _result(made: Made) -> Tensor:
