@@ -97,6 +97,6 @@ def naming_of(model: nn.Module) -> Naming:
 def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
     """The blocks of a model, in order."""
     naming = naming_of(model)
-    if naming.paths:
+    if naming.paths or not naming.blocks:
         return [model.get_submodule(path) for path in naming.paths]
     return cast("Sequence[nn.Module]", model.get_submodule(naming.blocks))

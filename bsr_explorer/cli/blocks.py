@@ -34,7 +34,7 @@ def blocks(
     tape = plain_tape(model, image_size, num_classes)
     naming, rows = tape.naming, _rows(tape)
     if as_json:
-        print(json.dumps({"model": model, "blocks": rows, **_said(model, naming)}))
+        print(json.dumps({"model": model, "blocks": rows, "file": _said(model, naming)}))
         return
     heads = ["block", "module", "parameters", "output of an image"]
     shown = [

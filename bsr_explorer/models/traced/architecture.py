@@ -123,18 +123,18 @@ class Traced(Architecture):
 @lru_cache(maxsize=256)
 def _is_plain(model: str) -> bool:
     from bsr_explorer.models.vit.geometry import KNOWN
-    from bsr_explorer.models.vit.reading import read_from_timm
+    from bsr_explorer.models.vit.reading import read_geometry
 
     if model in KNOWN:
         return True
     import timm
 
+    from bsr_explorer.models.paper import on_paper
+
     try:
-        size = timm.get_pretrained_cfg(model).input_size[-1]
-        read_from_timm(model, size, 10)
-    except UserError:
-        return False
-    except Exception:  # whatever timm says of an image size
+        with on_paper():
+            read_geometry(timm.create_model(model, num_classes=10), model)
+    except Exception:  # whatever timm says of a model that cannot be built without memory
         return False
     return True
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -175,6 +177,18 @@ def leaves(structure: Any) -> Iterator[Any]:
     found: list[Any] = []
     mapped(structure, found.append)
     return iter(found)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within it, torch does not log what it then raises."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class Differs(Exception):

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bsr_explorer.errors import UserError, nearest, one_line, unknown
-from bsr_explorer.models.names import HUB
 from bsr_explorer.naming import Naming
 
 if TYPE_CHECKING:
@@ -89,7 +88,10 @@ def _matching(key: str, patterns: Iterable[str], there: Sequence[str]) -> list[s
 
 def is_described(model: str) -> bool:
     """Whether a name is not one of timm's: a function, or a file."""
-    return model.endswith(".toml") or (":" in model and not model.startswith((HUB, "hf_hub:")))
+    return model.endswith(".toml") or _FUNCTION.fullmatch(model) is not None
+
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def described(model: str) -> Described:

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bsr_explorer.counting import flops_of
 from bsr_explorer.errors import UserError
-from bsr_explorer.models.traced.calls import Call, Place, Spec, mapped
+from bsr_explorer.models.traced.calls import Call, Place, Spec, mapped, quiet
 from bsr_explorer.operations.call import Facts, Happening, Holds
 
 _KNOWN: dict[Any, Facts] = {}
@@ -89,6 +89,7 @@ def observe(call: Call, needs: Sequence[bool], autocast: torch.dtype | None, dev
     """Make a call, and its backward where one of its tensors needs a gradient."""
     watch = _Watch()
     with ExitStack() as stack:
+        stack.enter_context(quiet())
         stack.enter_context(_FAKE)
         tensors = []
         for place, (each, need) in enumerate(zip(call.given, needs, strict=True)):

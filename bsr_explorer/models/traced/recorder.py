@@ -8,6 +8,7 @@ observed (``observed``).
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,11 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._subclasses import FakeTensor, FakeTensorMode
+from torch.autograd.function import FunctionCtx
 from torch.overrides import TorchFunctionMode
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.outputs import logits_of
-from bsr_explorer.models.traced.calls import Call, Given, Made, Place, Spec, Trace, mapped, name_of
+from bsr_explorer.models.traced.calls import Call, Given, Made, Place, Spec, Trace, mapped, name_of, quiet
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -45,6 +47,7 @@ class Recorder(TorchFunctionMode):
         self._kept: list[torch.Tensor] = []
         self._busy = False
         self.paths: list[str] = [""]
+        self.failed_in = ""
         self.calls: list[Call] = []
         self.constants: dict[str, Spec] = {}
         self.held: dict[str, int] = {}
@@ -71,6 +74,11 @@ class Recorder(TorchFunctionMode):
             self._busy = False
 
     def _recorded(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if (name := _unseen_function()) is not None:
+            raise UserError(
+                f"--model: {self.paths[-1] or 'the model'} calls a function with a backward of its own by a name that "
+                f"hides it, {name}; call it as {name}.apply(...)"
+            )
         tensors: list[torch.Tensor] = []
         collect = _collector(tensors)
         places = mapped(args, collect), mapped(dict(kwargs), collect)
@@ -132,7 +140,8 @@ class Recorder(TorchFunctionMode):
         for place in changed:
             tensor = tensors[place]
             base = tensor._base
-            if base is not None and id(tensor) not in self._own:
+            known = base is not None and (id(base) in self._names or id(base) in self._own)
+            if base is not None and known and id(tensor) not in self._own:  # else torch alone knows the base
                 views.append((place, Spec.of(tensor), int(tensor.storage_offset() - base.storage_offset())))
                 instead[place] = self._given(base, func)
                 altered.append(base)
@@ -195,6 +204,19 @@ class Recorder(TorchFunctionMode):
             raise UserError("--model: what the model returns was made by no call of torch") from None
 
 
+def _unseen_function() -> str | None:
+    """The function with a backward of its own whose forward runs, though nobody saw it called: whoever calls it has
+    kept its ``apply`` since before the trace."""
+    frame = sys._getframe(3)
+    while frame is not None:
+        names = frame.f_code.co_varnames
+        first = frame.f_locals.get(names[0]) if names and frame.f_code.co_name == "forward" else None
+        if isinstance(first, FunctionCtx):
+            return frame.f_code.co_qualname.rpartition(".")[0].rpartition(".")[2]
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
 def _collector(tensors: list[torch.Tensor]) -> Callable[[Any], Any]:
     """Puts places where tensors stand, and collects them; one that stands twice has two places."""
 
@@ -240,6 +262,7 @@ def trace(model: nn.Module, inputs: Mapping[str, torch.Tensor], autocast: torch.
     specs = {name: Spec.of(tensor) for name, tensor in given.items()}
     recorder = Recorder(own, {id(tensor): name for name, tensor in given.items()})
     with ExitStack() as stack:
+        stack.enter_context(quiet())
         stack.enter_context(fake)
         if autocast is not None:
             stack.enter_context(torch.autocast(given["images"].device.type, autocast))
@@ -281,7 +304,7 @@ def _run(
 
 
 def _cannot(recorder: Recorder, error: Exception) -> UserError:
-    where = recorder.paths[-1] or "the model"
+    where = recorder.failed_in or "the model"
     line = _line_of(error)
     why = str(error).splitlines()[0][:200] if str(error) else ""
     if "DataDependent" in type(error).__name__ or "data-dependent" in str(error).lower():
@@ -312,6 +335,9 @@ def _following(model: nn.Module, recorder: Recorder) -> Iterator[None]:
         recorder.paths.append(paths[id(module)])
         try:
             return plain(module, *args, **kwargs)
+        except Exception:
+            recorder.failed_in = recorder.failed_in or paths[id(module)]
+            raise
         finally:
             recorder.paths.pop()
 

@@ -65,7 +65,12 @@ def _blocks_in(module: nn.Module, path: str, stages: set[type]) -> Iterator[str]
     for name, child in module.named_children():
         here = f"{path}.{name}" if path else name
         inner = list(_blocks_in(child, here, stages))
-        if len(inner) > 1 or not (listed or name in row) or isinstance(child, _LISTS):
+        if (
+            len(inner) > 1
+            or type(child) in stages
+            or not (listed or name in row)
+            or isinstance(child, _LISTS)
+        ):
             yield from inner
         elif _layers(child) >= _LEAST:
             yield here

@@ -1,0 +1,50 @@
+"""Which models are traced, and how they are built."""
+
+from __future__ import annotations
+
+import pytest
+
+from bsr_explorer.config import Config
+from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.build import build
+from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of, geometry
+from bsr_explorer.naming import blocks_of, naming_of
+from bsr_explorer.prediction import predict
+
+
+@pytest.mark.parametrize(
+    ("model", "architecture"),
+    [
+        ("deit_s", "vit"),
+        ("vit_small_patch14_reg4_dinov2", "vit"),
+        ("swin_tiny_patch4_window7_224", "traced"),
+        ("resnet18.a1_in1k", "traced"),
+        ("eva02_tiny_patch14_224", "traced"),
+        ("no_such_model", "vit"),
+    ],
+)
+def test_what_has_no_tape_by_hand_is_traced(model: str, architecture: str) -> None:
+    assert architecture_of(model) is ARCHITECTURES[architecture]
+
+
+def test_a_built_model_knows_its_blocks() -> None:
+    model = build(Config("convnext_atto", 32, 10, 2, method="last(k=1)"))
+    assert len(blocks_of(model)) == geometry("convnext_atto", 32).depth == 12
+    trains = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trains == {"stages", "head"}
+    assert {naming_of(model).block_of(n) for n, p in model.named_parameters() if p.requires_grad} == {
+        11,
+        None,
+    }
+
+
+@pytest.mark.parametrize("size", [0, 40])
+def test_images_that_a_model_does_not_take_are_refused(size: int) -> None:
+    with pytest.raises(UserError, match="--image-size"):
+        predict(Config("deit_tiny_distilled_patch16_224", size, 10, 2, method="full"))
+
+
+@pytest.mark.parametrize("method", ["full+mesa", "full+tome", "bsr(keep={3: 0.5})", "vpt"])
+def test_what_needs_more_than_a_trace_is_refused_by_name(method: str) -> None:
+    with pytest.raises(UserError, match="--m"):
+        predict(Config("resnet18", 32, 10, 2, method=method))

@@ -1,0 +1,116 @@
+"""What single calls are seen to do, against what torch's derivative formulas say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.models.traced.calls import Call, Given, Made, Place, Spec
+from bsr_explorer.models.traced.observed import Observed
+from bsr_explorer.operations.call import Facts, Happening
+
+
+def _facts(
+    function: Callable[..., Any], *shapes: tuple[int, ...], needs: tuple[bool, ...], **kwargs: Any
+) -> Facts:
+    specs = [Spec.of(torch.empty(shape)) for shape in shapes]
+    given = tuple(Given("read", f"x{n}", spec) for n, spec in enumerate(specs))
+    made = Made("y", specs[0])
+    places = tuple(Place(n) for n in range(len(shapes)))
+    return Observed(Call("here", function, places, kwargs, given, (made,))).facts(needs)
+
+
+def _kept(facts: Facts) -> set[tuple[str, int]]:
+    return {(what, which) for what, which, _ in facts.kept if what != "own"}
+
+
+@pytest.mark.parametrize(
+    ("needs", "kept", "backward"),
+    [
+        ((True, False), {("argument", 1)}, 1),
+        ((False, True), {("argument", 0)}, 1),
+        ((True, True), {("argument", 0), ("argument", 1)}, 2),
+        ((False, False), set(), 0),
+    ],
+)
+def test_a_product_keeps_the_other_factor(
+    needs: tuple[bool, ...], kept: set[tuple[str, int]], backward: int
+) -> None:
+    facts = _facts(torch.matmul, (4, 3), (3, 5), needs=needs)
+    assert _kept(facts) == kept
+    assert facts.forward == 2 * 4 * 3 * 5 and facts.backward == backward * facts.forward
+    assert facts.carries == (any(needs),)
+
+
+def test_a_sum_keeps_nothing_and_passes_gradients_on() -> None:
+    facts = _facts(torch.add, (4, 3), (4, 3), needs=(True, True))
+    assert not facts.kept
+    assert [happening.what for happening in facts.unwind] == ["pass", "pass"]
+
+
+def test_a_sum_over_a_batch_makes_a_gradient_of_its_own() -> None:
+    facts = _facts(torch.add, (4, 3), (1, 3), needs=(False, True))
+    assert [(e.what, e.which) for e in facts.unwind if e.what == "give"] == [("give", 1)]
+
+
+def test_softmax_keeps_its_result() -> None:
+    assert _kept(_facts(F.softmax, (4, 3), needs=(True,), dim=-1)) == {("result", 0)}
+
+
+def test_memory_of_its_own_that_is_kept_is_seen() -> None:
+    facts = _facts(F.dropout, (4, 3), needs=(True,), p=0.5)
+    assert [held for held in facts.kept if held.what == "own"]
+
+
+def test_temporaries_come_and_go() -> None:
+    facts = _facts(lambda x: (x * 2).sum(dim=0), (4, 3), needs=(False,))
+    assert facts.run == (
+        Happening("take", 0, 48),
+        Happening("make", 0),
+        Happening("drop", 0),
+    ) or [e.what for e in facts.run] == ["take", "make", "drop"]
+
+
+def test_integers_take_no_gradient() -> None:
+    facts = _facts(lambda x: x.argmax(dim=1), (4, 3), needs=(True,))
+    assert facts.carries == (False,) and not facts.kept
+
+
+def test_a_call_that_cannot_be_made_alone_is_named() -> None:
+    with pytest.raises(
+        UserError, match=r"no rule for matmul of \(4, 3\), \(4, 3\) in here: made alone, it fails"
+    ):
+        _facts(torch.matmul, (4, 3), (4, 3), needs=(True, True))
+
+
+def test_products_that_nobody_counts_are_no_zero() -> None:
+    rnn = torch.nn.LSTM(3, 4)
+
+    def run(x: torch.Tensor) -> Any:
+        return torch.func.functional_call(
+            rnn, {n: torch.empty_like(p) for n, p in rnn.named_parameters()}, (x,)
+        )[0]
+
+    with pytest.raises(UserError, match="nobody counts the FLOPs"):
+        _facts(run, (5, 2, 3), needs=(True,))
+
+
+def test_calls_that_are_alike_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bsr_explorer.models.traced import observed
+
+    made: list[Call] = []
+    plain = observed.observe
+
+    def counting(call: Call, *args: Any) -> Facts:
+        made.append(call)
+        return plain(call, *args)
+
+    monkeypatch.setattr(observed, "observe", counting)
+    for _ in range(3):
+        _facts(torch.tanh, (17, 19), needs=(True,))
+    assert len(made) == 1

@@ -1,0 +1,105 @@
+"""Traced tapes against real steps, and against the tape of plain vision transformers that is written by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from bsr_explorer.config import Config
+from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.measure import measure
+from bsr_explorer.ledger import Ledger
+from bsr_explorer.models.architecture import ARCHITECTURES
+from bsr_explorer.models.traced.architecture import Traced
+from bsr_explorer.models.traced.tape import number_format
+from bsr_explorer.prediction import predict
+
+SMALL = "tests.models.traced.small:build"
+
+
+def _sums(ledger: Ledger) -> dict[str, int]:
+    return {
+        "saved": ledger.saved_bytes,
+        "flops": ledger.train_flops,
+        "peak": ledger.peak_bytes,
+        "parameters": ledger.parameter_bytes,
+        "gradients": ledger.gradient_bytes,
+        "optimizer": ledger.optimizer_bytes,
+    }
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.parametrize(
+    "method", ["full", "linear", "last(k=1)", "bitfit", "blocks(0)", "full+checkpoint", "last(k=2)+offload"]
+)
+def test_a_strange_model_is_predicted_to_the_byte(method: str, batch_size: int) -> None:
+    config = Config(SMALL, 16, 10, batch_size, method=method)
+    assert _sums(predict(config)) == _sums(measure(config))
+
+
+@pytest.mark.parametrize("method", ["linear", "last(k=1)", "bitfit", "blocks(0)"])
+def test_and_so_it_is_under_autocast(method: str) -> None:
+    config = Config(SMALL, 16, 10, 4, method=method, precision="amp_bf16")
+    assert _sums(predict(config)) == _sums(measure(config))
+
+
+def test_a_weight_that_two_layers_share_is_cast_for_each() -> None:
+    """Autocast keeps one copy; two are counted, so that no more is held than is said."""
+    config = Config(SMALL, 16, 10, 4, method="full", precision="amp_bf16")
+    assert predict(config).saved_bytes - measure(config).saved_bytes == 8 * 8 * 2
+
+
+def test_what_nobody_asks_for_keeps_nothing() -> None:
+    config = Config("tests.models.traced.small:beside", 8, 10, 4, method="full")
+    assert predict(config).saved_bytes == measure(config).saved_bytes
+
+
+@pytest.mark.parametrize("method", ["full", "last(k=1)", "lora", "full+checkpoint", "adapter"])
+def test_layers_of_timm_are_found_by_methods(method: str) -> None:
+    config = Config("deit_tiny_distilled_patch16_224", 32, 10, 2, method=method)
+    assert _sums(predict(config)) == _sums(measure(config))
+
+
+@pytest.mark.parametrize("attention", ["fused", "math"])
+@pytest.mark.parametrize("method", ["full", "linear", "last(k=1)", "bitfit", "blocks(0, 2)"])
+def test_both_tapes_of_a_plain_vision_transformer_are_one(
+    method: str, attention: str, toy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(toy, 48, 10, 3, method=method, attention=attention)
+    by_hand = predict(config)
+    monkeypatch.setitem(ARCHITECTURES, "vit", _OfToys())
+    from bsr_explorer import prediction
+
+    prediction._predicted.cache_clear()
+    traced = predict(config)
+    prediction._predicted.cache_clear()
+    assert _sums(by_hand) == _sums(traced)
+    for kind in ("forward", "backward", "saved"):
+        assert _by_operation(by_hand, kind) == _by_operation(traced, kind)
+
+
+class _OfToys(Traced):
+    """Traces what has a tape by hand."""
+
+    name = "vit"
+
+
+def _by_operation(ledger: Ledger, kind: str) -> Counter[Any]:
+    found: Counter[Any] = Counter()
+    for row in ledger.rows:
+        if row.kind == kind:
+            found[row.block, _place(row.operation)] += row.bytes + row.flops
+    return +found
+
+
+def _place(operation: str) -> str:
+    """What timm calls a norm or its own sum, in one word: a saved tensor stands under the first that keeps it."""
+    return "" if operation in ("patch_embed", "_pos_embed") else operation
+
+
+def test_unknown_number_formats_are_named() -> None:
+    with pytest.raises(UserError, match=r"torch\.complex64"):
+        number_format(torch.complex64)

@@ -1,0 +1,33 @@
+"""FLOPs of single operations of torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bsr_explorer.counting import flops_of, is_uncounted
+
+aten = torch.ops.aten
+
+
+def test_products_count_two_a_multiply_add() -> None:
+    a, b = torch.zeros(2, 3), torch.zeros(3, 5)
+    assert flops_of(aten.mm.default, (a, b), {}, a @ b) == 2 * 2 * 3 * 5
+
+
+def test_fused_attention_on_the_cpu_is_counted_by_every_torch() -> None:
+    q = torch.zeros(1, 2, 4, 8)
+    result = aten._scaled_dot_product_flash_attention_for_cpu(q, q, q)
+    counted = flops_of(aten._scaled_dot_product_flash_attention_for_cpu.default, (q, q, q), {}, result)
+    assert counted == 2 * 2 * 2 * 4 * 4 * 8
+
+
+def test_sums_are_no_products() -> None:
+    x = torch.zeros(2)
+    assert flops_of(aten.add.Tensor, (x, x), {}, x) == 0
+
+
+def test_products_without_a_formula_are_an_error() -> None:
+    assert is_uncounted(aten.mkldnn_rnn_layer)
+    with pytest.raises(LookupError, match="mkldnn_rnn_layer"):
+        flops_of(aten.mkldnn_rnn_layer.default, (), {}, None)
