@@ -81,7 +81,8 @@ Refused = Callable[..., str]
     [
         ("--model", "deit_x", "unknown model 'deit_x' (nearest: deit_t, deit_s, deit_b)"),
         ("--model", "vit_bse_patch16_224", "nearest: vit_base_patch16_224"),
-        ("--model", "resnet18", "resnet18 is not supported: it is a ResNet"),
+        ("--model", "no_such_package:build", "cannot be imported: No module named 'no_such_package'"),
+        ("--model", "mine.toml", "mine.toml cannot be read: No such file"),
         (
             "--image-size",
             "50",
