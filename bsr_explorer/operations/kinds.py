@@ -9,6 +9,7 @@ from bsr_explorer.operations.aggregate import ADD_OPENED, AGGREGATE
 from bsr_explorer.operations.attention import ATTENTION
 from bsr_explorer.operations.casts import CAST, CAST_PARAMETER
 from bsr_explorer.operations.class_attention import CLASS_ATTENTION
+from bsr_explorer.operations.convolution import CONVOLUTION
 from bsr_explorer.operations.elementwise import (
     ADD,
     ADD_PARAMETER,
@@ -31,6 +32,7 @@ from bsr_explorer.operations.merging import MATCH_TOKENS, MERGE_SIZES, MERGE_TOK
 from bsr_explorer.operations.mix import MIX
 from bsr_explorer.operations.norm import LAYER_NORM
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
+from bsr_explorer.operations.patches import POOL_PATCHES, SPREAD_PATCHES
 from bsr_explorer.operations.rule import Rule
 from bsr_explorer.operations.scores import (
     CLASS_CHANGE,
@@ -81,6 +83,9 @@ KINDS: dict[str, Kind] = {
     "add": ADD,
     "by_token": BY_TOKEN,
     "swap": SWAP,
+    "convolution": CONVOLUTION,
+    "pool_patches": POOL_PATCHES,
+    "spread_patches": SPREAD_PATCHES,
     "mix": MIX,
     "swish": SWISH,
     "aggregate": AGGREGATE,
