@@ -90,6 +90,9 @@ BRINGING = (
     "dtl",
     "sherl(r=2)",
     "losa",
+    "repnet(r=2)",
+    "tinytl(r=2)",
+    "dtl(plus=True)",
     "sparse_tuning(width=4)",
     "alast(K=1)",
 )
