@@ -7,6 +7,7 @@ import warnings
 from bisect import bisect_right
 from collections import Counter
 from functools import partial
+from math import prod
 from operator import itemgetter
 from typing import Any
 
@@ -27,7 +28,8 @@ def counter() -> FlopCounterMode:
     """torch's FLOP counter, 2 FLOPs a multiply-add.
 
     Before torch 2.15 it has no formula for fused attention on the CPU and counts it as nothing; the
-    formula is added here where it is missing.
+    formula is added here where it is missing. The gradient of a grouped convolution's weight it counts as if there
+    were no groups, of a depthwise one as many times too much as there are channels; here it is what is computed.
     """
     aten = torch.ops.aten
     known = {
@@ -35,7 +37,9 @@ def counter() -> FlopCounterMode:
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     }
     missing = {op: formula for op, formula in known.items() if op not in flop_counter.flop_registry}
-    return FlopCounterMode(display=False, custom_mapping=missing)
+    return FlopCounterMode(
+        display=False, custom_mapping={**missing, aten.convolution_backward: _convolution_backward}
+    )
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
@@ -44,6 +48,15 @@ def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> i
 
 def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
     return int(flop_counter.sdpa_backward_flop_count(grad, query, key, value))
+
+
+def _convolution_backward(grad: Any, x: Any, weight: Any, *args: Any, out_shape: Any = None, **_: Any) -> int:
+    """A product of every output with its group's weights, for each of both gradients."""
+    _, _, _, _, transposed, _, _, wanted = args
+    if transposed:
+        return int(flop_counter.conv_backward_flop(grad, x, weight, *args, out_shape=out_shape))
+    batch, _, *outputs = grad
+    return FLOPS_PER_MAC * batch * prod(outputs) * prod(weight) * (wanted[0] + wanted[1])
 
 
 _autograd: Any = torch.autograd

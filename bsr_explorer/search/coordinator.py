@@ -285,6 +285,8 @@ class Search:
             "counted_bytes": running.candidate.counted_bytes,
             "full": self._full,
         }
+        if self.study.quantile < 1:
+            context["quantile"] = self.study.quantile
         if running.candidate.proxy:
             context["proxy"] = running.candidate.proxy
         if running.attempts:

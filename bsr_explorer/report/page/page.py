@@ -24,7 +24,7 @@ from bsr_explorer.report.page.layout import Layout
 from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.report.study.write import calibration_said
 from bsr_explorer.store.records import write_text
-from bsr_explorer.store.study import COUNTS, FILE
+from bsr_explorer.store.study import FILE, said_counts
 from bsr_explorer.units import format_bytes, format_mb, format_mib, format_number, plural, spans
 
 NAME = "report.html"
@@ -76,7 +76,7 @@ def html(found: Findings, folder: Path, layout: Layout | str) -> str:
             found=found,
             record=found.points[0].record,
             study=found.study,
-            counts=COUNTS[found.study["counts"]],
+            counts=said_counts(found.study["counts"], found.study.get("quantile", 1.0)),
             without_grid=layout if isinstance(layout, str) else None,
             measured=measurements(found),
             plural=plural,

@@ -13,7 +13,7 @@ from bsr_explorer.report.figures import FIGURES
 from bsr_explorer.report.study import tables
 from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.records import write_text
-from bsr_explorer.store.study import COUNTS
+from bsr_explorer.store.study import said_counts
 from bsr_explorer.units import format_bytes, format_number, plural
 
 
@@ -71,7 +71,7 @@ def _page(found: Findings, drawn: dict[str, Path]) -> str:
         f"{config['precision']}, {config['attention']} attention; data `{record.data}` ({record.split}); "
         f"weights: {record.weights}.",
         "",
-        f"Budget {study['budget']} = {format_bytes(found.budget)}, counting {COUNTS[study['counts']]}. "
+        f"Budget {study['budget']} = {format_bytes(found.budget)}, counting {said_counts(study['counts'], study.get('quantile', 1.0))}. "
         f"Full fine-tuning would take {format_bytes(found.full['counted_bytes'])}.",
         "",
         f"Trained at {record.fidelity['image_size']} px for {plural(record.fidelity['epochs'], 'epoch')} "
