@@ -36,8 +36,8 @@ def check_merging(patches: int, r: int) -> None:
     """
     if r >= patches:
         raise UserError(
-            f"--method: tome(r={r}) would leave none of the {patches} patch tokens; a block merges at most half of "
-            f"them: choose r up to {patches // 2}"
+            f"--method: tome(r={r}) would leave none of the {patches} patch tokens; choose r below {patches} (a block "
+            "merges at most half of the patches that there are)"
         )
 
 

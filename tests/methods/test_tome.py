@@ -33,7 +33,7 @@ def test_a_number_that_leaves_no_token_is_refused(r: int) -> None:
     config = Config("deit_t", 96, 10, 1, method=Tome(r))
     for ask in (predict, build):
         with pytest.raises(
-            UserError, match=rf"tome\(r={r}\) would leave none of the 36 .* choose r up to 18"
+            UserError, match=rf"tome\(r={r}\) would leave none of the 36 .* choose r below 36"
         ):
             ask(config)
 
