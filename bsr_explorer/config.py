@@ -23,7 +23,8 @@ COUNTS_FLAG = "--budget-counts"
 """What most commands call the choice of what a budget counts."""
 
 QUANTILES = ("peak", "saved")
-"""What a budget may count of a share of the steps: what each step holds itself. (What an allocator has taken stays taken.)"""
+"""What a budget may count of a share of the steps: what each step holds itself. (What an allocator has taken stays
+taken.)"""
 
 CHOICES: dict[str, Collection[str]] = {
     "precision": tuple(PRECISIONS),

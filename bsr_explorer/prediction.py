@@ -266,7 +266,9 @@ def counted_bytes(config: Config, counts: str, quantile: float = 1.0) -> int:
         assert counts in QUANTILES, counts
         held = sorted((_held(predict(one), counts), share) for share, one in steps_of(config).expected)
         shares = accumulate(share for _, share in held)
-        return next(size for (size, _), so_far in zip(held, shares, strict=True) if so_far > quantile - _ROUNDING)
+        return next(
+            size for (size, _), so_far in zip(held, shares, strict=True) if so_far > quantile - _ROUNDING
+        )
     return _held(predict(config), counts)
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from bsr_explorer.cli.console import out, table
-from bsr_explorer.units import format_bytes, format_gflops, format_less, format_mb, format_mib, format_number, plural
+from bsr_explorer.units import (
+    format_bytes,
+    format_gflops,
+    format_less,
+    format_mb,
+    format_mib,
+    format_number,
+    plural,
+)
 
 if TYPE_CHECKING:
     from bsr_explorer.report.comparison.write import Report

@@ -90,8 +90,8 @@ BudgetQuantile = Annotated[
     float,
     typer.Option(
         "--budget-quantile",
-        help="Where the steps of a method differ: the share of them that the budget holds, such as 0.95. 1: the fullest "
-        "step that may occur.",
+        help="Where the steps of a method differ: the share of them that the budget holds, such as 0.95. 1: the "
+        "fullest step that may occur.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]

@@ -34,8 +34,8 @@ def show_plan(settled: Settled, space: Space, folder: Path, searching: Search, c
     out.print(
         f"[bold]{escape(study.name)}[/bold]: {plural(len(space), 'configuration')} of {study.config.model} at "
         f"{target} px, batch {study.config.batch_size}, from {format_bytes(low)} to {format_bytes(high)}\n"
-        f"budget {study.budget} = {format_bytes(study.budget_bytes)}, counting {said_counts(study.counts, study.quantile)}: "
-        f"{space.fitting:,} fit\n"
+        f"budget {study.budget} = {format_bytes(study.budget_bytes)}, counting "
+        f"{said_counts(study.counts, study.quantile)}: {space.fitting:,} fit\n"
         + "".join(f"{what}: {why}\n" for what, why in _unaffected(study, space))
         + f"weights: {study.weights}; data: {escape(study.data)}; protocol {study.fidelity.protocol}"
         + f"\n{escape(str(contents))}\n{planned(settled, searching.workers.parallel(study.config.device))}\n"

@@ -11,8 +11,8 @@ Saved: x of each block for A's gradient (which a block above ``first`` keeps any
 for B's, and h behind each block from ``first`` on.
 
 ``plus=True`` is the authors' DTL+: what swish makes of the patches passes through a depthwise convolution of 3 rows and
-columns, one for all blocks, before it is added; what it makes of the tokens before them is added as it is. It keeps what
-swish makes, x of each block from ``first`` on.
+columns, one for all blocks, before it is added; what it makes of the tokens before them is added as it is. It keeps
+what swish makes, x of each block from ``first`` on.
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ class Dtl(SideNetwork):
             if adds:
                 x = side.op(here, "swish", (total,), {})
                 if self.plus:
-                    x = side.op(here, "convolution", (x,), {"weight": fusion}, prefix=tape.prefix_tokens, side=grid)
+                    x = side.op(
+                        here, "convolution", (x,), {"weight": fusion}, prefix=tape.prefix_tokens, side=grid
+                    )
                 side.op(here, "add", (leaving, x), {})
         return self.with_side(tape, behind)
 

@@ -1,9 +1,9 @@
 """Lite residual modules: small convolutions of patch tokens on a grid of half as many rows and columns.
 
 TinyTL put them beside the blocks of a convolutional network, and Rep-Net took them over: means of two by two patches, a
-convolution in groups to r times fewer channels, a norm, ReLU, a convolution 1×1 back to D channels, and a norm that starts
-at zero. The norms are LayerNorms over channels here, in the place of batch and group norms: images stay apart, and
-micro-batches do not change what is computed.
+convolution in groups to r times fewer channels, a norm, ReLU, a convolution 1×1 back to D channels, and a norm that
+starts at zero. The norms are LayerNorms over channels here, in the place of batch and group norms: images stay apart,
+and micro-batches do not change what is computed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.methods.adding import whole_number
 from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.side import Writer
-from bsr_explorer.operations.patches import halved
-from bsr_explorer.tape import Tape
+from bsr_explorer.tape import Tape, halved
 
 KERNEL = 3
 """Rows and columns of the convolution's kernel."""
@@ -68,9 +67,7 @@ def side_of(tape: Tape, tokens: str) -> int:
 
 def pooled(side: Writer, here: str, x: str, tape: Tape) -> str:
     """Add means of two by two patches of x, laid token by token."""
-    return side.feature(
-        here, side.op(here, "pool_patches", (x,), {}, side=side_of(tape, x)), tape
-    )
+    return side.feature(here, side.op(here, "pool_patches", (x,), {}, side=side_of(tape, x)), tape)
 
 
 def module(side: Writer, here: str, x: str, width: int, grid: int, r: int, groups: int) -> str:

@@ -4,12 +4,12 @@ Behind each block, with b what leaves it and y what the network has made so far 
 
     y ← y + m(pool(b) + y),
 
-where pool takes means of two by two patches, and m is a module of ``methods.lite``. Behind the last block, the mean of y
-over its grid is added to the features that the head reads. The last norm of each module starts at zero, so that training
-begins with the linear probe's features. No gradient passes through a block.
+where pool takes means of two by two patches, and m is a module of ``methods.lite``. Behind the last block, the mean of
+y over its grid is added to the features that the head reads. The last norm of each module starts at zero, so that
+training begins with the linear probe's features. No gradient passes through a block.
 
-As the authors' code has it: pooling by two, the modules' order and groups, modules that read the backbone's features, the
-zero. Differences from it:
+As the authors' code has it: pooling by two, the modules' order and groups, modules that read the backbone's features,
+the zero. Differences from it:
 
 * the authors add what a module makes to the backbone, too, at each exchange: gradients then pass through the frozen
   blocks above. Of a transformer's block they would take (6 + m)·x whatever trains, so that the way back is the last one

@@ -4,18 +4,19 @@ To what leaves a block is added, with x what enters it,
 
     spread(m(pool(x))),
 
-where pool takes means of two by two patches, m is a module of ``methods.lite``, and spread lays each token in the place of
-the patches that it stands for. Tokens before the patches (the class token) get the mean of all. The last norm of each
-module starts at zero, so that training begins as ``bitfit`` does.
+where pool takes means of two by two patches, m is a module of ``methods.lite``, and spread lays each token in the place
+of the patches that it stands for. Tokens before the patches (the class token) get the mean of all. The last norm of
+each module starts at zero, so that training begins as ``bitfit`` does.
 
-TinyTL was made for convolutional networks, where a frozen layer with a trained bias keeps nothing. On a transformer that
-does not carry over: a gradient passes through every block, and of attention, norms and GELU it takes (6 + m)·x whatever
-trains. What the modules save is small beside that; what is saved in all is what ``bitfit`` saves, and theirs.
+TinyTL was made for convolutional networks, where a frozen layer with a trained bias keeps nothing. On a transformer
+that does not carry over: a gradient passes through every block, and of attention, norms and GELU it takes (6 + m)·x
+whatever trains. What the modules save is small beside that; what is saved in all is what ``bitfit`` saves, and theirs.
 
-As in the authors' code: pooling by two, the modules' order and groups, the zero, all biases. Differences from it: kernels
-of 3 rows and columns (5 there); r times fewer channels within; LayerNorms in the place of group norms; each patch's
-nearest token is laid in its place (bilinear there); the modules' last biases train (they are frozen there); modules begin
-at random (there trained on ImageNet), and frozen weights stay in the model's number format (8 bits there).
+As in the authors' code: pooling by two, the modules' order and groups, the zero, all biases. Differences from it:
+kernels of 3 rows and columns (5 there); r times fewer channels within; LayerNorms in the place of group norms; each
+patch's nearest token is laid in its place (bilinear there); the modules' last biases train (they are frozen there);
+modules begin at random (there trained on ImageNet), and frozen weights stay in the model's number format (8 bits
+there).
 
 Saved: what ``bitfit`` does, and of each block x/4 for the convolution and x/4 for the last norm, and 3/(4r)·x between.
 """

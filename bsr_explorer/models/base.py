@@ -85,12 +85,14 @@ class Selection:
             up, keeps every token; otherwise nothing changes there. (Only the class token's attention and learned scores
             take gradients.)
         criterion: one of ``SAID``.
+        inference: whether tokens are dropped in evaluation, too.
     """
 
     keep: float
     fuse: bool
     faithful: bool
     criterion: str = "class_attention"
+    inference: bool = True
 
     @property
     def by_mean(self) -> bool:

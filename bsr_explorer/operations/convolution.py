@@ -1,7 +1,7 @@
 """A convolution of patch tokens on their grid, of stride 1, in groups of channels; of one channel each: depthwise.
 
-It is run by a function that keeps its input, if the weight trains. FLOPs of a group are those of its own channels, forward
-and backward.
+It is run by a function that keeps its input, if the weight trains. FLOPs of a group are those of its own channels,
+forward and backward.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def _run(c: Context, m: Forward) -> None:
 
 
 def _unwind(c: Context, b: Backward) -> None:
-    """Both gradients are made at once. The weight's comes channels last, and is laid as the weight is, which is the same
-    where a group has one channel."""
+    """Both gradients are made at once. The weight's comes channels last, and is laid as the weight is, which is the
+    same where a group has one channel."""
     weight, ahead = c.params["weight"], c.needs[0] and _prefix(c)
     laid = c.trains("weight") and weight.shape[1] > 1
     if ahead:

@@ -5,7 +5,7 @@
     [study]     name, seed, trials, time_limit (seconds)
     [config]    model, image_size, num_classes, batch_size, precision, optimizer, attention, implementation,
                 micro_batches, set_to_none, device, lr, gpu; method, which is tried first
-    [budget]    bytes ("2GB"), counts (peak, reserved, device, saved or published), quantile (of steps that differ: 0.95)
+    [budget]    bytes ("2GB"), counts (peak, reserved, device, saved or published), quantile (of steps that differ)
     [data]      name, weights
     [fidelity]  image_size, train_size, val_size, epochs, recipe, views, skip (image files that are left out), protocol
     [search]    sampler, objectives, rungs, replicas, first, prior, proxies (["112x256", …])
@@ -43,6 +43,7 @@ COUNTS: dict[str, str] = {
 }
 """What a budget may count, and what that is."""
 
+
 def check_quantile(quantile: float, counts: str) -> float:
     """Refuse a share of steps that is none, or of what goes by no single step.
 
@@ -61,7 +62,11 @@ def check_quantile(quantile: float, counts: str) -> float:
             "step that may occur"
         )
     if quantile < 1 and counts not in QUANTILES:
-        why = "has no rule for steps that differ" if counts == "published" else "is not given back between steps"
+        why = (
+            "has no rule for steps that differ"
+            if counts == "published"
+            else "is not given back between steps"
+        )
         raise UserError(
             f"--budget-quantile: {quantile:g} of the steps cannot be counted by {counts}, which {why}; count "
             f"{' or '.join(QUANTILES)} (--budget-counts), or leave it out"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import RepNet, TinyTL, parse_method
 from bsr_explorer.methods.lite import check_sizes, side_of
+from bsr_explorer.models.architecture import geometry
 from bsr_explorer.models.vit.step import step_tape
 from bsr_explorer.prediction import tape_of
-from bsr_explorer.config import Config
-from bsr_explorer.models.architecture import geometry
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -18,12 +18,20 @@ pytestmark = pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize(
     ("width", "side", "r", "groups", "says"),
     [
-        (32, 1, 8, 2, "takes patches two by two, and an image of this --image-size has one; take a larger one"),
+        (
+            32,
+            1,
+            8,
+            2,
+            "takes patches two by two, and an image of this --image-size has one; take a larger one",
+        ),
         (32, 3, 8, 3, "a width of 32 is no multiple of groups; groups must be one of 1, 2, 4, 8, 16, 32$"),
         (12, 3, 8, 2, "a width of 12 in 2 groups is no multiple of r; r must be one of 1, 2, 3, 6$"),
     ],
 )
-def test_what_does_not_go_is_refused_with_what_does(width: int, side: int, r: int, groups: int, says: str) -> None:
+def test_what_does_not_go_is_refused_with_what_does(
+    width: int, side: int, r: int, groups: int, says: str
+) -> None:
     for kind in (RepNet, TinyTL):
         method = kind(r, groups)
         with pytest.raises(UserError, match=says) as refused:
@@ -40,7 +48,9 @@ def test_what_goes_is_not_refused() -> None:
 @pytest.mark.parametrize("name", ["repnet", "tinytl"])
 @pytest.mark.parametrize(("argument", "value"), [("r", 0), ("r", 2.5), ("groups", True)])
 def test_no_numbers_are_refused_by_their_name(name: str, argument: str, value: object) -> None:
-    with pytest.raises(UserError, match=rf"{name}\({argument}={value!r}\): {argument} must be a whole number"):
+    with pytest.raises(
+        UserError, match=rf"{name}\({argument}={value!r}\): {argument} must be a whole number"
+    ):
         parse_method(f"{name}({argument}={value!r})")
 
 

@@ -57,8 +57,8 @@ def test_no_block_passes_a_gradient() -> None:
 
 @given(r=st.sampled_from([1, 2, 4, 8, 16, 32]), batch=st.integers(1, 4), side=st.integers(2, 7))
 def test_what_a_block_saves(r: int, batch: int, side: int) -> None:
-    """In bytes, of a quarter of the patches: input of the convolution, of the last norm and their statistics; of r times
-    fewer channels those before and behind the first norm, and behind ReLU."""
+    """In bytes, of a quarter of the patches: inputs of the convolution and of the last norm, and statistics; of r times
+    fewer channels, the input of the first norm, and what is behind ReLU."""
     config = Config("deit_s", 16 * side, 10, batch, method=RepNet(r))
     tokens, width = batch * (-(-side // 2)) ** 2, 384
     found = predict(config).by_block()["5"]["saved"]

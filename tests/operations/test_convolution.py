@@ -16,7 +16,9 @@ Passes = Callable[..., tuple[Changes, Changes]]
 """The fixture of that name."""
 
 
-def _tape(prefix: int = 0, batch: int = 2, side: int = 3, channels: int = 4, out: int = 4, groups: int = 2) -> Tape:
+def _tape(
+    prefix: int = 0, batch: int = 2, side: int = 3, channels: int = 4, out: int = 4, groups: int = 2
+) -> Tape:
     """x of patches behind ``prefix`` other tokens, convolved with a kernel of 3 by 3."""
     x = Tensor("x", (batch, prefix + side * side, channels), "x")
     weight = Parameter("w", (out, channels // groups, 3, 3), 0)

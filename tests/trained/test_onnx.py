@@ -57,7 +57,9 @@ def test_without_onnxruntime_nothing_is_compared(monkeypatch: pytest.MonkeyPatch
 
 def test_a_file_that_cannot_be_run_is_refused_in_one_line() -> None:
     pytest.importorskip("onnxruntime")
-    with pytest.raises(UserError, match=r"^--export onnx: onnxruntime cannot run the file \(.+not written") as error:
+    with pytest.raises(
+        UserError, match=r"^--export onnx: onnxruntime cannot run the file \(.+not written"
+    ) as error:
         onnx.difference(b"no model", build(Config("toy_2", 48, 7, method="linear")).eval(), 48)
     assert "\n" not in str(error.value)
 

@@ -34,8 +34,8 @@ def _convolved(x: Tensor, weight: Tensor, side: int) -> Tensor:
 
 
 class _Convolution(Function):
-    """Patches of x (B, N, in), convolved with a weight (out, in / groups, k, k). Keeps x if the weight needs a gradient,
-    and the weight if x does."""
+    """Patches of x (B, N, in), convolved with a weight (out, in / groups, k, k). Keeps x if the weight needs a
+    gradient, and the weight if x does."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, side: int) -> Tensor:

@@ -79,7 +79,9 @@ class SideSum(nn.Module):
         total = self.B(self.A(x.contiguous())) if below is None else below + self.B(self.A(x.contiguous()))
         if not self.adds:
             return total, leaving
-        return total, leaving + (convolve(swish(total), self._weight, self.side) if self.shared else swish(total))
+        return total, leaving + (
+            convolve(swish(total), self._weight, self.side) if self.shared else swish(total)
+        )
 
     @property
     def _weight(self) -> Tensor:

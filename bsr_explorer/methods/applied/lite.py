@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bsr_explorer.methods.applied.convolution import Convolution
 from bsr_explorer.methods.applied.patches import pool
 from bsr_explorer.methods.lite import KERNEL
-from bsr_explorer.operations.patches import halved
+from bsr_explorer.tape import halved
 
 
 def side_of(model: nn.Module) -> int:
@@ -40,7 +40,10 @@ class LiteResidual(nn.Module):
         self.side = side
         self.conv = Convolution(width, width // r, KERNEL, groups, halved(side), like)
         self.norm, self.act = nn.LayerNorm(width // r, eps=1e-6, **how), nn.ReLU()
-        self.up, self.last = nn.Linear(width // r, width, bias=False, **how), nn.LayerNorm(width, eps=1e-6, **how)
+        self.up, self.last = (
+            nn.Linear(width // r, width, bias=False, **how),
+            nn.LayerNorm(width, eps=1e-6, **how),
+        )
         nn.init.zeros_(self.last.weight)
 
     def made(self, u: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from bsr_explorer.operations.patches import halved
+from bsr_explorer.tape import halved
 
 
 def _windows(patches: Tensor, side: int, few: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -98,8 +98,8 @@ class _Spread(Function):
 
 
 def spread(few: Tensor, side: int, prefix: int) -> Tensor:
-    """Each token of few (B, n, D) in the place of the two by two patches that it stands for, behind ``prefix`` times the
-    mean of all, (B, N, D).
+    """Each token of few (B, n, D) in the place of the two by two patches that it stands for, behind ``prefix`` times
+    the mean of all, (B, N, D).
 
     Args:
         side: rows and columns of patches.

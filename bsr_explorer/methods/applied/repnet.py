@@ -51,7 +51,8 @@ class _Carrying:
 
 
 def add_reprogramming(model: nn.Module, r: int, groups: int) -> None:
-    """Let modules stand behind the blocks of a timm vision transformer, in place, with r times fewer channels within."""
+    """Let modules stand behind the blocks of a timm vision transformer, in place, with r times fewer channels
+    within."""
     carrying, width, side = _Carrying(blocks_of(model)[0]), cast(Any, model).embed_dim, side_of(model)
     for block in blocks_of(model):
         block.add_module(REPROGRAM, Reprogramming(width, r, groups, side, next(block.parameters())))

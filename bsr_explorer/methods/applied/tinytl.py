@@ -35,7 +35,8 @@ def _beside(block: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor
 
 
 def add_lite_residuals(model: nn.Module, r: int, groups: int) -> None:
-    """Let modules stand beside the blocks of a timm vision transformer, in place, with r times fewer channels within."""
+    """Let modules stand beside the blocks of a timm vision transformer, in place, with r times fewer channels
+    within."""
     vit, side = cast(Any, model), side_of(model)
     for block in blocks_of(model):
         like = next(block.parameters())

@@ -142,7 +142,7 @@ def drop_tokens(tape: Tape, block: int, selection: Selection) -> Tape:
         reads,
         f"{here}.scores",
         attrs=attrs,
-        steady=criterion != "random",
+        steady=criterion != "random" and selection.inference,  # else evaluation makes something else
     )
     mean = {"mean": True} if selection.fuse and selection.by_mean else {}
     drop = Op(

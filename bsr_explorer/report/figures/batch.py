@@ -31,7 +31,9 @@ def draw(found: Findings, folder: Path) -> list[Path]:
     with style.figure(5.8, 3.0) as (fig, axes):
         for config in configs:
             sizes = [size for size in SIZES if not size % config.micro_batches]
-            held = [in_mb(counted_bytes(replace(config, batch_size=size), counts, quantile)) for size in sizes]
+            held = [
+                in_mb(counted_bytes(replace(config, batch_size=size), counts, quantile)) for size in sizes
+            ]
             colour, marker = style.look(str(config.method))
             name = style.family(str(config.method))
             axes.plot(sizes, held, color=colour, marker=marker, ms=4, lw=1, label=name)

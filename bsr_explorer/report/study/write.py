@@ -71,7 +71,8 @@ def _page(found: Findings, drawn: dict[str, Path]) -> str:
         f"{config['precision']}, {config['attention']} attention; data `{record.data}` ({record.split}); "
         f"weights: {record.weights}.",
         "",
-        f"Budget {study['budget']} = {format_bytes(found.budget)}, counting {said_counts(study['counts'], study.get('quantile', 1.0))}. "
+        f"Budget {study['budget']} = {format_bytes(found.budget)}, counting "
+        f"{said_counts(study['counts'], study.get('quantile', 1.0))}. "
         f"Full fine-tuning would take {format_bytes(found.full['counted_bytes'])}.",
         "",
         f"Trained at {record.fidelity['image_size']} px for {plural(record.fidelity['epochs'], 'epoch')} "

@@ -45,7 +45,9 @@ def pictures(**options: Any) -> Tensor:
     return torch.randn(2, 3, size, size)
 
 
-def check_like(model: Any, images: Tensor, by_hand: Callable[[Any, Tensor], Tensor], rtol: float = 1e-4) -> None:
+def check_like(
+    model: Any, images: Tensor, by_hand: Callable[[Any, Tensor], Tensor], rtol: float = 1e-4
+) -> None:
     """Outputs and gradients of all that trains are those of a formula in plain torch."""
     out = model(images)
     out.square().sum().backward()

@@ -11,7 +11,16 @@ from torch.nn.functional import gelu
 
 from bsr_explorer.methods import Losa
 from bsr_explorer.methods.applied.losa import swap
-from tests.methods.applied.small import BARE, check_begins_as_linear, check_like, entered, live_blocks, made, pictures, plainly
+from tests.methods.applied.small import (
+    BARE,
+    check_begins_as_linear,
+    check_like,
+    entered,
+    live_blocks,
+    made,
+    pictures,
+    plainly,
+)
 
 OTHERS: tuple[dict[str, Any], ...] = (
     {},

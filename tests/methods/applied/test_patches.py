@@ -47,7 +47,11 @@ def test_values_and_gradients_are_those_of_plain_torch(side: int, prefix: int, a
         ),
     ]
     for ours, theirs, read, made in cases:
-        one, other, wanted = read.clone().requires_grad_(), read.clone().requires_grad_(), torch.randn(2, made, 3)
+        one, other, wanted = (
+            read.clone().requires_grad_(),
+            read.clone().requires_grad_(),
+            torch.randn(2, made, 3),
+        )
         saved = list[Tensor]()
         with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):  # noqa: B023
             found = ours(one)

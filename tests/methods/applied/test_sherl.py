@@ -14,6 +14,7 @@ from bsr_explorer.methods import Linear, Sherl
 from bsr_explorer.methods.applied.sherl import aggregate
 from tests.methods.applied.small import BARE, SMALL, check_like, entered, live_blocks, made, pictures, plainly
 
+
 def put_together(features: list[Tensor], relevance: Tensor, bias: Tensor) -> Tensor:
     """The formula, with operations of torch alone; features (B, N, H), the deepest last."""
     *shallow, deep = features
