@@ -54,9 +54,10 @@ def _convolution_backward(grad: Any, x: Any, weight: Any, *args: Any, out_shape:
     """A product of every output with its group's weights, for each of both gradients."""
     _, _, _, _, transposed, _, _, wanted = args
     if transposed:
-        return int(flop_counter.conv_backward_flop(grad, x, weight, *args, out_shape=out_shape))
+        of_torch: Any = flop_counter.conv_backward_flop
+        return int(of_torch(grad, x, weight, *args, out_shape=out_shape))
     batch, _, *outputs = grad
-    return FLOPS_PER_MAC * batch * prod(outputs) * prod(weight) * (wanted[0] + wanted[1])
+    return int(FLOPS_PER_MAC * batch * prod(outputs) * prod(weight) * (wanted[0] + wanted[1]))
 
 
 _autograd: Any = torch.autograd

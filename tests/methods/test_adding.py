@@ -51,7 +51,7 @@ VARIANTS = (
     "losa(r=12)",
     "dtl(r=2, first=1, plus=True)",
     "repnet(r=4, groups=1)",
-    "tinytl(r=4, groups=1)",
+    "tinytl(r=8, groups=1)",
 )
 """Other arguments than the defaults."""
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bsr_explorer.config import ONLY_GPUS, Config, Fidelity
 from bsr_explorer.errors import UserError
-from bsr_explorer.store.study import COUNTS, FILE, SAMPLERS, SpaceSpec, Study
+from bsr_explorer.store.study import COUNTS, FILE, SAMPLERS, SpaceSpec, Study, check_quantile, said_counts
 
 STUDY = Study(
     name="a study",
@@ -223,6 +223,9 @@ def test_a_method_of_the_configuration_is_tried_first(tmp_path: Path) -> None:
         ("budget", "bytes", "2G", "--budget: '2G' has no unit that says its size: 'G'"),
         ("budget", "bytes", "2", "--budget: '2' has no unit"),
         ("budget", "counts", "peek", "--budget-counts: unknown value 'peek' (did you mean 'peak'?)"),
+        ("budget", "quantile", 1.5, "--budget-quantile: 1.5 must be a share of the steps from 0 to 1"),
+        ("budget", "quantile", -0.1, "--budget-quantile: -0.1 must be a share of the steps from 0 to 1"),
+        ("budget", "quantile", "most", "[budget] quantile must be a number, and is 'most'"),
         ("config", "batch_size", 0, "--batch-size: 0"),
         ("config", "batch_size", 1.5, "[config] batch_size must be a whole number, and is 1.5"),
         ("config", "precision", "bf61", "--precision: unknown value 'bf61' (did you mean 'bf16'?)"),
@@ -307,6 +310,25 @@ def test_a_key_where_a_table_belongs_is_refused(tmp_path: Path, name: str, value
     assert refused(path).startswith(f"{path}: ")
 
 
+# --- a share of the steps -------------------------------------------------------------------------------
+
+
+def test_a_quantile_is_written_where_there_is_one_and_read_again(tmp_path: Path) -> None:
+    assert "quantile" not in STUDY.to_toml()["budget"]
+    study = replace(STUDY, quantile=0.95)
+    study.write(tmp_path, "a command")
+    assert Study.from_toml(tmp_path / FILE) == study
+    assert said_counts("saved", 0.95) == "saved activations only, as 0.95 of the steps do not exceed it"
+    assert said_counts("saved") == COUNTS["saved"]
+
+
+@pytest.mark.parametrize(("counts", "why"), [("published", "has no rule"), ("reserved", "is not given back")])
+def test_a_share_of_the_steps_is_of_what_a_step_holds_itself(counts: str, why: str) -> None:
+    assert check_quantile(1, counts) == 1.0
+    with pytest.raises(UserError, match=f"--budget-quantile: 0.5 .* {counts}, which {why}.* peak or saved"):
+        check_quantile(0.5, counts)
+
+
 # --- the same study, or another -------------------------------------------------------------------------
 
 
@@ -316,6 +338,7 @@ def test_a_key_where_a_table_belongs_is_refused(tmp_path: Path, name: str, value
         ({"seed": 8}, "study.seed: 7 → 8"),
         ({"budget": "61MB"}, "budget.bytes: '60MB' → '61MB'"),
         ({"counts": "peak"}, "budget.counts: 'saved' → 'peak'"),
+        ({"quantile": 0.9}, "budget.quantile: 'unset' → 0.9"),
         ({"data": "pets"}, "data.name: 'digits' → 'pets'"),
         ({"weights": "hub"}, "data.weights: 'random' → 'hub'"),
         ({"config": replace(STUDY.config, batch_size=8)}, "config.batch_size: 4 → 8"),

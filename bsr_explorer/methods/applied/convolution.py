@@ -12,7 +12,8 @@ from torch.autograd import Function
 
 def _as_images(x: Tensor, side: int) -> Tensor:
     """(B, side², C) → (B, C, side, side), the same numbers."""
-    return x.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    images: Tensor = x.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    return images
 
 
 def _as_tokens(images: Tensor) -> Tensor:
