@@ -212,7 +212,7 @@ class Architecture(ABC):
 
     # --- merging tokens -----------------------------------------------------------------------------------
 
-    def merge_tokens(self, tape: Tape, r: int) -> Tape:
+    def merge_tokens(self, tape: Tape, r: int, proportional: bool = False) -> Tape:
         """The tape with ``r`` tokens merged into others in each block; see ``methods.tome``.
 
         Raises:
@@ -220,7 +220,7 @@ class Architecture(ABC):
         """
         raise self._cannot("merge tokens")
 
-    def merge_tokens_in(self, model: nn.Module, r: int) -> None:
+    def merge_tokens_in(self, model: nn.Module, r: int, proportional: bool = False) -> None:
         """The same in a model, in place.
 
         Raises:

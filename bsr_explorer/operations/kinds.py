@@ -28,7 +28,7 @@ from bsr_explorer.operations.layout import BY_TOKEN, SWAP
 from bsr_explorer.operations.linear import LINEAR, PARTIAL_LINEAR, PATCH_EMBED
 from bsr_explorer.operations.loss import CROSS_ENTROPY
 from bsr_explorer.operations.magnitude import MAGNITUDE
-from bsr_explorer.operations.merging import MATCH_TOKENS, MERGE_SIZES, MERGE_TOKENS
+from bsr_explorer.operations.merging import LOG_SIZES, MATCH_TOKENS, MERGE_SIZES, MERGE_TOKENS
 from bsr_explorer.operations.mix import MIX
 from bsr_explorer.operations.norm import LAYER_NORM
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
@@ -70,6 +70,7 @@ KINDS: dict[str, Kind] = {
     "drop_tokens": DROP_TOKENS,
     "match_tokens": MATCH_TOKENS,
     "merge_sizes": MERGE_SIZES,
+    "log_sizes": LOG_SIZES,
     "merge_tokens": MERGE_TOKENS,
     "gelu": GELU,
     "relu": RELU,

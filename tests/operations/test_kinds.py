@@ -79,6 +79,7 @@ BRINGING = (
     *SCORING,
     RANDOM,
     "tome(r=1)",
+    "tome(r=1, proportional=True)",
     "adapler",
     "lora(r=2)",
     "paca(r=2)",

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.usefixtures("toy"), pytest.mark.thorough]  # an export
         ("full+drop({0: 0.5}, criterion='norm')", "fp32"),
         ("full+drop({0: 0.5}, criterion='random')", "fp32"),
         ("full+tome(r=1)", "fp32"),
+        ("full+tome(r=1, proportional=True)", "fp32"),
         ("sparse_tuning(width=4)", "fp32"),
         ("last(k=2)+adapler", "fp32"),
     ],
