@@ -168,7 +168,7 @@ def _show_memory(record: Record) -> None:
 
 def _share(study: dict[str, Any]) -> str:
     quantile = study.get("quantile", 1.0)
-    return f" of {quantile:g} of the steps" if quantile < 1 else ""
+    return f", {100 * quantile:g}% of the steps" if quantile < 1 else ""
 
 
 def _both(size: int) -> tuple[str, str]:

@@ -76,7 +76,7 @@ def check_quantile(quantile: float, counts: str) -> float:
 
 def said_counts(counts: str, quantile: float = 1.0) -> str:
     """What a budget counts, in words."""
-    beyond = f", as {quantile:g} of the steps do not exceed it" if quantile < 1 else ""
+    beyond = f", which {100 * quantile:g}% of the steps do not exceed" if quantile < 1 else ""
     return COUNTS[counts] + beyond
 
 

@@ -124,7 +124,7 @@ def test_a_share_of_the_steps_holds_more_images(cli: Cli) -> None:
     assert (whole["quantile"], share["quantile"]) == (1.0, 0.5)
     assert share["methods"][0]["batch_size"] > whole["methods"][0]["batch_size"] > 0
     said = cli(*TOY, "--method", "full+dropbp, linear", "--budget-quantile", "0.5")
-    assert "as 0.5 of the steps do not exceed it" in " ".join(said.out.split())
+    assert "which 50% of the steps do not exceed" in " ".join(said.out.split())
     assert "--budget-quantile changes nothing where steps are all alike: linear" in said.err
     assert "--budget-quantile: 2.0 must be a share" in cli(*TOY, "--budget-quantile", "2").err
 

@@ -318,7 +318,7 @@ def test_a_quantile_is_written_where_there_is_one_and_read_again(tmp_path: Path)
     study = replace(STUDY, quantile=0.95)
     study.write(tmp_path, "a command")
     assert Study.from_toml(tmp_path / FILE) == study
-    assert said_counts("saved", 0.95) == "saved activations only, as 0.95 of the steps do not exceed it"
+    assert said_counts("saved", 0.95) == "saved activations only, which 95% of the steps do not exceed"
     assert said_counts("saved") == COUNTS["saved"]
 
 
