@@ -22,63 +22,18 @@ from typing import Any
 
 import tomli_w
 
-from bsr_explorer.config import HELD_OUT, QUANTILES, Config, Fidelity
-from bsr_explorer.devices.gpus import CONTEXT, MiB
+from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_method
+from bsr_explorer.store.counts import COUNTS as COUNTS
+from bsr_explorer.store.counts import check_quantile as check_quantile
+from bsr_explorer.store.counts import said_counts as said_counts
 from bsr_explorer.store.proxies import at_proxy, check_cheaper, check_sampler
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.space import SpaceSpec as SpaceSpec
 from bsr_explorer.store.tables import TABLES as TABLES
 from bsr_explorer.store.tables import differences, flat, read_tables
 from bsr_explorer.units import parse_bytes
-
-COUNTS: dict[str, str] = {
-    "peak": "all that is alive at the fullest moment of a step",
-    "reserved": "all that torch's allocator takes from a GPU",
-    "device": "all that a process takes from a GPU, as nvidia-smi shows it, with its CUDA context estimated at "
-    f"{CONTEXT // MiB} MiB",
-    "saved": "saved activations only",
-    "published": "the BSR paper's own accounting",
-}
-"""What a budget may count, and what that is."""
-
-
-def check_quantile(quantile: float, counts: str) -> float:
-    """Refuse a share of steps that is none, or of what goes by no single step.
-
-    Args:
-        counts: key of ``COUNTS``.
-
-    Returns:
-        the share.
-
-    Raises:
-        UserError: with what is allowed.
-    """
-    if isinstance(quantile, bool) or not isinstance(quantile, (int, float)) or not 0 <= quantile <= 1:
-        raise UserError(
-            f"--budget-quantile: {quantile!r} must be a share of the steps from 0 to 1, such as 0.95; 1 is the fullest "
-            "step that may occur"
-        )
-    if quantile < 1 and counts not in QUANTILES:
-        why = (
-            "has no rule for steps that differ"
-            if counts == "published"
-            else "is not given back between steps"
-        )
-        raise UserError(
-            f"--budget-quantile: {quantile:g} of the steps cannot be counted by {counts}, which {why}; count "
-            f"{' or '.join(QUANTILES)} (--budget-counts), or leave it out"
-        )
-    return float(quantile)
-
-
-def said_counts(counts: str, quantile: float = 1.0) -> str:
-    """What a budget counts, in words."""
-    beyond = f", which {100 * quantile:g}% of the steps do not exceed" if quantile < 1 else ""
-    return COUNTS[counts] + beyond
-
 
 SAMPLERS: dict[str, str] = {
     "exact": "a Gaussian process on accuracy, with memory and FLOPs known exactly",

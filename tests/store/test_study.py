@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bsr_explorer.config import ONLY_GPUS, Config, Fidelity
 from bsr_explorer.errors import UserError
-from bsr_explorer.store.study import COUNTS, FILE, SAMPLERS, SpaceSpec, Study, check_quantile, said_counts
+from bsr_explorer.store.study import COUNTS, FILE, SAMPLERS, SpaceSpec, Study
 
 STUDY = Study(
     name="a study",
@@ -318,15 +318,6 @@ def test_a_quantile_is_written_where_there_is_one_and_read_again(tmp_path: Path)
     study = replace(STUDY, quantile=0.95)
     study.write(tmp_path, "a command")
     assert Study.from_toml(tmp_path / FILE) == study
-    assert said_counts("saved", 0.95) == "saved activations only, which 95% of the steps do not exceed"
-    assert said_counts("saved") == COUNTS["saved"]
-
-
-@pytest.mark.parametrize(("counts", "why"), [("published", "has no rule"), ("reserved", "is not given back")])
-def test_a_share_of_the_steps_is_of_what_a_step_holds_itself(counts: str, why: str) -> None:
-    assert check_quantile(1, counts) == 1.0
-    with pytest.raises(UserError, match=f"--budget-quantile: 0.5 .* {counts}, which {why}.* peak or saved"):
-        check_quantile(0.5, counts)
 
 
 # --- the same study, or another -------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from bsr_explorer.models.base import Architecture, Followed, Selection
 from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.models.vit.geometry import Geometry
+from bsr_explorer.models.vit.merge_step import merge_tokens
 from bsr_explorer.models.vit.reading import geometry
-from bsr_explorer.models.vit.step import drop_tokens, merge_tokens, step_tape
+from bsr_explorer.models.vit.step import drop_tokens, step_tape
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
