@@ -53,9 +53,9 @@ class _Convolution(Function):
         x, weight = ctx.saved_tensors
         (batch, tokens, channels), shape = ctx.sizes
         prefix, padding = tokens - ctx.side * ctx.side, shape[-1] // 2
-        # What the other gradient alone needs is asked for its shape only.
-        read = gradient.new_empty(1).expand(batch, tokens, channels) if x is None else x
-        like = gradient.new_empty(1).expand(shape) if weight is None else weight
+        # What the other gradient alone needs is asked for its shape only: some number that is there.
+        read = gradient[0, 0, 0].expand(batch, tokens, channels) if x is None else x
+        like = gradient[0, 0, 0].expand(shape) if weight is None else weight
         wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False]
         geometry = [1, 1], [padding, padding], [1, 1], False, [0, 0]
         of_patches, of_weight, _ = torch.ops.aten.convolution_backward(
