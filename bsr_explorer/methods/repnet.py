@@ -19,7 +19,7 @@ the zero. Differences from it:
 * LayerNorms in the place of batch norms;
 * the first module reads what leaves the first block, and not a small image.
 
-Saved: of each block x/4 for the convolution and x/4 for the last norm, and 3/(4r)·x between.
+Saved: of each block x/4 for the convolution and x/4 for the last norm, and x/(2r) between.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ patch's nearest token is laid in its place (bilinear there); the modules' last b
 modules begin at random (there trained on ImageNet), and frozen weights stay in the model's number format (8 bits
 there).
 
-Saved: what ``bitfit`` does, and of each block x/4 for the convolution and x/4 for the last norm, and 3/(4r)·x between.
+Saved: what ``bitfit`` does, and of each block x/4 for the convolution and x/4 for the last norm, and x/(2r) between.
 """
 
 from __future__ import annotations
