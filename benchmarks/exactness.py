@@ -10,10 +10,10 @@ batch sizes 1, 2, 5 and 8.
 
     python benchmarks/exactness.py --configs 100 --methods all
 
-draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, Sparse-Tuning, LST, DTL, SHERL, LoSA, VeLoRA,
-WTA-CRS, ASI, WASI, Approx-BP and MS-LN instead, alone and composed with each other, token drops or merges,
-recomputation and offloading; and the peak must be exact, too. `--methods tokens` draws what drops or merges tokens,
-with all of the others.
+draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, Sparse-Tuning, LST, DTL, SHERL, LoSA, Rep-Net,
+TinyTL, VeLoRA, WTA-CRS, ASI, WASI, Approx-BP and MS-LN instead, alone and composed with each other, token drops or
+merges, recomputation and offloading; and the peak must be exact, too. `--methods tokens` draws what drops or merges
+tokens, with all of the others.
 """
 
 from __future__ import annotations
@@ -62,9 +62,11 @@ from bsr_explorer.methods import (
     Msln,
     Offload,
     Paca,
+    RepNet,
     Sherl,
     SparseTuning,
     Spt,
+    TinyTL,
     Tome,
     Velora,
     Vpt,
@@ -208,7 +210,7 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any], of_tokens: bool = F
     beside = isinstance(method, SideNetwork)
     live = (
         not beside
-        or isinstance(method, Sherl)
+        or isinstance(method, (Sherl, TinyTL))
         or (isinstance(method, Dtl) and method.begins(depth) < depth - 1)
     )
     if not gated and live and rng.random() < 0.3:
@@ -217,10 +219,14 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any], of_tokens: bool = F
     if not beside and (of_tokens or rng.random() < 0.3) and not decides:
         keep = {rng.randrange(depth): rng.choice((0.3, 0.5, 0.9))}
         criterion = rng.choice(criteria_of(shape["class_token"]))
-        drop = Drop(keep, rng.random() < 0.7, criterion=criterion)
+        drop = Drop(keep, rng.random() < 0.7, criterion=criterion, inference=rng.random() < 0.7)
         patches = (shape["img_size"] // shape["patch_size"]) ** 2
         method = method + rng.choice(
-            (drop, Tome(min(rng.choice((1, 2, 5)), patches - 1)), Adapler(rng.choice((0.3, 0.7))))
+            (
+                drop,
+                Tome(min(rng.choice((1, 2, 5)), patches - 1), rng.random() < 0.5),
+                Adapler(rng.choice((0.3, 0.7))),
+            )
         )
     for keeping in (Checkpoint, Offload):
         if rng.random() < 0.2:
@@ -239,8 +245,16 @@ def _side_networks(rng: random.Random, shape: dict[str, Any], hidden: int) -> tu
         Lst(_divisor(rng, math.gcd(width // shape["num_heads"], hidden))),
         Sherl(_divisor(rng, width)),
         Losa(rng.randint(1, 12)),
-        Dtl(rng.randint(1, 8), rng.choice((None, rng.randrange(depth)))),
+        Dtl(rng.randint(1, 8), rng.choice((None, rng.randrange(depth))), rng.random() < 0.5),
+        RepNet(*_lite(rng, width)),
+        TinyTL(*_lite(rng, width)),
     )
+
+
+def _lite(rng: random.Random, width: int) -> tuple[int, int]:
+    """How many times fewer channels, and groups."""
+    groups = _divisor(rng, width)
+    return _divisor(rng, width // groups), groups
 
 
 def _ranks(rng: random.Random, depth: int, on: tuple[str, ...]) -> Any:

@@ -19,6 +19,13 @@ from bsr_explorer.methods import Method, parse_method
 from bsr_explorer.models.lowering import PRECISIONS
 from bsr_explorer.models.names import timm_name
 
+COUNTS_FLAG = "--budget-counts"
+"""What most commands call the choice of what a budget counts."""
+
+QUANTILES = ("peak", "saved")
+"""What a budget may count of a share of the steps: what each step holds itself. (What an allocator has taken stays
+taken.)"""
+
 CHOICES: dict[str, Collection[str]] = {
     "precision": tuple(PRECISIONS),
     "optimizer": tuple(OPTIMIZERS),
@@ -150,15 +157,18 @@ class Config:
         """Whether the device's allocator keeps what it has taken, so that more is reserved than in use."""
         return device_of(self.place).caches
 
-    def check_counts(self, counts: str) -> None:
+    def check_counts(self, counts: str, flag: str = COUNTS_FLAG) -> None:
         """Refuse a budget that counts what the device does not have.
+
+        Args:
+            flag: by which it was chosen.
 
         Raises:
             UserError: it counts what a GPU reserves or holds, and the device is none.
         """
         if counts in ONLY_GPUS and not self.caches:
             raise UserError(
-                f"--budget-counts, --accounting: {counts} is {ONLY_GPUS[counts]}, and the device is "
+                f"{flag}: {counts} is {ONLY_GPUS[counts]}, and the device is "
                 f"{self.place}; choose peak, saved or published, or --device cuda"
             )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 
-from bsr_explorer.config import Config
+from bsr_explorer.config import COUNTS_FLAG, QUANTILES, Config
 from bsr_explorer.cost import peak, published
 from bsr_explorer.cost.holders import Level
 from bsr_explorer.cost.peak import computed_rows, step_ledger
@@ -48,11 +49,7 @@ def published_tape(config: Config) -> Tape:
     Raises:
         UserError: they have no rule for models of this architecture.
     """
-    if not is_published(config):
-        raise UserError(
-            f"--accounting, --budget-counts: published has no rule for {config.model}, which is not a plain vision "
-            "transformer; choose peak or saved"
-        )
+    _check_published(config)
     return config.how.rewrite(_plain(config, config.batch_size))
 
 
@@ -66,15 +63,29 @@ def is_ruled(config: Config) -> bool:
     return is_published(config) and config.how.canonical(geometry_of(config).depth).ruled
 
 
-def check_ruled(config: Config, counts: str) -> None:
-    """Refuse to count a method by the published accounting that has no rule for it.
+def _check_published(config: Config, flag: str = COUNTS_FLAG) -> None:
+    if not is_published(config):
+        raise UserError(
+            f"{flag}: published has no rule for {config.model}, which is not a plain vision transformer; choose peak "
+            "or saved"
+        )
+
+
+def check_ruled(config: Config, counts: str, flag: str = COUNTS_FLAG) -> None:
+    """Refuse to count a method, or a model, by the published accounting that has no rule for it.
+
+    Args:
+        flag: by which the accounting was chosen.
 
     Raises:
         UserError: with what to count instead.
     """
-    if counts == "published" and is_published(config) and not is_ruled(config):
+    if counts != "published":
+        return
+    _check_published(config, flag)
+    if not is_ruled(config):
         raise UserError(
-            f"--accounting, --budget-counts: published has no rule for {config.method}: it counts blocks that train or "
+            f"{flag}: published has no rule for {config.method}: it counts blocks that train or "
             "do not, and nothing of how tensors are stored or which of a block's parameters train; choose peak or saved"
         )
 
@@ -235,10 +246,18 @@ def trained_blocks(config: Config) -> tuple[int, ...]:
     return tuple(sorted({p.block for p in parameters if p.trains and p.block is not None}))
 
 
-def counted_bytes(config: Config, counts: str) -> int:
+def differs(config: Config) -> bool:
+    """Whether the steps of a training differ in what they hold."""
+    return not steps_of(config).alike
+
+
+def counted_bytes(config: Config, counts: str, quantile: float = 1.0) -> int:
     """What a budget counts of a configuration.
 
     Args:
+        quantile: where steps differ, the share of the expected steps that do not exceed what is counted, as few bytes
+            as there are; 1: those of the fullest step that may occur. For what a step holds itself (``peak`` and
+            ``saved``).
         counts: ``peak`` (the fullest moment of a step), ``reserved`` (what a GPU's allocator takes from the device),
             ``device`` (the CUDA context too, of which there is an estimate), ``saved`` (activations for backward) or
             ``published`` (the BSR paper's own rule).
@@ -250,7 +269,21 @@ def counted_bytes(config: Config, counts: str) -> int:
     config.check_counts(counts)
     if counts == "published":
         return published.total_bytes(published_tape(config))
-    predicted = predict(config)
+    if quantile < 1 and differs(config):
+        assert counts in QUANTILES, counts
+        held = sorted((_held(predict(one), counts), share) for share, one in steps_of(config).expected)
+        shares = accumulate(share for _, share in held)
+        return next(
+            size for (size, _), so_far in zip(held, shares, strict=True) if so_far > quantile - _ROUNDING
+        )
+    return _held(predict(config), counts)
+
+
+_ROUNDING = 1e-9
+"""By how much shares that are added up may be off."""
+
+
+def _held(predicted: Ledger, counts: str) -> int:
     return {
         "saved": predicted.saved_bytes,
         "reserved": predicted.reserved_bytes,
@@ -259,15 +292,18 @@ def counted_bytes(config: Config, counts: str) -> int:
     }[counts]
 
 
-def largest_batch(config: Config, budget_bytes: int, counts: str = "peak") -> int:
+def largest_batch(config: Config, budget_bytes: int, counts: str = "peak", quantile: float = 1.0) -> int:
     """The most images a step that fit a budget; 0 if not even the fewest do (one, or one a micro-batch).
 
     The method, micro-batches and everything else stay as the configuration says. (Reserved memory does not quite grow
     with the batch: of it, this is the one at whose next the budget is exceeded, and a larger one may fit again.)
+
+    Args:
+        quantile: see ``counted_bytes``.
     """
 
     def size(parts: int) -> int:
-        return counted_bytes(replace(config, batch_size=parts * config.micro_batches), counts)
+        return counted_bytes(replace(config, batch_size=parts * config.micro_batches), counts, quantile)
 
     low, least = 1, size(1)
     if least > budget_bytes:

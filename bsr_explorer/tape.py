@@ -27,6 +27,7 @@ from functools import cached_property
 from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.operations.kinds import inferred, kind_of, made_by
 from bsr_explorer.operations.op import EVERYTHING, Op, Parameter, Part, Tensor
+from bsr_explorer.operations.patches import halved
 from bsr_explorer.operations.tokens import kept_tokens
 from bsr_explorer.storages.storage import DENSE, AtOnce, Course, Dense, Shape, Storage
 
@@ -43,6 +44,7 @@ __all__ = [
     "Storage",
     "Tape",
     "Tensor",
+    "halved",
     "inferred",
     "kept_tokens",
 ]

@@ -88,6 +88,17 @@ def format_number(value: float, decimals: int = 0) -> str:
     return f"{value:,.{decimals}f}"
 
 
+def format_less(ratio: float) -> str:
+    """How many times less something is than what it is held against, ``2.73x less``; what is more, ``1.31x more``.
+
+    Args:
+        ratio: of the other to it.
+    """
+    if ratio <= 0 or round(ratio, 2) >= 1:
+        return f"{format_number(ratio, 2)}x less"
+    return f"{format_number(1 / ratio, 2)}x more"
+
+
 def format_round(value: float) -> str:
     """A round number, such as an axis has, as it is: ``0.5``, ``1,500``."""
     whole, _, part = f"{value:,.12f}".partition(".")

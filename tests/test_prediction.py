@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsr_explorer import prediction as module
-from bsr_explorer.config import ONLY_GPUS, Config
+from bsr_explorer.config import ONLY_GPUS, QUANTILES, Config
 from bsr_explorer.devices.gpus import CONTEXT
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
@@ -21,12 +21,14 @@ from bsr_explorer.models.vit.architecture import PlainViT
 from bsr_explorer.prediction import (
     MOST_IMAGES,
     counted_bytes,
+    differs,
     geometry_of,
     is_published,
     largest_batch,
     over_time,
     predict,
     published_tape,
+    steps_of,
     tape_of,
     tokens_by_block,
     trained_blocks,
@@ -242,15 +244,54 @@ def test_what_seems_unlimited_has_an_end() -> None:
 def test_only_few_sizes_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def watched(config: Config, counts: str) -> int:
+    def watched(config: Config, counts: str, quantile: float) -> int:
         asked.append(config.batch_size)
-        return counted_bytes(config, counts)
+        return counted_bytes(config, counts, quantile)
 
     monkeypatch.setattr(module, "counted_bytes", watched)
     for method in ("full", "linear", "bsr", "checkpoint"):
         asked.clear()
         assert largest_batch(Config("deit_s", method=method), 20 * 10**9) > 100
         assert len(asked) < 12
+
+
+# --- a share of the steps -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", QUANTILES)
+@pytest.mark.parametrize("method", ["full+dropbp", "lisa(k=1)", "gradual", "full+dropbp(draw='count')"])
+def test_a_share_of_the_steps_does_not_exceed_what_is_counted(method: str, counts: str) -> None:
+    config = replace(PROBE, method=method)
+    assert differs(config)
+    steps = [
+        (share, {"peak": costs.peak_bytes, "saved": costs.saved_bytes}[counts])
+        for share, one in steps_of(config).expected
+        for costs in [predict(one)]
+    ]
+    before = 0
+    for quantile in (0.0, 0.1, 0.5, 0.9, 0.95, 1.0):
+        counted = counted_bytes(config, counts, quantile)
+        within = sum(share for share, size in steps if size <= counted)
+        assert within >= quantile - 1e-9
+        if quantile < 1:  # and as few bytes as do
+            assert sum(share for share, size in steps if size < counted) < max(quantile, 1e-9)
+        assert counted >= before
+        before = counted
+    assert before == counted_bytes(config, counts)
+    assert counted_bytes(config, counts, 0.0) == min(size for _, size in steps)
+
+
+def test_a_share_of_the_steps_holds_a_larger_batch() -> None:
+    config = replace(PROBE, method="full+dropbp(rate=0.75)")
+    budget = 150 * 10**6
+    assert largest_batch(config, budget, "peak", 0.5) > largest_batch(config, budget)
+
+
+@given(st.floats(0, 1))
+@settings(max_examples=10)
+def test_of_steps_that_are_alike_any_share_is_the_same(quantile: float) -> None:
+    assert not differs(PROBE)
+    assert counted_bytes(PROBE, "peak", quantile) == predict(PROBE).peak_bytes
 
 
 # --- what is refused, and what it takes -----------------------------------------------------------------

@@ -14,6 +14,7 @@ from bsr_explorer.units import (
     format_bytes,
     format_flops,
     format_gflops,
+    format_less,
     format_number,
     format_round,
     in_gmacs,
@@ -149,3 +150,17 @@ def test_spans_say_each_number_once(numbers: set[int]) -> None:
 
 def test_spans_are_joined() -> None:
     assert spans([9, 0, 1, 2]) == "0–2, 9"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        (2.734, "2.73x less"),
+        (1.0, "1.00x less"),
+        (0.996, "1.00x less"),
+        (0.763, "1.31x more"),
+        (0.01, "100.00x more"),
+    ],
+)
+def test_what_is_no_less_is_said_as_more(ratio: float, said: str) -> None:
+    assert format_less(ratio) == said

@@ -58,6 +58,7 @@ def compare(
             "reserved, else peak.",
         ),
     ] = None,
+    budget_quantile: options.BudgetQuantile = 1.0,
     batch_size: options.BatchSize = 32,
     image_size: options.ImageSize = 224,
     precision: options.Precision = "fp32",
@@ -163,7 +164,8 @@ def compare(
             chosen = list({method.canonical(geometry.depth): method for method in reversed(chosen)}.values())[
                 ::-1
             ]
-        planned = plan(config, chosen, data, weights, fidelity, seeds, budget, counts)
+        quantile = options.quantile(budget_quantile, counts, map(config.with_method, chosen))
+        planned = plan(config, chosen, data, weights, fidelity, seeds, budget, counts, quantile)
     sizes = proxy_sizes(config)
     openly = Open(sizes[min(1, len(sizes) - 1)], IMAGES)
     made = _run(planned, folder or Path(f"compare-{in_paths(model)}-{Path(data).name}"), how, rounds, openly)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from bsr_explorer.cli.console import out, table
-from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number, plural
+from bsr_explorer.units import (
+    format_bytes,
+    format_gflops,
+    format_less,
+    format_mb,
+    format_mib,
+    format_number,
+    plural,
+)
 
 if TYPE_CHECKING:
     from bsr_explorer.report.comparison.write import Report
@@ -101,7 +109,7 @@ def _measured(row: dict[str, Any]) -> str:
 
 def _memory(row: dict[str, Any], kind: str) -> str:
     ratio = row[f"{kind}_full_over_this"]
-    less = "" if ratio is None else f"{format_number(ratio, 2)}x less"
+    less = "" if ratio is None else format_less(ratio)
     return f"{format_mb(row[f'{kind}_bytes'])}\n{less}"
 
 

@@ -15,7 +15,7 @@ from bsr_explorer.cli.profile_shown import show_compared
 from bsr_explorer.config import Config
 from bsr_explorer.devices import device_of
 from bsr_explorer.prediction import check_ruled, counted_bytes, largest_batch, predict
-from bsr_explorer.store.study import COUNTS
+from bsr_explorer.store.study import said_counts
 from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, parse_bytes
 
 
@@ -27,6 +27,7 @@ def max_batch(
         str, typer.Option(help="Method expressions, separated by commas (see `list methods`).")
     ] = "full, checkpoint, last, bsr, bsr+checkpoint, linear",
     budget_counts: options.BudgetCounts = None,
+    budget_quantile: options.BudgetQuantile = 1.0,
     image_size: options.ImageSize = 224,
     num_classes: options.Classes = 10,
     optimizer: options.Optimizer = "adamw",
@@ -65,12 +66,14 @@ def max_batch(
     chosen = options.following(method, config)
     for each in chosen:
         check_ruled(config.with_method(each), counts)
-    found = [_row(config.with_method(each), budget_bytes, counts) for each in chosen]
+    quantile = options.quantile(budget_quantile, counts, map(config.with_method, chosen))
+    found = [_row(config.with_method(each), budget_bytes, counts, quantile) for each in chosen]
     if as_json:
         answer = {
             "config": {key: v for key, v in config.to_dict().items() if key not in ("method", "batch_size")},
             "budget_bytes": budget_bytes,
             "counts": counts,
+            "quantile": quantile,
             "compared": device_of(config.place).compared,
             "methods": found,
         }
@@ -90,7 +93,7 @@ def max_batch(
     ]
     out.print(
         f"[bold]{model}[/bold], {image_size} px, {optimizer}, {precision}, {attention} attention, {config.place}; "
-        f"budget {budget} = {format_bytes(budget_bytes)}, counting {counts} ({COUNTS[counts]})\n"
+        f"budget {budget} = {format_bytes(budget_bytes)}, counting {counts} ({said_counts(counts, quantile)})\n"
     )
     out.print(table(columns, rows, left=(0,), fold=(0,)))
     if counts in ("reserved", "device"):
@@ -98,16 +101,16 @@ def max_batch(
     show_compared(config)
 
 
-def _row(config: Config, budget_bytes: int, counts: str) -> dict[str, Any]:
-    batch = largest_batch(config, budget_bytes, counts)
+def _row(config: Config, budget_bytes: int, counts: str, quantile: float) -> dict[str, Any]:
+    batch = largest_batch(config, budget_bytes, counts, quantile)
     following = replace(config, batch_size=batch + config.micro_batches)
     here = replace(config, batch_size=batch) if batch else following
     return {
         "method": str(config.method),
         "batch_size": batch,
-        "counted_bytes": counted_bytes(here, counts) if batch else None,
+        "counted_bytes": counted_bytes(here, counts, quantile) if batch else None,
         "next_batch_size": following.batch_size,
-        "next_bytes": counted_bytes(following, counts),
+        "next_bytes": counted_bytes(following, counts, quantile),
         "train_flops_per_image": predict(here).train_flops / here.batch_size,
     }
 

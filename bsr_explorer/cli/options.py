@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
 from bsr_explorer.cli.console import found_gpu, resolved
-from bsr_explorer.config import PROTOCOLS, Config, Fidelity
+from bsr_explorer.config import COUNTS_FLAG, PROTOCOLS, Config, Fidelity
 from bsr_explorer.devices import gpu_of
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Method as Method_
 from bsr_explorer.methods import parse_methods
 from bsr_explorer.methods.composed import parts_of
-from bsr_explorer.store.study import COUNTS
+from bsr_explorer.store.study import COUNTS, check_quantile
 from bsr_explorer.train.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -87,6 +87,14 @@ BudgetCounts = Annotated[
         "reserved, else peak."
     ),
 ]
+BudgetQuantile = Annotated[
+    float,
+    typer.Option(
+        "--budget-quantile",
+        help="Where the steps of a method differ: the share of them that the budget holds, such as 0.95. 1: the "
+        "fullest step that may occur.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 SkipBad = Annotated[
     bool,
@@ -146,17 +154,41 @@ def place(context: typer.Context, device: str, gpu: str | None = None) -> Place:
     return {"device": kind, "gpu": found_gpu(kind) if gpu is None else gpu_of(gpu).name}
 
 
-def counts(asked: str | None, config: Config) -> str:
+def counts(asked: str | None, config: Config, flag: str = COUNTS_FLAG) -> str:
     """What a budget counts.
+
+    Args:
+        flag: by which it is asked for.
 
     Raises:
         UserError: no such accounting, or the device has none.
     """
     counted = asked or config.counts_by_default
     if counted not in COUNTS:
-        raise unknown("--budget-counts", counted, COUNTS)
-    config.check_counts(counted)
+        raise unknown(flag, counted, COUNTS)
+    config.check_counts(counted, flag)
     return counted
+
+
+def quantile(asked: float, counts: str, configs: Iterable[Config]) -> float:
+    """The share of steps that a budget holds; of configurations whose steps are all alike, it is said on the error
+    console that it changes nothing.
+
+    Raises:
+        UserError: see ``store.study.check_quantile``.
+    """
+    from bsr_explorer.cli.console import err
+    from bsr_explorer.prediction import differs
+
+    checked = check_quantile(asked, counts)
+    alike = [str(config.method) for config in configs if checked < 1 and not differs(config)]
+    if alike:
+        err.print(
+            f"--budget-quantile changes nothing where steps are all alike: {', '.join(alike)}",
+            markup=False,
+            soft_wrap=True,
+        )
+    return checked
 
 
 def refuse_flags(context: typer.Context, beside: Collection[str]) -> None:

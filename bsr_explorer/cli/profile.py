@@ -20,11 +20,12 @@ from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.prediction import check_ruled, counted_bytes, is_ruled, predict, published_tape, spread
 from bsr_explorer.store.experiment import Experiment
-from bsr_explorer.store.study import COUNTS
+from bsr_explorer.store.study import COUNTS, said_counts
 from bsr_explorer.train.recipes import check_optimizer
 from bsr_explorer.units import (
     format_bytes,
     format_gflops,
+    format_less,
     format_mb,
     format_mib,
     format_number,
@@ -63,6 +64,7 @@ def profile(
             "reserved, else peak."
         ),
     ] = None,
+    budget_quantile: options.BudgetQuantile = 1.0,
     measure: Annotated[
         bool, typer.Option("--measure", help="Also run real steps on this machine, and compare.")
     ] = False,
@@ -89,7 +91,7 @@ def profile(
     if accounting is not None and accounting not in COUNTS:
         raise unknown("--accounting", accounting, COUNTS)
     if file is not None:
-        options.refuse_flags(context, beside=("file", "accounting", "measure", "device", "gpu", "as_json"))
+        options.refuse_flags(context, beside=_BESIDE_FILE)
         config = Experiment.from_toml(file).config
         if options.given(context, "device") or gpu:
             config = replace(config, **options.place(context, device, gpu))
@@ -109,8 +111,9 @@ def profile(
             **options.place(context, device, gpu),
         )
         config = config.with_method(options.following(method, config)[0])
-    accounting = options.counts(accounting, config)
-    check_ruled(config, accounting)
+    accounting = options.counts(accounting, config, "--accounting")
+    check_ruled(config, accounting, "--accounting")
+    quantile = options.quantile(budget_quantile, accounting, [config])
     if measure:
         check_optimizer(config.optimizer)
     predicted = predict(config)
@@ -118,8 +121,9 @@ def profile(
         "config": config.to_dict(),
         "predicted": {
             **predicted.summary(),
-            "total_bytes": counted_bytes(config, accounting),
+            "total_bytes": counted_bytes(config, accounting, quantile),
             "total_counts": accounting,
+            "total_quantile": quantile,
             "compared": device_of(config.place).compared,
             "conventions": "2 FLOPs a multiply-add; attention backward is 2.5 (fused) or 2 (math) times forward",
         },
@@ -134,6 +138,10 @@ def profile(
         print(json.dumps(answer))
         return
     _show(config, predicted, answer)
+
+
+_BESIDE_FILE = ("file", "accounting", "budget_quantile", "measure", "device", "gpu", "as_json")
+"""Parameters that may be given beside a file."""
 
 
 def _full(config: Config, accounting: str) -> dict[str, Any]:
@@ -249,8 +257,8 @@ def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
     total, full = answer["predicted"]["total_bytes"], answer["full"]["total_bytes"]
     counts = answer["predicted"]["total_counts"]
     out.print(
-        f"\nA budget that counts {counts} ({COUNTS[counts]}): "
-        f"{format_bytes(total)}, {format_number(full / total, 2)}x less than full fine-tuning, {format_bytes(full)}"
+        f"\nA budget that counts {counts} ({said_counts(counts, answer['predicted']['total_quantile'])}): "
+        f"{format_bytes(total)}, {format_less(full / total)} than full fine-tuning, {format_bytes(full)}"
     )
     if counts == "published":
         paper = answer["published"]

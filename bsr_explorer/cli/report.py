@@ -14,7 +14,7 @@ from bsr_explorer.cli.study_report import write_report
 from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.comparison_folder import FILE
 from bsr_explorer.store.folder import check_writable
-from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number
+from bsr_explorer.units import format_bytes, format_gflops, format_less, format_mb, format_mib
 
 if TYPE_CHECKING:
     from bsr_explorer.report.front import Point
@@ -76,9 +76,9 @@ def show_found(found: Findings, folder: Path) -> None:
             f"{100 * point.accuracy:.1f}" + _deviation(point),
             format_mb(point.bytes),
             format_mib(point.bytes),
-            f"{format_number(point.saving, 2)}x less",
+            format_less(point.saving),
             format_gflops(point.record.predicted["train_flops"], 0),
-            f"{format_number(point.compute_saving, 2)}x less",
+            format_less(point.compute_saving),
             str(point.number),
             point.method,
         )

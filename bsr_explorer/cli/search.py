@@ -36,6 +36,7 @@ def search(
     model: options.Model = "deit_s",
     budget: Annotated[str, typer.Option(help="Memory with its unit: 2GB, 512MiB, …")] = "2GB",
     budget_counts: options.BudgetCounts = None,
+    budget_quantile: options.BudgetQuantile = 1.0,
     data: options.Data = "digits",
     skip_bad: options.SkipBad = False,
     batch_size: Annotated[
@@ -221,6 +222,7 @@ def search(
         counts = options.counts(budget_counts, config)
         thorough = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views, protocol=protocol)
         study = _study(name, config, budget, counts, data, weights, thorough, seed, limit)
+        study = replace(study, quantile=budget_quantile)
         space = replace(study.space, families=tuple(family or study.space.families))
         if len(sizes) > 1:
             space = replace(space, batch_sizes=sizes)

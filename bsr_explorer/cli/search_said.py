@@ -14,7 +14,7 @@ from bsr_explorer.cli.console import format_seconds, out, table
 from bsr_explorer.cli.profile_shown import show_compared
 from bsr_explorer.config import HELD_OUT
 from bsr_explorer.store.proxies import PROXIES_A_TRIAL, at_proxy
-from bsr_explorer.store.study import COUNTS, Study
+from bsr_explorer.store.study import Study, said_counts
 from bsr_explorer.units import format_bytes, format_mb, plural, some
 
 if TYPE_CHECKING:
@@ -34,9 +34,10 @@ def show_plan(settled: Settled, space: Space, folder: Path, searching: Search, c
     out.print(
         f"[bold]{escape(study.name)}[/bold]: {plural(len(space), 'configuration')} of {study.config.model} at "
         f"{target} px, batch {study.config.batch_size}, from {format_bytes(low)} to {format_bytes(high)}\n"
-        f"budget {study.budget} = {format_bytes(study.budget_bytes)}, counting {COUNTS[study.counts]}: "
-        f"{space.fitting:,} fit\n"
-        f"weights: {study.weights}; data: {escape(study.data)}; protocol {study.fidelity.protocol}"
+        f"budget {study.budget} = {format_bytes(study.budget_bytes)}, counting "
+        f"{said_counts(study.counts, study.quantile)}: {space.fitting:,} fit\n"
+        + "".join(f"{what}: {why}\n" for what, why in _unaffected(study, space))
+        + f"weights: {study.weights}; data: {escape(study.data)}; protocol {study.fidelity.protocol}"
         + f"\n{escape(str(contents))}\n{planned(settled, searching.workers.parallel(study.config.device))}\n"
         + (
             f"a proxy: trials train at {trained} px; memory is counted at {target} px\n"
@@ -163,8 +164,19 @@ def _fitting(study: Study, space: Space) -> list[tuple[str, str]]:
         ("least memory", format_bytes(low)),
         ("most memory", format_bytes(high)),
         ("budget", f"{study.budget} = {format_bytes(study.budget_bytes)}"),
-        ("counting", COUNTS[study.counts]),
+        ("counting", said_counts(study.counts, study.quantile)),
+        *_unaffected(study, space),
     ]
+
+
+def _unaffected(study: Study, space: Space) -> list[tuple[str, str]]:
+    """What the accounting of the budget does not reach, a line each: what and why."""
+    said = []
+    if study.quantile < 1 and not space.differs:
+        said.append(("quantile", "changes nothing: no method of this study has steps that differ"))
+    if space.unruled:
+        said.append(("left out", f"{', '.join(map(str, space.unruled))}: {study.counts} has no rule for it"))
+    return said
 
 
 def _show_fitting(study: Study, space: Space, rows: Sequence[tuple[str, str]]) -> None:

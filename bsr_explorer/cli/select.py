@@ -17,7 +17,7 @@ from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.study import COUNTS
-from bsr_explorer.units import format_bytes, format_flops, format_number, parse_bytes
+from bsr_explorer.units import format_bytes, format_flops, format_less, parse_bytes
 
 if TYPE_CHECKING:
     from bsr_explorer.report.choice import Choice
@@ -62,10 +62,10 @@ def select(study: options.StudyFolder, which: Which = None, as_json: options.Jso
         f"{escape(config['model'])}, {config['image_size']} px, batch {config['batch_size']}, {config['optimizer']}, "
         f"{config['precision']}, {config['attention']} attention, {config['device']}\n\n"
         f"accuracy  {point.said}\n"
-        f"memory    {format_bytes(point.bytes)}, {format_number(point.saving, 2)}x less than full fine-tuning; "
+        f"memory    {format_bytes(point.bytes)}, {format_less(point.saving)} than full fine-tuning; "
         f"counted is {COUNTS[point.record.study['counts']]}\n"
         f"compute   {format_flops(point.record.predicted['train_flops'])} a step, "
-        f"{format_number(point.compute_saving, 2)}x less\n"
+        f"{format_less(point.compute_saving)}\n"
         f"why       {escape(reason)}\n\n"
         f"trial {point.number}; more of it:  bsr-explore show {escape(shlex.quote(str(study)))} {point.number}\n"
         f"to train it in full:  {escape(train_command(study, words))}",

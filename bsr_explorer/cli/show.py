@@ -13,7 +13,7 @@ from bsr_explorer.cli.console import format_seconds, out, table
 from bsr_explorer.cli.training_shown import said_of_steps
 from bsr_explorer.data.contents import Contents
 from bsr_explorer.store.records import Record
-from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, format_number, plural, some
+from bsr_explorer.units import format_bytes, format_gflops, format_less, format_mb, format_mib, plural, some
 
 TAIL = 2000
 """Characters of a trial's log that are shown."""
@@ -157,13 +157,18 @@ def _show_memory(record: Record) -> None:
     if "counted_bytes" in study:
         full = study["full"]
         out.print(
-            f"counting {study['counts']}: {format_bytes(study['counted_bytes'])} of {study['budget']}, "
-            f"{format_number(full['counted_bytes'] / study['counted_bytes'], 2)}x less than full fine-tuning"
+            f"counting {study['counts']}{_share(study)}: {format_bytes(study['counted_bytes'])} of {study['budget']}, "
+            f"{format_less(full['counted_bytes'] / study['counted_bytes'])} than full fine-tuning"
         )
     out.print(
         f"{format_gflops(predicted['forward_flops'])} GFLOPs forward, {format_gflops(predicted['train_flops'])} GFLOPs "
         "a step"
     )
+
+
+def _share(study: dict[str, Any]) -> str:
+    quantile = study.get("quantile", 1.0)
+    return f", {100 * quantile:g}% of the steps" if quantile < 1 else ""
 
 
 def _both(size: int) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from bsr_explorer.config import PROTOCOLS
 from bsr_explorer.store.database import fresh_seeds, look, own, proxy_of, replica_of, told
 from bsr_explorer.store.folder import at_work, read_study
 from bsr_explorer.store.records import Record
-from bsr_explorer.store.study import COUNTS, FILE, LOCK, Study
+from bsr_explorer.store.study import FILE, LOCK, Study, said_counts
 from bsr_explorer.units import format_bytes, format_mb, format_mib, plural
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _show(found: Status) -> None:
     seeds = f"; {plural(found.seeds, 'run')} on fresh seeds" if found.seeds else ""
     out.print(
         f"[bold]{escape(study.name)}[/bold]: {study.config.model}, {escape(study.data)}, budget {study.budget} = "
-        f"{format_bytes(study.budget_bytes)}, counting {COUNTS[study.counts]}\n"
+        f"{format_bytes(study.budget_bytes)}, counting {said_counts(study.counts, study.quantile)}\n"
         f"{plural(study.trials, 'trial')} wanted: {said}{left}{seeds}"
         + ("; a search is at work" if found.at_work else "")
         + f"\nprotocol {study.fidelity.protocol}: accuracy is {PROTOCOLS[study.fidelity.protocol].accuracy_is}",

@@ -28,12 +28,13 @@ def write_report(
     Raises:
         UserError: as ``report.study.write.report``, or the page cannot be written.
     """
+    from bsr_explorer.cli.study_strip import strip_of
     from bsr_explorer.report.page import page
     from bsr_explorer.report.study.write import report
 
-    made = report(folder, venue, to)
+    made = report(folder, venue, to, lambda found, figures: strip_of(found, folder, figures))
     try:
-        written = page.write(made.found, folder, layout_of(folder, space), to)
+        written = page.write(made.found, folder, layout_of(folder, space), to, made.strip)
     except OSError as error:
         raise UserError(f"--out: {unwritable(error, (to or folder) / page.NAME)}") from None
     first, *others = made.files

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,7 +89,7 @@ def tokens(
 
     with loading("loading weights and data…"):
         strip = strip_of(experiment, folder, where, images, control, accuracy)
-    rows = [*_rows(strip.followed), *_rows(strip.control)]
+    rows = [*rows_of(strip.followed), *rows_of(strip.control)]
     try:
         draw(strip.images, rows, str(strip.config.method), file)
     except OSError as error:
@@ -129,11 +128,11 @@ def _asked(
     return Experiment("tokens", config.with_method(methods[0]), data, weights, Fidelity(), seed), None
 
 
-def _rows(followed: list[Followed]) -> Iterator[Row]:
+def rows_of(followed: list[Followed]) -> list[Row]:
     """A row a block, or every second or third of many, with what its tokens were chosen by."""
     from bsr_explorer.report.figures.tokens import Row
 
-    every = -(-len(followed) // MOST_ROWS)
+    every, rows = -(-len(followed) // MOST_ROWS), []
     for after in followed[::-1][:: every or 1][::-1]:
         count, patches = after.places.shape
         side = round(patches**0.5)
@@ -141,4 +140,5 @@ def _rows(followed: list[Followed]) -> Iterator[Row]:
         left = [len(set(image.ravel().tolist()) - {-1}) for image in places]
         same = str(left[0]) if len(set(left)) == 1 else f"{min(left)} to {max(left)}"
         by = "alike merged" if after.by is None else f"by {after.by}"
-        yield Row(f"block {after.block}\n{by}\n{same} of {patches}", places)
+        rows.append(Row(f"block {after.block}\n{by}\n{same} of {patches}", places))
+    return rows

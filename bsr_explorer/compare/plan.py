@@ -25,6 +25,7 @@ def plan(
     seeds: int,
     budget: str | None,
     counts: str,
+    quantile: float = 1.0,
 ) -> Comparison:
     """A comparison with all that can be said of it before anything runs.
 
@@ -33,13 +34,14 @@ def plan(
         fidelity, weights: what they leave open (None, ``auto``) is settled later.
         budget: memory with its unit, or None.
         counts: what the budget counts: key of ``COUNTS``.
+        quantile: of steps that differ; see ``counted_bytes``.
 
     Raises:
         UserError: a method that does not go with the model, the same experiment twice, or a budget that
             holds none of the methods.
     """
     budget_bytes = None if budget is None else parse_bytes(budget)
-    entries = tuple(_entry(config.with_method(method), budget_bytes, counts) for method in methods)
+    entries = tuple(_entry(config.with_method(method), budget_bytes, counts, quantile) for method in methods)
     keys = [entry.key for entry in entries]
     for place, entry in enumerate(entries):
         if entry.key in keys[:place]:
@@ -62,8 +64,9 @@ def plan(
         budget=budget,
         budget_bytes=budget_bytes,
         counts=counts,
-        full=_entry(config.with_method("full"), budget_bytes, counts),
+        full=_entry(config.with_method("full"), budget_bytes, counts, quantile),
         entries=entries,
+        quantile=quantile,
     )
 
 
@@ -83,14 +86,15 @@ def plan_file(asked: ComparisonFile) -> list[Comparison]:
             asked.seeds,
             asked.budget,
             asked.counts,
+            asked.quantile,
         )
         for data in asked.data
     ]
 
 
-def _entry(config: Config, budget_bytes: int | None, counts: str) -> Entry:
+def _entry(config: Config, budget_bytes: int | None, counts: str, quantile: float) -> Entry:
     check_ruled(config, counts)
-    predicted, counted = predict(config), counted_bytes(config, counts)
+    predicted, counted = predict(config), counted_bytes(config, counts, quantile)
     return Entry(
         method=str(config.method),
         label=brief(config.how),
@@ -100,7 +104,7 @@ def _entry(config: Config, budget_bytes: int | None, counts: str) -> Entry:
         counted_bytes=counted,
         train_flops=predicted.train_flops,
         fits=budget_bytes is None or counted <= budget_bytes,
-        largest_batch=None if budget_bytes is None else largest_batch(config, budget_bytes, counts),
+        largest_batch=None if budget_bytes is None else largest_batch(config, budget_bytes, counts, quantile),
         published_bytes=_published(config),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from bsr_explorer.cost.holders import Memory
 from bsr_explorer.tape import Parameter, Tape, Tensor
 
@@ -21,6 +23,8 @@ class Gradients:
         self.views: dict[str, list[Parameter]] = {}
         self._tape = tape
         self._shown: set[str] = set()
+        self._uses = Counter(name for op in tape for name in op.params.values())
+        self._seen: Counter[str] = Counter()
 
     def arrive(self, tensor: str, buffer: str) -> None:
         """A gradient for a tensor: it is added to what has arrived, in place where nobody else holds one. (A view's
@@ -40,6 +44,21 @@ class Gradients:
     def any_of(self, *made: Tensor) -> bool:
         """Whether a gradient has arrived for one of them."""
         return any(tensor.name in self.arrived for tensor in made)
+
+    def arrive_at(self, parameter: Parameter) -> list[str]:
+        """One of a parameter's gradients is made, and others are added to the first, in place; the sum to the gradient
+        that stands, when all have arrived.
+
+        Returns:
+            what is dropped when the node has ended.
+        """
+        memory, name = self.memory, parameter.name
+        self._seen[name] += 1
+        first, last = self._seen[name] == 1, self._seen[name] == self._uses[name]
+        total = f"new gradient of {name}" if self.stand else f"gradient of {name}"
+        made = total if first else f"new gradient {self._seen[name]} of {name}"
+        memory.take(made, parameter.bytes, "transient" if self.stand or not first else "gradient")
+        return ([] if first else [made]) + ([total] if last and self.stand else [])
 
     def _alone(self, buffer: str) -> bool:
         return self.memory.holders(buffer) == 1 and buffer not in self._shown

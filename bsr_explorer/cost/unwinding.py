@@ -92,12 +92,8 @@ class Unwinding:
         target = self._c.params[part]
         if not isinstance(target, Parameter):
             self._given.append((target.name, self._gradients.new_buffer(target.name)))
-        elif self._gradients.stand or self._memory.holders(f"gradient of {target.name}"):
-            name = f"new gradient of {target.name}"
-            self._memory.take(name, target.bytes)
-            self._added.append(name)
         else:
-            self._memory.take(f"gradient of {target.name}", target.bytes, "gradient")
+            self._added += self._gradients.arrive_at(target)
 
     def view_part(self, part: str, result: int = 0) -> None:
         target, incoming = self._c.params[part], self._incoming[result]

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from bsr_explorer.counting import LACKING, is_uncounted
+from bsr_explorer.counting import OURS, is_uncounted
 from bsr_explorer.naming import naming_of
 from bsr_explorer.units import FLOPS_PER_MAC
 
@@ -23,9 +23,9 @@ from bsr_explorer.units import FLOPS_PER_MAC
 def counter() -> FlopCounterMode:
     """torch's FLOP counter, 2 FLOPs a multiply-add.
 
-    Where it lacks a formula of ours (``counting.LACKING``), that is added.
+    Where its formulas lack, or are wrong, ours are taken (``counting.OURS``).
     """
-    return FlopCounterMode(display=False, custom_mapping=dict(LACKING))
+    return FlopCounterMode(display=False, custom_mapping=dict(OURS))
 
 
 _autograd: Any = torch.autograd

@@ -37,10 +37,12 @@ from bsr_explorer.methods.mesa import Mesa
 from bsr_explorer.methods.msln import Msln
 from bsr_explorer.methods.offload import Offload
 from bsr_explorer.methods.paca import Paca
+from bsr_explorer.methods.repnet import RepNet
 from bsr_explorer.methods.sherl import Sherl
 from bsr_explorer.methods.slimfit import SlimFit
 from bsr_explorer.methods.sparse_tuning import SparseTuning
 from bsr_explorer.methods.spt import Spt
+from bsr_explorer.methods.tinytl import TinyTL
 from bsr_explorer.methods.tome import Tome
 from bsr_explorer.methods.velora import Velora
 from bsr_explorer.methods.vpt import Vpt
@@ -73,6 +75,8 @@ METHODS: dict[str, type[Method]] = {
     "dtl": Dtl,
     "sherl": Sherl,
     "losa": Losa,
+    "repnet": RepNet,
+    "tinytl": TinyTL,
     "backrazor": BackRazor,
     "mesa": Mesa,
     "velora": Velora,
@@ -155,10 +159,12 @@ __all__ = [
     "Msln",
     "Offload",
     "Paca",
+    "RepNet",
     "Sherl",
     "SlimFit",
     "SparseTuning",
     "Spt",
+    "TinyTL",
     "Tome",
     "Velora",
     "Vpt",

@@ -16,12 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from bsr_explorer.errors import UserError
-from bsr_explorer.methods.arguments import bare
-from bsr_explorer.methods.axes import Axis, Numbers
-from bsr_explorer.methods.base import TOKENS, Method
+from bsr_explorer.methods.at_quarters import AtQuarters
+from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.drop import halves_at_quarters
-from bsr_explorer.methods.evit import Evit
 from bsr_explorer.methods.full import Full
 from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of_model
 from bsr_explorer.models.base import LEARNED, Selection
@@ -31,36 +28,16 @@ from bsr_explorer.tape import Tape
 if TYPE_CHECKING:
     from torch import nn
 
-    from bsr_explorer.models.base import Geometry
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Adapler(Method):
-    """Drops by a learned score; written ``adapler(0.7)``. The scorers train, whatever else does.
-
-    Attributes:
-        keep: keep rate in (0, 1] of the patch tokens in the block at each quarter of the depth (3, 6 and 9 of 12).
-    """
-
-    keep: float = bare(0.7)
+class Adapler(AtQuarters):
+    """Drops by a learned score. The scorers train, whatever else does, and stay when training is over."""
 
     name: ClassVar[str] = "adapler"
     summary: ClassVar[str] = "tokens are dropped and fused by a learned score, at one rate"
     citation: ClassVar[str] = (
         "Modarressi et al., AdapLeR: Speeding up Inference by Adaptive Length Reduction, ACL 2022 (arXiv 2203.08991)"
     )
-    chooses: ClassVar[tuple[str, ...]] = (TOKENS,)
-
-    def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "keep", Evit(self.keep).keep)
-        except UserError as error:
-            raise UserError(str(error).replace("evit(", f"{self.name}(", 1)) from None
-
-    @classmethod
-    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
-        """The rates of ``evit``."""
-        return (Numbers("keep", (0.5, 0.6, 0.7, 0.8, 0.9)),)
 
     @property
     def _selection(self) -> Selection:
@@ -77,11 +54,6 @@ class Adapler(Method):
         for block in halves_at_quarters(len(blocks_of(model))) if self.keep < 1 else ():
             architecture_of_model(model).drop_tokens_in(model, block, self._selection)
         return model
-
-    @property
-    def at_inference(self) -> Method | None:
-        """Itself where it drops tokens: the scorers stay."""
-        return self if self.keep < 1 else None
 
     def canonical(self, depth: int) -> Method:
         """Full fine-tuning, where all tokens are kept."""

@@ -46,6 +46,7 @@ class Bsr(Method):
             scores are constants, and no dropped token is kept for them: our cheaper variant. Its gradients are off by
             some percent (of DeiT-S at 112 px with DINOv2's weights, 7.7%).
         criterion: by what the tokens that stay are chosen; see ``methods.drop``.
+        inference: whether tokens are dropped in evaluation and afterwards, too.
     """
 
     blocks: tuple[int, ...] = (3, 7, 11)
@@ -55,6 +56,7 @@ class Bsr(Method):
     norm: bool = quiet(True)
     faithful: bool = quiet(True)
     criterion: str = quiet(CLASS_ATTENTION)
+    inference: bool = quiet(True)
 
     name: ClassVar[str] = "bsr"
     summary: ClassVar[str] = "chosen blocks train; tokens are dropped by class attention"
@@ -68,7 +70,7 @@ class Bsr(Method):
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", checked_blocks("bsr", self.blocks))
         object.__setattr__(self, "keep", checked_keep("bsr", self.keep))
-        check_flags(self, ("fuse", "head", "norm", "faithful"))
+        check_flags(self, ("fuse", "head", "norm", "faithful", "inference"))
         check_criterion(self.name, self.criterion)
 
     @classmethod
@@ -84,7 +86,7 @@ class Bsr(Method):
     @property
     def of_tokens(self) -> Drop:
         """What it says of which tokens stay."""
-        return Drop(self.keep, self.fuse, self.faithful, self.criterion)
+        return Drop(self.keep, self.fuse, self.faithful, self.criterion, self.inference)
 
     def trains(self, parameter: str, depth: int, naming: Naming = TIMM) -> bool:
         """See ``Blocks``."""
@@ -125,8 +127,8 @@ class Bsr(Method):
 
     @property
     def at_inference(self) -> Method | None:
-        """Itself where it drops tokens: a model that does not computes something else."""
-        return self if self.dropping else None
+        """Itself where it drops tokens then: a model that does not computes something else."""
+        return self if self.dropping and self.inference else None
 
     def canonical(self, depth: int) -> Method:
         """Without the places where everything is kept, and without fusing or a criterion where nothing is dropped;
@@ -134,14 +136,22 @@ class Bsr(Method):
         fuse = self.fuse and bool(self.dropping)
         criterion = self.criterion if self.dropping else CLASS_ATTENTION
         faithful = self.faithful or not fuse or criterion != CLASS_ATTENTION
-        return replace(self, keep=self.dropping, fuse=fuse, faithful=faithful, criterion=criterion)
+        inference = self.inference or not self.dropping
+        return replace(
+            self, keep=self.dropping, fuse=fuse, faithful=faithful, criterion=criterion, inference=inference
+        )
 
     def joined(self, other: Method) -> Method | None:
         """With token drops, where it has none of its own, it is BSR with those."""
         if self.dropping or not isinstance(other, Drop):
             return None
         return replace(
-            self, keep=other.keep, fuse=other.fuse, faithful=other.faithful, criterion=other.criterion
+            self,
+            keep=other.keep,
+            fuse=other.fuse,
+            faithful=other.faithful,
+            criterion=other.criterion,
+            inference=other.inference,
         )
 
     def leaving(self, choice: str) -> Method:

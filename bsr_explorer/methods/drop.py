@@ -55,12 +55,15 @@ class Drop(Method):
         criterion: by what the tokens that stay are chosen: ``class_attention``; ``attention``, the mean attention that
             a token receives; ``norm``, its length; ``random``, drawn anew for each image in each step, and in
             evaluation the same places in all images.
+        inference: whether tokens are dropped in evaluation and afterwards, too. If not, drops make training cheaper,
+            and what is trained is a plain model, which takes all tokens.
     """
 
     keep: Mapping[int, float] = bare({3: 0.5, 6: 0.5, 9: 0.5})
     fuse: bool = True
     faithful: bool = quiet(True)
     criterion: str = quiet(CLASS_ATTENTION)
+    inference: bool = quiet(True)
 
     name: ClassVar[str] = "drop"
     summary: ClassVar[str] = "tokens are dropped by class attention, or another criterion"
@@ -69,7 +72,7 @@ class Drop(Method):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", checked_keep(self.name, self.keep))
-        check_flags(self, ("fuse", "faithful"))
+        check_flags(self, ("fuse", "faithful", "inference"))
         check_criterion(self.name, self.criterion)
 
     @classmethod
@@ -80,8 +83,8 @@ class Drop(Method):
 
     @classmethod
     def axes_if_named(cls, geometry: Geometry) -> tuple[Axis, ...]:
-        """The criteria that the model can give."""
-        return (Criteria("criterion", criteria_of(geometry.class_token)),)
+        """The criteria that the model can give; and whether tokens are dropped in evaluation, too."""
+        return Criteria("criterion", criteria_of(geometry.class_token)), Flag("inference")
 
     @classmethod
     def defaults_for(cls, depth: int, class_token: bool) -> dict[str, Any]:
@@ -119,7 +122,7 @@ class Drop(Method):
         return self.fuse and self.faithful and self.criterion == CLASS_ATTENTION
 
     def _selection(self, keep: float) -> Selection:
-        return Selection(keep, self.fuse, self.weighs, self.criterion)
+        return Selection(keep, self.fuse, self.weighs, self.criterion, self.inference)
 
     def rewrite(self, tape: Tape) -> Tape:
         """Drop tokens from the lowest block to the highest."""
@@ -138,8 +141,8 @@ class Drop(Method):
 
     @property
     def at_inference(self) -> Method | None:
-        """Itself where it drops tokens: a model that does not computes something else."""
-        return self if self.dropping else None
+        """Itself where it drops tokens then: a model that does not computes something else."""
+        return self if self.dropping and self.inference else None
 
     def canonical(self, depth: int) -> Method:
         """Without the places where everything is kept; where no gradient passes to a score anyway, it is not said."""

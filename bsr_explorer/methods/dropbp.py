@@ -1,21 +1,30 @@
 """DropBP: in each step some residual branches pass no gradient, and their parameters do not train in it.
 
-The forward pass is that of the plain model. What a skipped branch would keep for backward is not kept. The authors'
-code gives each branch a rate of its own by its sensitivity; here all have the same.
+The forward pass is that of the plain model. What a skipped branch would keep for backward is not kept.
+
+All branches have the same rate, or each its own, by sensitivity, as in the authors' code: how far gradients change if
+the branch alone is skipped, by the squared differences of their norms, on the first training batch (at most half of
+it). Rates rise from 0 by tenths, each time that of the branch for which sensitivity times the new rate is least, until
+as much of what branches compute is skipped as is asked for; none is above 0.9. They are found before the first step,
+and saved with the weights. (The authors compare whole gradients, too, for which a copy of all would have to lie beside
+them.) Whatever the rates, a step may skip nothing, and the bytes of a training are those of that.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods.arguments import quiet
-from bsr_explorer.methods.axes import Axis, Numbers
+from bsr_explorer.methods.axes import Axis, Choices, Numbers
 from bsr_explorer.methods.base import Method
-from bsr_explorer.methods.moving import BRANCHES, Moving, drawn, first_of, modules_of
-from bsr_explorer.methods.steps import DRAWS, Choice, Shape, Steps, drawn_from
+from bsr_explorer.methods.moving import BRANCHES, VALUES, Moving, drawn, first_of, modules_of, remembering
+from bsr_explorer.methods.steps import DRAWS, EVERYTHING, Choice, Shape, Steps, drawn_from
 from bsr_explorer.naming import blocks_of
 from bsr_explorer.tape import Tape
 
@@ -26,6 +35,11 @@ if TYPE_CHECKING:
 
 DRAWN = ("each", "count")
 
+BY = ("all", "sensitivity")
+
+MOST = 0.9
+"""The highest rate of a branch, where each has its own."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DropBP(Moving):
@@ -35,10 +49,13 @@ class DropBP(Moving):
         rate: share of the branches (two a block) that are skipped, in [0, 1).
         draw: ``each``: each is with this probability, so that a step may skip none; ``count``: as many are in each
             step, so that each step holds less.
+        by: ``all``: every branch has this rate; ``sensitivity``: each its own, so that this share of what branches
+            compute is skipped.
     """
 
     rate: float = 0.5
     draw: str = quiet("each")
+    by: str = quiet("all")
 
     name: ClassVar[str] = "dropbp"
     summary: ClassVar[str] = "in each step some residual branches, drawn at random, pass no gradient"
@@ -53,11 +70,28 @@ class DropBP(Moving):
         object.__setattr__(self, "rate", float(rate))
         if self.draw not in DRAWN:
             raise unknown("--method: dropbp(draw=…)", self.draw, DRAWN)
+        if self.by not in BY:
+            raise unknown("--method: dropbp(by=…)", self.by, BY)
+        if self.by == "sensitivity" and self.draw != "each":
+            raise UserError(
+                f"--method: dropbp(draw={self.draw!r}): by sensitivity each branch is drawn at its own rate; leave "
+                "draw out"
+            )
+        if self.by == "sensitivity" and self.rate > MOST:
+            raise UserError(
+                f"--method: dropbp(rate={self.rate}): by sensitivity no branch has a rate above {MOST}; rate must be "
+                f"at most {MOST}"
+            )
 
     @classmethod
     def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
         """The rate."""
         return (Numbers("rate", (0.25, 0.5, 0.75)),)
+
+    @classmethod
+    def axes_if_named(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """By what rates go."""
+        return (Choices("by", BY),)
 
     def steps(self, depth: int) -> Steps:
         """Branches are drawn: in a step of ``each``, none may be skipped."""
@@ -69,9 +103,12 @@ class DropBP(Moving):
             )
         rng = random.Random(str(self))
         drawn = [tuple(branch for branch in branches if rng.random() < self.rate) for _ in range(DRAWS)]
+        known = f"{DRAWS} steps, drawn as a training draws them, stand for all"
+        if self.by == "sensitivity":
+            known = f"{DRAWS} steps, drawn at one rate, stand for all; the rates follow from the images"
         return Steps(
             tuple((1 / DRAWS, _skipping(some)) for some in drawn),
-            f"{DRAWS} steps, drawn as a training draws them, stand for all",
+            known,
             shape=_skipping,
         )
 
@@ -89,14 +126,40 @@ class DropBP(Moving):
         missing = [first for b in _branches(len(tape.blocks)) if (first := first_of(b)) not in there]
         if missing:
             raise _without(self, tape.architecture)
-        return tape
+        if self.by == "all":
+            return tape
+        return remembering(tape, (len(_branches(len(tape.blocks))),))
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Let branches be skipped."""
-        from bsr_explorer.methods.applied.moving import let_skip
+        from bsr_explorer.methods.applied.moving import let_skip, remember
 
-        let_skip(model, _branches(len(blocks_of(model))))
+        branches = _branches(len(blocks_of(model)))
+        let_skip(model, branches)
+        if self.by == "sensitivity":
+            remember(model, next(model.parameters()).new_full((len(branches),), self.rate))
         return model
+
+    @property
+    def looks(self) -> int:
+        """One batch, where rates go by sensitivity."""
+        return int(self.by == "sensitivity")
+
+    def looking(self, model: nn.Module, room: int) -> Iterator[AbstractContextManager[None]]:
+        """A round of the whole step, and one for each branch, which it skips."""
+        from bsr_explorer.methods.applied.dropbp import Norms, apart, computed, noting
+
+        if self.by == "all":
+            return
+        branches, whole = _branches(len(blocks_of(model))), Norms()
+        yield noting(model, EVERYTHING, whole)
+        found = []
+        for branch in branches:
+            without = Norms()
+            yield noting(model, _skipping((branch,)), without)
+            found.append(apart(whole, without))
+        rates = model.get_buffer(VALUES)
+        rates.copy_(rates.new_tensor(allotted(found, computed(model, branches), self.rate)))
 
     def choose(self, model: nn.Module, done: int, total: int) -> Shape:
         """Some branches, drawn anew."""
@@ -106,8 +169,37 @@ class DropBP(Moving):
         if self.draw == "count":
             places = drawn(self.count(len(branches) // 2), len(branches))
             return _skipping(tuple(branches[place] for place in places))
+        rates = [self.rate] * len(branches)
+        if self.by == "sensitivity":
+            from bsr_explorer.methods.applied.moving import turned
+
+            memory = turned(model).memory  # a GPU is asked for them once
+            if "rates" not in memory:
+                memory["rates"] = model.get_buffer(VALUES).tolist()
+            rates = memory["rates"]
         chances = torch.rand(len(branches)).tolist()
-        return _skipping(tuple(b for b, chance in zip(branches, chances, strict=True) if chance < self.rate))
+        drawn_now = zip(branches, chances, rates, strict=True)
+        return _skipping(tuple(branch for branch, chance, rate in drawn_now if chance < rate))
+
+
+def allotted(sensitivities: Sequence[float], costs: Sequence[int], rate: float) -> list[float]:
+    """Rates of branches, in tenths up to ``MOST``, with which at least a share of what they compute is skipped.
+
+    Args:
+        costs: what each computes.
+        rate: the share, at most ``MOST``.
+    """
+    tenths, left = [0] * len(costs), float(sum(costs))
+    target = (1 - rate) * left
+    waiting = [(sensitivity, branch) for branch, sensitivity in enumerate(sensitivities)]
+    heapify(waiting)
+    while waiting and left > target * (1 + 1e-9):
+        _, branch = heappop(waiting)
+        tenths[branch] += 1
+        left -= costs[branch] / 10
+        if tenths[branch] < round(10 * MOST):
+            heappush(waiting, (sensitivities[branch] * (tenths[branch] + 1), branch))
+    return [count / 10 for count in tenths]
 
 
 def _branches(depth: int) -> list[str]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bsr_explorer.errors import UserError
-from bsr_explorer.methods.arguments import bare
+from bsr_explorer.methods.at_quarters import RATES, AtQuarters
 from bsr_explorer.methods.axes import Axis, Numbers
-from bsr_explorer.methods.base import TOKENS, Method
+from bsr_explorer.methods.base import Method
 from bsr_explorer.methods.drop import Drop, halves_at_quarters
 from bsr_explorer.naming import blocks_of
 from bsr_explorer.tape import Tape
@@ -24,30 +23,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Evit(Method):
-    """EViT's token drops; written ``evit(0.7)``.
-
-    Attributes:
-        keep: keep rate in (0, 1] of the patch tokens in the block at each quarter of the depth (3, 6 and 9 of 12).
-    """
-
-    keep: float = bare(0.7)
+class Evit(AtQuarters):
+    """EViT's token drops."""
 
     name: ClassVar[str] = "evit"
     summary: ClassVar[str] = "tokens are dropped and fused by class attention, at one rate"
     citation: ClassVar[str] = "Liang et al., EViT, ICLR 2022 (arXiv 2202.07800)"
-    chooses: ClassVar[tuple[str, ...]] = (TOKENS,)
-
-    def __post_init__(self) -> None:
-        rate = self.keep
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1:
-            raise UserError(f"--method: evit(keep={rate!r}): a keep rate must be above 0 and at most 1")
-        object.__setattr__(self, "keep", float(rate))
 
     @classmethod
     def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
         """The authors' rates, where there is a class token to drop by."""
-        return (Numbers("keep", (0.5, 0.6, 0.7, 0.8, 0.9) if geometry.class_token else (1.0,)),)
+        return (Numbers("keep", RATES if geometry.class_token else (1.0,)),)
 
     @classmethod
     def defaults_for(cls, depth: int, class_token: bool) -> dict[str, Any]:
@@ -65,11 +51,6 @@ class Evit(Method):
     def apply(self, model: nn.Module) -> nn.Module:
         """See ``Drop``."""
         return self.drop(len(blocks_of(model))).apply(model)
-
-    @property
-    def at_inference(self) -> Method | None:
-        """Itself where it drops tokens."""
-        return self if self.keep < 1 else None
 
     def canonical(self, depth: int) -> Method:
         """The drop."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.adding import Adding, linears, whole_number
+from bsr_explorer.methods.at_quarters import checked_rate
 from bsr_explorer.methods.axes import Axis, Numbers
 from bsr_explorer.methods.base import PARAMETERS, STEPS, TOKENS, Method
 from bsr_explorer.methods.drop import halves_at_quarters
@@ -63,10 +64,7 @@ class SparseTuning(Adding):
     chooses: ClassVar[tuple[str, ...]] = (PARAMETERS, TOKENS)
 
     def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "keep", Evit(self.keep).keep)
-        except UserError as error:
-            raise UserError(str(error).replace("evit(", f"{self.name}(", 1)) from None
+        object.__setattr__(self, "keep", checked_rate(self.name, self.keep))
         whole_number(self, "width", least=2)
         if self.width % 2:
             raise UserError(

@@ -85,12 +85,14 @@ class Selection:
             up, keeps every token; otherwise nothing changes there. (Only the class token's attention and learned scores
             take gradients.)
         criterion: one of ``SAID``.
+        inference: whether tokens are dropped in evaluation, too.
     """
 
     keep: float
     fuse: bool
     faithful: bool
     criterion: str = "class_attention"
+    inference: bool = True
 
     @property
     def by_mean(self) -> bool:
@@ -226,7 +228,7 @@ class Architecture(ABC):
 
     # --- merging tokens -----------------------------------------------------------------------------------
 
-    def merge_tokens(self, tape: Tape, r: int) -> Tape:
+    def merge_tokens(self, tape: Tape, r: int, proportional: bool = False) -> Tape:
         """The tape with ``r`` tokens merged into others in each block; see ``methods.tome``.
 
         Raises:
@@ -234,7 +236,7 @@ class Architecture(ABC):
         """
         raise self._cannot("merge tokens")
 
-    def merge_tokens_in(self, model: nn.Module, r: int) -> None:
+    def merge_tokens_in(self, model: nn.Module, r: int, proportional: bool = False) -> None:
         """The same in a model, in place.
 
         Raises:

@@ -89,6 +89,8 @@ def _cast(tape: Tape, op: Op, dtype: str, device: Device, tensors: dict[str, Ten
     for part, name in reversed(list(op.params.items())):  # in autocast's order, the last argument first
         if name in tape.parameters and tape.parameters[name].dtype != target:
             params[part] = f"{name} in {target}"
+            if params[part] in tensors:  # of a parameter that several operations share
+                params[part] += f" for {op.name}"
             ours = op.packs or kind_of(op).casts_itself
             cached = tape.parameters[name].trains and not ours
             attrs = {"dtype": target, "cached": cached}

@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from bsr_explorer.devices import Device
+from bsr_explorer.errors import UserError
 from bsr_explorer.operations.kind import Casting, Formats, Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
 from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule, kept, own, write
@@ -31,17 +32,18 @@ def _shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape
 
 
 def _keeps(c: Context) -> list[Kept]:
-    """Fused: q, k, v as views of one storage, the output and the log-sum-exp of each row.
+    """Fused: q, k, v as views of one storage, the output and the log-sum-exp of each row; and what is added to the
+    scores, if something is.
 
     Explicit: scaled q, k, v as the batched product copies them, and the softmax. With one image or one
     head, k and v need no copy, so that they stay views which hold the whole qkv storage.
     """
     if not c.needs[0]:
         return []
-    qkv = kept(c.reads[0])
+    qkv, bias = kept(c.reads[0]), [kept(bias) for bias in c.reads[1:]]
     if not explicit(c):
         random = [own(c, name, (), "int64") for name in _random_state(c)]
-        return [qkv, kept(c.writes), own(c, "logsumexp", _logsumexp_shape(c)), *random]
+        return [*bias, qkv, kept(c.writes), own(c, "logsumexp", _logsumexp_shape(c)), *random]
     dtype = c.writes.dtype
     probabilities = [own(c, "softmax", _matrix(c), softmax_dtype(c))]
     if softmax_dtype(c) != dtype:
@@ -113,11 +115,14 @@ def _run_math(c: Context, m: Forward) -> None:
     m.take(c.own("scores"), _matrix_bytes(c, dtype))
     if not runs_on_views(c):
         m.drop(c.own("query"), c.own("key"))
+    if len(c.reads) > 1:
+        m.take(c.own("sums"), _matrix_bytes(c, dtype))
+        m.drop(c.own("scores"))
     softmax = softmax_dtype(c)
     if softmax != dtype:
         m.take(c.own("wide scores"), _matrix_bytes(c, softmax))
     m.take(c.own("softmax"), _matrix_bytes(c, softmax))
-    m.drop(c.own("wide scores"), c.own("scores"))
+    m.drop(c.own("wide scores"), c.own("scores" if len(c.reads) == 1 else "sums"))
     if softmax != dtype:
         m.take(c.own("probabilities"), _matrix_bytes(c, dtype))
     if not runs_on_views(c):
@@ -143,7 +148,8 @@ def _unwind(c: Context, b: Backward) -> None:
     _backward_scratch(c, b)
     b.end_call()
     random = [c.own(name) for name in reversed(_random_state(c))]
-    b.end_node(c.reads[0].storage, c.own("logsumexp"), c.writes.name, *random)
+    bias = [bias.storage for bias in c.reads[1:]]
+    b.end_node(*bias, c.reads[0].storage, c.own("logsumexp"), c.writes.name, *random)
     _lay_together(c, b, gradients)
 
 
@@ -234,7 +240,16 @@ def _backward(c: Context) -> int:
 
 
 def _keeps_packed(c: Context) -> list[Kept]:
-    """q, k and v as one tensor; and the softmax, if there is one."""
+    """q, k and v as one tensor; and the softmax, if there is one.
+
+    Raises:
+        UserError: something is added to the scores.
+    """
+    if len(c.reads) > 1:
+        raise UserError(
+            f"{c.op.name}: attention to which sizes of tokens are added cannot pack what it keeps; leave "
+            "tome(proportional=True) out, or what stores attention otherwise"
+        )
     if not c.needs[0]:
         return []
     softmax = [own(c, "softmax", _matrix(c), c.writes.dtype)] if explicit(c) else []
@@ -323,6 +338,12 @@ def _autocast(formats: Formats, narrow: str, device: Device) -> Casting:
 
 
 def _on_device(op: Op, formats: Formats, device: Device) -> Mapping[str, Any]:
+    if len(op.reads) > 1 and device.caches and op.attrs["path"] != "math":
+        raise UserError(
+            f"--attention: {op.attrs['path']}: on {device.title} a fused kernel takes the sizes of tokens that "
+            "tome(proportional=True) adds as a padded copy, which is not followed; choose math, or leave proportional "
+            "out"
+        )
     return {"path": device.path(op.attrs["path"], formats[0], op.packs)}
 
 
@@ -338,7 +359,7 @@ _ATTENTION = Rule(
 
 ATTENTION = Kind(
     name="attention",
-    summary="softmax(Q·Kᵀ)·V of queries, keys and values in one tensor (B, N, 3·D)",
+    summary="softmax(Q·Kᵀ [+ bias])·V of queries, keys and values in one tensor (B, N, 3·D)",
     shape=_shape,
     plain=_ATTENTION,
     packed=_ATTENTION.packed(

@@ -10,6 +10,7 @@ from bsr_explorer.operations.attention import ATTENTION
 from bsr_explorer.operations.call import CALL
 from bsr_explorer.operations.casts import CAST, CAST_PARAMETER
 from bsr_explorer.operations.class_attention import CLASS_ATTENTION
+from bsr_explorer.operations.convolution import CONVOLUTION
 from bsr_explorer.operations.elementwise import (
     ADD,
     ADD_PARAMETER,
@@ -28,10 +29,11 @@ from bsr_explorer.operations.layout import BY_TOKEN, SWAP
 from bsr_explorer.operations.linear import LINEAR, PARTIAL_LINEAR, PATCH_EMBED
 from bsr_explorer.operations.loss import CROSS_ENTROPY
 from bsr_explorer.operations.magnitude import MAGNITUDE
-from bsr_explorer.operations.merging import MATCH_TOKENS, MERGE_SIZES, MERGE_TOKENS
+from bsr_explorer.operations.merging import LOG_SIZES, MATCH_TOKENS, MERGE_SIZES, MERGE_TOKENS
 from bsr_explorer.operations.mix import MIX
 from bsr_explorer.operations.norm import LAYER_NORM
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
+from bsr_explorer.operations.patches import POOL_PATCHES, SPREAD_PATCHES
 from bsr_explorer.operations.rule import Rule
 from bsr_explorer.operations.scores import (
     CLASS_CHANGE,
@@ -69,6 +71,7 @@ KINDS: dict[str, Kind] = {
     "drop_tokens": DROP_TOKENS,
     "match_tokens": MATCH_TOKENS,
     "merge_sizes": MERGE_SIZES,
+    "log_sizes": LOG_SIZES,
     "merge_tokens": MERGE_TOKENS,
     "gelu": GELU,
     "relu": RELU,
@@ -82,6 +85,9 @@ KINDS: dict[str, Kind] = {
     "add": ADD,
     "by_token": BY_TOKEN,
     "swap": SWAP,
+    "convolution": CONVOLUTION,
+    "pool_patches": POOL_PATCHES,
+    "spread_patches": SPREAD_PATCHES,
     "mix": MIX,
     "swish": SWISH,
     "aggregate": AGGREGATE,

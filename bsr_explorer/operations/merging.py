@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bsr_explorer.devices import Device
 from bsr_explorer.errors import UserError
-from bsr_explorer.operations.kind import Kind
+from bsr_explorer.operations.kind import Casting, Formats, Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
 from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule, kept, own, write
 from bsr_explorer.storages.storage import Shape
@@ -36,8 +37,8 @@ def check_merging(patches: int, r: int) -> None:
     """
     if r >= patches:
         raise UserError(
-            f"--method: tome(r={r}) would leave none of the {patches} patch tokens; a block merges at most half of "
-            f"them: choose r up to {patches // 2}"
+            f"--method: tome(r={r}) would leave none of the {patches} patch tokens; choose r below {patches} (a block "
+            "merges at most half of the patches that there are)"
         )
 
 
@@ -116,6 +117,37 @@ MERGE_SIZES = Kind(
     summary="how many of the model's tokens each token is, once some are merged",
     shape=_sizes_shape,
     plain=Rule(run=_sizes_run),
+)
+
+# --- what sizes add to attention --------------------------------------------------------------------------
+
+
+def _log_shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
+    """Tokens (B, N, D) and sizes (B, N) → (B, 1, 1, N)."""
+    batch, tokens = reads[1].shape
+    return (batch, 1, 1, tokens)
+
+
+def _log_run(c: Context, m: Forward) -> None:
+    """The logarithm is made in 32 bits, and is cast where tokens have 16."""
+    if c.writes.dtype != "fp32":
+        m.take(c.own("wide"), c.reads[1].bytes)
+    write(c, m)
+    m.drop(c.own("wide"))
+
+
+def _log_autocast(formats: Formats, narrow: str, device: Device) -> Casting:
+    """In the format of queries and keys."""
+    return Casting(None, {"dtype": narrow})
+
+
+LOG_SIZES = Kind(
+    name="log_sizes",
+    summary="the logarithm of how many of the model's tokens each token is",
+    shape=_log_shape,
+    plain=Rule(run=_log_run),
+    as_first=True,
+    autocast=_log_autocast,
 )
 
 # --- the merge ------------------------------------------------------------------------------------------

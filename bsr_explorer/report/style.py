@@ -63,6 +63,8 @@ KIN: dict[str, tuple[str, str]] = {
     "dtl": (PURPLE, "<"),
     "sherl": (PURPLE, ">"),
     "losa": (PURPLE, "d"),
+    "repnet": (PURPLE, "8"),
+    "tinytl": (GREEN, "<"),
     "velora": (GREY, "<"),
     "wtacrs": (GREY, ">"),
     "approxbp": (WINE, "8"),

@@ -284,6 +284,7 @@ class Search:
             "counts": self.study.counts,
             "counted_bytes": running.candidate.counted_bytes,
             "full": self._full,
+            **({"quantile": self.study.quantile} if self.study.quantile < 1 else {}),
         }
         if running.candidate.proxy:
             context["proxy"] = running.candidate.proxy

@@ -32,9 +32,11 @@ def adds_up(family: Family, geometry: Geometry) -> bool:
     """Whether costs are sums over blocks: those of a plain vision transformer under ``bsr`` as its authors have it (or
     ``blocks``, with or without ``drop``) and under what changes each block by itself."""
     own, others = _divided(family)
-    plain = all(part.given.get(flag, True) for part in own.parts for flag in ("head", "norm", "faithful"))
+    plain = all(
+        part.given.get(flag, True) for part in own.parts for flag in ("head", "norm", "faithful", "inference")
+    )
     plain &= all("criterion" not in part.given for part in own.parts)
-    plain &= all(axis.argument != "criterion" for _, axis in own.axes)
+    plain &= all(axis.argument not in ("criterion", "inference") for _, axis in own.axes)
     known = {part.method for part in own.parts} in [set(methods) for methods in OWN]
     if not (plain and known and isinstance(geometry, PlainGeometry)):
         return False

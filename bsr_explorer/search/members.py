@@ -14,7 +14,7 @@ from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Method
 from bsr_explorer.methods.axes import Params
-from bsr_explorer.prediction import counted_bytes, geometry_of, predict
+from bsr_explorer.prediction import check_ruled, counted_bytes, geometry_of, predict
 from bsr_explorer.search.axes import Family
 from bsr_explorer.search.features import Floats
 
@@ -29,11 +29,13 @@ class Ways:
         config: of all of them, but for the method and the batch size.
         batch_sizes: images a step.
         counts: the accounting of the budget.
+        quantile: of steps that differ; see ``counted_bytes``.
     """
 
     config: Config
     batch_sizes: tuple[int, ...]
     counts: str
+    quantile: float = 1.0
 
     @cached_property
     def depth(self) -> int:
@@ -46,12 +48,14 @@ class Ways:
         Raises:
             UserError: see ``predict``.
         """
-        return _costs(replace(self.config, method=method, batch_size=batch_size, lr=None), self.counts)
+        config = replace(self.config, method=method, batch_size=batch_size, lr=None)
+        return _costs(config, self.counts, self.quantile)
 
 
 @lru_cache(maxsize=2**14)
-def _costs(config: Config, counts: str) -> tuple[int, int]:
-    return counted_bytes(config, counts), predict(config).train_flops
+def _costs(config: Config, counts: str, quantile: float) -> tuple[int, int]:
+    check_ruled(config, counts)
+    return counted_bytes(config, counts, quantile), predict(config).train_flops
 
 
 class Members(Protocol):

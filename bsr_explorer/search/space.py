@@ -15,7 +15,8 @@ from bsr_explorer.config import Config
 from bsr_explorer.cost.grid import Grid
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Method, parse_method
-from bsr_explorer.prediction import geometry_of
+from bsr_explorer.methods.composed import parts_of
+from bsr_explorer.prediction import check_ruled, geometry_of, is_ruled
 from bsr_explorer.search.axes import Family, check_bsr, families
 from bsr_explorer.search.axes import default_space as default_space
 from bsr_explorer.search.choices import NO_PROXIES, TRIES, Pool
@@ -50,6 +51,7 @@ class Space:
             budget counts what the allocator makes of a step, which is followed for each configuration that is looked
             at by itself.
         known: the configurations to try first, at the first of these sizes and rates.
+        unruled: what would be tried first, but the accounting of the budget has no rule for it.
         beside: configurations that no family holds (linear probing, full fine-tuning, …).
         prior: what an earlier study found, if the study begins with one.
     """
@@ -67,14 +69,16 @@ class Space:
             replace(study.config, batch_size=size)  # which refuses what does not go together
         check_bsr(study.space, self.geometry)
         self.at_least = study.config.caches and study.counts in ("peak", "reserved", "device")
-        self._ways = Ways(study.config, tuple(self.batch_sizes), study.counts)
+        self._ways = Ways(study.config, tuple(self.batch_sizes), study.counts, study.quantile)
         self.members: list[Members] = []
         self._index = Index(self.members, self.rates, self.batch_sizes, self.depth)
         for family in sorted(
             families(study.space, self.geometry), key=lambda f: not adds_up(f, self.geometry)
         ):
             self.members.append(self._members(family))
-        self.known: list[Candidate] = [self.candidate(parse_method(text)) for text in study.space.start]
+        start = [parse_method(text) for text in study.space.start]
+        self.unruled = [method for method in start if not self._is_ruled(method)]
+        self.known: list[Candidate] = [self.candidate(m) for m in start if m not in self.unruled]
         others = [
             self.candidate(known.config.how, size, rate)
             for size, rate in itertools.product(self.batch_sizes, self.rates)
@@ -88,11 +92,22 @@ class Space:
         if not adds_up(family, self.geometry):
             return Listed(family, self._ways, lambda method: self._index.find(method) is not None)
         laid = Laid(family, self._ways)
+        check_ruled(self.study.config.with_method(laid.method(0)), self.study.counts)
         if self._index.find(laid.method(0).canonical(self.depth)) is not None:
             raise UserError(
                 f"[space] families: {family.text!r} and another family hold the same configurations; keep one"
             )
         return laid
+
+    def _is_ruled(self, method: Method) -> bool:
+        return self.study.counts != "published" or is_ruled(self.study.config.with_method(method))
+
+    @property
+    def differs(self) -> bool:
+        """Whether steps of any configuration may differ, so that a quantile of them says something."""
+        kinds = [part.method for each in self.members for part in each.family.parts]
+        kinds += [type(part) for known in self.known for part in parts_of(known.config.how)]
+        return any(kind.steps is not Method.steps or kind.phases is not Method.phases for kind in kinds)
 
     # --- what exists and what fits ----------------------------------------------------------------------
 

@@ -4,7 +4,7 @@
 
     [comparison]  name, methods (a list of expressions), seeds, rounds (steps to time of each method)
     [config]      as in a study file, without method and num_classes
-    [budget]      bytes ("2GB"), counts (peak, reserved, device, saved or published); may be left out
+    [budget]      bytes ("2GB"), counts (peak, reserved, device, saved or published), quantile (0.95); may be left out
     [data]        name (or a list of names: one comparison each), weights
     [fidelity]    as in a study file; what is left out is everything: all images at the configuration's own
                   size, for the recipe's epochs
@@ -21,7 +21,7 @@ from typing import Any
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Method, parse_method
-from bsr_explorer.store.study import COUNTS, TABLES
+from bsr_explorer.store.study import COUNTS, TABLES, check_quantile
 from bsr_explorer.store.tables import TEXT, WHOLE, Kind, list_of, read_tables
 from bsr_explorer.units import parse_bytes
 
@@ -53,6 +53,7 @@ class ComparisonFile:
         rounds: steps to time of each method; 0: none.
         budget: memory as its user wrote it, with a unit, or None.
         counts: key of ``study.COUNTS``.
+        quantile: as of a study.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ComparisonFile:
     rounds: int = 5
     budget: str | None = None
     counts: str = "peak"
+    quantile: float = 1.0
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -75,6 +77,7 @@ class ComparisonFile:
             parse_bytes(self.budget, "[budget] bytes")
         if self.counts not in COUNTS:
             raise unknown("[budget] counts", self.counts, COUNTS)
+        object.__setattr__(self, "quantile", check_quantile(self.quantile, self.counts))
         for key, given in (("[comparison] methods", self.methods), ("[data] name", self.data)):
             twice = [str(one) for place, one in enumerate(given) if one in given[:place]]
             if twice:
@@ -99,7 +102,7 @@ class ComparisonFile:
                     f"{path}: [{table}] {key} is missing; a comparison needs [comparison] methods, [config] "
                     "model and [data] name"
                 )
-        if "counts" in budget and "bytes" not in budget:
+        if budget and "bytes" not in budget:
             raise UserError(f'{path}: [budget] has no bytes; add them, such as bytes = "2GB"')
         try:
             return cls(
@@ -111,6 +114,7 @@ class ComparisonFile:
                 fidelity=Fidelity(**tables.get("fidelity", {})),
                 budget=budget.get("bytes"),
                 counts=budget.get("counts", "peak"),
+                quantile=budget.get("quantile", 1.0),
                 **{key: about[key] for key in ("seeds", "rounds") if key in about},
             )
         except UserError as error:

@@ -56,6 +56,7 @@ class Comparison:
         budget: memory as its user wrote it, with a unit, or None.
         budget_bytes: the same in bytes.
         counts: key of ``study.COUNTS``.
+        quantile: as of a study.
         full: full fine-tuning, which ratios refer to, whether it is among ``entries`` or not.
         entries: the methods, in their user's order.
     """
@@ -70,6 +71,7 @@ class Comparison:
     counts: str
     full: Entry
     entries: tuple[Entry, ...]
+    quantile: float = 1.0
 
     def __post_init__(self) -> None:
         if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < 1:

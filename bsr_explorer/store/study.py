@@ -5,7 +5,7 @@
     [study]     name, seed, trials, time_limit (seconds)
     [config]    model, image_size, num_classes, batch_size, precision, optimizer, attention, implementation,
                 micro_batches, set_to_none, device, lr, gpu; method, which is tried first
-    [budget]    bytes ("2GB"), counts (peak, reserved, device, saved or published)
+    [budget]    bytes ("2GB"), counts (peak, reserved, device, saved or published), quantile (of steps that differ)
     [data]      name, weights
     [fidelity]  image_size, train_size, val_size, epochs, recipe, views, skip (image files that are left out), protocol
     [search]    sampler, objectives, rungs, replicas, first, prior, proxies (["112x256", …])
@@ -23,25 +23,17 @@ from typing import Any
 import tomli_w
 
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
-from bsr_explorer.devices.gpus import CONTEXT, MiB
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import parse_method
+from bsr_explorer.store.counts import COUNTS as COUNTS
+from bsr_explorer.store.counts import check_quantile as check_quantile
+from bsr_explorer.store.counts import said_counts as said_counts
 from bsr_explorer.store.proxies import at_proxy, check_cheaper, check_sampler
 from bsr_explorer.store.records import write_text
 from bsr_explorer.store.space import SpaceSpec as SpaceSpec
 from bsr_explorer.store.tables import TABLES as TABLES
 from bsr_explorer.store.tables import differences, flat, read_tables
 from bsr_explorer.units import parse_bytes
-
-COUNTS: dict[str, str] = {
-    "peak": "all that is alive at the fullest moment of a step",
-    "reserved": "all that torch's allocator takes from a GPU",
-    "device": "all that a process takes from a GPU, as nvidia-smi shows it, with its CUDA context estimated at "
-    f"{CONTEXT // MiB} MiB",
-    "saved": "saved activations only",
-    "published": "the BSR paper's own accounting",
-}
-"""What a budget may count, and what that is."""
 
 SAMPLERS: dict[str, str] = {
     "exact": "a Gaussian process on accuracy, with memory and FLOPs known exactly",
@@ -68,6 +60,8 @@ class Study:
         config: everything but the method, which the search chooses.
         budget: memory as its user wrote it, with a unit.
         counts: key of ``COUNTS``.
+        quantile: of the steps of a configuration, where they differ, the share that the budget holds; see
+            ``prediction.counted_bytes``.
         time_limit: seconds after which no new trial starts, or None.
         sampler: key of ``SAMPLERS``.
         objectives: the first two or all of ``OBJECTIVES``; FLOPs are those of a training step.
@@ -97,6 +91,7 @@ class Study:
     first: int | None = None
     prior: str | None = None
     proxies: tuple[str, ...] = ()
+    quantile: float = 1.0
 
     def __post_init__(self) -> None:
         parse_bytes(self.budget)
@@ -108,6 +103,7 @@ class Study:
         if self.counts not in COUNTS:
             raise unknown("--budget-counts", self.counts, COUNTS)
         self.config.check_counts(self.counts)
+        object.__setattr__(self, "quantile", check_quantile(self.quantile, self.counts))
         if isinstance(self.trials, bool) or not isinstance(self.trials, int) or self.trials < 1:
             raise UserError(f"--trials: {self.trials!r} must be a whole number of at least 1")
         if self.time_limit is not None and self.time_limit <= 0:
@@ -166,7 +162,11 @@ class Study:
                 "time_limit": self.time_limit,
             },
             "config": config,
-            "budget": {"bytes": self.budget, "counts": self.counts},
+            "budget": {
+                "bytes": self.budget,
+                "counts": self.counts,
+                "quantile": self.quantile if self.quantile < 1 else None,
+            },
             "data": {"name": self.data, "weights": self.weights},
             "fidelity": asdict(self.fidelity),
             "search": {
@@ -216,6 +216,7 @@ class Study:
                 config=Config(**config),
                 budget=budget["bytes"],
                 counts=budget.get("counts", "peak"),
+                quantile=budget.get("quantile", 1.0),
                 data=data.get("name", "digits"),
                 weights=data.get("weights", "auto"),
                 fidelity=Fidelity(**tables.get("fidelity", {})),

@@ -47,7 +47,7 @@ TABLES: dict[str, dict[str, Kind]] = {
         "gpu": TEXT,
         "method": TEXT,
     },
-    "budget": {"bytes": TEXT, "counts": TEXT},
+    "budget": {"bytes": TEXT, "counts": TEXT, "quantile": NUMBER},
     "data": {"name": TEXT, "weights": TEXT},
     "fidelity": {
         "image_size": WHOLE,

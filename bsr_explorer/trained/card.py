@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bsr_explorer.data.contents import Contents
+from bsr_explorer.methods.base import TOKENS
+from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import licence_of, tagged
 from bsr_explorer.prediction import predict
@@ -138,6 +140,9 @@ def _cost(record: Record, about: trained.About) -> str:
         rows.append([f"{name}, {size}", format_bytes(predicted), *there])
     rows.append([f"forward, {size}", format_flops(mine.forward_flops), "", ""])
     rows.append([f"forward, backward and update, {size}", format_flops(mine.train_flops), "", ""])
+    used = predict(trained.at_inference(config)).forward_flops
+    if used != mine.forward_flops and any(TOKENS in part.chooses for part in parts_of(config.how)):
+        rows.append([f"forward at inference, with all tokens, {size}", format_flops(used), "", ""])
     configured = int(record.config["image_size"])
     if configured != config.image_size:
         peak, flops = record.predicted["peak_bytes"], record.predicted["train_flops"]

@@ -60,11 +60,13 @@ def check(config: Config, images: int, control: bool) -> None:
     if not 1 <= images <= MOST:
         raise UserError(f"--images: {images} is out of range; choose from 1 to {MOST}")
     kinds = {op.kind for op in tape_of(config).ops}
-    if any(TOKENS in part.chooses and part.moves for part in parts_of(config.how)):
-        raise UserError(
-            f"--method: {config.method} drops tokens in training alone, in each step others; a trained model keeps "
-            "all, so that there is nothing to draw"
-        )
+    for part in parts_of(config.how):
+        if TOKENS in part.chooses and (part.moves or not getattr(part, "inference", True)):
+            others = ", in each step others" if part.moves else " (inference=False)"
+            raise UserError(
+                f"--method: {config.method} drops tokens in training alone{others}; a trained model keeps all, so that "
+                "there is nothing to draw"
+            )
     if not kinds & {"drop_tokens", "merge_tokens"}:
         raise UserError(
             f"--method: {config.method} drops and merges no tokens at {config.image_size} px, so that there is nothing "

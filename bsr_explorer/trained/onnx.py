@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from math import isnan, nan
 from typing import TYPE_CHECKING, Any
 
 from bsr_explorer.errors import UserError
@@ -78,23 +79,31 @@ def difference(content: bytes, model: nn.Module, image_size: int) -> float | Non
     the largest logit; None where onnxruntime is not installed.
 
     Raises:
-        UserError: it is more than ``TOLERANCE``.
+        UserError: it is more than ``TOLERANCE``, or onnxruntime cannot run the file.
     """
     if find_spec("onnxruntime") is None:
         return None
     import onnxruntime
     import torch
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
-    worst = 0.0
+    apart = []
     for batch in BATCHES:
         images = torch.randn(batch, 3, image_size, image_size, generator=generator)
         with torch.no_grad():
             expected = model.float()(images)
-        (found,) = session.run(None, {"images": images.numpy()})
-        apart = (torch.from_numpy(found) - expected).abs().max() / expected.abs().max()
-        worst = max(worst, float(apart))
+        try:
+            session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+            (found,) = session.run(None, {"images": images.numpy()})
+        except Exception as error:  # its kinds of error have no class in common
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UserError(
+                f"--export onnx: onnxruntime cannot run the file ({why}), and it is not written; leave it out, or try "
+                "another version of onnxruntime"
+            ) from error
+        most = expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
+        apart.append(float((torch.from_numpy(found) - expected).abs().max() / most))
+    worst = nan if any(map(isnan, apart)) else max(apart)
     if not worst <= TOLERANCE:
         raise UserError(
             f"--export onnx: the file would give other logits than torch ({worst:.2g} of the largest apart, where at "

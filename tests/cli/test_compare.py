@@ -101,6 +101,21 @@ def test_without_a_budget_nothing_is_said_of_one(quick: Cli) -> None:
     assert "step_seconds.json" not in done.out
 
 
+def test_a_share_of_the_steps_is_counted_and_said(quick: Cli) -> None:
+    costs = ("--costs-only", "--json", "--methods", "full, full+dropbp(rate=0.75)", "--budget", "1GB")
+    answers = [
+        json.loads(quick(*FLAGS, *costs, "--out", f"q{place}", *more).out)
+        for place, more in enumerate(((), ("--budget-quantile", "0.5")))
+    ]
+    (full, whole), (same, share) = (answer["methods"] for answer in answers)
+    assert full["counted_bytes"] == same["counted_bytes"]
+    assert whole["counted_bytes"] > share["counted_bytes"] < share["peak_bytes"]
+    assert share["largest_batch"] > whole["largest_batch"]
+    assert "which 50% of the steps do not exceed; what does not fit" in Path("q1/comparison.md").read_text()
+    assert "do not exceed" not in Path("q0/comparison.md").read_text()
+    assert json.loads(Path("q1/comparison.json").read_text())["quantile"] == 0.5
+
+
 def test_json_is_all_there_is(quick: Cli) -> None:
     done = quick(*FLAGS, "--budget", "1400KB", "--count", "peak", "--out", "here", "--json")
     assert done.code == 0, done.err

@@ -109,6 +109,26 @@ def test_a_method_without_a_published_rule_is_refused(cli: Cli) -> None:
     assert "published has no rule for mesa" in done.err
 
 
+def test_errors_name_the_flag_that_was_given(cli: Cli) -> None:
+    done = cli(*TOY, "--method", "full", "--budget-counts", "device")
+    assert done.code == 2
+    assert "--budget-counts: device is" in done.err
+    assert "--accounting" not in done.err
+
+
+def test_a_share_of_the_steps_holds_more_images(cli: Cli) -> None:
+    whole, share = (
+        answer(cli, "--budget", "3MB", "--method", "full+dropbp(rate=0.75)", *more)
+        for more in ((), ("--budget-quantile", "0.5"))
+    )
+    assert (whole["quantile"], share["quantile"]) == (1.0, 0.5)
+    assert share["methods"][0]["batch_size"] > whole["methods"][0]["batch_size"] > 0
+    said = cli(*TOY, "--method", "full+dropbp, linear", "--budget-quantile", "0.5")
+    assert "which 50% of the steps do not exceed" in " ".join(said.out.split())
+    assert "--budget-quantile changes nothing where steps are all alike: linear" in said.err
+    assert "--budget-quantile: 2.0 must be a share" in cli(*TOY, "--budget-quantile", "2").err
+
+
 def test_what_does_not_fit_at_all_says_what_it_needs(cli: Cli) -> None:
     said = answer(cli, "--budget", "600KB", "--method", "full, linear", "--micro-batches", "2")
     full, linear = said["methods"]

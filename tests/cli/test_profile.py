@@ -56,6 +56,17 @@ def test_json_is_the_prediction(cli: Cli) -> None:
     assert said["full"]["train_flops"] == predict(full).train_flops
 
 
+def test_errors_of_the_accounting_name_its_flag(cli: Cli) -> None:
+    for more, says in (
+        (("--accounting", "device"), "--accounting: device is"),
+        (("--accounting", "published", "--method", "mesa"), "--accounting: published has no rule for"),
+    ):
+        done = cli("profile", *TOY, *more)
+        assert done.code == 2
+        assert says in done.err
+        assert "--budget-counts" not in done.err
+
+
 @pytest.mark.parametrize("accounting", [counts for counts in COUNTS if counts not in ONLY_GPUS])
 def test_the_total_is_by_the_accounting(cli: Cli, accounting: str) -> None:
     config = Config(model="toy", image_size=32, batch_size=4, method=BSR)

@@ -43,6 +43,16 @@ def test_fused_attention_backward_counts_five() -> None:
     assert _attention(backward=True) == 2 * 3 * ((2 + 5) * 2 * 5 * 5 * 4)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("read", [False, True])
+def test_a_grouped_convolution_counts_its_groups_alone_both_ways(groups: int, read: bool) -> None:
+    images = torch.randn(2, 6, 5, 4, requires_grad=read)
+    weight = torch.randn(6, 6 // groups, 3, 3, requires_grad=True)
+    with counter() as flops:
+        F.conv2d(images, weight, padding=1, groups=groups).sum().backward()
+    assert flops.get_total_flops() == (2 + read) * 2 * 2 * 5 * 4 * 6 * (6 // groups) * 9
+
+
 def test_a_formula_that_torch_lacks_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     before = _attention(backward=True)
     for op in (FLASH, FLASH_BACKWARD):

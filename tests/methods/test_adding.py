@@ -49,6 +49,9 @@ VARIANTS = (
     "dtl(r=3, first=1)",
     "sherl(r=4)",
     "losa(r=12)",
+    "dtl(r=2, first=1, plus=True)",
+    "repnet(r=4, groups=1)",
+    "tinytl(r=8, groups=1)",
 )
 """Other arguments than the defaults."""
 
@@ -86,7 +89,8 @@ OTHER_PARTS: tuple[dict[str, Any], ...] = (
 @pytest.mark.parametrize("options", OTHER_PARTS, ids=lambda options: "+".join(options))
 @pytest.mark.parametrize("method", [*ADDING, *VARIANTS])
 def test_nor_do_other_parts_of_a_model(both: Both, method: str, options: dict[str, Any]) -> None:
-    method = {"lst": "lst(r=2)"}.get(method, method.replace("r=8", "r=4"))
+    smaller = {"lst": "lst(r=2)", "repnet": "repnet(r=4)", "tinytl": "tinytl(r=4)"}
+    method = smaller.get(method, method.replace("r=8", "r=4"))
     if not options.get("class_token", True):
         method = method.replace("sparse_tuning", "sparse_tuning(keep=1.0)")
     predicted, measured = both(method, "math", 2, "amp_bf16", **{"embed_dim": 24, **options})
@@ -224,6 +228,9 @@ def test_an_interrupted_training_goes_on_to_the_same_end(method: str, tmp_path: 
         "dtl(r=3, first=0)",
         "sherl(r=4)",
         "losa(r=3)",
+        "dtl(r=3, first=0, plus=True)",
+        "repnet(r=4)",
+        "tinytl(r=4)",
     ],
 )
 def test_what_stays_is_exported_with_the_model(method: str) -> None:

@@ -20,6 +20,8 @@ from tests.methods.interrupted import check_it_goes_on
 def test_it_is_written_as_it_is_read() -> None:
     assert str(Tome()) == "tome(r=8)"
     assert parse_method("tome(13)") == Tome(13)
+    assert str(Tome(4, proportional=True)) == "tome(r=4, proportional=True)"
+    assert parse_method("tome(r=4, proportional=True)") == Tome(4, True)
 
 
 @pytest.mark.parametrize("r", ["-1", "1.0", "True", "'8'", "None"])
@@ -33,7 +35,7 @@ def test_a_number_that_leaves_no_token_is_refused(r: int) -> None:
     config = Config("deit_t", 96, 10, 1, method=Tome(r))
     for ask in (predict, build):
         with pytest.raises(
-            UserError, match=rf"tome\(r={r}\) would leave none of the 36 .* choose r up to 18"
+            UserError, match=rf"tome\(r={r}\) would leave none of the 36 .* choose r below 36"
         ):
             ask(config)
 
@@ -106,6 +108,60 @@ def test_where_one_patch_is_left_no_sizes_go_on(more: str, batch: int, precision
     assert (difference.rows, difference.peak_bytes) == ((), 0)
 
 
+# --- attention in proportion to sizes ---------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("attention", ["fused", "math"])
+@pytest.mark.parametrize(("precision", "batch"), [("fp32", 2), ("amp_bf16", 1), ("amp_fp16", 2), ("bf16", 1)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "full+tome(r=1, proportional=True)",
+        "full+tome(r=5, proportional=True)+offload",
+        "last(k=2)+tome(r=2, proportional=True)",
+        "lora(r=2)+tome(r=2, proportional=True)+checkpoint",
+        "linear+tome(r=2, proportional=True)",
+    ],
+)
+def test_proportional_attention_is_predicted_as_it_is_measured(
+    method: str, precision: str, batch: int, attention: str
+) -> None:
+    config = Config("toy", 64, 5, batch, precision=precision, attention=attention, method=method)
+    difference = predict(config) - measure(config)
+    assert (difference.rows, difference.peak_bytes) == ((), 0)
+
+
+def test_a_fused_kernel_keeps_what_is_added_and_an_explicit_softmax_does_not() -> None:
+    for attention, more in (("fused", True), ("math", False)):
+        config = Config("deit_t", 64, 10, 2, attention=attention, method="full+tome(r=1)")
+        plain = predict(config).saved_bytes
+        proportional = predict(config.with_method("full+tome(r=1, proportional=True)")).saved_bytes
+        assert proportional - plain == more * 2 * 4 * sum(17 - block for block in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "says"),
+    [
+        ("full+tome(r=1, proportional=True)+mesa", {}, "cannot pack what it keeps; leave tome"),
+        (
+            "full+tome(r=1, proportional=True)",
+            {"device": "cuda"},
+            "--attention: fused: .*a padded copy, which is not followed; choose math, or leave proportional out",
+        ),
+        ("tome(r=1, proportional=1)", {}, "proportional must be True or False"),
+    ],
+)
+def test_where_it_is_not_exact_it_is_refused(method: str, more: dict[str, str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        predict(Config("deit_t", 64, 10, 2, method=method, **more))  # type: ignore[arg-type]
+
+
+def test_with_an_explicit_softmax_it_goes_on_cuda() -> None:
+    config = Config("deit_t", 64, 10, 2, device="cuda", attention="math")
+    assert predict(config.with_method("full+tome(r=1, proportional=True)")).peak_bytes > 0
+
+
 def test_it_is_the_only_one_that_decides_which_tokens_stay() -> None:
     for other in ("bsr", "drop", "evit"):
         with pytest.raises(UserError, match="both choose which tokens stay"):
@@ -135,6 +191,7 @@ def test_it_takes_less_than_all_tokens_do() -> None:
 
 
 @pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("how", ["", ", proportional=True"])
 @pytest.mark.parametrize("more", ["", "+checkpoint"])
-def test_a_training_that_is_interrupted_goes_on_to_the_last_bit(more: str, tmp_path: Path) -> None:
-    check_it_goes_on(f"last(k=3)+tome(r=1){more}", tmp_path, epochs=2, after=(1, 7))
+def test_a_training_that_is_interrupted_goes_on_to_the_last_bit(more: str, how: str, tmp_path: Path) -> None:
+    check_it_goes_on(f"last(k=3)+tome(r=1{how}){more}", tmp_path, epochs=2, after=(1, 7))

@@ -79,6 +79,7 @@ BRINGING = (
     *SCORING,
     RANDOM,
     "tome(r=1)",
+    "tome(r=1, proportional=True)",
     "adapler",
     "lora(r=2)",
     "paca(r=2)",
@@ -90,6 +91,9 @@ BRINGING = (
     "dtl",
     "sherl(r=2)",
     "losa",
+    "repnet(r=2)",
+    "tinytl(r=2)",
+    "dtl(plus=True)",
     "sparse_tuning(width=4)",
     "alast(K=1)",
 )

@@ -199,6 +199,34 @@ def test_a_budget_that_nothing_fits_is_refused_with_what_is_needed(
     assert enough.fitting >= 1
 
 
+def test_what_the_published_accounting_has_no_rule_for_is_no_part_of_a_space_that_counts_by_it(
+    make_study: MakeStudy,
+) -> None:
+    study = make_study(counts="published")
+    assert "checkpoint" in study.space.start
+    space = Space(study)
+    assert [str(method) for method in space.unruled] == ["checkpoint"]
+    assert "checkpoint" not in {str(known.config.how) for known in space.known}
+    assert not Space(make_study()).unruled
+    for family in ("bsr+mesa", "lora", "full+velora"):
+        families = replace(study.space, families=("bsr", family) if family == "lora" else (family,))
+        with pytest.raises(UserError, match="--budget-counts: published has no rule for"):
+            Space(replace(study, space=families))
+
+
+def test_a_quantile_says_something_where_steps_differ(make_study: MakeStudy) -> None:
+    study = make_study(quantile=0.5)
+    assert not Space(study).differs
+    moving = replace(study.space, families=("full+dropbp",))
+    mine, whole = (Space(replace(study, space=moving, quantile=q)) for q in (0.5, 1.0))
+    assert mine.differs
+    sizes = [
+        {str(space.at(i).config.how): space.at(i).counted_bytes for i in range(3)} for space in (mine, whole)
+    ]
+    assert sizes[0].keys() == sizes[1].keys()
+    assert all(sizes[0][method] < sizes[1][method] for method in sizes[0])
+
+
 @pytest.mark.parametrize("counts", ["peak", *ONLY_GPUS])
 def test_on_a_gpu_what_is_looked_at_is_followed_through_the_allocator(
     make_study: MakeStudy, counts: str

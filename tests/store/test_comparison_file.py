@@ -66,6 +66,8 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert (asked.data, asked.weights) == (("cifar10", "pets"), "hub")
     assert asked.fidelity == Fidelity(recipe="paper-deit-s", epochs=4)
     assert (asked.seeds, asked.rounds, asked.budget, asked.counts) == (2, 0, "2GB", "saved")
+    assert asked.quantile == 1.0
+    assert read(tmp_path, WHOLE.replace('"saved"', '"saved"\nquantile = 0.9')).quantile == 0.9
     assert asked.on("cuda").config.device == "cuda"
 
 
@@ -104,6 +106,12 @@ def test_what_is_left_out_is_the_usual(tmp_path: Path) -> None:
             "[data]",
             '[budget]\nbytes = "2GB"\ncounts = "p"\n[data]',
             "choose from peak, reserved, device, saved, published",
+        ),
+        ("[data]", "[budget]\nquantile = 0.9\n[data]", "[budget] has no bytes"),
+        (
+            "[data]",
+            '[budget]\nbytes = "2GB"\nquantile = 1.1\n[data]',
+            "--budget-quantile: 1.1 must be a share of the steps from 0 to 1",
         ),
         ("[data]", "[fidelity]\nepochs = 0\n[data]", "--epochs: 0 must be a whole number of at least 1"),
     ],

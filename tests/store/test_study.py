@@ -223,6 +223,9 @@ def test_a_method_of_the_configuration_is_tried_first(tmp_path: Path) -> None:
         ("budget", "bytes", "2G", "--budget: '2G' has no unit that says its size: 'G'"),
         ("budget", "bytes", "2", "--budget: '2' has no unit"),
         ("budget", "counts", "peek", "--budget-counts: unknown value 'peek' (did you mean 'peak'?)"),
+        ("budget", "quantile", 1.5, "--budget-quantile: 1.5 must be a share of the steps from 0 to 1"),
+        ("budget", "quantile", -0.1, "--budget-quantile: -0.1 must be a share of the steps from 0 to 1"),
+        ("budget", "quantile", "most", "[budget] quantile must be a number, and is 'most'"),
         ("config", "batch_size", 0, "--batch-size: 0"),
         ("config", "batch_size", 1.5, "[config] batch_size must be a whole number, and is 1.5"),
         ("config", "precision", "bf61", "--precision: unknown value 'bf61' (did you mean 'bf16'?)"),
@@ -307,6 +310,16 @@ def test_a_key_where_a_table_belongs_is_refused(tmp_path: Path, name: str, value
     assert refused(path).startswith(f"{path}: ")
 
 
+# --- a share of the steps -------------------------------------------------------------------------------
+
+
+def test_a_quantile_is_written_where_there_is_one_and_read_again(tmp_path: Path) -> None:
+    assert "quantile" not in STUDY.to_toml()["budget"]
+    study = replace(STUDY, quantile=0.95)
+    study.write(tmp_path, "a command")
+    assert Study.from_toml(tmp_path / FILE) == study
+
+
 # --- the same study, or another -------------------------------------------------------------------------
 
 
@@ -316,6 +329,7 @@ def test_a_key_where_a_table_belongs_is_refused(tmp_path: Path, name: str, value
         ({"seed": 8}, "study.seed: 7 → 8"),
         ({"budget": "61MB"}, "budget.bytes: '60MB' → '61MB'"),
         ({"counts": "peak"}, "budget.counts: 'saved' → 'peak'"),
+        ({"quantile": 0.9}, "budget.quantile: 'unset' → 0.9"),
         ({"data": "pets"}, "data.name: 'digits' → 'pets'"),
         ({"weights": "hub"}, "data.weights: 'random' → 'hub'"),
         ({"config": replace(STUDY.config, batch_size=8)}, "config.batch_size: 4 → 8"),

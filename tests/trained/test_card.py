@@ -214,6 +214,25 @@ def test_the_card_of_a_model_that_drops_tokens_says_that_plain_timm_gives_other_
         assert (plain.eval()(names["images"]) - expected).abs().max() > 1e-3
 
 
+def test_a_model_that_drops_tokens_in_training_alone_is_a_plain_one_and_says_what_it_costs_then(
+    make: Callable[..., Made],
+) -> None:
+    method = "bsr(blocks=(1,), keep={1: 0.5}, inference=False)"
+    folder, record = make(replace(DROPS, config=DROPS.config.with_method(method)))
+    text = (folder / card.FILE).read_text()
+    assert "It is a plain timm model:" in text
+    plain = timm.create_model("toy", num_classes=10, img_size=32)
+    plain.load_state_dict(load_file(folder / trained.FILE))
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(plain.eval()(images), bx.load(folder)(images))
+    config = replace(Config.from_dict(record.config), image_size=32)
+    trains, used = (predict(config.with_method(each)).forward_flops for each in (method, "full"))
+    assert trains < used
+    assert f"| forward, 32 px | {format_flops(trains)} |" in text
+    assert f"| forward at inference, with all tokens, 32 px | {format_flops(used)} |" in text
+
+
 def test_of_an_onnx_file_it_says_whether_it_was_compared(once: Made) -> None:
     folder, record = once
     about = trained.read_about(folder)

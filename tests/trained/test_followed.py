@@ -47,6 +47,12 @@ def test_images_are_those_of_the_size_that_is_trained_at(tmp_path: Path) -> None
     ("method", "images", "control", "said"),
     [
         ("alast(K=4)", 4, False, "--method: alast(K=4) drops tokens in training alone"),
+        (
+            "full+drop({1: 0.5}, inference=False)",
+            4,
+            False,
+            "drops tokens in training alone (inference=False)",
+        ),
         ("full", 4, False, "--method: full drops and merges no tokens at 48 px"),
         ("drop({1: 0.95}, criterion='norm')", 4, False, "merges no tokens at 48 px"),
         ("drop({1: 0.5})", 0, False, "--images: 0 is out of range; choose from 1 to 12"),

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.usefixtures("toy"), pytest.mark.thorough]  # an export
         ("full+drop({0: 0.5}, criterion='norm')", "fp32"),
         ("full+drop({0: 0.5}, criterion='random')", "fp32"),
         ("full+tome(r=1)", "fp32"),
+        ("full+tome(r=1, proportional=True)", "fp32"),
         ("sparse_tuning(width=4)", "fp32"),
         ("last(k=2)+adapler", "fp32"),
     ],
@@ -53,6 +54,45 @@ def test_an_export_computes_the_same_for_any_number_of_images(method: str, preci
 def test_without_onnxruntime_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx, "find_spec", lambda name: None)
     assert onnx.difference(b"", nn.Identity(), 48) is None
+
+
+def test_a_file_that_cannot_be_run_is_refused_in_one_line() -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(
+        UserError, match=r"^--export onnx: onnxruntime cannot run the file \(.+not written"
+    ) as error:
+        onnx.difference(b"no model", build(Config("toy_2", 48, 7, method="linear")).eval(), 48)
+    assert "\n" not in str(error.value)
+
+
+class Session:
+    """Stands for onnxruntime's."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self._logits = logits
+
+    def __call__(self, content: bytes, providers: list[str]) -> Session:
+        return self
+
+    def run(self, wanted: None, given: dict[str, Any]) -> list[Any]:
+        """The same logits for every image."""
+        return [self._logits.expand(len(given["images"]), -1).numpy()]
+
+
+@pytest.mark.parametrize(("logit", "fails"), [(float("nan"), True), (0.0, False)])
+def test_logits_that_are_no_numbers_are_no_match(
+    monkeypatch: pytest.MonkeyPatch, logit: float, fails: bool
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session(torch.full((1, 7), logit)))
+    model = build(Config("toy_2", 48, 7, method="linear")).eval()
+    torch.nn.init.zeros_(model.get_submodule("head").get_parameter("weight"))
+    torch.nn.init.zeros_(model.get_submodule("head").get_parameter("bias"))
+    if fails:
+        with pytest.raises(UserError, match="would give other logits than torch"):
+            onnx.difference(b"", model, 48)
+    else:
+        assert onnx.difference(b"", model, 48) == 0
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript"])

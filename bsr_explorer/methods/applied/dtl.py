@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import sqrt
 from typing import Any, cast
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from bsr_explorer.methods.dtl import SUM
+from bsr_explorer.methods.applied.convolution import convolve
+from bsr_explorer.methods.dtl import FUSION, KERNEL, SUM
 from bsr_explorer.naming import blocks_of
 
 BETA = 100.0
@@ -50,22 +52,40 @@ class SideSum(nn.Module):
 
     Args:
         adds: whether the sum is added to what leaves the block.
+        side: rows and columns of patches.
         like: a tensor of the device and number format that its parameters have.
     """
 
-    def __init__(self, width: int, r: int, adds: bool, like: Tensor) -> None:
+    def __init__(self, width: int, r: int, adds: bool, side: int, like: Tensor) -> None:
         super().__init__()
         how: dict[str, Any] = {"bias": False, "device": like.device, "dtype": like.dtype}
         self.A, self.B = nn.Linear(width, r, **how), nn.Linear(r, width, **how)
         nn.init.kaiming_uniform_(self.A.weight, a=sqrt(5))
         nn.init.zeros_(self.B.weight)
-        self.adds = adds
+        self.adds, self.side = adds, side
+        self.shared: list[SideSum] = []  # (in a list, it is no module of this one)
+
+    def fuse(self, others: Iterable[SideSum]) -> None:
+        """Let a convolution follow swish here and in others, with a weight that stands here."""
+        weight = nn.Parameter(self.A.weight.new_empty(self.A.in_features, 1, KERNEL, KERNEL))
+        nn.init.kaiming_uniform_(weight, a=sqrt(5))
+        self.register_parameter(FUSION, weight)
+        for other in others:
+            other.shared = [self]
 
     def forward(self, x: Tensor, leaving: Tensor, below: Tensor | None) -> tuple[Tensor, Tensor]:
         """What enters the block, what leaves it, and the sum below it, all (B, N, D) → the sum, and what leaves."""
         # (Without a class token what goes through the blocks lies channel by channel.)
         total = self.B(self.A(x.contiguous())) if below is None else below + self.B(self.A(x.contiguous()))
-        return total, leaving + swish(total) if self.adds else leaving
+        if not self.adds:
+            return total, leaving
+        return total, leaving + (
+            convolve(swish(total), self._weight, self.side) if self.shared else swish(total)
+        )
+
+    @property
+    def _weight(self) -> Tensor:
+        return self.shared[0].get_parameter(FUSION)
 
 
 class _Summing:
@@ -86,16 +106,20 @@ class _Summing:
         return cast(Tensor, leaving)
 
 
-def add_side_sum(model: nn.Module, r: int, first: int) -> None:
+def add_side_sum(model: nn.Module, r: int, first: int, plus: bool = False) -> None:
     """Let a side sum of rank r a block run beside the blocks of a timm vision transformer, in place.
 
     Args:
         first: the block (0-based) from which on it is added to what leaves a block.
+        plus: whether a convolution follows swish.
     """
-    sides, width = [], cast(Any, model).embed_dim
+    sides, vit = list[SideSum](), cast(Any, model)
+    grid = int(vit.patch_embed.grid_size[0])
     for number, block in enumerate(blocks_of(model)):
-        sides.append(SideSum(width, r, number >= first, next(block.parameters())))
+        sides.append(SideSum(vit.embed_dim, r, number >= first, grid, next(block.parameters())))
         block.add_module(SUM, sides[-1])
+    if plus:
+        sides[first].fuse(sides[first:])
     summing = _Summing(sides[0], sides[-1])
     for block in blocks_of(model):
         block.register_forward_hook(summing.beside)

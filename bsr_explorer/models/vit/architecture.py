@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from bsr_explorer.models.base import Architecture, Followed, Selection
 from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.models.vit.geometry import Geometry
+from bsr_explorer.models.vit.merge_step import merge_tokens
 from bsr_explorer.models.vit.reading import geometry
-from bsr_explorer.models.vit.step import drop_tokens, merge_tokens, step_tape
+from bsr_explorer.models.vit.step import drop_tokens, step_tape
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
@@ -81,15 +82,15 @@ class PlainViT(Architecture):
 
         return all_tokens(model)
 
-    def merge_tokens(self, tape: Tape, r: int) -> Tape:
+    def merge_tokens(self, tape: Tape, r: int, proportional: bool = False) -> Tape:
         """See ``models.vit.step``."""
-        return merge_tokens(tape, r)
+        return merge_tokens(tape, r, proportional)
 
-    def merge_tokens_in(self, model: nn.Module, r: int) -> None:
+    def merge_tokens_in(self, model: nn.Module, r: int, proportional: bool = False) -> None:
         """See ``models.vit.merge``."""
         from bsr_explorer.models.vit.merge import merge_tokens_in
 
-        merge_tokens_in(model, r)
+        merge_tokens_in(model, r, proportional)
 
     def stem(self, model: nn.Module, images: Tensor) -> Tensor:
         """Patch embedding, prefix tokens, positions."""

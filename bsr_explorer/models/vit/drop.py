@@ -37,13 +37,18 @@ class TokenDrop(nn.Module):
 
     def watch(self, layer: nn.Module, inputs: Any, qkv: torch.Tensor) -> None:
         """Forward hook of the block's qkv layer."""
-        if not self.selection.keeps_all(int(qkv.shape[1]) - self.prefix):  # else nobody holds it
+        if self._drops(int(qkv.shape[1])):  # else nobody holds it
             self._qkv = qkv
+
+    def _drops(self, tokens: int) -> bool:
+        """Whether it changes anything of so many."""
+        now = self.training or self.selection.inference
+        return now and not self.selection.keeps_all(tokens - self.prefix)
 
     def forward(self, x: torch.Tensor, explicit: bool) -> torch.Tensor:
         """(B, N, D) → (B, fewer, D); ``explicit``: whether the block's attention has an explicit softmax."""
         (qkv, self._qkv), chosen = (self._qkv, None), self.selection
-        if chosen.keeps_all(int(x.shape[1]) - self.prefix):
+        if not self._drops(int(x.shape[1])):
             return x
         if chosen.by_attention:
             assert qkv is not None, "the block's attention runs before its drop"

@@ -76,6 +76,15 @@ def merge_sizes(into: torch.Tensor, sizes: torch.Tensor | None, r: int) -> torch
     return merged.index_add_(0, _rows(into), sizes.flatten()).view(batch, tokens - r)
 
 
+@torch.no_grad()
+def log_sizes(sizes: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The logarithm of sizes (B, N), (B, 1, 1, N), in the number format of the queries that are made of tokens x."""
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    with without_autocast(device):
+        return sizes.log().to(dtype)[:, None, None]
+
+
 def _rows(into: torch.Tensor) -> torch.Tensor:
     """(B·N,) places; in an ONNX file they are 64-bit numbers."""
     rows = into.flatten()
@@ -157,13 +166,16 @@ class Sizes:
 class TokenMerge(nn.Module):
     """Merges tokens; sees the keys of its block through ``watch``.
 
+    Args:
+        proportional: whether sizes are added to attention, too.
+
     Attributes:
         seen: is told where the patch tokens are after a merge, among those behind the prefix, (B, N − P).
     """
 
-    def __init__(self, r: int, prefix: int, heads: int) -> None:
+    def __init__(self, r: int, prefix: int, heads: int, proportional: bool = False) -> None:
         super().__init__()
-        self.r, self.prefix, self.heads = r, prefix, heads
+        self.r, self.prefix, self.heads, self.proportional = r, prefix, heads, proportional
         self.seen: Callable[[torch.Tensor], None] | None = None
         self._qkv: torch.Tensor | None = None
 
@@ -175,10 +187,10 @@ class TokenMerge(nn.Module):
     def forward(
         self, x: torch.Tensor, sizes: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, N, D) → (B, fewer, D), and the sizes after it, unless no later block has patches to merge."""
+        """(B, N, D) → (B, fewer, D), and the sizes after it, unless no later block needs them."""
         r = merged_tokens(int(x.shape[1]), self.prefix, self.r)
         if not r:
-            return x, None
+            return x, sizes if self.proportional else None
         qkv, self._qkv = self._qkv, None
         assert qkv is not None, "the block's attention runs before its merge"
         take_attached(qkv)
@@ -187,7 +199,13 @@ class TokenMerge(nn.Module):
             self.seen((into % (x.shape[1] - r) - self.prefix)[:, self.prefix :].long())
         merged = merge_sizes(into, sizes, r)
         x = merge_tokens(x, into, merged, sizes)
-        return x, merged if merged_tokens(int(x.shape[1]), self.prefix, self.r) else None
+        needed = self.proportional or merged_tokens(int(x.shape[1]), self.prefix, self.r)
+        return x, merged if needed else None
+
+    def added(self, sizes: torch.Tensor | None, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What attention is given beside tokens x (B, N, D): the logarithm of their sizes, (B, 1, 1, N), if they have
+        some and it shall be."""
+        return {} if sizes is None or not self.proportional else {"attn_mask": log_sizes(sizes, x)}
 
 
 class TokenMergeBlock(ModifiedBlock):
@@ -211,7 +229,7 @@ class TokenMergeBlock(ModifiedBlock):
     def forward(self, x: torch.Tensor, sizes: torch.Tensor | None) -> torch.Tensor:
         """(B, N, D) → (B, fewer, D)."""
         part = cast(Any, self)
-        x = x + part.drop_path1(part.ls1(part.attn(part.norm1(x))))
+        x = x + part.drop_path1(part.ls1(part.attn(part.norm1(x), **self.merge.added(sizes, x))))
         x, merged = self.merge(x, sizes)
         if self._sizes.entered and not self._last:
             self._sizes.now = merged
@@ -219,7 +237,7 @@ class TokenMergeBlock(ModifiedBlock):
         return cast(torch.Tensor, x + part.drop_path2(part.ls2(part.mlp(part.norm2(x)))))
 
 
-def merge_tokens_in(model: nn.Module, r: int) -> None:
+def merge_tokens_in(model: nn.Module, r: int, proportional: bool = False) -> None:
     """Let every block of a timm vision transformer merge ``r`` tokens, in place.
 
     Raises:
@@ -229,5 +247,5 @@ def merge_tokens_in(model: nn.Module, r: int) -> None:
     check_merging(vit.patch_embed.num_patches, r)
     last = len(vit.blocks) - 1
     for place, block in enumerate(vit.blocks):
-        merge = TokenMerge(r, vit.num_prefix_tokens, block.attn.num_heads).train(vit.training)
+        merge = TokenMerge(r, vit.num_prefix_tokens, block.attn.num_heads, proportional).train(vit.training)
         vit.blocks[place] = TokenMergeBlock(block, merge, sizes, place == 0, place == last)

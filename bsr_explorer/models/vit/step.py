@@ -12,7 +12,6 @@ from typing import Any
 
 from bsr_explorer.models.base import LEARNED, Selection
 from bsr_explorer.models.vit.geometry import Geometry
-from bsr_explorer.operations.merging import check_merging, merged_tokens
 from bsr_explorer.tape import Op, Parameter, Shape, Tape, Tensor
 
 
@@ -142,7 +141,7 @@ def drop_tokens(tape: Tape, block: int, selection: Selection) -> Tape:
         reads,
         f"{here}.scores",
         attrs=attrs,
-        steady=criterion != "random",
+        steady=criterion != "random" and selection.inference,  # else evaluation makes something else
     )
     mean = {"mean": True} if selection.fuse and selection.by_mean else {}
     drop = Op(
@@ -184,36 +183,6 @@ def lies_across(tape: Tape, x: str) -> bool:
     while made[x].kind in ("add", "add_parameter"):
         x = made[x].reads[0]
     return made[x].kind == "patch_embed"
-
-
-def merge_tokens(tape: Tape, r: int) -> Tape:
-    """The tape with ``r`` tokens merged into others in each block, or half of its patches if there are fewer.
-
-    Raises:
-        UserError: it would leave no patch token.
-    """
-    sizes: tuple[str, ...] = ()
-    if tape.blocks:
-        check_merging(tape.tensors["blocks.0.middle"].shape[1] - tape.prefix_tokens, r)
-    for block in tape.blocks:
-        here, prefix = f"blocks.{block}", tape.prefix_tokens
-        count = merged_tokens(tape.tensors[f"{here}.middle"].shape[1], prefix, r)
-        if not count:
-            continue
-        attention = tape.op(f"{here}.attn", "attention")
-        name, into, merged = f"{here}.merge", f"{here}.into", f"{here}.sizes"
-        attrs = {"prefix": prefix, "heads": attention.attrs["heads"], "r": count, "detached": True}
-        match = Op(name, "match_tokens", block, attention.reads, into, attrs={**attrs, "dtype": "int32"})
-        attrs = {"r": count, "detached": True, "dtype": "fp32"}
-        sizing = Op(name, "merge_sizes", block, (into, *sizes), merged, attrs=attrs)
-        reads = (f"{here}.middle", into, merged, *sizes)
-        merge = Op(name, "merge_tokens", block, reads, f"{here}.merged", attrs={"r": count})
-        residual = next(op for op in tape if op.writes == f"{here}.middle")
-        tape = tape.insert_after(residual, merge, instead_of=f"{here}.middle")
-        tape = tape.insert_after(residual, sizing)
-        tape = tape.insert_after(residual, match)
-        sizes = (merged,)
-    return tape
 
 
 _SCORES = {

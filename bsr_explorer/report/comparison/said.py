@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bsr_explorer.report.comparison.line import Line
 from bsr_explorer.store.comparison_folder import Comparison
-from bsr_explorer.store.study import COUNTS
+from bsr_explorer.store.study import said_counts
 from bsr_explorer.units import format_bytes, plural, some
 
 
@@ -27,7 +27,7 @@ def described(comparison: Comparison) -> list[str]:
     if comparison.budget is not None and comparison.budget_bytes is not None:
         said.append(
             f"Budget {comparison.budget} = {format_bytes(comparison.budget_bytes)}, counting "
-            f"{COUNTS[comparison.counts]}; what does not fit is not trained."
+            f"{said_counts(comparison.counts, comparison.quantile)}; what does not fit is not trained."
         )
     return said
 

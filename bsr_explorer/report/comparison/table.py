@@ -10,7 +10,7 @@ import pandas as pd
 
 from bsr_explorer.report.comparison.line import Line
 from bsr_explorer.store.comparison_folder import Comparison
-from bsr_explorer.units import format_gflops, format_mb, format_mib, format_number
+from bsr_explorer.units import format_gflops, format_less, format_mb, format_mib, format_number
 
 
 def row(line: Line, lines: Sequence[Line], comparison: Comparison) -> dict[str, Any]:
@@ -81,12 +81,12 @@ def readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.DataF
             size, ratio = ("counted",) * 2 if kind == comparison.counts else (kind, kind)
             cells[f"{kind} (MB)"] = f"{format_mb(each[f'{size}_bytes'])}"
             cells[f"{kind} (MiB)"] = f"{format_mib(each[f'{size}_bytes'])}"
-            cells[f"{kind}, to full"] = _text(each[f"{ratio}_full_over_this"], 2, "x less")
+            cells[f"{kind}, to full"] = _less(each[f"{ratio}_full_over_this"])
         if ruled:
             size = each["published_bytes"]
             cells["published (MB)"] = "—" if size is None else format_mb(size)
             cells["published (MiB)"] = "—" if size is None else format_mib(size)
-            cells["published, to full"] = _text(each["published_full_over_this"], 2, "x less") or "—"
+            cells["published, to full"] = _less(each["published_full_over_this"]) or "—"
         cells["train GFLOPs a step"] = format_gflops(each["train_flops"])
         cells["FLOPs, to full"] = _text(each["train_flops_over_full"], 2, "x")
         cells["step (s)"] = _text(each["step_seconds"], 3)
@@ -123,6 +123,10 @@ def measured_text(each: dict[str, Any], kind: str) -> str:
 def points_text(difference: float | None) -> str:
     """``+1.5``, percentage points between two accuracies in [0, 1], or nothing."""
     return "" if difference is None else f"{100 * difference:+.1f}"
+
+
+def _less(ratio: float | None) -> str:
+    return "" if ratio is None else format_less(ratio)
 
 
 def _text(value: float | None, decimals: int = 0, unit: str = "") -> str:

@@ -27,11 +27,13 @@ def draw(found: Findings, folder: Path) -> list[Path]:
     configs = [Config.from_dict(point.record.config) for point in best.values()]
     if "full" not in best:
         configs.insert(0, configs[0].with_method("full"))
-    counts = found.study["counts"]
+    counts, quantile = found.study["counts"], found.study.get("quantile", 1.0)
     with style.figure(5.8, 3.0) as (fig, axes):
         for config in configs:
             sizes = [size for size in SIZES if not size % config.micro_batches]
-            held = [in_mb(counted_bytes(replace(config, batch_size=size), counts)) for size in sizes]
+            held = [
+                in_mb(counted_bytes(replace(config, batch_size=size), counts, quantile)) for size in sizes
+            ]
             colour, marker = style.look(str(config.method))
             name = style.family(str(config.method))
             axes.plot(sizes, held, color=colour, marker=marker, ms=4, lw=1, label=name)

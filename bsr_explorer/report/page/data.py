@@ -15,7 +15,7 @@ from bsr_explorer.report.figures.axes import MEMORY_AXIS
 from bsr_explorer.report.front import Point
 from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.records import Record
-from bsr_explorer.store.study import COUNTS
+from bsr_explorer.store.study import said_counts
 from bsr_explorer.store.trials import replica, validation_images
 from bsr_explorer.units import BYTE_UNITS, format_number, plural
 
@@ -34,7 +34,7 @@ def page_data(found: Findings, folder: Path) -> dict[str, Any]:
     return {
         "budget": found.budget,
         "written": study["budget"],
-        "counts": COUNTS[study["counts"]],
+        "counts": said_counts(study["counts"], study.get("quantile", 1.0)),
         "axis": MEMORY_AXIS[study["counts"]],
         "images": validation_images(found.points[0].record),
         "recommended": found.recommendation.point.number,

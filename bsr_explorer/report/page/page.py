@@ -22,9 +22,10 @@ from bsr_explorer.report.front import covered_text
 from bsr_explorer.report.page.data import measurements, page_data
 from bsr_explorer.report.page.layout import Layout
 from bsr_explorer.report.study.findings import Findings
+from bsr_explorer.report.study.strip import Strip
 from bsr_explorer.report.study.write import calibration_said
 from bsr_explorer.store.records import write_text
-from bsr_explorer.store.study import COUNTS, FILE
+from bsr_explorer.store.study import FILE, said_counts
 from bsr_explorer.units import format_bytes, format_mb, format_mib, format_number, plural, spans
 
 NAME = "report.html"
@@ -38,23 +39,26 @@ SCRIPTS = (
 """Files of the page's script, in the order that they are joined in: what a file computes at once stands before it."""
 
 
-def write(found: Findings, folder: Path, layout: Layout | str, to: Path | None = None) -> Path:
+def write(
+    found: Findings, folder: Path, layout: Layout | str, to: Path | None = None, strip: Strip | None = None
+) -> Path:
     """Write the page of a study; returns its path.
 
     Args:
         folder: of the study, as commands are to name it.
         layout: all that the study may choose among; or, where that cannot be said, why.
         to: the folder to write into; None: the study's own.
+        strip: what is said of tokens, if the recommended configuration drops some.
 
     Raises:
         OSError: the folder cannot be written.
     """
     path = (to or folder) / NAME
-    write_text(path, html(found, folder, layout))
+    write_text(path, html(found, folder, layout, strip))
     return path
 
 
-def html(found: Findings, folder: Path, layout: Layout | str) -> str:
+def html(found: Findings, folder: Path, layout: Layout | str, strip: Strip | None = None) -> str:
     """The page. See ``write``."""
     grid = None if isinstance(layout, str) else layout.to_dict()
     css, code = (_HERE / "page.css").read_text(), script()
@@ -74,9 +78,11 @@ def html(found: Findings, folder: Path, layout: Layout | str) -> str:
             policy=f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(code)}'",
             data=embedded({**page_data(found, folder), "grid": grid}),
             found=found,
+            strip=strip,
+            strip_image=_image(strip.file) if strip and strip.file else "",
             record=found.points[0].record,
             study=found.study,
-            counts=COUNTS[found.study["counts"]],
+            counts=said_counts(found.study["counts"], found.study.get("quantile", 1.0)),
             without_grid=layout if isinstance(layout, str) else None,
             measured=measurements(found),
             plural=plural,
@@ -154,6 +160,11 @@ def _from_to(times: list[str]) -> str:
 def _trials(numbers: Iterable[int]) -> str:
     listed = list(numbers)
     return f"trial{'s' if len(listed) > 1 else ''} {spans(listed)}"
+
+
+def _image(path: Path) -> str:
+    """A picture as it stands within a page."""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _text(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,35 @@ from bsr_explorer.report import style
 from bsr_explorer.report.figures import FIGURES
 from bsr_explorer.report.study import tables
 from bsr_explorer.report.study.findings import Findings
+from bsr_explorer.report.study.strip import Strip
 from bsr_explorer.store.records import write_text
-from bsr_explorer.store.study import COUNTS
+from bsr_explorer.store.study import said_counts
 from bsr_explorer.units import format_bytes, format_number, plural
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a study came to, and the files that say so."""
+    """What a study came to, and the files that say so; and what is said of tokens, if its recommended configuration
+    drops some."""
 
     found: Findings
     files: list[Path]
+    strip: Strip | None = None
 
 
-def report(folder: Path, venue: str | None = None, to: Path | None = None) -> Report:
+def report(
+    folder: Path,
+    venue: str | None = None,
+    to: Path | None = None,
+    strip: Callable[[Findings, Path], Strip | None] = lambda found, figures: None,
+) -> Report:
     """Write a study's report: from its records, and from the cost model what follows of them.
 
     Args:
         folder: of the study.
         venue: key of ``style.VENUES`` whose pages the figures are made for; None: figures for a screen.
         to: the folder to write into; None: the study's own.
+        strip: makes what is said of tokens, given the folder of figures.
 
     Raises:
         UserError: no study there, no finished trial in it, or an unknown venue.
@@ -40,20 +50,22 @@ def report(folder: Path, venue: str | None = None, to: Path | None = None) -> Re
     found = Findings.read(folder)
     try:
         with style.made_for(page):
-            return Report(found, _write(to or folder, found))
+            return _write(to or folder, found, strip)
     except OSError as error:
         raise UserError(f"--out: {unwritable(error, error.filename or to or folder)}") from None
 
 
-def _write(folder: Path, found: Findings) -> list[Path]:
+def _write(folder: Path, found: Findings, strip: Callable[[Findings, Path], Strip | None]) -> Report:
     made = [*tables.write(found, folder)]
     drawn = {title: draw(found, folder / "figures") for title, draw in FIGURES.items()}
-    page = folder / "report.md"
-    write_text(page, _page(found, {title: paths[0] for title, paths in drawn.items() if paths}))
-    return [page, *made, *(path for paths in drawn.values() for path in paths)]
+    page, tokens = folder / "report.md", strip(found, folder / "figures")
+    write_text(page, _page(found, {title: paths[0] for title, paths in drawn.items() if paths}, tokens))
+    figures = [path for paths in drawn.values() for path in paths]
+    figures += [tokens.file] if tokens and tokens.file else []
+    return Report(found, [page, *made, *figures], tokens)
 
 
-def _page(found: Findings, drawn: dict[str, Path]) -> str:
+def _page(found: Findings, drawn: dict[str, Path], tokens: Strip | None) -> str:
     """The page in Markdown.
 
     Args:
@@ -71,7 +83,8 @@ def _page(found: Findings, drawn: dict[str, Path]) -> str:
         f"{config['precision']}, {config['attention']} attention; data `{record.data}` ({record.split}); "
         f"weights: {record.weights}.",
         "",
-        f"Budget {study['budget']} = {format_bytes(found.budget)}, counting {COUNTS[study['counts']]}. "
+        f"Budget {study['budget']} = {format_bytes(found.budget)}, counting "
+        f"{said_counts(study['counts'], study.get('quantile', 1.0))}. "
         f"Full fine-tuning would take {format_bytes(found.full['counted_bytes'])}.",
         "",
         f"Trained at {record.fidelity['image_size']} px for {plural(record.fidelity['epochs'], 'epoch')} "
@@ -91,6 +104,7 @@ def _page(found: Findings, drawn: dict[str, Path]) -> str:
         "",
         *(f"![{title}](figures/{path.name})\n" for title, path in drawn.items()),
         *([f"What follows from the model alone is not drawn: {found.unknown}\n"] if found.unknown else []),
+        *(tokens.markdown() if tokens else []),
     ]
     faults = {
         number: r.measured["fault"] for number, r in records.items() if r.measured and "fault" in r.measured

@@ -6,77 +6,65 @@ from typing import Any
 
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
+from torch.nn.functional import conv2d
 
-from bsr_explorer.methods import Dtl, Linear
+from bsr_explorer.methods import Dtl
 from bsr_explorer.methods.applied.dtl import swish
-
-SMALL: dict[str, Any] = {
-    "img_size": 16,
-    "patch_size": 8,
-    "embed_dim": 12,
-    "depth": 4,
-    "num_heads": 3,
-    "num_classes": 5,
-}
-BARE = {"class_token": False, "global_pool": "avg"}
-
-
-def made(first: int, moved: bool = True, **options: Any) -> Any:
-    """A model with a side sum; ``moved``: away from where it starts."""
-    torch.manual_seed(0)
-    model = Dtl(2, first).apply(VisionTransformer(**{**SMALL, **options}))
-    with torch.no_grad():
-        for parameter in model.parameters() if moved else ():
-            if parameter.requires_grad:
-                parameter.add_(0.2 * torch.randn(parameter.shape))
-    return model
+from tests.methods.applied.small import (
+    BARE,
+    check_begins_as_linear,
+    check_like,
+    entered,
+    live_blocks,
+    made,
+    pictures,
+    plainly,
+)
 
 
-def by_hand(model: Any, images: Tensor, first: int) -> Tensor:
+def by_hand(model: Any, images: Tensor, first: int, plus: bool) -> Tensor:
     """The formula, with operations of torch alone."""
-    x, total = model.norm_pre(model._pos_embed(model.patch_embed(images))), torch.zeros(())
+    x, total, prefix = entered(model, images), torch.zeros(()), model.num_prefix_tokens
     for number, block in enumerate(model.blocks):
         total = total + x @ block.dtl.A.weight.T @ block.dtl.B.weight.T
-        x = type(block).forward(block, x)
+        x = plainly(block, x)
         if number >= first:
-            x = x + total * torch.sigmoid(100 * total)
+            added = total * torch.sigmoid(100 * total)
+            if plus:
+                weight = model.blocks[first].dtl.fusion
+                grid = added[:, prefix:].transpose(1, 2).unflatten(2, model.patch_embed.grid_size)
+                grid = conv2d(grid, weight, padding=1, groups=len(weight)).flatten(2).transpose(1, 2)
+                added = torch.cat([added[:, :prefix], grid], dim=1)
+            x = x + added
     logits: Tensor = model.forward_head(model.norm(x))
     return logits
 
 
-@pytest.mark.parametrize("options", [{}, BARE], ids=["plain", "no class token"])
+@pytest.mark.parametrize("plus", [False, True])
+@pytest.mark.parametrize("options", [{}, BARE, {"img_size": 24}], ids=["plain", "no class token", "odd"])
 @pytest.mark.parametrize("first", [0, 2, 3])
-def test_outputs_and_gradients_are_those_of_plain_torch(first: int, options: dict[str, Any]) -> None:
-    model, images = made(first, **options), torch.randn(2, 3, 16, 16)
-    out = model(images)
-    out.square().sum().backward()
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    assert found.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
-    model.zero_grad()
-    expected = by_hand(model, images, first)
-    expected.square().sum().backward()
-    torch.testing.assert_close(out, expected)
-    for name, gradient in found.items():
-        torch.testing.assert_close(gradient, model.get_parameter(name).grad, rtol=1e-4, atol=1e-5)
+def test_outputs_and_gradients_are_those_of_plain_torch(
+    first: int, options: dict[str, Any], plus: bool
+) -> None:
+    model = made(Dtl(2, first, plus), **options)
+    check_like(model, pictures(**options), lambda model, images: by_hand(model, images, first, plus))
 
 
-def test_at_first_it_is_the_linear_probe_bit_for_bit() -> None:
-    torch.manual_seed(0)
-    plain, images = Linear().apply(VisionTransformer(**SMALL)), torch.randn(2, 3, 16, 16)
-    assert torch.equal(made(1, moved=False)(images), plain(images))
+@pytest.mark.parametrize("plus", [False, True])
+def test_at_first_it_is_the_linear_probe_bit_for_bit(plus: bool) -> None:
+    check_begins_as_linear(Dtl(2, 1, plus))
 
 
+@pytest.mark.parametrize("plus", [False, True])
 @pytest.mark.parametrize("first", [0, 2, 3])
-def test_blocks_up_to_the_first_addition_have_no_graph(first: int) -> None:
-    model, live = made(first), dict[int, bool]()
-    for number, block in enumerate(model.blocks):
-        block.mlp.register_forward_hook(
-            lambda mlp, inputs, out, number=number: live.__setitem__(number, out.grad_fn is not None)
-        )
-    model(torch.randn(2, 3, 16, 16))
-    assert live == {number: number > first for number in range(4)}
+def test_blocks_up_to_the_first_addition_have_no_graph(first: int, plus: bool) -> None:
+    assert live_blocks(made(Dtl(2, first, plus)), pictures()) == set(range(first + 1, 4))
+
+
+def test_one_convolution_serves_all_blocks() -> None:
+    model = made(Dtl(2, 1, plus=True))
+    assert [name for name in model.state_dict() if "fusion" in name] == ["blocks.1.dtl.fusion"]
 
 
 def test_swish_has_the_gradient_of_its_formula_and_keeps_its_input_alone() -> None:

@@ -6,45 +6,40 @@ from typing import Any
 
 import pytest
 import torch
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from bsr_explorer.methods import Linear, Lst
+from bsr_explorer.methods import Lst
 from bsr_explorer.methods.applied.lst import mix, narrowed
+from tests.methods.applied.small import (
+    BARE,
+    check_begins_as_linear,
+    check_like,
+    entered,
+    live_blocks,
+    made,
+    pictures,
+    plainly,
+)
 
-SMALL: dict[str, Any] = {
-    "img_size": 16,
-    "patch_size": 8,
-    "embed_dim": 16,
-    "depth": 3,
-    "num_heads": 2,
-    "num_classes": 5,
-}
+SIXTEEN = {"embed_dim": 16, "num_heads": 2, "depth": 3}
 OTHERS: tuple[dict[str, Any], ...] = (
     {},
-    {"class_token": False, "global_pool": "avg"},
+    BARE,
     {"global_pool": "avg", "fc_norm": False, "reg_tokens": 2},
     {"init_values": 0.1, "pre_norm": True},
 )
 
 
-def made(options: dict[str, Any], moved: bool = True) -> Any:
-    """A model with a ladder; ``moved``: away from where it starts."""
-    torch.manual_seed(0)
-    model = Lst(2).apply(VisionTransformer(**{**SMALL, **options}))
-    with torch.no_grad():
-        for parameter in model.parameters() if moved else ():
-            if parameter.requires_grad:
-                parameter.add_(0.2 * torch.randn(parameter.shape))
-    return model
+every_other = pytest.mark.parametrize("options", OTHERS, ids=lambda options: "+".join(options) or "plain")
 
 
 def by_hand(model: Any, images: Tensor) -> Tensor:
     """The formula, with operations of torch alone."""
     with torch.no_grad():
-        left = [model.norm_pre(model._pos_embed(model.patch_embed(images)))]
+        left = [entered(model, images)]
         for block in model.blocks:
-            left.append(type(block).forward(block, left[-1]))
+            left.append(plainly(block, left[-1]))
         features = model.fc_norm(model.pool(model.norm(left[-1])))
     state = model.blocks[0].ladder.first(left[0])
     for block, x in zip(model.blocks, left[1:], strict=True):
@@ -56,43 +51,25 @@ def by_hand(model: Any, images: Tensor) -> Tensor:
     return made
 
 
-@pytest.mark.parametrize("options", OTHERS, ids=lambda options: "+".join(options) or "plain")
+@every_other
 def test_outputs_and_gradients_are_those_of_plain_torch(options: dict[str, Any]) -> None:
-    model, images = made(options), torch.randn(2, 3, 16, 16)
-    out = model(images)
-    out.square().sum().backward()
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    assert found.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
-    model.zero_grad()
-    expected = by_hand(model, images)
-    expected.square().sum().backward()
-    torch.testing.assert_close(out, expected)
-    for name, gradient in found.items():
-        torch.testing.assert_close(gradient, model.get_parameter(name).grad, rtol=1e-4, atol=1e-5)
+    check_like(made(Lst(2), **SIXTEEN, **options), pictures(), by_hand)
 
 
-@pytest.mark.parametrize("options", OTHERS, ids=lambda options: "+".join(options) or "plain")
+@every_other
 def test_at_first_it_is_the_linear_probe_bit_for_bit(options: dict[str, Any]) -> None:
-    torch.manual_seed(0)
-    plain = Linear().apply(VisionTransformer(**{**SMALL, **options}))
-    images = torch.randn(2, 3, 16, 16)
-    model = made(options, moved=False)
-    assert torch.equal(model(images), plain(images))
-    with torch.no_grad():
-        assert torch.equal(model(images), plain(images))
+    check_begins_as_linear(Lst(2), **SIXTEEN, **options)
 
 
 def test_nothing_of_the_backbone_has_a_graph() -> None:
-    model, seen = made({}), list[Tensor]()
-    for block in model.blocks:
-        for module in (block, block.norm1, block.attn, block.mlp):
-            module.register_forward_hook(lambda module, inputs, out: seen.append(out))
-    model.norm.register_forward_hook(lambda module, inputs, out: seen.append(out))
-    model(torch.randn(2, 3, 16, 16)).sum().backward()
-    assert len(seen) == 3 * 4 + 1
-    assert all(out.grad_fn is None and not out.requires_grad for out in seen)
+    model = made(Lst(2), **SIXTEEN)
+    assert live_blocks(model, pictures()) == set()
+    live = list[bool]()
+    model.norm.register_forward_hook(lambda module, inputs, out: live.append(out.requires_grad))
+    model(pictures()).sum().backward()
+    assert live == [False]
     ours = {name for name, p in model.named_parameters() if p.grad is not None}
-    assert all(".ladder." in name or name.startswith("head.") for name in ours)
+    assert ours and all(".ladder." in name or name.startswith("head.") for name in ours)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -12,26 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 from bsr_explorer.methods import Linear, Sherl
 from bsr_explorer.methods.applied.sherl import aggregate
-
-SMALL: dict[str, Any] = {
-    "img_size": 16,
-    "patch_size": 8,
-    "embed_dim": 12,
-    "depth": 4,
-    "num_heads": 3,
-    "num_classes": 5,
-}
-BARE = {"class_token": False, "global_pool": "avg"}
-
-
-def made(**options: Any) -> Any:
-    torch.manual_seed(0)
-    model = Sherl(2).apply(VisionTransformer(**{**SMALL, **options}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn(parameter.shape))
-    return model
+from tests.methods.applied.small import BARE, SMALL, check_like, entered, live_blocks, made, pictures, plainly
 
 
 def put_together(features: list[Tensor], relevance: Tensor, bias: Tensor) -> Tensor:
@@ -76,39 +57,26 @@ def test_it_has_the_gradients_of_small_differences() -> None:
 
 
 def by_hand(model: Any, images: Tensor) -> Tensor:
-    x, features = model.norm_pre(model._pos_embed(model.patch_embed(images))), list[Tensor]()
+    x, features = entered(model, images), list[Tensor]()
     for block in model.blocks:
         side = block.sherl
         features.append(side.norm(side.down(x)))
         if block is model.blocks[-1]:
             joined = side.up(put_together(features, side.relevance, side.bias))
             x = joined + torch.tanh(side.gate / 0.1) * x
-        x = type(block).forward(block, x)
+        x = plainly(block, x)
     logits: Tensor = model.forward_head(model.norm(x))
     return logits
 
 
 @pytest.mark.parametrize("options", [{}, BARE, {"depth": 1}], ids=["plain", "no class token", "one block"])
 def test_outputs_and_gradients_are_those_of_plain_torch(options: dict[str, Any]) -> None:
-    model, images = made(**options), torch.randn(2, 3, 16, 16)
-    out = model(images)
-    out.square().sum().backward()
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    assert found.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
-    model.zero_grad()
-    expected = by_hand(model, images)
-    expected.square().sum().backward()
-    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
-    for name, gradient in found.items():
-        other = model.get_parameter(name).grad
-        torch.testing.assert_close(
-            gradient, torch.zeros_like(gradient) if other is None else other, rtol=1e-3, atol=1e-4
-        )
+    check_like(made(Sherl(2), moved=0.1, **options), pictures(), by_hand)
 
 
 def test_with_nothing_put_together_and_an_open_gate_it_is_the_linear_probe_bit_for_bit() -> None:
     torch.manual_seed(0)
-    plain, images = Linear().apply(VisionTransformer(**SMALL)), torch.randn(2, 3, 16, 16)
+    plain, images = Linear().apply(VisionTransformer(**SMALL)), pictures()
     torch.manual_seed(0)
     model: Any = Sherl(2).apply(VisionTransformer(**SMALL))
     side = model.blocks[-1].sherl
@@ -120,10 +88,4 @@ def test_with_nothing_put_together_and_an_open_gate_it_is_the_linear_probe_bit_f
 
 
 def test_blocks_below_the_last_have_no_graph() -> None:
-    model, live = made(), dict[int, bool]()
-    for number, block in enumerate(model.blocks):
-        block.register_forward_hook(
-            lambda block, inputs, out, number=number: live.__setitem__(number, out.grad_fn is not None)
-        )
-    model(torch.randn(2, 3, 16, 16))
-    assert live == {0: False, 1: False, 2: False, 3: True}
+    assert live_blocks(made(Sherl(2)), pictures()) == {3}

@@ -148,3 +148,58 @@ def test_blocks_that_run_again_compute_the_same() -> None:
             assert one.grad is not None
             assert other.grad is not None
             assert torch.equal(one.grad, other.grad)
+
+
+# --- attention in proportion to sizes ---------------------------------------------------------------------
+
+
+def _attended(block: Any, x: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+    """softmax(Q·Kᵀ/√d + log s)·V of a block, by the formula."""
+    batch, tokens, width = x.shape
+    q, k, v = block.attn.qkv(block.norm1(x)).view(batch, tokens, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+    scores = q @ k.transpose(2, 3) * (width // HEADS) ** -0.5 + sizes.log()[:, None, None]
+    out: torch.Tensor = block.attn.proj(
+        (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, tokens, width)
+    )
+    return out
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("again", [False, True])
+def test_attention_has_the_logarithm_of_sizes_added_to_its_scores(fused: bool, again: bool) -> None:
+    model = _vit()
+    merge_tokens_in(model, 5, proportional=True)
+    entered: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+    made: list[torch.Tensor] = []
+    for block in model.blocks:
+        block.attn.fused_attn = fused
+        block.attn.register_forward_hook(lambda module, inputs, out: made.append(out))
+        block.register_forward_hook(lambda module, inputs, out: entered.append(inputs))
+    if again:
+        checkpoint_block(model, 2)
+    model(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    for block, (x, sizes), out in zip(model.blocks, entered, made, strict=False):
+        sizes = torch.ones(x.shape[:2]) if sizes is None else sizes
+        torch.testing.assert_close(out, _attended(block, x, sizes), rtol=1e-4, atol=1e-5)
+    assert entered[0][1] is None
+    assert [inputs[0].shape[1] for inputs in entered] == [17, 12, 7, 4]
+    assert all(sizes is not None and bool((sizes > 1).any()) for _, sizes in entered[1:4])
+
+
+def test_sizes_are_those_of_before_where_a_block_merges_nothing() -> None:
+    """One patch is left after a while, which attention is to know of."""
+    model = _vit(depth=6)
+    merge_tokens_in(model, 8, proportional=True)
+    given: list[torch.Tensor | None] = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda module, inputs, out: given.append(inputs[1]))
+    model(torch.randn(1, 3, 32, 32))
+    assert [None if sizes is None else sizes.tolist()[0][-1] for sizes in given[4:]] == [16, 16]
+
+
+def test_without_sizes_it_is_the_models_own_attention() -> None:
+    plain, ours = _vit(depth=1), _vit(depth=1)
+    merge_tokens_in(plain, 3)
+    merge_tokens_in(ours, 3, proportional=True)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(plain(images), ours(images))  # the first block's tokens are one each

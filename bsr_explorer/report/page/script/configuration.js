@@ -22,7 +22,7 @@ function showDetails() {
   const [accuracy, ...spread] = trial.said.split(" (");
   for (const [name, value, more] of [
     ["Accuracy", accuracy, spread.length ? spread.join(" (").replace(")", "") : "one seed"],
-    ["Memory", `${mb(trial.bytes)} MB`, `${number(trial.bytes / 2 ** 20, 1)} MiB, ${number(data.full.bytes / trial.bytes, 2)}× less than full`],
+    ["Memory", `${mb(trial.bytes)} MB`, `${number(trial.bytes / 2 ** 20, 1)} MiB, ${less(data.full.bytes / trial.bytes)} than full`],
   ]) {
     const figure = make(figures, "div");
     make(figure, "dt", {}, name);
@@ -57,7 +57,7 @@ function showValues(body, trial) {
     ["Peak of a step", bothUnits(trial.totals.peak_bytes)],
     ["Saved activations", bothUnits(trial.totals.saved_bytes)],
     ["FLOPs forward", gflops(trial.totals.forward_flops)],
-    ["FLOPs of a step", `${gflops(trial.totals.train_flops)}, ${number(data.full.totals.train_flops / trial.totals.train_flops, 2)}× less than full`],
+    ["FLOPs of a step", `${gflops(trial.totals.train_flops)}, ${less(data.full.totals.train_flops / trial.totals.train_flops)} than full`],
     ["Batch size", number(trial.batch)],
     ["Learning rate", trial.lr === null ? "" : String(trial.lr)],
     ["Trained on", trial.trained],

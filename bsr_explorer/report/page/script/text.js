@@ -11,6 +11,8 @@ const round = (value) => value.toLocaleString("en-US", { maximumFractionDigits: 
 const mb = (bytes, digits = 1) => number(bytes / 1e6, digits);
 const bothUnits = (bytes, digits = 1) => `${mb(bytes, digits)} MB (${number(bytes / 2 ** 20, digits)} MiB)`;
 const gflops = (flops) => `${number(flops / 1e9, 1)} GFLOPs`;
+/** "2.73× less" of a ratio above 1, "1.31× more" of one below: see format_less in units.py. */
+const less = (ratio) => (Math.round(100 * ratio) >= 100 ? `${number(ratio, 2)}× less` : `${number(1 / ratio, 2)}× more`);
 const percent = (value, digits = 1) => `${number(100 * value, digits)}%`;
 const quoted = (word) =>
   /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\"'\"'")}'`;
