@@ -10,7 +10,7 @@ batch sizes 1, 2, 5 and 8.
 
     python benchmarks/exactness.py --configs 100 --methods all
 
-draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, Sparse-Tuning, LST, DTL, SHERL, LoSA, VeLoRA,
+draws LoRA, LoRA-FA, DoRA, VeRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, Sparse-Tuning, LST, DTL, SHERL, LoSA, VeLoRA,
 WTA-CRS, ASI, WASI, Approx-BP and MS-LN instead, alone and composed with each other, token drops or merges,
 recomputation and offloading; and the peak must be exact, too. `--methods tokens` draws what drops or merges tokens,
 with all of the others.
@@ -67,6 +67,7 @@ from bsr_explorer.methods import (
     Spt,
     Tome,
     Velora,
+    Vera,
     Vpt,
     Wasi,
     WtaCrs,
@@ -181,6 +182,7 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any], of_tokens: bool = F
         Lora(r, on, rng.choice((float(r), 8.0, 16.0))),
         LoraFA(r, on, rng.choice((float(r), 8.0))),
         Dora(r, on, rng.choice((float(r), 8.0))),
+        Vera(rng.choice((r, 32)), on),
         Paca(r, on),
         Apla(r),
         Spt(rng.choice((0.005, 0.1, {name: rng.choice((0.01, 1.0)) for name in on}))),
