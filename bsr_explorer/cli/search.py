@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,8 @@ from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.store.proxies import check_sampler
-from bsr_explorer.store.study import SAMPLERS, Study
+from bsr_explorer.store.space import SEARCHED
+from bsr_explorer.store.study import FILE, SAMPLERS, Study
 from bsr_explorer.train.recipes import check_optimizer, recipe
 from bsr_explorer.units import parse_bytes
 
@@ -127,7 +129,7 @@ def search(
             metavar="METHOD",
             help="Methods to search, such as bsr+mesa; repeat it for several. An argument that is not written, such as "
             "mesa's bits, is a part of the search.",
-            show_default="bsr",
+            show_default=" and ".join(SEARCHED),
         ),
     ] = None,
     seed: options.Seed = 0,
@@ -221,12 +223,25 @@ def search(
         counts = options.counts(budget_counts, config)
         thorough = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views, protocol=protocol)
         study = _study(name, config, budget, counts, data, weights, thorough, seed, limit)
-        space = replace(study.space, families=tuple(family or study.space.families))
+        gone_on = [] if fresh else [folder or Path("reports") / study.name]
+        families = tuple(family or ()) or _families(study, [*gone_on, *([prior] if prior else [])])
+        space = replace(study.space, families=families)
         if len(sizes) > 1:
             space = replace(space, batch_sizes=sizes)
         study = replace(study, space=space)
         study = replace(study, **how)
     run_search(study, folder or Path("reports") / study.name, run)
+
+
+def _families(study: Study, folders: Sequence[Path]) -> tuple[str, ...]:
+    """What is searched where no family is named: what a study that is gone on with searches, or one that this begins
+    with; else what pays, as far as its costs can be laid out for this model."""
+    from bsr_explorer.search.laid import searched
+
+    for folder in folders:
+        if (folder / FILE).is_file():
+            return Study.from_toml(folder / FILE).space.families
+    return searched(geometry_of(study.config))
 
 
 def _open(study_file: Path | None, trials: int | None, replicas: int | None, several: bool) -> frozenset[str]:
