@@ -241,7 +241,7 @@ def _families(study: Study, folders: Sequence[Path]) -> tuple[str, ...]:
     for folder in folders:
         if (folder / FILE).is_file():
             return Study.from_toml(folder / FILE).space.families
-    return searched(geometry_of(study.config))
+    return searched(geometry_of(study.config), study.counts)
 
 
 def _open(study_file: Path | None, trials: int | None, replicas: int | None, several: bool) -> frozenset[str]:

@@ -22,6 +22,7 @@ from bsr_explorer.finetune.run import run
 from bsr_explorer.search import plan, speed
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.records import Record, read_records
+from bsr_explorer.store.space import SEARCHED
 from bsr_explorer.store.study import SpaceSpec, Study
 from tests.hub_cache import TEST, TRAIN, birds, png, put, table
 from tests.pictures import Pictures
@@ -151,6 +152,20 @@ def test_a_search_by_the_authors_protocol_is_refused(quick: Cli, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("no_training")
+def test_a_new_study_names_its_families_and_one_of_before_goes_on_with_its_own(
+    quick: Cli, tmp_path: Path
+) -> None:
+    flags = (*FLAGS, "--trials", "1", "--json", "--out")
+    new = json.loads(quick(*flags, tmp_path / "new", "--dry-run").out)["study"]
+    assert new["space"]["families"] == list(SEARCHED)
+    old = quick(*flags, tmp_path / "old", "--family", "bsr")
+    assert old.code == 0, old.err
+    assert "families" not in (tmp_path / "old" / "study.toml").read_text()
+    again = quick(*flags, tmp_path / "old", "--trials", "2")
+    assert again.code == 0, again.err
+    assert "families" not in json.loads(again.out)["study"]["space"]
+
+
 def test_families_may_be_searched(quick: Cli) -> None:
     more = ("--family", "bsr", "--family", "bsr+mesa(bits=4)", "--family", "bitfit")
     answer = json.loads(quick(*FLAGS, *more, "--dry-run", "--json").out)
