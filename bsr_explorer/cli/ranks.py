@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -108,7 +107,9 @@ def _batch(images: ImageSplit, count: int, seed: int) -> tuple[Tensor, Tensor]:
     from bsr_explorer.data.splits import stratified_order
 
     if len(images) < count:
-        raise UserError(f"--batch-size: {count} is more than the {len(images)} images; choose at most {len(images)}")
+        raise UserError(
+            f"--batch-size: {count} is more than the {len(images)} images; choose at most {len(images)}"
+        )
     pairs = images.few([int(item) for item in stratified_order(images.labels, seed)[:count]])
     return torch.stack([image for image, _ in pairs]), torch.tensor([label for _, label in pairs])
 
@@ -156,4 +157,4 @@ def _show(found: dict[str, Choice], config: Config, expression: str, budget: str
         out.print(
             f"{what}: {format_bytes(after)}, without asi {format_bytes(before)}", markup=False, soft_wrap=True
         )
-    out.print(f"\n--method \"{expression}\"", markup=False, soft_wrap=True)
+    out.print(f'\n--method "{expression}"', markup=False, soft_wrap=True)

@@ -80,7 +80,8 @@ def layout_of(folder: Path, space: Space | None = None) -> Layout | str:
         Beside(str(each.config.method), each.config.batch_size, each.counted_bytes) for each in others
     )
     first, *more = (
-        Part(grid.bytes(study.counts), grid.masks, grid.schedules, added and f"+{added}") for added, grid in grids
+        Part(grid.bytes(study.counts), grid.masks, grid.schedules, added and f"+{added}")
+        for added, grid in grids
     )
     return Layout(
         bytes=first.bytes,

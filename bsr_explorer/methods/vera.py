@@ -5,8 +5,8 @@ share them, so that they are held once. d (r,) starts at 0.1 and b (out,) at zer
 Kaiming's uniform distribution, as there. When training is over, W + diag(b)·B·diag(d)·A is the plain weight. (A product
 with a vector has the number format of what it multiplies, as for (IA)³.)
 
-Fewer numbers train than of a LoRA, but more is kept: each vector's gradient needs the tensor that it multiplies, of r and
-of ``out`` numbers a token. (PEFT shares one pair of matrices between all shapes, of which each layer uses a corner.)
+Fewer numbers train than of a LoRA, but more is kept: each vector's gradient needs the tensor that it multiplies, of r
+and of ``out`` numbers a token. (PEFT shares one pair of matrices between all shapes, of which a layer uses a corner.)
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Vera(Adding):
         return self.is_own(parameter) or is_shared(parameter)
 
     def rewrite(self, tape: Tape) -> Tape:
-        """Beside each chosen layer: x → A → d → B → b, added to the layer's output. The matrices stand at the end, as in
-        a model."""
+        """Beside each chosen layer: x → A → d → B → b, added to the layer's output. The matrices stand at the end, as
+        in a model."""
         parameters, beside, shared = dict(tape.parameters), dict[str, list[Op]](), dict[str, Parameter]()
         for op in linears(self, tape, self.on):
             shape = tape.parameters[op.params["weight"]].shape
@@ -86,7 +86,9 @@ class Vera(Adding):
     def _matrices(self, shape: tuple[int, int]) -> tuple[Parameter, Parameter]:
         """A and B of all layers whose weights have this shape."""
         (out, width), key = shape, key_of(shape)
-        return Parameter(f"{DOWN}.{key}", (self.r, width), None), Parameter(f"{UP}.{key}", (out, self.r), None)
+        return Parameter(f"{DOWN}.{key}", (self.r, width), None), Parameter(
+            f"{UP}.{key}", (out, self.r), None
+        )
 
     def _beside(self, op: Op, matrices: tuple[Parameter, Parameter]) -> tuple[list[Parameter], list[Op]]:
         """What stands beside a linear layer: its vectors, and the operations that follow its own."""

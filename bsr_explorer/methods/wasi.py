@@ -6,10 +6,10 @@ updates them by their own gradients, G·Rᵀ and Lᵀ·G. G, the gradient of L·
 (``storages.tucker``) and is never formed either. When training is over, L·R is the plain weight.
 
 The authors' update is another (``step="authors"``): one step of subspace iteration on W − η·G, with orthonormal L. It
-has the learning rate within, and so stands for plain SGD alone, without momentum, clipping or micro-batches. Their code
-keeps the dense weight and its gradient for it; here neither is formed. The step is taken in the backward pass, as soon
-as M is there, so that no gradient of the factors is held either. Both updates move L·R only where matrices of rank K can
-follow G; how far along each of these directions differs.
+has the learning rate within, and so stands for plain SGD alone, without momentum, clipping or micro-batches. Their
+code keeps the dense weight and its gradient for it; here neither is formed. The step is taken in the backward pass, as
+soon as M is there, so that no gradient of the factors is held either. Both updates move L·R only where matrices of rank
+K can follow G; how far along each of these directions differs.
 """
 
 from __future__ import annotations

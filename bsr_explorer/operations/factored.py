@@ -172,7 +172,16 @@ def _take_step(c: Context, b: Backward) -> None:
     take("new right", rank, width)
     drop("square")
     take("on channels", rank, channels)
-    drop("on channels", "basis", "new right", "left in fp32", "right in fp32", "channels in fp32", "M in fp32", "M")
+    drop(
+        "on channels",
+        "basis",
+        "new right",
+        "left in fp32",
+        "right in fp32",
+        "channels in fp32",
+        "M in fp32",
+        "M",
+    )
 
 
 def _in_16_bits_from_32(formats: Formats, narrow: str, device: Device) -> Casting:

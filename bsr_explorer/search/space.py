@@ -104,9 +104,7 @@ class Space:
     @property
     def laid(self) -> list[tuple[str, Grid]]:
         """The same, each with what is added, as an expression: nothing for ``bsr`` itself."""
-        return [
-            each for members in self.members if isinstance(members, Laid) for each in members.added_grids
-        ]
+        return [each for members in self.members if isinstance(members, Laid) for each in members.added_grids]
 
     @property
     def drops(self) -> bool:

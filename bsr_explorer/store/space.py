@@ -13,7 +13,7 @@ from bsr_explorer.methods import method_calls, parse_method
 FAMILIES = ("bsr",)
 """What a study file searches that names no families."""
 
-SEARCHED = ("bsr", "bsr+mesa(bits=8, faithful=True)")
+SEARCHED = ("bsr", "bsr+mesa(bits=8)")
 """What a new study of the command line searches if none are named, and writes into its file."""
 
 

@@ -58,7 +58,7 @@ def make_optimizer(
         implementation: one of ``cost.optimizers.IMPLEMENTATIONS``.
 
     One group a (learning rate, weight decay): layer decay lowers the rate from the head down; vectors
-    (biases, norms, LayerScale) and embeddings are not decayed. A layer that steps itself has a group without parameters.
+    (biases, norms, LayerScale) and embeddings are not decayed. A layer that steps itself has an empty group.
 
     Raises:
         UserError: gradients are to be clipped, and a layer steps itself before all of them are known.

@@ -1,8 +1,8 @@
 """A page for each method, from one template.
 
-What only a person can say stands in ``docs/reference/methods/<method>.md``: the mathematics, what is held, notes. All else
-is written here when the site is built, from the code itself: what it does, predicted bytes, arguments, what it goes with
-and what is refused beside it, the accuracy of the kept table, what is left when training is over, the source.
+What only a person can say stands in ``docs/reference/methods/<method>.md``: the mathematics, what is held, notes. All
+else is written here when the site is built, from the code itself: what it does, predicted bytes, arguments, what it
+goes with and what is refused beside it, the accuracy of the kept table, what is left when training is over, the source.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def listed() -> str:
         rows.append(f"| [`{name}`](methods/{name}.md) | {_cell(method.summary)} | {saves} |")
     head = "| method | what it does | saved | peak |\n|---|---|---|---|"
     return "\n".join([head, *rows]) + (
-        f"\n\nSaved, peak: of a step of {_example()}, over those of `full`; of methods that say nothing of what trains, "
-        "added to it."
+        f"\n\nSaved, peak: of a step of {_example()}, over those of `full`; of methods that say nothing of what "
+        "trains, added to it."
     )
 
 
@@ -126,9 +126,8 @@ def sections(by_hand: str) -> dict[str, str]:
 def held(name: str) -> str:
     """What a step is predicted to hold, beside full fine-tuning."""
     full, cost = predict(EXAMPLE.with_method("full")), _cost(name)
-    head = (
-        f"| {_example()} | saved for backward | gradients and optimiser | peak | FLOPs a step |\n|---|---|---|---|---|"
-    )
+    columns = (_example(), "saved for backward", "gradients and optimiser", "peak", "FLOPs a step")
+    head = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
     rows = [_costs("full", full, full)] if name != "full" else []
     return "\n".join([f"Predicted, to the byte:\n\n{head}", *rows, _costs(_shown(name), cost, full)])
 
@@ -218,7 +217,8 @@ def accuracy(name: str) -> str:
     head, rule, *rows = (line for line in (ROOT / TABLE).read_text().splitlines() if line.startswith("|"))
     own = [row for row in rows if name in {part.name for part in parts_of(parse_method(row.split("`")[1]))}]
     if not own:
-        return f"No training of the [table of all methods](../../../{TABLE.replace('methods.md', 'README.md')}) is of it."
+        kept = f"[table of all methods](../../../{TABLE.replace('methods.md', 'README.md')})"
+        return f"No training of the {kept} is of it."
     said = next(line for line in (ROOT / TABLE).read_text().splitlines() if line.startswith("deit_s"))
     return "\n".join([f"{said}\n", head, rule, *own])
 
@@ -249,7 +249,8 @@ def _tape() -> Any:
 
 
 def _example() -> str:
-    return f"{EXAMPLE.model}, {EXAMPLE.image_size} px, {EXAMPLE.batch_size} images, {EXAMPLE.optimizer}, {EXAMPLE.precision}"
+    at = EXAMPLE
+    return f"{at.model}, {at.image_size} px, {at.batch_size} images, {at.optimizer}, {at.precision}"
 
 
 def _names(names: list[str]) -> str:

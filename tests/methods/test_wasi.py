@@ -198,7 +198,7 @@ def test_what_its_own_step_does_not_go_with_is_refused(changes: dict[str, Any], 
 
 def test_recipes_that_clip_are_refused() -> None:
     config = replace(SGD, method=STEPPING)
-    with pytest.raises(UserError, match="--recipe: clipping clips gradients .* choose a recipe"):
+    with pytest.raises(UserError, match=r"--recipe: clipping clips gradients .* choose a recipe"):
         make_step(build(config), config, replace(RECIPES["sgd"], name="clipping", clip=1.0))
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bsr_explorer.config import ONLY_GPUS
-from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.models.architecture import geometry
+from bsr_explorer.prediction import counted_bytes, predict
 from bsr_explorer.search.laid import Laid, searched
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.space import FAMILIES, SEARCHED

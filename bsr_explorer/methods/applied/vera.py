@@ -34,8 +34,8 @@ class Product(nn.Module):
 
 
 def add_updates(model: nn.Module, layers: Iterable[nn.Linear], r: int) -> None:
-    """Add b ⊙ B·(d ⊙ A·x) to the outputs of linear layers of a model, in place. Layers of one shape share A and B, which
-    are drawn; d is 0.1, b is zero."""
+    """Add b ⊙ B·(d ⊙ A·x) to the outputs of linear layers of a model, in place. Layers of one shape share A and B,
+    which are drawn; d is 0.1, b is zero."""
     downs, ups = nn.ParameterDict(), nn.ParameterDict()
     for layer in layers:
         (out, width), like = layer.weight.shape, layer.weight

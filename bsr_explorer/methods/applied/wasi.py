@@ -224,7 +224,7 @@ class SubspaceLinear(FactoredLinear):
 
     @torch.no_grad()
     def take_step(self, made: torch.Tensor, channels: torch.Tensor) -> None:
-        """See ``take_step``; in fp32, whatever the factors' format. Weight decay is the optimiser's: W shrinks first."""
+        """See ``take_step``; in fp32, whatever the factors' format. W decays first, as in torch's SGD."""
         rate, decay = float(self.group["lr"]), float(self.group["weight_decay"])
         left, right = self.left.float(), self.right.float()
         if decay:

@@ -113,7 +113,9 @@ def test_without_a_graph_it_computes_the_same_and_remembers_nothing() -> None:
 # --- the authors' step ------------------------------------------------------------------------------------
 
 
-def stepped(rank: int, packing: Tucker, rate: float, decay: float = 0.0) -> tuple[SubspaceLinear, torch.Tensor]:
+def stepped(
+    rank: int, packing: Tucker, rate: float, decay: float = 0.0
+) -> tuple[SubspaceLinear, torch.Tensor]:
     """A layer after a backward pass, and the dense weight that a step of plain SGD makes of its weight before."""
     torch.manual_seed(0)
     layer = SubspaceLinear(nn.Linear(12, 8), rank, packing)

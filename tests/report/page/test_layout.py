@@ -116,9 +116,7 @@ def test_a_browser_counts_several_grids_as_one(look: Any, troubled: Path, tmp_pa
     assert isinstance(here, Layout)
     more = Part(here.bytes[:, :, 1:] + 5_000, here.masks[1:], here.schedules, "+mesa(bits=8)")
     path = tmp_path / "report.html"
-    path.write_text(
-        pages.html(Findings.read(troubled), troubled, replace(here, more=(more,), beside=()))
-    )
+    path.write_text(pages.html(Findings.read(troubled), troubled, replace(here, more=(more,), beside=())))
     page = look(path).page
     page.wait_for_selector("#strata")
     every = np.concatenate([here.bytes.ravel(), more.bytes.ravel()])
