@@ -23,6 +23,7 @@ from bsr_explorer.cli.listing import EXAMPLE
 from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.methods import METHODS, Method, parse_method
+from bsr_explorer.methods.adding import LAYERS
 from bsr_explorer.methods.base import PARAMETERS
 from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.prediction import geometry_of, predict, tape_of
@@ -160,8 +161,17 @@ def said_of(method: type[Method], argument: str) -> str:
     for each in method.__mro__:
         said = _attributes(each).get(argument, "")
         if said and not said.startswith("see ``"):
-            return re.sub(r"``(.+?)``", r"`\1`", said)
+            return re.sub(r"``(.+?)``", _named, said)
     raise ValueError(f"{method.__name__}: no docstring says what {argument} is")
+
+
+def _named(code: re.Match[str]) -> str:
+    """Code of a docstring on a page: what stands there for a method becomes its page, for layers their names."""
+    classes = {of.__name__: name for name, of in METHODS.items()}
+    if code[1] == "adding.LAYERS":
+        return ", ".join(f"`{layer}`" for layer in LAYERS)
+    name = classes.get(code[1], code[1].removeprefix("methods."))
+    return f"[`{name}`]({name}.md)" if name in METHODS and name != code[1] else f"`{code[1]}`"
 
 
 def _attributes(of: type[Any]) -> dict[str, str]:
