@@ -61,7 +61,7 @@ def ranks(
 
       bsr-explore ranks --model deit_s --data digits --budget 100MB
 
-      bsr-explore ranks --method "last(k=3)" --image-size 112 --batch-size 8 --budget 2MB
+      bsr-explore ranks --method "last(k=3)" --image-size 112 --batch-size 8 --budget 600KB
     """
     most, where = parse_bytes(budget), data_dir or default_data_dir()
     check_weights(weights)

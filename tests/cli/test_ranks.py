@@ -44,7 +44,7 @@ def test_what_can_be_pasted_is_the_last_line(cli: Cli) -> None:
     *_, last = done.out.strip().splitlines()
     expression = last.removeprefix('--method "').removesuffix('"')
     assert str(parse_method(expression)) == expression
-    assert expression.startswith("last(k=1)+asi(ranks={'3.fc2': (")
+    assert expression.startswith("last(k=1)+asi(on=('fc2',), ranks={'3.fc2': (")
     assert "90%" in done.out
     assert "saved for backward: " in done.out
 
@@ -62,11 +62,11 @@ def test_more_memory_buys_smaller_errors(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--method", "linear"), "no weight of qkv, fc2 in a block trains"),
+        (("--method", "linear"), "asi(ranks=(0.5, 0.125, 0.125)) has nothing to store"),
         (("--method", "full+mesa"), "both choose how linear layers store what they read"),
         (("--method", "full,last"), "is a list; ranks are chosen for one method"),
         (("--on", "key"), "unknown"),
-        (("--budget", "1B"), "--budget: 1 B"),
+        (("--budget", "1B"), "is less than the least that these layers hold"),
         (("--budget", "much"), "--budget: cannot read 'much'"),
         (("--batch-size", "99999"), "--batch-size: 99999 is more than the"),
         (("--data", "nowhere"), "nowhere"),
