@@ -240,7 +240,7 @@ def _side_networks(rng: random.Random, shape: dict[str, Any], hidden: int) -> tu
     return (
         Lst(_divisor(rng, math.gcd(width // shape["num_heads"], hidden))),
         Sherl(_divisor(rng, width)),
-        Losa(rng.randint(1, 12)),
+        Losa(rng.randint(1, min(12, width))),
         Dtl(rng.randint(1, 8), rng.choice((None, rng.randrange(depth)))),
     )
 
