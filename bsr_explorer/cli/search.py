@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ import typer
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import parse_seconds
-from bsr_explorer.cli.search_run import How
+from bsr_explorer.cli.search_run import How, searched_by
 from bsr_explorer.cli.search_run import run as run_search
 from bsr_explorer.cli.trials import cache_bytes, checked_jobs
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
@@ -22,7 +21,7 @@ from bsr_explorer.models.weights import check_weights
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.store.proxies import check_sampler
 from bsr_explorer.store.space import SEARCHED
-from bsr_explorer.store.study import FILE, SAMPLERS, Study
+from bsr_explorer.store.study import SAMPLERS, Study
 from bsr_explorer.train.recipes import check_optimizer, recipe
 from bsr_explorer.units import parse_bytes
 
@@ -224,24 +223,13 @@ def search(
         thorough = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views, protocol=protocol)
         study = _study(name, config, budget, counts, data, weights, thorough, seed, limit)
         gone_on = [] if fresh else [folder or Path("reports") / study.name]
-        families = tuple(family or ()) or _families(study, [*gone_on, *([prior] if prior else [])])
+        families = tuple(family or ()) or searched_by(study, [*gone_on, *([prior] if prior else [])])
         space = replace(study.space, families=families)
         if len(sizes) > 1:
             space = replace(space, batch_sizes=sizes)
         study = replace(study, space=space)
         study = replace(study, **how)
     run_search(study, folder or Path("reports") / study.name, run)
-
-
-def _families(study: Study, folders: Sequence[Path]) -> tuple[str, ...]:
-    """What is searched where no family is named: what a study that is gone on with searches, or one that this begins
-    with; else what pays, as far as its costs can be laid out for this model."""
-    from bsr_explorer.search.laid import searched
-
-    for folder in folders:
-        if (folder / FILE).is_file():
-            return Study.from_toml(folder / FILE).space.families
-    return searched(geometry_of(study.config), study.counts)
 
 
 def _open(study_file: Path | None, trials: int | None, replicas: int | None, several: bool) -> frozenset[str]:
