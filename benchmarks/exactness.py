@@ -10,7 +10,7 @@ batch sizes 1, 2, 5 and 8.
 
     python benchmarks/exactness.py --configs 100 --methods all
 
-draws LoRA, LoRA-FA, DoRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, Sparse-Tuning, LST, DTL, SHERL, LoSA, Rep-Net,
+draws LoRA, LoRA-FA, DoRA, VeRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, Sparse-Tuning, LST, DTL, SHERL, LoSA, Rep-Net,
 TinyTL, VeLoRA, WTA-CRS, ASI, WASI, Approx-BP and MS-LN instead, alone and composed with each other, token drops or
 merges, recomputation and offloading; and the peak must be exact, too. `--methods tokens` draws what drops or merges
 tokens, with all of the others.
@@ -69,6 +69,7 @@ from bsr_explorer.methods import (
     TinyTL,
     Tome,
     Velora,
+    Vera,
     Vpt,
     Wasi,
     WtaCrs,
@@ -183,6 +184,7 @@ def _of_the_field(rng: random.Random, shape: dict[str, Any], of_tokens: bool = F
         Lora(r, on, rng.choice((float(r), 8.0, 16.0))),
         LoraFA(r, on, rng.choice((float(r), 8.0))),
         Dora(r, on, rng.choice((float(r), 8.0))),
+        Vera(rng.choice((r, 32)), on),
         Paca(r, on),
         Apla(r),
         Spt(rng.choice((0.005, 0.1, {name: rng.choice((0.01, 1.0)) for name in on}))),
@@ -244,7 +246,7 @@ def _side_networks(rng: random.Random, shape: dict[str, Any], hidden: int) -> tu
     return (
         Lst(_divisor(rng, math.gcd(width // shape["num_heads"], hidden))),
         Sherl(_divisor(rng, width)),
-        Losa(rng.randint(1, 12)),
+        Losa(rng.randint(1, min(12, width))),
         Dtl(rng.randint(1, 8), rng.choice((None, rng.randrange(depth))), rng.random() < 0.5),
         RepNet(*_lite(rng, width)),
         TinyTL(*_lite(rng, width)),

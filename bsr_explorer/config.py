@@ -16,6 +16,7 @@ from bsr_explorer.cost.setup import Setup
 from bsr_explorer.devices import DEVICES, attention_paths, device_of, gpu_of
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Method, parse_method
+from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.models.lowering import PRECISIONS
 from bsr_explorer.models.names import timm_name
 
@@ -104,6 +105,8 @@ class Config:
                 f"--micro-batches: {self.batch_size} images do not fall into {self.micro_batches} equal parts; "
                 "choose a divisor of --batch-size"
             )
+        for part in parts_of(self.how):
+            part.check_step(self.optimizer, self.precision, self.micro_batches)
         if (self.precision, self.optimizer, self.implementation) == ("amp_fp16", "sgd_momentum", "fused"):
             raise UserError(
                 "--implementation: torch's fused SGD leaves its momentum unset where the first fp16 step is "

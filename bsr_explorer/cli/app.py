@@ -60,6 +60,7 @@ COMMANDS = {
     "export": "export",
     "train": "train",
     "tokens": "tokens",
+    "ranks": "ranks",
     "reproduce": "reproduce",
     "blocks": "blocks",
     "list": "listing",

@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 
 
 BAR_AFTER = 2.0
-"""Seconds after which reading images is worth a bar."""
+"""Seconds after which what is loaded, or looked at, is worth a bar."""
 
 
 @contextmanager
-def loading(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Say what is being done; yields what is told how many images of how many have been read."""
-    columns = (TextColumn("reading each image once"), BarColumn(), MofNCompleteColumn())
+def loading(what: str, bar_of: str = "reading each image once") -> Iterator[Callable[[int, int], None]]:
+    """Say what is being done; yields what is told how many images of how many have been read.
+
+    Args:
+        bar_of: what is counted, in words, where it is something else.
+    """
+    columns = (TextColumn(bar_of), BarColumn(), MofNCompleteColumn())
     with (
         err.status(what) as status,
         Progress(*columns, console=err, transient=True, disable=True) as progress,

@@ -10,7 +10,7 @@ import typer
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import parse_seconds
-from bsr_explorer.cli.search_run import How
+from bsr_explorer.cli.search_run import How, searched_by
 from bsr_explorer.cli.search_run import run as run_search
 from bsr_explorer.cli.trials import cache_bytes, checked_jobs
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
@@ -20,6 +20,7 @@ from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.store.proxies import check_sampler
+from bsr_explorer.store.space import SEARCHED
 from bsr_explorer.store.study import SAMPLERS, Study
 from bsr_explorer.train.recipes import check_optimizer, recipe
 from bsr_explorer.units import parse_bytes
@@ -128,7 +129,7 @@ def search(
             metavar="METHOD",
             help="Methods to search, such as bsr+mesa; repeat it for several. An argument that is not written, such as "
             "mesa's bits, is a part of the search.",
-            show_default="bsr",
+            show_default=" and ".join(SEARCHED),
         ),
     ] = None,
     seed: options.Seed = 0,
@@ -223,7 +224,9 @@ def search(
         thorough = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, views, protocol=protocol)
         study = _study(name, config, budget, counts, data, weights, thorough, seed, limit)
         study = replace(study, quantile=budget_quantile)
-        space = replace(study.space, families=tuple(family or study.space.families))
+        gone_on = [] if fresh else [folder or Path("reports") / study.name]
+        families = tuple(family or ()) or searched_by(study, [*gone_on, *([prior] if prior else [])])
+        space = replace(study.space, families=families)
         if len(sizes) > 1:
             space = replace(space, batch_sizes=sizes)
         study = replace(study, space=space)

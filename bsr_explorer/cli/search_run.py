@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,18 @@ class How:
     fresh: bool
     dry_run: bool
     as_json: bool
+
+
+def searched_by(study: Study, folders: Sequence[Path]) -> tuple[str, ...]:
+    """What is searched where no family is named: what a study that is gone on with searches, or one that this begins
+    with; else what pays, as far as its costs can be laid out for this model."""
+    from bsr_explorer.prediction import geometry_of
+    from bsr_explorer.search.laid import searched
+
+    for folder in folders:
+        if (folder / FILE).is_file():
+            return Study.from_toml(folder / FILE).space.families
+    return searched(geometry_of(study.config), study.counts)
 
 
 def run(study: Study, folder: Path, how: How) -> None:

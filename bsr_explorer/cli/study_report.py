@@ -58,7 +58,7 @@ MOST_APART = 100
 
 def layout_of(folder: Path, space: Space | None = None) -> Layout | str:
     """All that a study may choose among; or why that cannot be said."""
-    from bsr_explorer.report.page.layout import Beside, Layout
+    from bsr_explorer.report.page.layout import Beside, Layout, Part
 
     if space is None:
         if not (folder / FILE).is_file():
@@ -69,24 +69,29 @@ def layout_of(folder: Path, space: Space | None = None) -> Layout | str:
             space = Space(Study.from_toml(folder / FILE))
         except UserError as error:
             return f"What else could have been chosen cannot be said: {error}"
-    study, grids = space.study, space.grids
+    study, grids = space.study, space.laid
     others = list(itertools.islice(space.apart, MOST_APART + 1))
-    if len(grids) != 1 or len(others) > MOST_APART:
+    if not grids or len(others) > MOST_APART:
         return (
             f"The {len(space):,} configurations of {', '.join(study.space.families)} could have been chosen too. "
-            "They are not laid out here: a page lays out one grid of blocks and token drops, and few configurations "
-            "beside it."
+            "They are not laid out here: a page lays out grids of blocks and token drops, and few configurations "
+            "beside them."
         )
     beside = dict.fromkeys(
         Beside(str(each.config.method), each.config.batch_size, each.counted_bytes) for each in others
     )
-    (grid,) = grids
+    first, *more = (
+        Part(grid.bytes(study.counts), grid.masks, grid.schedules, added and f"+{added}")
+        for added, grid in grids
+    )
     return Layout(
-        bytes=grid.bytes(study.counts),
-        masks=grid.masks,
-        schedules=grid.schedules,
+        bytes=first.bytes,
+        masks=first.masks,
+        schedules=first.schedules,
         batch_sizes=space.batch_sizes,
         rates=len(space.rates),
         beside=list(beside),
         budget=study.budget_bytes,
+        added=first.added,
+        more=more,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -32,11 +32,15 @@ class Choice:
         ranks: of images, tokens and channels.
         bytes: that the layer holds then: core and bases, and in fp32 the bases for the next step.
         error: of its weight's gradient, the norm of the difference from the exact one.
+        explained: share of the variance of its input that each of its bases explains at least.
+        whole: bytes of the input itself.
     """
 
     ranks: tuple[int, int, int]
     bytes: int
     error: float
+    explained: float
+    whole: int
 
 
 def choose_ranks(
@@ -66,6 +70,28 @@ def choose_ranks(
     Raises:
         UserError: no weight of these layers trains, or nothing fits in the budget.
     """
+    chosen = chosen_ranks(model, images, labels, budget, on, explained, precision)
+    return {name: choice.ranks for name, choice in chosen.items()}
+
+
+def chosen_ranks(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    budget: int | str,
+    on: str | Sequence[str] = ("qkv", "fc2"),
+    explained: Sequence[float] = EXPLAINED,
+    precision: str = "fp32",
+    told: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Choice]:
+    """The same with all that is known of each choice.
+
+    Args:
+        told: is told how many layers of how many have been looked at.
+
+    Raises:
+        UserError: see ``choose_ranks``.
+    """
     most = parse_bytes(budget) if isinstance(budget, str) else budget
     layers = {
         f"{block}.{name}": cast(nn.Linear, module.get_submodule(LAYERS[name]))
@@ -77,10 +103,10 @@ def choose_ranks(
         raise UserError(
             f"asi: no weight of {', '.join(checked_layers('asi', on))} in a block trains; nothing to choose"
         )
-    choices = [
-        list(_choices(*found, explained, PRECISIONS[precision][0]))
-        for found in _read_and_given(model, layers, images, labels, precision)
-    ]
+    choices = list[list[Choice]]()
+    for found in _read_and_given(model, layers, images, labels, precision):
+        choices.append(list(_choices(*found, explained, PRECISIONS[precision][0])))
+        told(len(choices), len(layers))
     chosen = least_errors([[(c.bytes, c.error) for c in of_layer] for of_layer in choices], most)
     if chosen is None:
         least = sum(min(c.bytes for c in of_layer) for of_layer in choices)
@@ -88,7 +114,7 @@ def choose_ranks(
             f"--budget: {format_bytes(most)} is less than the least that these layers hold, {format_bytes(least)}; "
             "choose at least that, or a smaller explained share"
         )
-    return {name: of[pick].ranks for name, of, pick in zip(layers, choices, chosen, strict=True)}
+    return {name: of[pick] for name, of, pick in zip(layers, choices, chosen, strict=True)}
 
 
 def least_errors(choices: Sequence[Sequence[tuple[int, float]]], budget: int) -> list[int] | None:
@@ -167,7 +193,7 @@ def _choices(
         core = torch.einsum("bni,ba,nc,id->acd", x, *bases).contiguous()
         error = Tucker(ranks).weight_gradient((core, *bases), rows).sub_(exact).norm()
         held = asked.bytes(shape, dtype) + asked.remembers_of(shape)[0] * WIDTH["fp32"]
-        yield Choice(ranks, held, float(error))
+        yield Choice(ranks, held, float(error), share, x.numel() * WIDTH[dtype])
 
 
 def _unfolded_square(x: torch.Tensor, mode: int) -> torch.Tensor:

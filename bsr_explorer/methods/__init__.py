@@ -45,6 +45,7 @@ from bsr_explorer.methods.spt import Spt
 from bsr_explorer.methods.tinytl import TinyTL
 from bsr_explorer.methods.tome import Tome
 from bsr_explorer.methods.velora import Velora
+from bsr_explorer.methods.vera import Vera
 from bsr_explorer.methods.vpt import Vpt
 from bsr_explorer.methods.wasi import Wasi
 from bsr_explorer.methods.wtacrs import WtaCrs
@@ -64,6 +65,7 @@ METHODS: dict[str, type[Method]] = {
     "lora": Lora,
     "lora_fa": LoraFA,
     "dora": Dora,
+    "vera": Vera,
     "paca": Paca,
     "apla": Apla,
     "spt": Spt,
@@ -167,6 +169,7 @@ __all__ = [
     "TinyTL",
     "Tome",
     "Velora",
+    "Vera",
     "Vpt",
     "Wasi",
     "WtaCrs",

@@ -74,6 +74,14 @@ class Method(ABC):
         """What is left of it when training is over: a method that changes what the model computes, or None where a
         plain timm model with the trained weights computes the same."""
 
+    def check_step(self, optimizer: str, precision: str, micro_batches: int) -> None:
+        """Refuse a step that it does not go with: an optimiser, a precision, or parts that pass one after another.
+
+        Raises:
+            UserError: with what to choose.
+        """
+        return
+
     def merge(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Trained weights as those of the model that is left (``at_inference``), for a method that brought parameters
         which can be folded into the others.

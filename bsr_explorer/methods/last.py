@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Last(Subset):
-    """The last ``k`` blocks, the final norm and the head train."""
+    """The last ``k`` blocks, the final norm and the head train.
+
+    Attributes:
+        k: how many blocks, counted from the last.
+    """
 
     k: int = 3
 

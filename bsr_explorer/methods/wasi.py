@@ -5,18 +5,19 @@ factors are as large. There is no W in training: y = (x·Rᵀ)·Lᵀ + b. L and 
 updates them by their own gradients, G·Rᵀ and Lᵀ·G. G, the gradient of L·R, is M·U₃ᵀ of the decomposed input
 (``storages.tucker``) and is never formed either. When training is over, L·R is the plain weight.
 
-The authors' update is another: one step of subspace iteration on W − η·G, with orthonormal L. It has the learning rate
-within, and so stands for plain SGD alone, without momentum, clipping or micro-batches; their code keeps the dense
-weight and its gradient for it. Both move L·R only where matrices of rank K can follow G; how far along each of these
-directions differs.
+The authors' update is another (``step="authors"``): one step of subspace iteration on W − η·G, with orthonormal L. It
+has the learning rate within, and so stands for plain SGD alone, without momentum, clipping or micro-batches. Their
+code keeps the dense weight and its gradient for it; here neither is formed. The step is taken in the backward pass, as
+soon as M is there, so that no gradient of the factors is held either. Both updates move L·R only where matrices of rank
+K can follow G; how far along each of these directions differs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from bsr_explorer.errors import UserError
+from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods.adding import checked_layers, linears, linears_in
 from bsr_explorer.methods.arguments import quiet
 from bsr_explorer.methods.asi import check_ranks, checked_ranks, is_rank
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 LEFT, RIGHT = "left", "right"
 """The parameters of a layer that hold L and R."""
 
+OPTIMIZER, AUTHORS = "optimizer", "authors"
+"""Values of ``step``."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Wasi(Method):
@@ -43,11 +47,14 @@ class Wasi(Method):
         rank: K, a share of the smaller side of a weight (0.5), or a number (64).
         ranks: of the inputs, see ``Asi``.
         on: which layers of all blocks: names of ``adding.LAYERS``.
+        step: how factors are updated: ``optimizer``, as any other parameter, or ``authors``, by subspace iteration in
+            the backward pass, which goes with ``sgd`` alone.
     """
 
     rank: float = 0.5
     ranks: Ranks = (0.5, 0.125, 0.125)
     on: tuple[str, ...] = quiet(("fc1", "fc2"))
+    step: str = quiet(OPTIMIZER)
 
     alike: ClassVar[str] = STEPS
     name: ClassVar[str] = "wasi"
@@ -65,6 +72,29 @@ class Wasi(Method):
             raise UserError(
                 f"--method: wasi(rank={self.rank!r}): rank must be a whole number of at least 1, or a share above 0.0 "
                 "and at most 1.0"
+            )
+        if self.step not in (OPTIMIZER, AUTHORS):
+            raise unknown("--method: wasi(step=…)", self.step, (OPTIMIZER, AUTHORS))
+
+    def check_step(self, optimizer: str, precision: str, micro_batches: int) -> None:
+        """The authors' step has the learning rate within, and is taken before all else of the gradient is known."""
+        if self.step != AUTHORS:
+            return
+        if optimizer != "sgd":
+            raise UserError(
+                f"--optimizer: {optimizer} does not go with wasi(step='authors'), whose step is that of plain SGD: it "
+                "has the learning rate within, and no gradient that an optimiser could go by; choose sgd, or leave "
+                "step out"
+            )
+        if micro_batches > 1:
+            raise UserError(
+                f"--micro-batches: {micro_batches} do not go with wasi(step='authors'), which takes a step in each "
+                "backward pass; choose 1, or leave step out"
+            )
+        if precision == "amp_fp16":
+            raise UserError(
+                "--precision: amp_fp16 does not go with wasi(step='authors'): a step is taken in the backward pass, "
+                "before it is known whether a scaled gradient overflowed; choose amp_bf16, or leave step out"
             )
 
     @classmethod
@@ -92,16 +122,22 @@ class Wasi(Method):
     def rewrite(self, tape: Tape) -> Tape:
         """Each chosen layer whose weight trains gets two factors, and packs its input."""
         factors, buffers, changed = dict[str, list[Parameter]](), dict(tape.buffers), {}
-        packing = Tucker(self.ranks)
+        packing, needs = Tucker(self.ranks), tape.needs_grad()
         for op in linears(self, tape, self.on):
             weight = tape.parameters.get(op.params["weight"])
             if weight is None or not weight.trains:
                 continue
+            own, bias = self.step == AUTHORS, tape.parameters.get(op.params.get("bias", ""))
+            if own and not (needs[op.reads[0]] or (bias is not None and bias.trains)):
+                raise UserError(
+                    f"--method: {self}: nothing of or below {op.name} would train but its factors, which the backward "
+                    "pass then does not reach; let a norm or the bias train, or leave step out"
+                )
             shape = tape.tensors[op.reads[0]].shape
             check_ranks(self.name, op.name, packing, shape)
             rank, (out, width) = self.rank_of(op.name, weight.shape), weight.shape
-            left = Parameter(f"{op.name}.{LEFT}", (out, rank), op.block)
-            right = Parameter(f"{op.name}.{RIGHT}", (rank, width), op.block)
+            left = Parameter(f"{op.name}.{LEFT}", (out, rank), op.block, trains=not own)
+            right = Parameter(f"{op.name}.{RIGHT}", (rank, width), op.block, trains=not own)
             factors[weight.name] = [left, right]
             running = Parameter(
                 f"{op.name}.kept.running", packing.remembers_of(shape), op.block, trains=False
@@ -109,9 +145,8 @@ class Wasi(Method):
             buffers[running.name] = running
             rest = {part: name for part, name in op.params.items() if part != "weight"}
             params = {LEFT: left.name, RIGHT: right.name, **rest}
-            changed[op.name] = replace(
-                op, kind="factored_linear", params=params, stored={op.reads[0]: packing}
-            )
+            kind = "subspace_linear" if own else "factored_linear"
+            changed[op.name] = replace(op, kind=kind, params=params, stored={op.reads[0]: packing})
         self._check_some_weight_trains(bool(changed))
         parameters = {p.name: p for old in tape.parameters.values() for p in factors.get(old.name, [old])}
         ops = tuple(changed[op.name] if op.kind == "linear" and op.name in changed else op for op in tape)
@@ -123,13 +158,33 @@ class Wasi(Method):
         Raises:
             UserError: a rank that a weight does not have, or no weight of the chosen layers trains.
         """
-        from bsr_explorer.methods.applied.wasi import factor
+        from bsr_explorer.methods.applied.wasi import FactoredLinear, SubspaceLinear, factor
 
         trained = [layer for layer in linears_in(model, self.on) if layer.weight.requires_grad]
         self._check_some_weight_trains(bool(trained))
         ranks = {id(layer): self.rank_of("a layer", tuple(layer.weight.shape)) for layer in trained}
-        factor(model, self.on, lambda layer: ranks.get(id(layer)), Tucker(self.ranks))
+        kind = SubspaceLinear if self.step == AUTHORS else FactoredLinear
+        factor(model, self.on, lambda layer: ranks.get(id(layer)), Tucker(self.ranks), kind)
         return model
+
+    def own_state(self, model: nn.Module) -> dict[str, Any]:
+        """Factors that no optimiser knows."""
+        return {name: p.detach() for name, p in self._stepping(model)}
+
+    def load_own_state(self, model: nn.Module, state: dict[str, Any]) -> None:
+        """Go on with them."""
+        import torch
+
+        with torch.no_grad():
+            for name, p in self._stepping(model):
+                p.copy_(state[name])
+
+    def _stepping(self, model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+        if self.step != AUTHORS:
+            return []
+        named = dict(model.named_parameters())
+        layers = [name.removesuffix(f".{LEFT}") for name in named if name.endswith(f".{LEFT}")]
+        return [(f"{layer}.{part}", named[f"{layer}.{part}"]) for layer in layers for part in (LEFT, RIGHT)]
 
     def _check_some_weight_trains(self, trains: bool) -> None:
         if not trains:

@@ -88,11 +88,13 @@ def _cast(tape: Tape, op: Op, dtype: str, device: Device, tensors: dict[str, Ten
     reads, params, stored = list(op.reads), dict(op.params), dict(op.stored)
     for part, name in reversed(list(op.params.items())):  # in autocast's order, the last argument first
         if name in tape.parameters and tape.parameters[name].dtype != target:
-            params[part] = f"{name} in {target}"
-            if params[part] in tensors:  # of a parameter that several operations share
-                params[part] += f" for {op.name}"
             ours = op.packs or kind_of(op).casts_itself
             cached = tape.parameters[name].trains and not ours
+            params[part] = f"{name} in {target}"
+            if (
+                not cached and params[part] in tensors
+            ):  # of a weight that several operations share, each makes its own
+                params[part] += f" for {op.name or op.kind}"
             attrs = {"dtype": target, "cached": cached}
             made = replace(op, kind="cast_parameter", reads=(), writes=params[part], attrs=attrs, stored={})
             yield replace(made, params={"value": name})

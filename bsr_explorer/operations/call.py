@@ -54,6 +54,7 @@ class Facts:
         run, unwind: what happens to memory.
         carries: of each result, whether a gradient passes through it.
         late: whether something of what is kept is there only when the call has returned.
+        numbers: how many Python numbers autograd keeps as tensors, which no hook on saved tensors sees.
     """
 
     kept: tuple[Holds, ...]
@@ -63,6 +64,7 @@ class Facts:
     unwind: tuple[Happening, ...]
     carries: tuple[bool, ...]
     late: bool = False
+    numbers: int = 0
 
 
 class Observer(Protocol):
@@ -98,6 +100,10 @@ def _own(c: Context, number: int) -> str:
     return f"{c.op.writes}:own {number}"
 
 
+def _number(c: Context, number: int) -> str:
+    return f"{c.op.writes}:number {number}"
+
+
 def _result(c: Context, number: int) -> Tensor:
     return c.others[number - 1] if number else c.writes
 
@@ -125,6 +131,8 @@ def _given(c: Context, number: int) -> Part | None:
 
 def _run(c: Context, m: Forward) -> None:
     there: dict[str, None] = {}
+    for number in range(_facts(c).numbers):
+        m.keep_number(_number(c, number), c.device.number)
     for what, which, size, _ in _facts(c).run:
         if what == "take":
             m.take(_own(c, which), size)
@@ -157,7 +165,7 @@ def _unwind(c: Context, b: Backward) -> None:
             b.release(_name(c, facts.kept[which]))
         elif what == "gone":
             b.release_gradient(which)
-    b.drop(*there)
+    b.drop(*there, *(_number(c, number) for number in range(facts.numbers)))
 
 
 def _name(c: Context, held: Holds) -> str:

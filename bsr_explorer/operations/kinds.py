@@ -23,7 +23,7 @@ from bsr_explorer.operations.elementwise import (
     SILU_HALF,
     TIMES,
 )
-from bsr_explorer.operations.factored import FACTORED_LINEAR
+from bsr_explorer.operations.factored import FACTORED_LINEAR, SUBSPACE_LINEAR
 from bsr_explorer.operations.kind import Kind
 from bsr_explorer.operations.layout import BY_TOKEN, SWAP
 from bsr_explorer.operations.linear import LINEAR, PARTIAL_LINEAR, PATCH_EMBED
@@ -61,6 +61,7 @@ KINDS: dict[str, Kind] = {
     "linear": LINEAR,
     "partial_linear": PARTIAL_LINEAR,
     "factored_linear": FACTORED_LINEAR,
+    "subspace_linear": SUBSPACE_LINEAR,
     "attention": ATTENTION,
     "class_attention": CLASS_ATTENTION,
     "mean_attention": MEAN_ATTENTION,

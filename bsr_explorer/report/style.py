@@ -53,6 +53,7 @@ KIN: dict[str, tuple[str, str]] = {
     "lora": (BLUE, "X"),
     "lora_fa": (BLUE, "<"),
     "dora": (BLUE, ">"),
+    "vera": (BLUE, "d"),
     "paca": (ORANGE, "d"),
     "apla": (ORANGE, "8"),
     "spt": (ORANGE, "<"),

@@ -20,9 +20,10 @@ from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.models.base import Geometry
 from bsr_explorer.models.vit.geometry import Geometry as PlainGeometry
 from bsr_explorer.prediction import geometry_of
-from bsr_explorer.search.axes import Family
+from bsr_explorer.search.axes import Family, families
 from bsr_explorer.search.features import Floats
 from bsr_explorer.search.members import Ways, made_by
+from bsr_explorer.store.space import FAMILIES, SEARCHED, SpaceSpec
 
 OWN = ((Bsr,), (Blocks,), (Blocks, Drop))
 """Methods that are the grid's subsets and schedules, alone or together."""
@@ -41,6 +42,20 @@ def adds_up(family: Family, geometry: Geometry) -> bool:
     if not (plain and known and isinstance(geometry, PlainGeometry)):
         return False
     return all(part.by_block for _, method in made_by(others) for part in parts_of(method))
+
+
+def searched(geometry: Geometry, counts: str) -> tuple[str, ...]:
+    """The families that are searched where none are named: of ``SEARCHED`` those whose costs add up in a model of this
+    geometry, and ``bsr`` in any. Published accountings have a rule for that one alone.
+
+    Args:
+        counts: the accounting of the budget.
+    """
+    if counts == "published":
+        return FAMILIES
+    spec = SpaceSpec(families=SEARCHED)
+    laid = [family.text for family in families(spec, geometry) if adds_up(family, geometry)]
+    return tuple(text for text in SEARCHED if "".join(text.split()) in laid) or FAMILIES
 
 
 def _divided(family: Family) -> tuple[Family, Family]:
@@ -111,6 +126,11 @@ class Laid:
         for row, subset in enumerate(subsets):
             masks[row, list(subset)] = True
         return masks
+
+    @property
+    def added_grids(self) -> list[tuple[str, Grid]]:
+        """The costs, each with what is added, as an expression."""
+        return list(zip(self._added, self.grids, strict=True))
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -117,6 +117,11 @@ class Space:
         return [grid for each in self.members if isinstance(each, Laid) for grid in each.grids]
 
     @property
+    def laid(self) -> list[tuple[str, Grid]]:
+        """The same, each with what is added, as an expression: nothing for ``bsr`` itself."""
+        return [each for members in self.members if isinstance(members, Laid) for each in members.added_grids]
+
+    @property
     def drops(self) -> bool:
         """Whether any configuration drops tokens."""
         return self._rows.drop or any(rates for grid in self.grids for rates, _ in grid.schedules)

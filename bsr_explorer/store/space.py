@@ -11,7 +11,10 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.methods import method_calls, parse_method
 
 FAMILIES = ("bsr",)
-"""What is searched if nothing else is said."""
+"""What a study file searches that names no families."""
+
+SEARCHED = ("bsr", "bsr+mesa(bits=8)")
+"""What a new study of the command line searches if none are named, and writes into its file."""
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
+from bsr_explorer.errors import UserError
 from bsr_explorer.naming import blocks_of, naming_of
 from bsr_explorer.train.recipes import Recipe, check_optimizer
+
+
+@runtime_checkable
+class StepsItself(Protocol):
+    """A layer that takes a step of plain SGD by itself, in the backward pass, with parameters that do not train.
+
+    Attributes:
+        group: of the optimiser, without parameters, whose learning rate and weight decay it goes by.
+    """
+
+    group: dict[str, Any]
 
 
 def rate_factor(step: int, total: int, recipe: Recipe) -> float:
@@ -46,20 +58,41 @@ def make_optimizer(
         implementation: one of ``cost.optimizers.IMPLEMENTATIONS``.
 
     One group a (learning rate, weight decay): layer decay lowers the rate from the head down; vectors
-    (biases, norms, LayerScale) and embeddings are not decayed.
+    (biases, norms, LayerScale) and embeddings are not decayed. A layer that steps itself has an empty group.
+
+    Raises:
+        UserError: gradients are to be clipped, and a layer steps itself before all of them are known.
     """
     base = recipe.lr_for_batch(batch_size)
     naming = naming_of(model)
     depth = len(blocks_of(model))
+
+    def rate_of(name: str) -> float:
+        rate = base * recipe.layer_decay ** (depth + 1 - naming.layer_of(name, depth))
+        return rate * (recipe.head_lr_scale if naming.is_head(name) else 1.0)
+
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
         if p.requires_grad:
-            rate = base * recipe.layer_decay ** (depth + 1 - naming.layer_of(name, depth))
-            rate *= recipe.head_lr_scale if naming.is_head(name) else 1.0
             decay = recipe.weight_decay if p.ndim > 1 and name not in naming.embeddings else 0.0
-            groups.setdefault((rate, decay), []).append(p)
+            groups.setdefault((rate_of(name), decay), []).append(p)
     params = [{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
-    name = optimizer or recipe.optimizer
+    made = _made(params, base, recipe, optimizer or recipe.optimizer, implementation)
+    for name, module in model.named_modules():
+        if isinstance(module, StepsItself):
+            if recipe.clip is not None:
+                raise UserError(
+                    f"--recipe: {recipe.name} clips gradients by the norm of all of them, and {name} takes its step "
+                    "before they are all there; choose a recipe that does not clip, such as sgd"
+                )
+            made.add_param_group({"params": [], "lr": rate_of(name), "weight_decay": recipe.weight_decay})
+            module.group = made.param_groups[-1]
+    return made
+
+
+def _made(
+    params: list[dict[str, Any]], base: float, recipe: Recipe, name: str, implementation: str
+) -> torch.optim.Optimizer:
     how: dict[str, Any] = {
         "auto": {},
         "loop": {"foreach": False},

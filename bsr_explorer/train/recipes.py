@@ -1,6 +1,6 @@
 """How a fine-tune is run: named presets. Plain data, no torch.
 
-``short`` and ``standard`` are ours. The ``paper-*`` presets are those of the authors' code of Block Selective
+``short``, ``standard`` and ``sgd`` are ours. The ``paper-*`` presets are those of the authors' code of Block Selective
 Reprogramming (github.com/sreetamasarkar/BSR, commit 8b42bbe): beside each setting stands the file that has it.
 ``studies/paper/README.md`` says where a training by them differs from one by that code.
 """
@@ -141,6 +141,15 @@ RECIPES: dict[str, Recipe] = {
         clip=1.0,
         augment="crop",
         crop_scale=(0.7, 1.0),
+    ),
+    "sgd": Recipe(
+        name="sgd",
+        source="ours: plain SGD for a few epochs, without momentum, decay or clipping; WASI's learning rate",
+        optimizer="sgd",
+        lr=0.05,
+        weight_decay=0.0,
+        epochs=3,
+        batch_size=32,
     ),
     "paper-deit-s": Recipe(
         name="paper-deit-s",

@@ -43,6 +43,7 @@ METHODS = (
     "lora",
     "lora_fa",
     "dora",
+    "vera",
     "paca",
     "apla",
     "spt",

@@ -22,6 +22,7 @@ from bsr_explorer.finetune.run import run
 from bsr_explorer.search import plan, speed
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.records import Record, read_records
+from bsr_explorer.store.space import SEARCHED
 from bsr_explorer.store.study import SpaceSpec, Study
 from tests.hub_cache import TEST, TRAIN, birds, png, put, table
 from tests.pictures import Pictures
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("toy")
 Cli = Callable[..., Any]
 MakeStudy = Callable[..., Study]
 
-FLAGS = (
+DEFAULT = (
     *("search", "--model", "toy", "--budget", "1400KB", "--batch-size", "4", "--image-size", "48"),
     *("--proxy-size", "32", "--train-size", "20", "--val-size", "20", "--epochs", "1"),
     *(
@@ -49,6 +50,9 @@ FLAGS = (
         "0",
     ),
 )
+FLAGS = (*DEFAULT, "--family", "bsr")
+"""One family: what a search does does not depend on how many there are."""
+
 NAME = "toy-digits-1400KB"
 
 
@@ -150,10 +154,24 @@ def test_a_search_by_the_authors_protocol_is_refused(quick: Cli, tmp_path: Path)
     assert not (tmp_path / "new").exists()
 
 
+def test_a_new_study_names_its_families_and_one_of_before_goes_on_with_its_own(
+    quick: Cli, tmp_path: Path
+) -> None:
+    flags = (*DEFAULT, "--trials", "1", "--json", "--out")
+    new = json.loads(quick(*flags, tmp_path / "new", "--dry-run").out)["study"]
+    assert new["space"]["families"] == list(SEARCHED)
+    old = quick(*flags, tmp_path / "old", "--family", "bsr")
+    assert old.code == 0, old.err
+    assert "families" not in (tmp_path / "old" / "study.toml").read_text()
+    again = quick(*flags, tmp_path / "old", "--trials", "2")
+    assert again.code == 0, again.err
+    assert "families" not in json.loads(again.out)["study"]["space"]
+
+
 @pytest.mark.usefixtures("no_training")
 def test_families_may_be_searched(quick: Cli) -> None:
     more = ("--family", "bsr", "--family", "bsr+mesa(bits=4)", "--family", "bitfit")
-    answer = json.loads(quick(*FLAGS, *more, "--dry-run", "--json").out)
+    answer = json.loads(quick(*DEFAULT, *more, "--dry-run", "--json").out)
     assert answer["study"]["space"]["families"] == ["bsr", "bsr+mesa(bits=4)", "bitfit"]
     assert answer["configurations"] == 851 + 2 * 53 * 15 + 1
     done = quick(*FLAGS, "--family", "bsr+mezza", "--dry-run")

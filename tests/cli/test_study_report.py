@@ -12,7 +12,7 @@ from bsr_explorer.cli.study_report import layout_of, write_report
 from bsr_explorer.errors import UserError
 from bsr_explorer.report.page.layout import Layout
 from bsr_explorer.search.space import Space
-from bsr_explorer.store.study import FILE, Study
+from bsr_explorer.store.study import FILE, SpaceSpec, Study
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -46,3 +46,22 @@ def test_a_page_that_cannot_be_written_is_refused(study_folder: Path) -> None:
     (study_folder / "report.html").mkdir()
     with pytest.raises(UserError, match=r"report\.html cannot be written"):
         write_report(study_folder)
+
+
+def test_the_layout_of_several_families_has_a_grid_of_each(make_study: Callable[..., Study]) -> None:
+    spec = SpaceSpec(("linear",), 1, (1,), (1.0, 0.5), families=("bsr", "bsr+mesa(bits=8)"))
+    space = Space(make_study(space=spec, budget="1GB"))
+    layout = layout_of(Path("elsewhere"), space)
+    assert isinstance(layout, Layout)
+    assert len(layout) == len(space)
+    assert [part.added for part in layout.parts] == [
+        "",
+        "+mesa(bits=8, groups='heads', ema=0.9)",
+        "+mesa(bits=8, groups='channels', ema=0.0, faithful=False)",
+    ]
+    assert [part.bytes.size for part in layout.parts] == [grid.peak_bytes.size for grid in space.grids]
+
+
+def test_families_that_are_listed_are_not_laid_out(make_study: Callable[..., Study]) -> None:
+    space = Space(make_study(space=SpaceSpec((), families=("last",)), budget="1GB"))
+    assert "could have been chosen too" in str(layout_of(Path("elsewhere"), space))

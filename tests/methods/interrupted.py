@@ -10,17 +10,21 @@ import pytest
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.finetune.job import Job
 from bsr_explorer.finetune.run import run
+from bsr_explorer.train.recipes import RECIPES
 
 
-def check_it_goes_on(method: str, folder: Path, epochs: int, after: Iterable[int]) -> None:
+def check_it_goes_on(
+    method: str, folder: Path, epochs: int, after: Iterable[int], recipe: str = "standard"
+) -> None:
     """It ends as if it had not been interrupted, to the last bit.
 
     Args:
         folder: of its checkpoint.
         after: two numbers of steps, after which it is interrupted.
+        recipe: whose optimiser it trains with.
     """
-    config = Config("toy", 48, batch_size=4, method=method)
-    fidelity = Fidelity(image_size=32, train_size=20, val_size=20, epochs=epochs, recipe="standard", views=1)
+    config = Config("toy", 48, batch_size=4, method=method, optimizer=RECIPES[recipe].optimizer)
+    fidelity = Fidelity(image_size=32, train_size=20, val_size=20, epochs=epochs, recipe=recipe, views=1)
     job = {"weights": "random", "fidelity": fidelity, "seed": 3, "every_epoch": True}
     whole, stops = run(config, Job(**job)), set(after)  # type: ignore[arg-type]
 

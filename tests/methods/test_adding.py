@@ -38,6 +38,7 @@ VARIANTS = (
     "lora(r=2, on='fc2', alpha=4)",
     "lora_fa(r=4, on=('proj', 'fc2'))",
     "dora(r=4, on=('qkv', 'proj', 'fc1', 'fc2'), alpha=4)",
+    "vera(r=3, on=('qkv', 'proj', 'fc1', 'fc2'))",
     "paca(r=4, on=('qkv', 'fc2'))",
     "apla(r=3)",
     "spt(share={'proj': 0.02, 'fc1': 1.0})",

@@ -6,17 +6,20 @@ import gc
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
-from bsr_explorer.finetune.build import build
+from bsr_explorer.finetune.build import build, make_step
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.finetune.run import fine_tune
 from bsr_explorer.methods import Wasi, parse_method
 from bsr_explorer.prediction import predict, tape_of
+from bsr_explorer.train.optimizer import StepsItself, set_rates
+from bsr_explorer.train.recipes import RECIPES
 from tests.methods.interrupted import check_it_goes_on
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -163,3 +166,74 @@ def test_it_trains() -> None:
 
 def test_a_training_that_is_interrupted_goes_on_to_the_last_bit(tmp_path: Path) -> None:
     check_it_goes_on(f"last(k=2)+{ALL}", tmp_path, epochs=3, after=(1, 7))
+
+
+# --- the authors' step ------------------------------------------------------------------------------------
+
+STEPPING = "wasi(step='authors')"
+ALL_STEPPING = "wasi(rank=0.25, on=('qkv', 'proj', 'fc1', 'fc2'), step='authors')"
+SGD = replace(CONFIG, optimizer="sgd")
+
+
+def test_a_step_of_its_own_is_written_as_it_is_read() -> None:
+    assert str(Wasi(step="authors")) == "wasi(rank=0.5, ranks=(0.5, 0.125, 0.125), step='authors')"
+    assert parse_method(STEPPING) == Wasi(step="authors")
+    with pytest.raises(UserError, match=r"step=….*'mine'.*optimizer"):
+        parse_method("wasi(step='mine')")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"optimizer": "adamw"}, "--optimizer: adamw does not go with wasi.* plain SGD.*choose sgd"),
+        ({"optimizer": "sgd_momentum"}, "--optimizer: sgd_momentum does not go with"),
+        ({"batch_size": 4, "micro_batches": 2}, "--micro-batches: 2 do not go with"),
+        ({"precision": "amp_fp16"}, "--precision: amp_fp16 does not go with"),
+    ],
+)
+def test_what_its_own_step_does_not_go_with_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        replace(SGD, method=f"last(k=2)+{STEPPING}", **changes)
+
+
+def test_recipes_that_clip_are_refused() -> None:
+    config = replace(SGD, method=STEPPING)
+    with pytest.raises(UserError, match=r"--recipe: clipping clips gradients .* choose a recipe"):
+        make_step(build(config), config, replace(RECIPES["sgd"], name="clipping", clip=1.0))
+
+
+@pytest.mark.parametrize("attention", ["fused", "math"])
+@pytest.mark.parametrize("precision", ["fp32", "amp_bf16", "bf16"])
+@pytest.mark.parametrize("method", [STEPPING, ALL_STEPPING, f"last(k=2)+{ALL_STEPPING}"])
+def test_of_its_own_step_what_is_predicted_is_measured(method: str, precision: str, attention: str) -> None:
+    _exact(replace(SGD, method=method, precision=precision, attention=attention))
+
+
+@pytest.mark.parametrize("other", ["checkpoint", "offload", "bsr(blocks=(1, 3), keep={1: 0.5})", "approxbp"])
+def test_nor_does_what_its_own_step_is_composed_with_change_that(other: str) -> None:
+    _exact(replace(SGD, method=f"{ALL_STEPPING}+{other}"))
+
+
+def test_of_its_own_step_no_gradient_is_held() -> None:
+    own, plain = (predict(replace(SGD, method=method)) for method in (STEPPING, "wasi"))
+    factors = 4 * 4 * 2 * (16 * 32 + 16 * 128)  # blocks, bytes, layers, numbers
+    assert plain.bytes_of("gradient") - own.bytes_of("gradient") == factors
+    assert own.bytes_of("parameter") == plain.bytes_of("parameter")
+    assert own.peak_bytes < plain.peak_bytes
+
+
+def test_its_own_step_trains_at_the_rate_of_the_optimiser() -> None:
+    config = replace(SGD, num_classes=10, batch_size=4, method=ALL_STEPPING, lr=0.01)
+    fidelity = Fidelity(train_size=20, val_size=20, epochs=4, recipe="sgd")
+    record = fine_tune(config, "digits", fidelity, weights="random")
+    assert record.status == "finished", record.reason
+    assert record.losses[-1] < record.losses[0]
+    step = make_step(build(config), config, replace(RECIPES["sgd"], lr=0.01))
+    groups = [module.group for module in step.model.modules() if isinstance(module, StepsItself)]
+    assert len(groups) == 16
+    set_rates(step.optimizer, 0.5)
+    assert {group["lr"] for group in groups} == {0.005}
+
+
+def test_a_training_by_its_own_step_that_is_interrupted_goes_on_to_the_last_bit(tmp_path: Path) -> None:
+    check_it_goes_on(f"last(k=2)+{ALL_STEPPING}", tmp_path, epochs=3, after=(1, 7), recipe="sgd")

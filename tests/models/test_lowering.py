@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from bsr_explorer.methods import parse_method
 from bsr_explorer.models.base import Selection
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.reading import geometry
@@ -88,3 +89,14 @@ def test_shapes_stay(precision: str) -> None:
     assert {name: t.shape for name, t in plain.tensors.items()}.items() <= {
         name: t.shape for name, t in lowered.tensors.items()
     }.items()
+
+
+def test_each_user_of_a_frozen_weight_casts_it_for_itself() -> None:
+    """Autocast keeps its copies of what trains alone."""
+    tape = lower(
+        parse_method("vera(r=4)").rewrite(step_tape(geometry("deit_t", 64), 2, "fused")), "amp_bf16", "cpu"
+    )
+    made = [op.writes for op in tape if op.kind == "cast_parameter" and "vera_A" in op.params["value"]]
+    assert len(made) == len(set(made)) == BLOCKS
+    read = [op.params["weight"] for op in tape if op.name.endswith(".vera_A") and op.kind == "linear"]
+    assert read == made

@@ -87,6 +87,7 @@ BRINGING = (
     "dora(r=2)",
     "vpt(deep=True)",
     "wasi",
+    "wasi(step='authors')",
     "lst(r=2)",
     "dtl",
     "sherl(r=2)",

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from bsr_explorer.config import ONLY_GPUS
+from bsr_explorer.models.architecture import geometry
 from bsr_explorer.prediction import counted_bytes, predict
-from bsr_explorer.search.laid import Laid
+from bsr_explorer.search.laid import Laid, searched
 from bsr_explorer.search.space import Space
+from bsr_explorer.store.space import FAMILIES, SEARCHED
 from bsr_explorer.store.study import COUNTS, SpaceSpec, Study
 from tests.search.spaces import SEVERAL, SMALL, enumerated
 
@@ -116,3 +118,13 @@ def test_costs_are_those_of_how_the_configuration_is_run(
         assert candidate.config.to_dict().items() >= config.items()
         assert candidate.counted_bytes == counted_bytes(candidate.config, "peak")
         assert candidate.train_flops == predict(candidate.config).train_flops
+
+
+def test_what_is_searched_by_default_is_laid_out() -> None:
+    """And what a study file that names no families means is what it always was."""
+    plain = geometry("deit_t", 64, 10)
+    assert searched(plain, "peak") == SEARCHED
+    assert SEARCHED[0] == "bsr"
+    assert FAMILIES == ("bsr",)
+    assert searched(plain, "published") == FAMILIES
+    assert searched(replace(plain, class_token=False, pool="avg"), "peak") == SEARCHED

@@ -18,10 +18,13 @@ class Elsewhere:
     """Hooks on saved tensors: all but weights go from a device to the host, or from the host to a file.
 
     A file serves one forward pass of one block, and is gone when the last of its tensors is.
+
+    Args:
+        model: whose weights stay; a block may use some that stand elsewhere in it.
     """
 
-    def __init__(self, block: nn.Module) -> None:
-        self._weights = {p.untyped_storage().data_ptr() for p in block.parameters()}
+    def __init__(self, model: nn.Module) -> None:
+        self._weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
         self._file: IO[bytes] | None = None
 
     def pack(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
@@ -63,7 +66,7 @@ def offload_block(model: nn.Module, block: int) -> None:
     inner = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        with torch.autograd.graph.saved_tensors_hooks(Elsewhere(module).pack, lambda back: back()):
+        with torch.autograd.graph.saved_tensors_hooks(Elsewhere(model).pack, lambda back: back()):
             return inner(*args, **kwargs)
 
     module.forward = forward

@@ -55,6 +55,80 @@ class _Factored(Function):
         return of_x, of_left, of_right, of_bias, None, None
 
 
+class _Subspace(Function):
+    """x·(L·R)ᵀ + b as ``_Factored`` has it; the backward pass lets L and R of its layer take their step, and makes no
+    gradient of them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        left: torch.Tensor,
+        right: torch.Tensor,
+        bias: torch.Tensor | None,
+        kept: Kept,
+        layer: SubspaceLinear,
+    ) -> torch.Tensor:
+        """``kept``: of x, as the layer's packing says."""
+        out = F.linear(F.linear(x, right), left, bias)
+        ctx.layer = layer
+        ctx.save_for_backward(*kept.tensors, left, right)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """Gradients of x and b; then the step."""
+        (gradient,) = gradients
+        *packed, left, right = ctx.saved_tensors
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        of_x = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = rows.mm(left).mm(right).view(*gradient.shape[:-1], -1)
+        if ctx.needs_input_grad[3]:
+            of_bias = rows.sum(0)
+        made = ctx.layer.kept.packing.core_gradient(tuple(packed), rows)
+        made = made.float()
+        ctx.layer.take_step(made, packed[3].float())
+        return of_x, None, None, of_bias, None, None
+
+
+@torch.no_grad()
+def take_step(
+    left: torch.Tensor, right: torch.Tensor, made: torch.Tensor, channels: torch.Tensor, rate: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One step of subspace iteration on W − η·G, of W = L·R and G = M·U₃ᵀ, of which neither is formed: with
+    V = (W − η·G)ᵀ·L, the new L is Q of the QR decomposition of (W − η·G)·V, and the new R is Lᵀ·(W − η·G) of that L.
+
+    Args:
+        left, right: L (out, K) and R (K, in).
+        made, channels: M (out, K₃) and U₃ (in, K₃).
+        rate: η.
+
+    Returns:
+        The new L, whose columns are orthonormal, and R.
+    """
+    square = left.t().mm(left)
+    turned = right.t().mm(square)
+    del square
+    on_channels = made.t().mm(left)
+    torch.addmm(turned, channels, on_channels, alpha=-rate, out=turned)
+    del on_channels
+    square = right.mm(turned)
+    moved = left.mm(square)
+    del square
+    on_channels = channels.t().mm(turned)
+    torch.addmm(moved, made, on_channels, alpha=-rate, out=moved)
+    del on_channels, turned
+    basis: torch.Tensor = torch.linalg.qr(moved).Q
+    del moved
+    square = basis.t().mm(left)
+    new = square.mm(right)
+    del square
+    on_channels = basis.t().mm(made)
+    torch.addmm(new, on_channels, channels.t(), alpha=-rate, out=new)
+    return basis, new
+
+
 class FactoredLinear(nn.Module):
     """Takes the place of a linear layer; the bias keeps its name. L·R is the weight of this rank that is nearest to the
     layer's, divided so that both factors are as large.
@@ -71,21 +145,41 @@ class FactoredLinear(nn.Module):
         self.in_features, self.out_features = layer.in_features, layer.out_features
         weight = layer.weight.detach()
         left, values, right = torch.linalg.svd(weight.float(), full_matrices=False)
-        roots = values[:rank].sqrt()
+        of_left, of_right = self._divided(values[:rank])
         # Row by row: a gradient of another layout than its parameter's is copied.
-        self.left = nn.Parameter((left[:, :rank] * roots).to(weight.dtype).contiguous())
-        self.right = nn.Parameter((roots.unsqueeze(1) * right[:rank]).to(weight.dtype).contiguous())
+        self.left = nn.Parameter((left[:, :rank] * of_left).to(weight.dtype).contiguous())
+        self.right = nn.Parameter((of_right.unsqueeze(1) * right[:rank]).to(weight.dtype).contiguous())
         self.register_parameter("bias", layer.bias)
         self.kept = Keeper(packing)
         # What looks on at the layer, such as a token drop at qkv, looks on at this.
         vars(self).update({name: hooks for name, hooks in vars(layer).items() if "hooks" in name})
+
+    def _divided(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What each factor gets of the singular values (K,)."""
+        return values.sqrt(), values.sqrt()
+
+    def _records(self, x: torch.Tensor) -> bool:
+        """Whether autograd records it."""
+        bias = self.bias is not None and self.bias.requires_grad
+        return x.requires_grad or self.left.requires_grad or bias
+
+    def _apply_to(
+        self,
+        x: torch.Tensor,
+        left: torch.Tensor,
+        right: torch.Tensor,
+        bias: torch.Tensor | None,
+        kept: Kept,
+    ) -> torch.Tensor:
+        """The function that autograd records."""
+        return cast(torch.Tensor, _Factored.apply(x, left, right, bias, kept, self.kept.packing))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(…, in) → (…, out)."""
         left: torch.Tensor = self.left
         right: torch.Tensor = self.right
         bias: torch.Tensor | None = self.bias
-        if not (torch.is_grad_enabled() and (x.requires_grad or left.requires_grad)):
+        if not (torch.is_grad_enabled() and self._records(x)):
             return F.linear(F.linear(x, right), left, bias)
         device = x.device.type
         if torch.is_autocast_enabled(device):
@@ -94,26 +188,69 @@ class FactoredLinear(nn.Module):
             right, left, x = right.to(dtype), left.to(dtype), x.to(dtype)
         kept = self.kept.keep(x)
         with torch.autocast(device, enabled=False):
-            out: torch.Tensor = _Factored.apply(x, left, right, bias, kept, self.kept.packing)
-        return out
+            return self._apply_to(x, left, right, bias, kept)
 
     def extra_repr(self) -> str:
         """Sizes."""
         return f"{self.in_features}, {self.out_features}, rank {self.right.shape[0]}"
 
 
+class SubspaceLinear(FactoredLinear):
+    """The same, whose factors no optimiser knows: each backward pass lets them take a step of subspace iteration, at
+    the rate of a group of the optimiser (``train.optimizer.StepsItself``). L begins with orthonormal columns.
+
+    Attributes:
+        group: of the optimiser, whose rate and weight decay are the step's.
+    """
+
+    def __init__(self, layer: nn.Linear, rank: int, packing: Tucker) -> None:
+        super().__init__(layer, rank, packing)
+        self.left.requires_grad_(False)
+        self.right.requires_grad_(False)
+        self.group: dict[str, Any] = {"lr": 0.0, "weight_decay": 0.0}
+
+    def _divided(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.ones_like(values), values
+
+    def _apply_to(
+        self,
+        x: torch.Tensor,
+        left: torch.Tensor,
+        right: torch.Tensor,
+        bias: torch.Tensor | None,
+        kept: Kept,
+    ) -> torch.Tensor:
+        return cast(torch.Tensor, _Subspace.apply(x, left, right, bias, kept, self))
+
+    @torch.no_grad()
+    def take_step(self, made: torch.Tensor, channels: torch.Tensor) -> None:
+        """See ``take_step``; in fp32, whatever the factors' format. W decays first, as in torch's SGD."""
+        rate, decay = float(self.group["lr"]), float(self.group["weight_decay"])
+        left, right = self.left.float(), self.right.float()
+        if decay:
+            right.mul_(1 - rate * decay)
+        new_left, new_right = take_step(left, right, made, channels, rate)
+        self.left.copy_(new_left)
+        self.right.copy_(new_right)
+
+
 def factor(
-    model: nn.Module, layers: tuple[str, ...], rank: Callable[[nn.Linear], int | None], packing: Tucker
+    model: nn.Module,
+    layers: tuple[str, ...],
+    rank: Callable[[nn.Linear], int | None],
+    packing: Tucker,
+    kind: type[FactoredLinear] = FactoredLinear,
 ) -> None:
     """Let weights of chosen linear layers of all blocks become two factors, in place.
 
     Args:
         layers: names of ``adding.LAYERS``.
         rank: of a layer; None: it stays as it is.
+        kind: what takes a layer's place.
     """
     for block in blocks_of(model):
         for name in layers:
             parent, _, child = LAYERS[name].rpartition(".")
             layer = cast(nn.Linear, block.get_submodule(LAYERS[name]))
             if (of_layer := rank(layer)) is not None:
-                block.get_submodule(parent).add_module(child, FactoredLinear(layer, of_layer, packing))
+                block.get_submodule(parent).add_module(child, kind(layer, of_layer, packing))

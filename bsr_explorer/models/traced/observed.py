@@ -105,7 +105,7 @@ def observe(call: Call, needs: Sequence[bool], autocast: torch.dtype | None, dev
             stack.enter_context(torch.no_grad())
         with watch.saving(), watch:
             results = _results(call, tensors)
-        run, forward = watch.run(results), watch.flops
+        run, forward, numbers = watch.run(results), watch.flops, watch.numbers
         carries = tuple(result.requires_grad for result in results)
         if not any(carries):
             return Facts((), forward, 0, run, (), carries)
@@ -120,7 +120,7 @@ def observe(call: Call, needs: Sequence[bool], autocast: torch.dtype | None, dev
     if _norm_in_two_formats(call, device):
         kept, run = _in_32_bits(kept, run)
     late = any(held.what != "argument" for held in kept) or hasattr(call.function, "key")
-    return Facts(kept, forward, watch.flops - forward, run, unwind, carries, late)
+    return Facts(kept, forward, watch.flops - forward, run, unwind, carries, late, numbers)
 
 
 def _norm_in_two_formats(call: Call, device: str) -> bool:
@@ -218,6 +218,17 @@ class _Event(NamedTuple):
     source: int = 0
 
 
+def _keeps_number(func: Any, args: Any) -> bool:
+    """Whether autograd keeps a Python number that a tensor is multiplied with, or divided by, as a tensor."""
+    by_number = len(args) > 1 and isinstance(args[1], (int, float))
+    return bool(
+        by_number
+        and func in (torch.ops.aten.mul.Tensor, torch.ops.aten.div.Tensor)
+        and args[0].requires_grad
+        and torch.is_grad_enabled()
+    )
+
+
 class _Watch(TorchDispatchMode):
     """Follows which storages come into being and go, in order, while a call and its backward run.
 
@@ -238,7 +249,7 @@ class _Watch(TorchDispatchMode):
         self._gradients: dict[int, int] = {}
         self._held: list[torch.Tensor] = []
         self._away = False
-        self.flops = 0
+        self.flops = self.numbers = 0
 
     def given(self, tensors: Sequence[torch.Tensor]) -> None:
         """What the call is given is there."""
@@ -266,6 +277,7 @@ class _Watch(TorchDispatchMode):
         self._look()
         result = func(*args, **(kwargs or {}))
         self.flops += flops_of(func, args, kwargs or {}, result)
+        self.numbers += _keeps_number(func, args)
         mapped(result, self._see)
         return result
 

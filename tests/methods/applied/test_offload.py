@@ -60,3 +60,12 @@ def test_a_file_a_block_is_gone_after_backward(monkeypatch: pytest.MonkeyPatch) 
     del loss
     gc.collect()
     assert all(file() is None for file in files)
+
+
+def test_weights_that_stand_elsewhere_in_the_model_stay_where_they_are() -> None:
+    """VeRA's matrices, which all blocks share."""
+    model = build(CONFIG.with_method("vera(r=4)"))
+    pack = surgery.Elsewhere(model).pack
+    weight = model.get_parameter("vera_B.96x32")
+    assert pack(weight)().data_ptr() == weight.data_ptr()
+    assert pack(weight * 2)().data_ptr() != weight.data_ptr()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bsr_explorer.methods.applied.wasi import FactoredLinear
+from bsr_explorer.methods.applied.wasi import FactoredLinear, SubspaceLinear
 from bsr_explorer.storages import Tucker
 
 FULL = Tucker((1.0, 1.0, 1.0))
@@ -108,3 +108,65 @@ def test_without_a_graph_it_computes_the_same_and_remembers_nothing() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert factored(x).dtype == torch.bfloat16
         torch.testing.assert_close(factored(x).float(), without, rtol=0.05, atol=0.05)
+
+
+# --- the authors' step ------------------------------------------------------------------------------------
+
+
+def stepped(
+    rank: int, packing: Tucker, rate: float, decay: float = 0.0
+) -> tuple[SubspaceLinear, torch.Tensor]:
+    """A layer after a backward pass, and the dense weight that a step of plain SGD makes of its weight before."""
+    torch.manual_seed(0)
+    layer = SubspaceLinear(nn.Linear(12, 8), rank, packing)
+    layer.group = {"lr": rate, "weight_decay": decay}
+    weight = (layer.left @ layer.right).clone()
+    x, mixed = operands()
+    (layer(x) * mixed).sum().backward()
+    images, tokens, channels = packing.found((3, 5, 12))
+    parts = layer.kept.running.split([3 * images, 5 * tokens, 12 * channels])  # type: ignore[union-attr]
+    bases = parts[0].view(3, images), parts[1].view(5, tokens), parts[2].view(12, channels)
+    again = torch.einsum("bni,ba,nc,id,ea,fc,gd->efg", x.detach(), *bases, *bases)
+    gradient = mixed.flatten(0, 1).T @ again.flatten(0, 1)
+    return layer, (1 - rate * decay) * weight - rate * gradient
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize("ranks", [(1.0, 1.0, 1.0), (2, 3, 4)])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_the_authors_step_is_the_dense_step_projected(
+    rank: int, ranks: tuple[float, float, float], decay: float
+) -> None:
+    """On the columns that one iteration finds: those of (W − η·G)·(W − η·G)ᵀ·L."""
+    torch.manual_seed(0)
+    before = SubspaceLinear(nn.Linear(12, 8), rank, FULL).left.clone()
+    layer, dense = stepped(rank, Tucker(ranks), 0.1, decay)
+    onto = torch.linalg.qr(dense @ (dense.T @ before)).Q
+    torch.testing.assert_close(layer.left @ layer.left.T, onto @ onto.T, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer.left @ layer.right, onto @ onto.T @ dense, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer.left.T @ layer.left, torch.eye(rank), rtol=1e-5, atol=1e-5)
+    assert (onto @ onto.T @ dense - dense).norm() > 0.1 * dense.norm()  # it could not follow all of it
+
+
+def test_of_full_rank_it_is_the_step_of_plain_sgd() -> None:
+    layer, dense = stepped(8, Tucker((2, 3, 4)), 0.1)
+    torch.testing.assert_close(layer.left @ layer.right, dense, rtol=1e-4, atol=1e-5)
+
+
+def test_a_rate_of_zero_moves_nothing() -> None:
+    torch.manual_seed(0)
+    before = SubspaceLinear(nn.Linear(12, 8), 3, FULL)
+    layer, _ = stepped(3, FULL, 0.0)
+    torch.testing.assert_close(layer.left @ layer.right, before.left @ before.right, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_passed_on_is_that_of_the_factors_before_the_step() -> None:
+    torch.manual_seed(0)
+    plain = nn.Linear(12, 8)
+    own, factored = SubspaceLinear(plain, 3, FULL), FactoredLinear(plain, 3, FULL)
+    own.group = {"lr": 0.5, "weight_decay": 0.0}
+    x, mixed = operands()
+    found = torch.autograd.grad((own(x) * mixed).sum(), x)[0]
+    expected = torch.autograd.grad((factored(x) * mixed).sum(), x)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert own.left.grad is None

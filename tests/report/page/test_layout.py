@@ -13,7 +13,7 @@ import pytest
 
 from bsr_explorer.cli.study_report import layout_of
 from bsr_explorer.report.page import page as pages
-from bsr_explorer.report.page.layout import Beside, Layout
+from bsr_explorer.report.page.layout import Beside, Layout, Part
 from bsr_explorer.report.study.findings import Findings
 
 pytestmark = pytest.mark.thorough  # a browser opens the page
@@ -75,6 +75,22 @@ def test_what_is_too_large_is_counted_at_steps() -> None:
             assert steps["least"][blocks][side] == of_blocks[:, rows].min()
 
 
+def test_several_grids_are_packed_one_by_one_and_counted_together() -> None:
+    second = Part(np.arange(100, 118).reshape(2, 3, 3), MASKS[1:], SCHEDULES, "+mesa(bits=8)")
+    layout = made(range(10, 34), more=(second,))
+    said = layout.to_dict()
+    assert len(layout) == said["size"] == 24 + 18 + 1
+    assert (said["least"], said["most"], said["base"]) == (10, 117, 10)
+    (other,) = said["more"]
+    assert (other["added"], other["base"]) == ("+mesa(bits=8)", 100)
+    assert (unpacked({**other, "least": other["base"]}, (2, 3, 3)) == second.bytes).all()
+    assert "added" not in said
+    steps = layout.to_dict(most=10)["steps"]
+    assert steps["budgets"][-1] == 117
+    assert sum(counts[-1] for sides in steps["counts"] for counts in sides) == 24 + 18
+    assert [sides[0] for sides in steps["least"]] == [10, 11, 13]
+
+
 def test_a_stratum_that_is_empty_has_no_least() -> None:
     layout = made(range(1, 25), schedules=(((), False), ((), True), ((), False)))
     assert layout.to_dict(most=0)["steps"]["least"][0] == [1, None]
@@ -93,3 +109,20 @@ def test_a_browser_reads_bytes_beyond_32_bits(look: Any, troubled: Path, tmp_pat
         page.wait_for_function(
             f"document.getElementById('fits-body').dataset.fitting === '{(sizes <= budget).sum()}'"
         )
+
+
+def test_a_browser_counts_several_grids_as_one(look: Any, troubled: Path, tmp_path: Path) -> None:
+    here = layout_of(troubled)
+    assert isinstance(here, Layout)
+    more = Part(here.bytes[:, :, 1:] + 5_000, here.masks[1:], here.schedules, "+mesa(bits=8)")
+    path = tmp_path / "report.html"
+    path.write_text(pages.html(Findings.read(troubled), troubled, replace(here, more=(more,), beside=())))
+    page = look(path).page
+    page.wait_for_selector("#strata")
+    every = np.concatenate([here.bytes.ravel(), more.bytes.ravel()])
+    for budget in np.sort(every)[[0, every.size // 2, every.size - 1]]:
+        page.fill("#budget-text", f"{budget}B")
+        page.wait_for_function(
+            f"document.getElementById('fits-body').dataset.fitting === '{(every <= budget).sum()}'"
+        )
+    assert page.locator(".near code").first.inner_text().endswith("+mesa(bits=8)")

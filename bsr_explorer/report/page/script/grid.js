@@ -8,7 +8,26 @@ async function inflate(text) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
+/** All grids of a page as one. */
 async function openGrid(packed) {
+  const { depth, batch_sizes } = packed;
+  const parts = [];
+  for (const part of [packed, ...(packed.more ?? [])]) parts.push(await openPart({ ...part, depth, batch_sizes }));
+  const merged = (each, merge) => each.reduce((a, b) => a.map((sides, blocks) => sides.map((one, side) => merge(one, b[blocks][side]))));
+  const add = (a, b) => a + b;
+  const within = (budget) => {
+    const found = parts.map((part) => part.within(budget));
+    const near = found.flatMap((each) => each.near).sort((a, b) => b.bytes - a.bytes);
+    return {
+      counts: merged(found.map((each) => each.counts), add),
+      next: Math.min(...found.map((each) => each.next)),
+      near: near.slice(0, NEAR),
+    };
+  };
+  return { all: merged(parts.map((part) => part.all), add), least: merged(parts.map((part) => part.least), Math.min), within };
+}
+
+async function openPart(packed) {
   const [planes, bits] = [await inflate(packed.bytes), await inflate(packed.masks)];
   const rowBytes = Math.ceil(packed.depth / 8);
   const masks = bits.length / rowBytes;
@@ -61,7 +80,7 @@ async function openGrid(packed) {
   function describe({ bytes, index }) {
     const [keeps, fuse] = packed.schedules[Math.floor(index / masks) % drops];
     const batch = packed.batch_sizes[Math.floor(index / (masks * drops))];
-    return { bytes, batch, method: expression(trained(index % masks), keeps, fuse) };
+    return { bytes, batch, method: expression(trained(index % masks), keeps, fuse) + (packed.added ?? "") };
   }
 }
 
@@ -77,7 +96,7 @@ function unpacked(planes, size, drops, masks, packed) {
   for (let index = masks; index < size; index++) {
     if (Math.floor(index / masks) % drops) sizes[index] += sizes[index - masks];
   }
-  return sizes.map((steps) => packed.least + packed.unit * steps);
+  return sizes.map((steps) => packed.base + packed.unit * steps);
 }
 
 /** The method as it is written, and as Python prints it. */
