@@ -38,9 +38,9 @@ def test_a_built_model_knows_its_blocks() -> None:
     }
 
 
-@pytest.mark.parametrize("size", [0, 16])
-def test_images_that_a_model_does_not_take_are_refused(size: int) -> None:
-    with pytest.raises(UserError, match="--image-size"):
+@pytest.mark.parametrize(("size", "why"), [(0, "--image-size: 0"), (16, "Kernel size can't be greater")])
+def test_images_that_a_model_does_not_take_are_refused(size: int, why: str) -> None:
+    with pytest.raises(UserError, match=why):
         predict(Config("mixer_s32_224", size, 10, 2, method="full"))
 
 
