@@ -11,9 +11,9 @@ batch sizes 1, 2, 5 and 8.
     python benchmarks/exactness.py --configs 100 --methods all
 
 draws LoRA, LoRA-FA, DoRA, VeRA, PaCA, APLA, SPT, (IA)³, adapters, prompts, Sparse-Tuning, LST, DTL, SHERL, LoSA,
-Rep-Net, TinyTL, VeLoRA, WTA-CRS, ASI, WASI, Approx-BP and MS-LN instead, alone and composed with each other, token drops
-or merges, recomputation and offloading; and the peak must be exact, too. `--methods tokens` draws what drops or merges
-tokens, with all of the others.
+Rep-Net, TinyTL, VeLoRA, WTA-CRS, ASI, WASI, Approx-BP and MS-LN instead, alone and composed with each other, token
+drops or merges, recomputation and offloading; and the peak must be exact, too. `--methods tokens` draws what drops or
+merges tokens, with all of the others.
 """
 
 from __future__ import annotations

@@ -230,8 +230,10 @@ def over_time(config: Config) -> list[Level]:
 
 def tokens_by_block(config: Config) -> dict[int, tuple[int, int]]:
     """For each block (0-based) the tokens of an image that enter it and that leave it, class token and registers
-    among them."""
+    among them. (Nothing of a traced model: which of its tensors are tokens, nobody says.)"""
     tape = tape_of(config)
+    if tape.traced:
+        return {}
     seen: dict[int, list[int]] = {}
     for op in tape.backbone:
         if op.block is not None and len(shape := tape.tensors[op.writes].shape) == 3:

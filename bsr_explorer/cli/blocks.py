@@ -71,11 +71,14 @@ def _said(model: str, naming: Naming) -> dict[str, Any]:
     from bsr_explorer.models.traced.described import described, is_described
 
     name = timm_name(model)
+    own = described(name) if is_described(name) else None
+    loss = {"loss": own.loss} if own is not None and own.loss is not None else {}
     return {
-        "model": described(name).model if is_described(name) else name,
+        "model": own.model if own is not None else name,
         "blocks": list(naming.paths) or [f"{naming.blocks}.*"],
         "head": [path.removesuffix(".") for path in naming.head],
         "final_norm": [path.removesuffix(".") for path in naming.final_norm],
+        **loss,
     }
 
 

@@ -20,7 +20,7 @@ def show_peak(config: Config, predicted: Ledger) -> None:
     when = (
         "in the optimiser's step"
         if peak.phase == "optimizer"
-        else f"{peak.phase}, {where}, at {peak.operation}"
+        else f"{peak.phase}, {where}, at {peak.operation or 'the model itself'}"
     )
     alive = sorted(peak.alive.items(), key=lambda item: -item[1])
     parts = ", ".join(f"{NAMES[kind]} {format_mb(size)}" for kind, size in alive)

@@ -44,9 +44,17 @@ def adds_up(family: Family, geometry: Geometry) -> bool:
     return all(part.by_block for _, method in made_by(others) for part in parts_of(method))
 
 
+ONE_BY_ONE = ("last", "last+checkpoint")
+"""What is searched in a model whose costs do not add up, where all subsets of its blocks are too many."""
+
+FEW = 8
+"""Blocks whose subsets can all be predicted one by one."""
+
+
 def searched(geometry: Geometry, counts: str) -> tuple[str, ...]:
     """The families that are searched where none are named: of ``SEARCHED`` those whose costs add up in a model of this
-    geometry, and ``bsr`` in any. Published accountings have a rule for that one alone.
+    geometry. Where none do, ``bsr``, or ``ONE_BY_ONE`` if there are many blocks. Published accountings have a rule for
+    ``bsr`` alone.
 
     Args:
         counts: the accounting of the budget.
@@ -55,7 +63,8 @@ def searched(geometry: Geometry, counts: str) -> tuple[str, ...]:
         return FAMILIES
     spec = SpaceSpec(families=SEARCHED)
     laid = [family.text for family in families(spec, geometry) if adds_up(family, geometry)]
-    return tuple(text for text in SEARCHED if "".join(text.split()) in laid) or FAMILIES
+    found = tuple(text for text in SEARCHED if "".join(text.split()) in laid)
+    return found or (FAMILIES if geometry.depth <= FEW else ONE_BY_ONE)
 
 
 def _divided(family: Family) -> tuple[Family, Family]:

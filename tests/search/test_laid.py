@@ -11,8 +11,10 @@ import pytest
 
 from bsr_explorer.config import ONLY_GPUS
 from bsr_explorer.models.architecture import geometry
+from bsr_explorer.models.traced.architecture import TracedGeometry
+from bsr_explorer.naming import Naming
 from bsr_explorer.prediction import counted_bytes, predict
-from bsr_explorer.search.laid import Laid, searched
+from bsr_explorer.search.laid import ONE_BY_ONE, Laid, searched
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.space import FAMILIES, SEARCHED
 from bsr_explorer.store.study import COUNTS, SpaceSpec, Study
@@ -128,3 +130,8 @@ def test_what_is_searched_by_default_is_laid_out() -> None:
     assert FAMILIES == ("bsr",)
     assert searched(plain, "published") == FAMILIES
     assert searched(replace(plain, class_token=False, pool="avg"), "peak") == SEARCHED
+
+
+@pytest.mark.parametrize(("depth", "families"), [(8, FAMILIES), (12, ONE_BY_ONE)])
+def test_a_traced_model_is_searched_one_by_one(depth: int, families: tuple[str, ...]) -> None:
+    assert searched(TracedGeometry("mine", 64, 10, depth, Naming()), "peak") == families

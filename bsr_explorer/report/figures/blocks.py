@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 from bsr_explorer.config import Config
-from bsr_explorer.prediction import tokens_by_block, trained_blocks
+from bsr_explorer.prediction import geometry_of, tokens_by_block, trained_blocks
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import SMALL
 from bsr_explorer.report.study.findings import Findings
@@ -20,7 +20,12 @@ def draw(found: Findings, folder: Path) -> list[Path]:
         return []
     configs = [Config.from_dict(point.record.config) for point in found.front]
     counts = [tokens_by_block(config) for config in configs]
-    shares = [[100 * leave / row[0][0] for _, leave in row.values()] for row in counts]
+    shares = [
+        [100 * leave / row[0][0] for _, leave in row.values()] or [100.0] * geometry_of(config).depth
+        for config, row in zip(configs, counts, strict=True)
+    ]
+    if not any(shares):
+        return []
     depth, height = len(shares[0]), 0.22 * len(shares) + 1.3
     with style.figure(5.8, height) as (fig, axes):
         image = axes.imshow(

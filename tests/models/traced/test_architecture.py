@@ -48,3 +48,8 @@ def test_images_that_a_model_does_not_take_are_refused(size: int, why: str) -> N
 def test_what_needs_more_than_a_trace_is_refused_by_name(method: str) -> None:
     with pytest.raises(UserError, match="--m"):
         predict(Config("resnet18", 32, 10, 2, method=method))
+
+
+def test_a_step_on_a_gpu_is_not_guessed() -> None:
+    with pytest.raises(UserError, match="--device, --gpu: resnet18 is traced as a CPU runs it"):
+        predict(Config("resnet18", 32, 10, 2, method="full", device="cuda", gpu="h100"))
