@@ -28,7 +28,17 @@ from bsr_explorer.report.figures.axes import plain_ticks
 from bsr_explorer.report.figures.labels import Label, place
 from bsr_explorer.store.records import write_text
 from bsr_explorer.units import in_mb, in_mib
-from studies.methods.train import BATCH, EPOCHS, IMAGES, SAME, SIZE, TRAININGS, VALIDATION, chosen_rate
+from studies.methods.train import (
+    BATCH,
+    EPOCHS,
+    IMAGES,
+    SAME,
+    SIZE,
+    TRAININGS,
+    VALIDATION,
+    chosen_rate,
+    missing,
+)
 
 COLUMNS = (
     "method",
@@ -80,9 +90,12 @@ class Line:
 
 
 def lines(rows: Sequence[dict[str, str]]) -> list[Line]:
-    """A line a method, in the order of peak memory."""
+    """A line a method, in the order of peak memory. (One that has not been trained to the end is left out: with one
+    learning rate it would be wronged.)"""
     found = {}
     for method in dict.fromkeys(row["method"] for row in rows):
+        if next(missing([method], rows), None) is not None:
+            continue
         of = [row for row in rows if row["method"] == method]
         rate = chosen_rate(method, rows)
         best = tuple(float(row["accuracy"]) for row in of if row["lr"] == rate)
