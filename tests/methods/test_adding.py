@@ -23,6 +23,7 @@ from bsr_explorer.models.architecture import ARCHITECTURES
 from bsr_explorer.models.vit.architecture import PlainViT
 from bsr_explorer.prediction import predict, tape_of
 from bsr_explorer.trained import onnx
+from tests import formats
 from tests.cost.conftest import Both
 from tests.cost.conftest import both as both
 from tests.methods.interrupted import check_it_goes_on
@@ -66,7 +67,7 @@ def _exact(config: Config) -> None:
 
 
 @pytest.mark.parametrize("attention", ["fused", "math"])
-@pytest.mark.parametrize("precision", ["fp32", "amp_bf16", "amp_fp16", "bf16"])
+@pytest.mark.parametrize("precision", formats.SOME)
 @pytest.mark.parametrize("method", [*ADDING, *VARIANTS])
 def test_what_is_predicted_is_measured(method: str, precision: str, attention: str) -> None:
     _exact(replace(CONFIG, method=method, precision=precision, attention=attention))

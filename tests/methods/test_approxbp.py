@@ -16,6 +16,7 @@ from bsr_explorer.methods import ApproxBP, parse_method
 from bsr_explorer.models.vit.reading import read_geometry
 from bsr_explorer.models.vit.step import step_tape
 from bsr_explorer.prediction import predict
+from tests import formats
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -29,7 +30,7 @@ def _exact(config: Config) -> None:
 
 
 @pytest.mark.parametrize("attention", ["fused", "math"])
-@pytest.mark.parametrize("precision", ["fp32", "amp_bf16", "amp_fp16", "bf16"])
+@pytest.mark.parametrize("precision", formats.SOME)
 def test_what_is_predicted_is_measured(precision: str, attention: str) -> None:
     _exact(replace(CONFIG, precision=precision, attention=attention))
 

@@ -15,12 +15,12 @@ from bsr_explorer.methods import Bsr, parse_method
 from bsr_explorer.methods.criteria import CLASS_ATTENTION, criteria_of
 from bsr_explorer.methods.drop import Drop
 from bsr_explorer.models.base import CRITERIA
-from bsr_explorer.models.lowering import PRECISIONS
 from bsr_explorer.prediction import geometry_of, predict, tokens_by_block
 from bsr_explorer.prefix.stages import stages_of
 from bsr_explorer.search.features import Table, profile
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.study import SpaceSpec, Study
+from tests import formats
 from tests.methods.interrupted import check_it_goes_on
 
 WITHOUT = "vit_wee_patch16_reg1_gap_256"  # mean pooling, a register, no class token
@@ -76,7 +76,7 @@ def test_it_drops_by_default_where_it_is_given(criterion: str, method: str) -> N
 @every_other
 @pytest.mark.parametrize("model", ["deit_t", WITHOUT])
 @pytest.mark.parametrize("attention", ["fused", "math"])
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", formats.SOME)
 def test_what_is_predicted_is_measured(criterion: str, model: str, attention: str, precision: str) -> None:
     batch = 1 + (attention == "fused")
     for fuse in (True, False):
@@ -87,6 +87,7 @@ def test_what_is_predicted_is_measured(criterion: str, model: str, attention: st
         assert (difference.rows, difference.peak_bytes) == ((), 0)
 
 
+@pytest.mark.thorough
 @every_other
 @pytest.mark.parametrize("beside", ["checkpoint", "offload", "mesa", "backrazor", "vpt", "ia3+checkpoint"])
 def test_it_goes_with_other_methods(criterion: str, beside: str) -> None:

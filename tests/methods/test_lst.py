@@ -79,6 +79,7 @@ def test_what_a_block_saves_is_its_output_and_an_rth_of_a_trained_one(r: int, ba
     assert found == 4 * (x + (8 + 2 * m) * x // r + norms + attention + x // r)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["lst(r=8)", "dtl(r=2)", "sherl(r=8)", "losa(r=8)", "repnet(r=8)"])
 def test_it_takes_less_than_a_gradient_through_frozen_blocks(method: str) -> None:
     """Of DeiT-S, predicted and measured: under the floor of all that trains something within the backbone."""

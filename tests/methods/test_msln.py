@@ -18,6 +18,7 @@ from bsr_explorer.finetune.build import build
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import Msln, parse_method
 from bsr_explorer.prediction import predict, tape_of
+from tests import formats
 from tests.cost.conftest import Both
 from tests.cost.conftest import both as both
 from tests.methods.interrupted import check_it_goes_on
@@ -39,7 +40,7 @@ def _exact(config: Config) -> None:
 
 
 @pytest.mark.parametrize("attention", ["fused", "math"])
-@pytest.mark.parametrize("precision", ["fp32", "amp_bf16", "amp_fp16", "bf16"])
+@pytest.mark.parametrize("precision", formats.SOME)
 @pytest.mark.parametrize("method", ["msln", f"{LORA}+msln", "last(k=2)+msln", "lora+approxbp+msln"])
 def test_what_is_predicted_is_measured(method: str, precision: str, attention: str) -> None:
     _exact(replace(CONFIG, method=method, precision=precision, attention=attention))

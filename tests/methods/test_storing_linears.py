@@ -14,6 +14,7 @@ from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import METHODS, parse_method
 from bsr_explorer.methods.storing_linears import StoringLinears
 from bsr_explorer.prediction import predict, tape_of
+from tests import formats
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -37,12 +38,13 @@ def _exact(config: Config) -> None:
 
 
 @pytest.mark.parametrize("attention", ["fused", "math"])
-@pytest.mark.parametrize("precision", ["fp32", "amp_bf16", "amp_fp16", "bf16"])
+@pytest.mark.parametrize("precision", formats.SOME)
 @every_variant
 def test_what_is_predicted_is_measured(method: str, precision: str, attention: str) -> None:
     _exact(replace(CONFIG, method=method, precision=precision, attention=attention))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "other",
     [

@@ -79,6 +79,7 @@ def test_what_is_predicted_is_measured(model: str, attention: str, precision: st
     assert (difference.rows, difference.peak_bytes) == ((), 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "beside",
     [
@@ -99,6 +100,7 @@ def test_it_goes_with_other_methods(beside: str) -> None:
     assert (difference.rows, difference.peak_bytes) == ((), 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("more", ["", "+checkpoint", "+checkpoint+offload", "+offload"])
 @pytest.mark.parametrize(("batch", "precision"), [(1, "amp_fp16"), (5, "bf16"), (5, "fp32")])
 def test_where_one_patch_is_left_no_sizes_go_on(more: str, batch: int, precision: str) -> None:

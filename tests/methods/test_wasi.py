@@ -20,6 +20,7 @@ from bsr_explorer.methods import Wasi, parse_method
 from bsr_explorer.prediction import predict, tape_of
 from bsr_explorer.train.optimizer import StepsItself, set_rates
 from bsr_explorer.train.recipes import RECIPES
+from tests import formats
 from tests.methods.interrupted import check_it_goes_on
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -80,12 +81,13 @@ def _exact(config: Config) -> None:
 
 
 @pytest.mark.parametrize("attention", ["fused", "math"])
-@pytest.mark.parametrize("precision", ["fp32", "amp_bf16", "amp_fp16", "bf16"])
+@pytest.mark.parametrize("precision", formats.SOME)
 @pytest.mark.parametrize("method", ["wasi", ALL, "wasi(rank=4, ranks=(2, 4, 8), on='proj')"])
 def test_what_is_predicted_is_measured(method: str, precision: str, attention: str) -> None:
     _exact(replace(CONFIG, method=method, precision=precision, attention=attention))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "other",
     [

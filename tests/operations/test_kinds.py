@@ -111,7 +111,7 @@ def test_every_kind_is_compared_with_real_steps() -> None:
     tapes += [parse_method("dtl").rewrite(step_tape(bare, 2, "math"))]
     tapes.append(parse_method("sparse_tuning(keep=1.0, width=4)").rewrite(step_tape(bare, 2, "math")))
     found = {op.kind for tape in tapes for op in lower(tape, "amp_bf16", "cpu")}
-    assert found == set(KINDS)
+    assert found == set(KINDS) - {"call"}  # which is of traced models: tests/models/traced/test_tape.py
 
 
 def test_an_unknown_kind_is_named_and_says_what_to_do() -> None:

@@ -20,7 +20,8 @@ def test_they_do_what_torchs_path_does() -> None:
     run_interpreted("interpreted_kernels.py")
 
 
-@pytest.mark.parametrize("capability", [90, pytest.param(75, marks=pytest.mark.thorough)])
+@pytest.mark.thorough  # a compiler
+@pytest.mark.parametrize("capability", [90, pytest.param(75, marks=pytest.mark.slow)])
 def test_they_compile_for_a_card(capability: int, tmp_path: Path) -> None:
     """Down to machine code, without one; and what torch rounds twice, no fused multiply-add rounds once."""
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
