@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.lowering import PRECISIONS
 from bsr_explorer.models.traced.calls import Differs, Trace, joined
-from bsr_explorer.models.traced.recorder import trace
+from bsr_explorer.models.traced.running import trace
 from bsr_explorer.models.vit.attention_path import use_attention_path
 
 SMALL, LARGE = 2, 3

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bsr_explorer.models.traced.calls import Trace
+from bsr_explorer.models.traced.running import trace
+
 
 class Half(torch.autograd.Function):
     """A function with a backward of its own."""
@@ -125,3 +128,22 @@ def nothing() -> str:
 def failing(image_size: int) -> nn.Module:
     """Fails."""
     raise RuntimeError(f"no model for {image_size} pixels")
+
+
+def traced(model: nn.Module, size: int = 16) -> Trace:
+    """Its trace with two images."""
+    return trace(
+        model, {"images": torch.empty(2, 3, size, size), "labels": torch.zeros(2, dtype=torch.int64)}
+    )
+
+
+class Of(nn.Module):
+    """Features of a mean image by one function, and a head."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function, self.head = function, nn.Linear(3, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.function(images.mean(dim=(2, 3))))
+        return out

@@ -1,0 +1,143 @@
+"""Running a model once, so that its calls are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch._subclasses import FakeTensorMode
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.models.outputs import logits_of
+from bsr_explorer.models.traced.calls import Spec, Trace, quiet
+from bsr_explorer.models.traced.recorder import Recorder
+
+LOSS = "loss"
+"""The path of what the model's loss calls."""
+
+
+def trace(model: nn.Module, inputs: Mapping[str, torch.Tensor], autocast: torch.dtype | None = None) -> Trace:
+    """The forward pass of a model, and its loss, where it has one of its own.
+
+    Args:
+        model: on a real device, in training; what its parameters hold does not matter.
+        inputs: ``images`` and ``labels``; their numbers do not matter.
+        autocast: number format that autocast uses; None: it does not run.
+
+    Raises:
+        UserError: something of it cannot be followed, by name.
+    """
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    own: dict[int, tuple[str, str]] = {}
+    stand_ins: dict[str, torch.Tensor] = {}
+    for kind, named in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for name, tensor in named:
+            stand_ins[name] = fake.from_tensor(tensor.detach())
+            own[id(stand_ins[name])] = (kind, name)
+    given = {name: fake.from_tensor(tensor) for name, tensor in inputs.items()}
+    specs = {name: Spec.of(tensor) for name, tensor in given.items()}
+    recorder = Recorder(own, {id(tensor): name for name, tensor in given.items()})
+    with ExitStack() as stack:
+        stack.enter_context(quiet())
+        stack.enter_context(fake)
+        if autocast is not None:
+            stack.enter_context(torch.autocast(given["images"].device.type, autocast))
+        stack.enter_context(_following(model, recorder))
+        stack.enter_context(recorder)
+        try:
+            loss = _run(model, stand_ins, given, recorder)
+        except UserError:
+            raise
+        except Exception as error:
+            raise _cannot(recorder, error) from error
+        name = recorder.name_of(loss)
+    return Trace(tuple(recorder.calls), specs, recorder.constants, dict(recorder.held), name, autocast)
+
+
+def _run(
+    model: nn.Module,
+    stand_ins: dict[str, torch.Tensor],
+    given: Mapping[str, torch.Tensor],
+    recorder: Recorder,
+) -> torch.Tensor:
+    """Run a model and its loss, as a training step does; the loss."""
+    own = getattr(model, "own_loss", None) or F.cross_entropy
+
+    def called(logits: torch.Tensor) -> torch.Tensor:
+        recorder.paths.append(LOSS)
+        value: torch.Tensor = own(logits, given["labels"])
+        return value
+
+    value = called(logits_of(torch.func.functional_call(model, stand_ins, (given["images"],))))
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        what = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise UserError(f"--model: loss: it returns {what}; a tensor of one number is needed")
+    return value
+
+
+def _cannot(recorder: Recorder, error: Exception) -> UserError:
+    where = recorder.failed_in or "the model"
+    line = _line_of(error)
+    why = str(error).splitlines()[0][:200] if str(error) else ""
+    if "DataDependent" in type(error).__name__ or "data-dependent" in str(error).lower():
+        why = "what it does depends on the numbers in a tensor, which a trace does not have"
+    return UserError(f"--model: {where} cannot be traced{line}: {why or type(error).__name__}")
+
+
+def _line_of(error: Exception) -> str:
+    """The last line of a model's own code that was running."""
+    place, found = error.__traceback__, ""
+    while place is not None:
+        file = place.tb_frame.f_code.co_filename
+        if not any(part in file for part in ("/torch/", "bsr_explorer/models/traced")):
+            found = f" ({file.rpartition('/')[2]}, line {place.tb_lineno})"
+        place = place.tb_next
+    return found
+
+
+@contextmanager
+def _following(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Let a recorder know which module runs, and see functions that have a backward of their own."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    plain, apply = nn.Module.__call__, vars(torch.autograd.Function)["apply"]
+
+    def called(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if id(module) not in paths:
+            return plain(module, *args, **kwargs)
+        recorder.paths.append(paths[id(module)])
+        try:
+            return plain(module, *args, **kwargs)
+        except Exception:
+            recorder.failed_in = recorder.failed_in or paths[id(module)]
+            raise
+        finally:
+            recorder.paths.pop()
+
+    def applied(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        return recorder.record(_Applied(cls, apply), args, kwargs)
+
+    nn.Module.__call__ = called  # type: ignore[method-assign]
+    torch.autograd.Function.apply = classmethod(applied)
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = plain  # type: ignore[method-assign]
+        torch.autograd.Function.apply = apply
+
+
+class _Applied:
+    """A function with a backward of its own, as a call.
+
+    Attributes:
+        key: what is called, whoever calls it.
+    """
+
+    def __init__(self, cls: Any, apply: Any) -> None:
+        self.key, self._apply, self.__name__ = cls, apply.__get__(None, cls), cls.__name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._apply(*args, **kwargs)

@@ -1,0 +1,41 @@
+"""Running a model for its trace: what is refused, and that nothing of torch stays changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bsr_explorer.errors import UserError
+from tests.models.traced import small
+from tests.models.traced.small import Of, traced
+
+
+def test_a_trace_leaves_torch_as_it_was() -> None:
+    call, apply = nn.Module.__call__, vars(torch.autograd.Function)["apply"]
+    with pytest.raises(UserError):
+        traced(small.deciding())
+    assert nn.Module.__call__ is call and vars(torch.autograd.Function)["apply"] is apply
+
+
+def test_numbers_that_decide_are_named_with_the_line() -> None:
+    with pytest.raises(UserError, match=r"small\.py, line \d+\).* depends on the numbers in a tensor"):
+        traced(small.deciding())
+
+
+def test_a_model_that_fails_is_said_where() -> None:
+    with pytest.raises(UserError, match="head cannot be traced"):
+        traced(Of(lambda x: x[:, :2]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "why"), [(small.no_scalar, r"\(2,\)"), (lambda logits, labels: 1.0, "float")]
+)
+def test_a_loss_must_be_one_number(loss: Any, why: str) -> None:
+    model = Of(F.relu)
+    model.own_loss = loss
+    with pytest.raises(UserError, match=f"loss: it returns {why}; a tensor of one number is needed"):
+        traced(model)
