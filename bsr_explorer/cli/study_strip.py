@@ -24,12 +24,14 @@ IMAGES = 4
 
 def strip_of(found: Findings, study: Path, figures: Path) -> Strip | None:
     """The strip of a study's recommended configuration, drawn if ``train`` has left its weights; None, if it drops and
-    merges no tokens.
+    merges no tokens, or its model is not known here.
 
     Args:
         study: folder of the study, as commands are to name it.
         figures: folder to draw into.
     """
+    if found.unknown:
+        return None
     chosen = found.recommendation.point
     wanted = Experiment.of_record(f"{found.study['name']}-trial-{chosen.number}", chosen.record, "auto")
     if not _drops(wanted.fidelity.at(wanted.config)):

@@ -165,8 +165,8 @@ def imported_by(run_apart: Apart) -> Callable[..., set[str]]:
     """The slow ones of the packages that a command imports, which ends well."""
 
     def run(*arguments: str | Path, before: str = "") -> set[str]:
-        code, imported, _, _ = run_apart(*arguments, before=before)
-        assert code == 0
+        code, imported, _, error = run_apart(*arguments, before=before)
+        assert code == 0, error
         return imported
 
     return run

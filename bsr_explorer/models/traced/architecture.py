@@ -130,7 +130,7 @@ def _is_plain(model: str) -> bool:
     from bsr_explorer.models.vit.geometry import KNOWN
     from bsr_explorer.models.vit.reading import read_geometry
 
-    if model in KNOWN:
+    if model.split(".")[0] in KNOWN:
         return True
     import timm
 
