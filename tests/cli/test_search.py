@@ -688,8 +688,8 @@ def test_a_prior_that_is_none_is_refused_and_nothing_written(
 @pytest.mark.thorough
 def test_what_was_planned_goes_on_by_the_same_command_and_by_more_trials(quick: Cli) -> None:
     left_open = FLAGS.index("--replicas")
-    assert FLAGS[left_open:] == ("--replicas", "0", "--trials", "12", "--jobs", "0")
-    words = [*FLAGS[:left_open], "--jobs", "0", "--time-limit", "1s", "--out", "here"]
+    assert FLAGS[left_open:] == ("--replicas", "0", "--trials", "12", "--jobs", "0", "--family", "bsr")
+    words = [*FLAGS[:left_open], "--jobs", "0", "--family", "bsr", "--time-limit", "1s", "--out", "here"]
     assert quick(*words).code == 0
     planned = Study.from_toml(Path("here") / "study.toml")
     assert (planned.trials, planned.replicas, planned.first) == (8, 0, 4)
