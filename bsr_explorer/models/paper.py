@@ -8,18 +8,34 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
 def on_paper() -> Iterator[None]:
     """What is built within takes no memory (its tensors are on torch's device ``meta``), and hardly any time."""
-    with torch.device("meta"), _Unfilled():
+    with torch.device("meta"), _Unfilled(lambda filled: filled.is_meta):
+        yield
+
+
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """What is built within has its parameters as memory gives them, and buffers as they are to be."""
+    with _Unfilled(lambda filled: isinstance(filled, nn.Parameter)):
         yield
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves out what only gives values to tensors that have none: it is most of the time that building takes."""
+    """Leaves out what only gives values to some tensors: it is most of the time that building takes.
+
+    Args:
+        left: which tensors.
+    """
+
+    def __init__(self, left: Callable[[torch.Tensor], bool]) -> None:
+        super().__init__()
+        self._left = left
 
     def __torch_function__(
         self,
@@ -30,14 +46,18 @@ class _Unfilled(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         filled = args[0] if args else kwargs.get("tensor")
-        if getattr(func, "__name__", "") in _FILLING and isinstance(filled, torch.Tensor) and filled.is_meta:
+        if (
+            getattr(func, "__name__", "") in _FILLING
+            and isinstance(filled, torch.Tensor)
+            and self._left(filled)
+        ):
             return filled
         return func(*args, **kwargs)
 
 
 _FILLING = {
     *("uniform_", "normal_", "trunc_normal_", "constant_", "zeros_", "ones_", "zero_", "fill_"),
-    *("kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"),
+    *("kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "orthogonal_"),
     *("mul_", "add_", "clamp_", "erfinv_"),
 }
 """Functions that change the values of a tensor in place and nothing else of it, as initialisers use them."""

@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple, Protocol
 from bsr_explorer.operations.kind import Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
 from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule
-from bsr_explorer.storages.storage import Shape
 
 
 class Happening(NamedTuple):
@@ -194,10 +193,6 @@ def _makes(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> tuple
     return tuple(made)
 
 
-def _shape(op: Op, reads: Sequence[Tensor], params: Mapping[str, Part]) -> Shape:
-    return _makes(op, reads, params)[0].shape
-
-
 def _passes(op: Op, reads: Sequence[bool], parts: Mapping[str, bool]) -> tuple[bool, ...]:
     observer: Observer = op.attrs["observer"]
     needs = [
@@ -210,7 +205,6 @@ def _passes(op: Op, reads: Sequence[bool], parts: Mapping[str, bool]) -> tuple[b
 CALL = Kind(
     name="call",
     summary="a call of a function of torch, by a traced model",
-    shape=_shape,
     makes=_makes,
     passes=_passes,
     plain=Rule(

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from bsr_explorer.models.paper import on_paper
+from bsr_explorer.models.paper import on_paper, unfilled
 
 
 @pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2", "resnet18"])
@@ -49,3 +49,10 @@ def test_afterwards_all_is_as_before() -> None:
     weight = nn.Linear(3, 4).weight
     assert not weight.is_meta
     assert weight.any()
+
+
+def test_only_parameters_are_left_unfilled() -> None:
+    with unfilled():
+        layer = torch.nn.Linear(3, 4)
+        scale = torch.zeros(3).fill_(2.0)
+    assert torch.equal(scale, torch.full((3,), 2.0)) and layer.weight.shape == (4, 3)

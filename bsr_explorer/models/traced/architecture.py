@@ -145,10 +145,10 @@ def _is_plain(model: str) -> bool:
 
 
 def _built(architecture: Traced, model: str, image_size: int, num_classes: int) -> nn.Module:
-    from bsr_explorer.models.traced.following import Unfilled
+    from bsr_explorer.models.paper import unfilled
 
     try:
-        with Unfilled():
+        with unfilled():
             return architecture.build(model, image_size, num_classes)
     except UserError:
         raise

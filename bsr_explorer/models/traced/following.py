@@ -1,25 +1,21 @@
-"""Traces of models by name, each made once."""
+"""The trace of a built model, of which that for every batch size follows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.lowering import PRECISIONS
 from bsr_explorer.models.traced.calls import Differs, Trace, joined
 from bsr_explorer.models.traced.running import trace
 from bsr_explorer.models.vit.attention_path import use_attention_path
+from bsr_explorer.units import TORCH
 
 SMALL, LARGE = 2, 3
 """Batch sizes of the two traces of which those for all others follow. (One image would let torch leave out axes.)"""
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -49,16 +45,17 @@ def follow(model: nn.Module, image_size: int, attention: str, precision: str, de
         UserError: something of it cannot be followed, by name.
     """
     dtype, autocast = PRECISIONS[precision]
+    number: torch.dtype = getattr(torch, TORCH[dtype])
     use_attention_path(model, attention)
     if not autocast:
-        model = model.to(_DTYPES[dtype])
-    image_dtype = torch.float32 if autocast else _DTYPES[dtype]
+        model = model.to(number)
+    image_dtype = torch.float32 if autocast else number
 
     def of(batch: int) -> Trace:
         images = torch.empty(batch, 3, image_size, image_size, dtype=image_dtype)
         labels = torch.empty(batch, dtype=torch.int64)
         inputs = {"images": images, "labels": labels}
-        return trace(model.train(), inputs, _DTYPES[dtype] if autocast else None)
+        return trace(model.train(), inputs, number if autocast else None)
 
     try:
         made = joined(of(SMALL), SMALL, of(LARGE), LARGE)
@@ -75,27 +72,3 @@ def follow(model: nn.Module, image_size: int, attention: str, precision: str, de
 
 def _without_memory(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(tensor, device="meta", requires_grad=False)
-
-
-class Unfilled(TorchFunctionMode):
-    """Leaves parameters as memory gives them: filling them with random numbers is most of what building takes."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        filled = args[0] if args else kwargs.get("tensor")
-        if getattr(func, "__name__", "") in _FILLING and isinstance(filled, nn.Parameter):
-            return filled
-        return func(*args, **kwargs)
-
-
-_FILLING = {
-    *("uniform_", "normal_", "trunc_normal_", "constant_", "zeros_", "ones_", "zero_", "fill_"),
-    *("kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "orthogonal_"),
-    *("mul_", "add_", "clamp_", "erfinv_"),
-}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.models.traced.following import Unfilled, follow
+from bsr_explorer.models.traced.following import follow
 from tests.models.traced import small
 
 
@@ -40,10 +40,3 @@ def test_a_trace_has_the_number_format_of_a_precision(precision: str, dtype: tor
 def test_a_model_that_calls_by_the_batch_is_refused() -> None:
     with pytest.raises(UserError, match="depends on the number of images"):
         follow(_ByBatch(), 8, "fused", "fp32", "cpu")
-
-
-def test_only_parameters_are_left_unfilled() -> None:
-    with Unfilled():
-        layer = nn.Linear(3, 4)
-        scale = torch.zeros(3).fill_(2.0)
-    assert torch.equal(scale, torch.full((3,), 2.0)) and layer.weight.shape == (4, 3)

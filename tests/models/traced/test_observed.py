@@ -69,11 +69,7 @@ def test_memory_of_its_own_that_is_kept_is_seen() -> None:
 
 def test_temporaries_come_and_go() -> None:
     facts = _facts(lambda x: (x * 2).sum(dim=0), (4, 3), needs=(False,))
-    assert facts.run == (
-        Happening("take", 0, 48),
-        Happening("make", 0),
-        Happening("drop", 0),
-    ) or [e.what for e in facts.run] == ["take", "make", "drop"]
+    assert facts.run == (Happening("take", 0, 48), Happening("make", 0), Happening("drop", 0))
 
 
 def test_integers_take_no_gradient() -> None:
