@@ -8,26 +8,45 @@ and micro-batches do not change what is computed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import isqrt
+from typing import TYPE_CHECKING
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.adding import whole_number
+from bsr_explorer.methods.arguments import quiet
+from bsr_explorer.methods.axes import Axis, Numbers
 from bsr_explorer.methods.base import Method
-from bsr_explorer.methods.side import Writer
+from bsr_explorer.methods.side import SideNetwork, Writer
 from bsr_explorer.tape import Tape, halved
+
+if TYPE_CHECKING:
+    from bsr_explorer.models.base import Geometry
 
 KERNEL = 3
 """Rows and columns of the convolution's kernel."""
 
 
-def check_lite(method: Method) -> None:
-    """Refuse an r or groups that no model has.
+@dataclass(frozen=True, eq=False, repr=False)
+class Lite(SideNetwork):
+    """A method of lite residual modules.
 
-    Raises:
-        UserError: with the argument and its value.
+    Attributes:
+        r: how many times fewer channels than the backbone's a module has within.
+        groups: of channels, that its convolution keeps apart.
     """
-    for argument in ("r", "groups"):
-        whole_number(method, argument)
+
+    r: int = 8
+    groups: int = quiet(2)
+
+    def __post_init__(self) -> None:
+        for argument in ("r", "groups"):
+            whole_number(self, argument)
+
+    @classmethod
+    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
+        """How many times fewer channels."""
+        return (Numbers("r", (4, 8, 16)),)
 
 
 def check_sizes(method: Method, width: int, side: int, r: int, groups: int) -> None:

@@ -28,32 +28,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.methods.adding import BEFORE_HEAD
-from bsr_explorer.methods.arguments import quiet
-from bsr_explorer.methods.axes import Axis, Numbers
-from bsr_explorer.methods.lite import check_lite, check_sizes, module, pooled, side_of
-from bsr_explorer.methods.side import SideNetwork, Writer, features, in_blocks
+from bsr_explorer.methods.lite import Lite, check_sizes, module, pooled, side_of
+from bsr_explorer.methods.side import Writer, features, in_blocks
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from bsr_explorer.models.base import Geometry
 
 REPROGRAM = "repnet"
 """The name of its modules."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RepNet(SideNetwork):
-    """The modules, and the head, train.
-
-    Attributes:
-        r: how many times fewer channels than the backbone's a module has within.
-        groups: of channels, that its convolution keeps apart.
-    """
-
-    r: int = 8
-    groups: int = quiet(2)
+class RepNet(Lite):
+    """The modules, and the head, train."""
 
     name: ClassVar[str] = "repnet"
     summary: ClassVar[str] = "a network of lite residual modules beside the blocks trains, and the head"
@@ -61,14 +50,6 @@ class RepNet(SideNetwork):
         "Yang et al., Rep-Net: Efficient On-Device Learning via Feature Reprogramming, CVPR 2022"
     )
     module: ClassVar[str] = REPROGRAM
-
-    def __post_init__(self) -> None:
-        check_lite(self)
-
-    @classmethod
-    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
-        """How many times fewer channels."""
-        return (Numbers("r", (4, 8, 16)),)
 
     def rewrite(self, tape: Tape) -> Tape:
         """Behind each block, a module; before the head, what they made is added.

@@ -26,32 +26,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from bsr_explorer.methods.arguments import quiet
-from bsr_explorer.methods.axes import Axis, Numbers
-from bsr_explorer.methods.lite import check_lite, check_sizes, module, pooled, side_of
-from bsr_explorer.methods.side import SideNetwork, Writer, in_blocks
+from bsr_explorer.methods.lite import Lite, check_sizes, module, pooled, side_of
+from bsr_explorer.methods.side import Writer, in_blocks
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from bsr_explorer.models.base import Geometry
 
 LITE = "lite_residual"
 """The name of its modules."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TinyTL(SideNetwork):
-    """The modules, all biases and the head train.
-
-    Attributes:
-        r: how many times fewer channels than the backbone's a module has within.
-        groups: of channels, that its convolution keeps apart.
-    """
-
-    r: int = 8
-    groups: int = quiet(2)
+class TinyTL(Lite):
+    """The modules, all biases and the head train."""
 
     name: ClassVar[str] = "tinytl"
     summary: ClassVar[str] = "lite residual modules beside the blocks and all biases train, and the head"
@@ -60,14 +49,6 @@ class TinyTL(SideNetwork):
         "2007.11622)"
     )
     module: ClassVar[str] = LITE
-
-    def __post_init__(self) -> None:
-        check_lite(self)
-
-    @classmethod
-    def axes(cls, geometry: Geometry) -> tuple[Axis, ...]:
-        """How many times fewer channels."""
-        return (Numbers("r", (4, 8, 16)),)
 
     def brings(self, parameter: str) -> bool:
         """Whether it stands in one of its modules."""
