@@ -32,7 +32,7 @@ def _found(folder: Path, method: str) -> tuple[Any, Record]:
     record = replace(record, config={**record.config, "method": method})
     point = SimpleNamespace(number=0, record=record)
     recommendation = SimpleNamespace(point=point)
-    return SimpleNamespace(study=record.study, recommendation=recommendation), record
+    return SimpleNamespace(study=record.study, recommendation=recommendation, unknown=""), record
 
 
 def test_without_trained_weights_it_says_how_to_get_it(study_folder: Path, tmp_path: Path) -> None:
