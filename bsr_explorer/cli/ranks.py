@@ -1,9 +1,9 @@
-"""``bsr-explore ranks``: ranks for ``asi``, layer by layer, under a budget of bytes."""
+"""``bsr-explore ranks``: ranks for ``asi`` or ``wasi``, layer by layer, under a budget or by what they explain."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,8 +12,8 @@ from bsr_explorer.cli.console import out, table
 from bsr_explorer.cli.progress import loading
 from bsr_explorer.config import Config
 from bsr_explorer.data.places import check_data, count_classes, default_data_dir
-from bsr_explorer.errors import UserError
-from bsr_explorer.methods import Asi
+from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.methods import Asi, Wasi
 from bsr_explorer.methods.adding import LAYERS
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.prediction import predict
@@ -25,21 +25,45 @@ if TYPE_CHECKING:
     from bsr_explorer.data.images import ImageSplit
     from bsr_explorer.finetune.ranks import Choice
 
+STORING: dict[str, Any] = {method.name: method for method in (Asi, Wasi)}
+"""The methods that have ranks."""
+
+DEFAULT_BUDGET, DEFAULT_SHARE = "100MB", 0.8
+
 
 def ranks(
     budget: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Memory that the chosen layers may hold of their inputs, with its unit: 500MB, 64MiB, …"
+            help="Memory that the chosen layers may hold of their inputs, with its unit: 500MB, 64MiB, … "
+            f"{DEFAULT_BUDGET}, if --explained is not given."
         ),
-    ] = "100MB",
+    ] = None,
+    explained: Annotated[
+        float | None,
+        typer.Option(
+            help="In place of a budget: the least ranks that explain this share of the variance, above 0 and at most "
+            f"1. With --of wasi {DEFAULT_SHARE}, if left out."
+        ),
+    ] = None,
+    of: Annotated[
+        str,
+        typer.Option(help="Whose ranks: asi (of inputs), or wasi (of weights and inputs, by --explained)."),
+    ] = "asi",
     model: options.Model = "deit_s",
     method: Annotated[
-        str, typer.Option(help="What trains: a method expression without asi, such as full or 'last(k=3)'.")
+        str,
+        typer.Option(
+            help="What trains: a method expression without asi or wasi, such as full or 'last(k=3)'."
+        ),
     ] = "full",
     on: Annotated[
-        str, typer.Option(help=f"Layers whose inputs are decomposed: {', '.join(LAYERS)}.")
-    ] = "qkv,fc2",
+        str | None,
+        typer.Option(
+            help=f"Layers that are decomposed, of {', '.join(LAYERS)}. If left out, {','.join(Asi.on)} of asi and "
+            f"{','.join(Wasi.on)} of wasi."
+        ),
+    ] = None,
     data: options.Data = "digits",
     batch_size: Annotated[
         int, typer.Option(help="Images that pass at once in the training. Ranks belong to their number.")
@@ -52,18 +76,22 @@ def ranks(
     data_dir: options.DataDir = None,
     as_json: options.Json = False,
 ) -> None:
-    """Choose ranks of asi for each layer, from one batch and a budget.
+    """Choose ranks of asi or wasi for each layer, from one batch. Nothing is trained.
 
-    Each layer may have the least ranks that explain 40, 50, … 90% of the variance of its input. Those are chosen whose
-    errors of the weights' gradients add up to the least, among all that fit the budget. Nothing is trained.
+    With a budget, each layer may have the least ranks that explain 40, 50, … 90% of the variance of its input. Those
+    are chosen whose errors of the weights' gradients add up to the least, among all that fit. With --explained, each
+    layer gets the least ranks that explain so much of its input and, with --of wasi, of its weight.
 
     Examples:
 
       bsr-explore ranks --model deit_s --data digits --budget 100MB
 
       bsr-explore ranks --method "last(k=3)" --image-size 112 --batch-size 8 --budget 600KB
+
+      bsr-explore ranks --method "last(k=3)" --image-size 112 --batch-size 8 --of wasi --explained 0.8
     """
-    most, where = parse_bytes(budget), data_dir or default_data_dir()
+    most, share = _limit(budget, explained, of)
+    where = data_dir or default_data_dir()
     check_weights(weights)
     check_data(data, where)
     config = Config(
@@ -77,13 +105,14 @@ def ranks(
     methods = options.following(method, config)
     if len(methods) > 1:
         raise UserError(f"--method: {method} is a list; ranks are chosen for one method")
-    layers = tuple(part.strip() for part in on.split(","))
+    storing = STORING[of]
+    layers = tuple(part.strip() for part in on.split(",")) if on else storing.on
     config = config.with_method(methods[0])
-    predict(config.with_method(config.how + Asi(layers)))  # which refuses what does not go together
+    predict(config.with_method(config.how + storing(on=layers)))  # which refuses what does not go together
 
     from bsr_explorer.finetune.build import build_with
     from bsr_explorer.finetune.job import Job, load_data
-    from bsr_explorer.finetune.ranks import chosen_ranks
+    from bsr_explorer.finetune.ranks import EXPLAINED, chosen_ranks, weight_ranks
     from bsr_explorer.train.step import image_dtype, in_precision
 
     with loading("looking at each layer…", "looking at each layer") as told:
@@ -92,12 +121,39 @@ def ranks(
         splits = load_data(config, Job(data, weights=used.source, seed=seed, data_dir=where))
         images, labels = _batch(splits.train, batch_size, seed)
         images = images.to(image_dtype(precision))
-        found = chosen_ranks(net, images, labels, most, layers, precision=precision, told=told)
-    expression = f"{config.how}+{Asi(layers, {name: choice.ranks for name, choice in found.items()})}"
+        shares = EXPLAINED if share is None else (share,)
+        found = chosen_ranks(net, images, labels, most, layers, shares, precision, told)
+        rank = weight_ranks(net, found, share) if of == Wasi.name and share is not None else {}
+    given: dict[str, object] = {"ranks": {name: choice.ranks for name, choice in found.items()}}
+    if rank:
+        given["rank"] = rank
+    expression = f"{config.how}+{storing(**given)}"
+    limit = None if most is None else f"{budget or DEFAULT_BUDGET} = {format_bytes(most)}"
     if as_json:
-        print(json.dumps(_answer(found, most, expression)))
+        print(json.dumps(_answer(found, rank, most, share, expression)))
     else:
-        _show(found, config, expression, f"{budget} = {format_bytes(most)}")
+        _show(found, rank, config, expression, storing.name, limit)
+
+
+def _limit(budget: str | None, explained: float | None, of: str) -> tuple[int | None, float | None]:
+    """The most bytes, or the share that is to be explained.
+
+    Raises:
+        UserError: there is no such method, or both or neither of them can be meant.
+    """
+    if of not in STORING:
+        raise unknown("--of", of, STORING)
+    if budget is not None and of == Wasi.name:
+        raise UserError(
+            f"--budget: ranks of weights cannot be chosen by {budget} of inputs; with --of wasi, give --explained"
+        )
+    if budget is not None and explained is not None:
+        raise UserError("--explained: there is a --budget, too; give one of them")
+    if explained is not None and not 0 < explained <= 1:
+        raise UserError(f"--explained: {explained} must be above 0 and at most 1, such as {DEFAULT_SHARE}")
+    if explained is None and of == Wasi.name:
+        explained = DEFAULT_SHARE
+    return (parse_bytes(budget or DEFAULT_BUDGET) if explained is None else None), explained
 
 
 def _batch(images: ImageSplit, count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -114,11 +170,14 @@ def _batch(images: ImageSplit, count: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.stack([image for image, _ in pairs]), torch.tensor([label for _, label in pairs])
 
 
-def _answer(found: dict[str, Choice], budget: int, expression: str) -> dict[str, object]:
+def _answer(
+    found: dict[str, Choice], rank: dict[str, int], budget: int | None, share: float | None, expression: str
+) -> dict[str, object]:
     layers = [
         {
             "block": int(name.partition(".")[0]),
             "layer": name.partition(".")[2],
+            **({"rank": rank[name]} if rank else {}),
             "ranks": choice.ranks,
             "bytes": choice.bytes,
             "whole_bytes": choice.whole,
@@ -128,13 +187,21 @@ def _answer(found: dict[str, Choice], budget: int, expression: str) -> dict[str,
         for name, choice in found.items()
     ]
     held = sum(choice.bytes for choice in found.values())
-    return {"budget_bytes": budget, "bytes": held, "method": expression, "layers": layers}
+    return {"budget_bytes": budget, "explained": share, "bytes": held, "method": expression, "layers": layers}
 
 
-def _show(found: dict[str, Choice], config: Config, expression: str, budget: str) -> None:
+def _show(
+    found: dict[str, Choice],
+    rank: dict[str, int],
+    config: Config,
+    expression: str,
+    storing: str,
+    budget: str | None,
+) -> None:
     rows = [
         (
             *name.split("."),
+            *([str(rank[name])] if rank else []),
             *map(str, choice.ranks),
             f"{choice.explained:.0%}",
             format_mb(choice.bytes, 2),
@@ -143,18 +210,31 @@ def _show(found: dict[str, Choice], config: Config, expression: str, budget: str
         )
         for name, choice in found.items()
     ]
-    columns = ["block", "layer", "images", "tokens", "channels", "explained", "MB", "MiB", "than the input"]
+    weight = ["of the weight"] if rank else []
+    columns = [
+        "block",
+        "layer",
+        *weight,
+        "images",
+        "tokens",
+        "channels",
+        "explained",
+        "MB",
+        "MiB",
+        "than the input",
+    ]
     out.print(table(columns, rows, left=(0, 1)))
     held, whole = (sum(getattr(each, key) for each in found.values()) for key in ("bytes", "whole"))
-    out.print(
-        f"\n{format_bytes(held)} of {budget}; the inputs themselves {format_bytes(whole)}", markup=False
-    )
+    limit = f" of {budget}" if budget else ""
+    out.print(f"\n{format_bytes(held)}{limit}; the inputs themselves {format_bytes(whole)}", markup=False)
     plain, with_ranks = predict(config), predict(config.with_method(expression))
     for what, before, after in (
         ("saved for backward", plain.saved_bytes, with_ranks.saved_bytes),
         ("peak", plain.peak_bytes, with_ranks.peak_bytes),
     ):
         out.print(
-            f"{what}: {format_bytes(after)}, without asi {format_bytes(before)}", markup=False, soft_wrap=True
+            f"{what}: {format_bytes(after)}, without {storing} {format_bytes(before)}",
+            markup=False,
+            soft_wrap=True,
         )
     out.print(f'\n--method "{expression}"', markup=False, soft_wrap=True)

@@ -1,8 +1,9 @@
-"""Ranks for ``asi``, layer by layer, from a model and one batch, under a budget of bytes."""
+"""Ranks for ``asi`` and ``wasi``, layer by layer, from a model and one batch: the best under a budget of bytes, or
+those that explain a share of the variance."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -22,6 +23,9 @@ from bsr_explorer.units import WIDTH, format_bytes, parse_bytes
 
 EXPLAINED = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the variance of an input that its bases explain, of which the authors choose one a layer."""
+
+NO_LIMIT = 2**62
+"""More bytes than there are."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def chosen_ranks(
     model: nn.Module,
     images: torch.Tensor,
     labels: torch.Tensor,
-    budget: int | str,
+    budget: int | str | None,
     on: str | Sequence[str] = ("qkv", "fc2"),
     explained: Sequence[float] = EXPLAINED,
     precision: str = "fp32",
@@ -87,12 +91,13 @@ def chosen_ranks(
     """The same with all that is known of each choice.
 
     Args:
+        budget: None: without a limit.
         told: is told how many layers of how many have been looked at.
 
     Raises:
         UserError: see ``choose_ranks``.
     """
-    most = parse_bytes(budget) if isinstance(budget, str) else budget
+    most = parse_bytes(budget) if isinstance(budget, str) else NO_LIMIT if budget is None else budget
     layers = {
         f"{block}.{name}": cast(nn.Linear, module.get_submodule(LAYERS[name]))
         for block, module in enumerate(blocks_of(model))
@@ -115,6 +120,23 @@ def chosen_ranks(
             "choose at least that, or a smaller explained share"
         )
     return {name: of[pick] for name, of, pick in zip(layers, choices, chosen, strict=True)}
+
+
+@torch.no_grad()
+def weight_ranks(model: nn.Module, layers: Iterable[str], explained: float) -> dict[str, int]:
+    """K for ``wasi(rank=…)``: the least rank of each weight that explains a share of its variance, which is that of the
+    squares of its singular values.
+
+    Args:
+        layers: by block and layer, such as ``3.fc2``.
+        explained: above 0 and at most 1.
+    """
+    blocks, found = blocks_of(model), dict[str, int]()
+    for name in layers:
+        block, _, layer = name.partition(".")
+        weight = cast(nn.Linear, blocks[int(block)].get_submodule(LAYERS[layer])).weight
+        found[name] = _rank(torch.linalg.svdvals(weight.double()).flip(0).square(), explained)
+    return found
 
 
 def least_errors(choices: Sequence[Sequence[tuple[int, float]]], budget: int) -> list[int] | None:

@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.errors import UserError
 from bsr_explorer.methods.adding import LAYERS
 from bsr_explorer.methods.axes import Axis, Choices
 from bsr_explorer.methods.base import TOKENS
+from bsr_explorer.methods.by_layer import check_blocks, checked, layers_of, value_in
 from bsr_explorer.methods.storing import weight_trains
 from bsr_explorer.methods.storing_linears import READ, StoringLinears
 from bsr_explorer.storages import Packing, Tucker
@@ -57,20 +58,16 @@ class Asi(StoringLinears):
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.ranks, Mapping):
-            named = {
-                key: checked_ranks(self.name, f"ranks={{{key!r}: {value!r}}}", value)
-                for key, value in self.ranks.items()
-            }
-            object.__setattr__(self, "ranks", {key: named[key] for key in sorted(named, key=_place)})
-            if self.on == type(self).on:
-                object.__setattr__(self, "on", tuple(dict.fromkeys(map(_layer, named))))
-        else:
-            object.__setattr__(self, "ranks", checked_ranks(self.name, f"ranks={self.ranks!r}", self.ranks))
+        ranks = checked(
+            self.name, "ranks", self.ranks, lambda written, value: checked_ranks(self.name, written, value)
+        )
+        object.__setattr__(self, "ranks", ranks)
+        if isinstance(ranks, Mapping) and self.on == type(self).on:
+            object.__setattr__(self, "on", layers_of(ranks))
         super().__post_init__()
-        if isinstance(self.ranks, Mapping) and set(self.on) != set(map(_layer, self.ranks)):
+        if isinstance(ranks, Mapping) and set(self.on) != set(layers_of(ranks)):
             raise UserError(
-                f"--method: asi(on={self.on!r}): ranks names other layers, {', '.join(self.ranks)}; leave on out"
+                f"--method: asi(on={self.on!r}): ranks names other layers, {', '.join(ranks)}; leave on out"
             )
 
     @classmethod
@@ -84,12 +81,6 @@ class Asi(StoringLinears):
         """Not so: what is remembered follows from the tokens that arrive."""
         return False
 
-    def ranks_in(self, block: int, layer: str) -> Ranks | None:
-        """Of a layer (a name of ``adding.LAYERS``) of a block (0-based); None: it is left as it is."""
-        if not isinstance(self.ranks, Mapping):
-            return self.ranks
-        return self.ranks.get(f"{block}.{layer}", self.ranks.get(layer))
-
     def packing(self, channels: int) -> Packing:
         """See ``StoringLinears``: where no layer is told apart."""
         assert not isinstance(self.ranks, Mapping)
@@ -98,7 +89,7 @@ class Asi(StoringLinears):
     def stores_at(self, block: int, layer: str, place: str, heads: int, channels: int) -> Packing | None:
         """See ``Storing``."""
         names = [name for name in self.on if LAYERS[name] == layer]
-        ranks = self.ranks_in(block, names[0]) if names and place in READ else None
+        ranks = value_in(self.ranks, block, names[0]) if names and place in READ else None
         return None if ranks is None else Tucker(ranks)
 
     def rewrite(self, tape: Tape) -> Tape:
@@ -107,15 +98,7 @@ class Asi(StoringLinears):
         Raises:
             UserError: a block that the model does not have, or a rank that an input does not have.
         """
-        depth = len(tape.blocks)
-        beyond = (
-            [key for key in self.ranks if _place(key)[0] >= depth] if isinstance(self.ranks, Mapping) else []
-        )
-        if beyond:
-            raise UserError(
-                f"--method: asi(ranks=…): {beyond[0]!r} names no block; the model has {depth} blocks, 0 to {depth - 1} "
-                "(0-based)"
-            )
+        check_blocks(self.name, "ranks", self.ranks, len(tape.blocks))
         made, needs = super().rewrite(tape), tape.needs_grad()
         for op in made:
             stored = op.stored.get(op.reads[0]) if op.kind == "linear" else None
@@ -144,27 +127,6 @@ def is_rank(rank: object) -> bool:
     if isinstance(rank, float):
         return 0 < rank <= 1
     return isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1
-
-
-def _place(key: object) -> tuple[int, int]:
-    """Of a key of ``ranks``, its block (-1: all of them) and the place of its layer.
-
-    Raises:
-        UserError: it names no layer.
-    """
-    block, _, layer = str(key).rpartition(".")
-    if layer not in LAYERS:
-        raise unknown("--method: asi(ranks={…})", key, LAYERS)
-    if block and not block.isdecimal():
-        raise UserError(
-            f"--method: asi(ranks={{…}}): {key!r} must be a layer, such as 'fc2', or a block (0-based) and "
-            "a layer, such as '3.fc2'"
-        )
-    return int(block or -1), list(LAYERS).index(layer)
-
-
-def _layer(key: str) -> str:
-    return list(LAYERS)[_place(key)[1]]
 
 
 def check_ranks(method: str, layer: str, stored: Tucker, shape: Shape) -> None:

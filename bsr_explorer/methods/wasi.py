@@ -14,8 +14,10 @@ K can follow G; how far along each of these directions differs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from itertools import product
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods.adding import checked_layers, linears, linears_in
@@ -23,6 +25,8 @@ from bsr_explorer.methods.arguments import quiet
 from bsr_explorer.methods.asi import check_ranks, checked_ranks, is_rank
 from bsr_explorer.methods.axes import Axis, Choices, Numbers
 from bsr_explorer.methods.base import LINEAR_INPUTS, STEPS, Method
+from bsr_explorer.methods.by_layer import check_blocks, checked, layers_of, value_in
+from bsr_explorer.naming import blocks_of
 from bsr_explorer.storages import Tucker
 from bsr_explorer.storages.tucker import Ranks
 from bsr_explorer.tape import Parameter, Shape, Tape
@@ -44,15 +48,16 @@ class Wasi(Method):
     """Chosen linear layers whose weights train have two factors instead; all else is left as it is.
 
     Attributes:
-        rank: K, a share of the smaller side of a weight (0.5), or a number (64).
-        ranks: of the inputs, see ``Asi``.
-        on: which layers of all blocks: names of ``adding.LAYERS``.
+        rank: K, a share of the smaller side of a weight (0.5), or a number (64); or a dictionary of them, by layer, or
+            by block and layer (``by_layer``).
+        ranks: of the inputs, see ``Asi``; where this or ``rank`` is a dictionary, a layer must have both.
+        on: which layers of all blocks: names of ``adding.LAYERS``; those that a dictionary names, where there is one.
         step: how factors are updated: ``optimizer``, as any other parameter, or ``authors``, by subspace iteration in
             the backward pass, which goes with ``sgd`` alone.
     """
 
-    rank: float = 0.5
-    ranks: Ranks = (0.5, 0.125, 0.125)
+    rank: float | Mapping[str, float] = 0.5
+    ranks: Ranks | Mapping[str, Ranks] = (0.5, 0.125, 0.125)
     on: tuple[str, ...] = quiet(("fc1", "fc2"))
     step: str = quiet(OPTIMIZER)
 
@@ -66,15 +71,37 @@ class Wasi(Method):
     chooses: ClassVar[tuple[str, ...]] = (LINEAR_INPUTS,)
 
     def __post_init__(self) -> None:
+        rank = checked(self.name, "rank", self.rank, self._checked_rank)
+        ranks = checked(
+            self.name, "ranks", self.ranks, lambda written, value: checked_ranks(self.name, written, value)
+        )
+        object.__setattr__(self, "rank", rank)
+        object.__setattr__(self, "ranks", ranks)
+        for named in (rank, ranks):
+            if isinstance(named, Mapping) and self.on == type(self).on:
+                object.__setattr__(self, "on", layers_of(named))
         object.__setattr__(self, "on", checked_layers(self.name, self.on))
-        object.__setattr__(self, "ranks", checked_ranks(self.name, f"ranks={self.ranks!r}", self.ranks))
-        if not is_rank(self.rank):
+        for argument, named in (("rank", rank), ("ranks", ranks)):
+            if isinstance(named, Mapping) and set(self.on) != set(layers_of(named)):
+                raise UserError(
+                    f"--method: wasi(on={self.on!r}): {argument} names other layers, {', '.join(named)}; leave on out"
+                )
+        if isinstance(rank, Mapping) and isinstance(ranks, Mapping) and set(rank) != set(ranks):
+            odd = sorted(set(rank) ^ set(ranks))[0]
             raise UserError(
-                f"--method: wasi(rank={self.rank!r}): rank must be a whole number of at least 1, or a share above 0.0 "
-                "and at most 1.0"
+                f"--method: wasi: {odd!r} stands in only one of rank={{…}} and ranks={{…}}; name the same layers in "
+                "both"
             )
         if self.step not in (OPTIMIZER, AUTHORS):
             raise unknown("--method: wasi(step=…)", self.step, (OPTIMIZER, AUTHORS))
+
+    def _checked_rank(self, written: str, rank: Any) -> float:
+        if not is_rank(rank):
+            raise UserError(
+                f"--method: wasi({written}): rank must be a whole number of at least 1, or a share above 0.0 and at "
+                "most 1.0"
+            )
+        return cast(float, rank)
 
     def check_step(self, optimizer: str, precision: str, micro_batches: int) -> None:
         """The authors' step has the learning rate within, and is taken before all else of the gradient is known."""
@@ -103,30 +130,41 @@ class Wasi(Method):
         inputs = Choices("ranks", ((0.5, 0.0625, 0.0625), (0.5, 0.125, 0.125), (0.5, 0.25, 0.25)))
         return Numbers("rank", (0.25, 0.5)), inputs, Choices("on", (("fc1", "fc2"),))
 
-    def rank_of(self, layer: str, weight: Shape) -> int:
-        """K of a weight (out, in).
+    def chosen_in(self, block: int, layer: str, weight: Shape) -> tuple[int, Tucker] | None:
+        """What becomes of the layer ``layer`` (a name of ``adding.LAYERS``) of a block (0-based), of this weight (out,
+        in): K, and how its input is kept. None: it is left as it is.
 
         Raises:
-            UserError: it has not so many.
+            UserError: it has not so many ranks.
         """
+        rank, ranks = value_in(self.rank, block, layer), value_in(self.ranks, block, layer)
+        if rank is None or ranks is None:
+            return None
         least = min(weight)
-        if isinstance(self.rank, float):
-            return max(1, round(self.rank * least))
-        if self.rank > least:
+        if isinstance(rank, float):
+            rank = max(1, round(rank * least))
+        if rank > least:
             raise UserError(
-                f"--method: wasi(rank={self.rank}): {layer} has a matrix of {weight[0]} x {weight[1]}, so rank must be "
-                f"1 to {least}, or a share such as 0.5"
+                f"--method: wasi(rank={self.rank}): {block}.{layer} has a matrix of {weight[0]} x {weight[1]}, so rank "
+                f"must be 1 to {least}, or a share such as 0.5"
             )
-        return self.rank
+        return rank, Tucker(ranks)
 
     def rewrite(self, tape: Tape) -> Tape:
         """Each chosen layer whose weight trains gets two factors, and packs its input."""
+        self._check_blocks(len(tape.blocks))
         factors, buffers, changed = dict[str, list[Parameter]](), dict(tape.buffers), {}
-        packing, needs = Tucker(self.ranks), tape.needs_grad()
-        for op in linears(self, tape, self.on):
+        needs = tape.needs_grad()
+        for op, (block, layer) in zip(
+            linears(self, tape, self.on), product(tape.blocks, self.on), strict=True
+        ):
             weight = tape.parameters.get(op.params["weight"])
             if weight is None or not weight.trains:
                 continue
+            chosen = self.chosen_in(block, layer, weight.shape)
+            if chosen is None:
+                continue
+            rank, packing = chosen
             own, bias = self.step == AUTHORS, tape.parameters.get(op.params.get("bias", ""))
             if own and not (needs[op.reads[0]] or (bias is not None and bias.trains)):
                 raise UserError(
@@ -135,7 +173,7 @@ class Wasi(Method):
                 )
             shape = tape.tensors[op.reads[0]].shape
             check_ranks(self.name, op.name, packing, shape)
-            rank, (out, width) = self.rank_of(op.name, weight.shape), weight.shape
+            out, width = weight.shape
             left = Parameter(f"{op.name}.{LEFT}", (out, rank), op.block, trains=not own)
             right = Parameter(f"{op.name}.{RIGHT}", (rank, width), op.block, trains=not own)
             factors[weight.name] = [left, right]
@@ -160,11 +198,17 @@ class Wasi(Method):
         """
         from bsr_explorer.methods.applied.wasi import FactoredLinear, SubspaceLinear, factor
 
-        trained = [layer for layer in linears_in(model, self.on) if layer.weight.requires_grad]
-        self._check_some_weight_trains(bool(trained))
-        ranks = {id(layer): self.rank_of("a layer", tuple(layer.weight.shape)) for layer in trained}
-        kind = SubspaceLinear if self.step == AUTHORS else FactoredLinear
-        factor(model, self.on, lambda layer: ranks.get(id(layer)), Tucker(self.ranks), kind)
+        depth = len(blocks_of(model))
+        self._check_blocks(depth)
+        places = product(range(depth), self.on)
+        chosen = {
+            place: of_layer
+            for place, layer in zip(places, linears_in(model, self.on), strict=True)
+            if layer.weight.requires_grad
+            and (of_layer := self.chosen_in(*place, cast(Shape, tuple(layer.weight.shape))))
+        }
+        self._check_some_weight_trains(bool(chosen))
+        factor(model, chosen, SubspaceLinear if self.step == AUTHORS else FactoredLinear)
         return model
 
     def own_state(self, model: nn.Module) -> dict[str, Any]:
@@ -185,6 +229,10 @@ class Wasi(Method):
         named = dict(model.named_parameters())
         layers = [name.removesuffix(f".{LEFT}") for name in named if name.endswith(f".{LEFT}")]
         return [(f"{layer}.{part}", named[f"{layer}.{part}"]) for layer in layers for part in (LEFT, RIGHT)]
+
+    def _check_blocks(self, depth: int) -> None:
+        for argument in ("rank", "ranks"):
+            check_blocks(self.name, argument, getattr(self, argument), depth)
 
     def _check_some_weight_trains(self, trains: bool) -> None:
         if not trains:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bsr_explorer.config import Config
-from bsr_explorer.methods import Asi, parse_method
+from bsr_explorer.methods import Asi, Wasi, parse_method
 from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.prediction import predict
 
@@ -59,6 +59,31 @@ def test_more_memory_buys_smaller_errors(cli: Cli) -> None:
     assert errors[0] > errors[-1]
 
 
+def test_by_what_is_explained_wasi_gets_ranks_of_weights_too(cli: Cli) -> None:
+    found = []
+    for share in ("0.5", "0.9"):
+        done = cli("ranks", *FLAGS, "--method", "last(k=2)", "--of", "wasi", "--explained", share, "--json")
+        assert done.code == 0, done.err
+        said = json.loads(done.out)
+        assert (said["budget_bytes"], said["explained"]) == (None, float(share))
+        wasi = next(part for part in parts_of(parse_method(said["method"])) if isinstance(part, Wasi))
+        assert wasi.rank == {f"{layer['block']}.{layer['layer']}": layer["rank"] for layer in said["layers"]}
+        assert wasi.ranks == {
+            f"{layer['block']}.{layer['layer']}": tuple(layer["ranks"]) for layer in said["layers"]
+        }
+        assert list(wasi.rank) == ["2.fc1", "2.fc2", "3.fc1", "3.fc2"]
+        predict(Config("toy", 48, 10, 4, method=said["method"]))
+        found.append(wasi.rank)
+    assert all(found[0][layer] < found[1][layer] for layer in found[0])
+
+
+def test_by_what_is_explained_asi_has_no_limit(cli: Cli) -> None:
+    done = cli("ranks", *FLAGS, "--method", "last(k=1)", "--explained", "0.7")
+    assert done.code == 0, done.err
+    assert "70%" in done.out
+    assert "without asi" in done.out
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -70,6 +95,10 @@ def test_more_memory_buys_smaller_errors(cli: Cli) -> None:
         (("--budget", "much"), "--budget: cannot read 'much'"),
         (("--batch-size", "99999"), "--batch-size: 99999 is more than the"),
         (("--data", "nowhere"), "nowhere"),
+        (("--of", "lora"), "--of"),
+        (("--of", "wasi", "--budget", "1MB"), "ranks of weights cannot be chosen by 1MB of inputs"),
+        (("--budget", "1MB", "--explained", "0.5"), "--explained: there is a --budget, too"),
+        (("--explained", "1.5"), "--explained: 1.5 must be above 0 and at most 1"),
     ],
 )
 def test_bad_input_is_one_line(cli: Cli, more: tuple[str, ...], said: str) -> None:

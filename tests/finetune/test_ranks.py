@@ -11,7 +11,7 @@ import torch
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build
-from bsr_explorer.finetune.ranks import choose_ranks, least_errors
+from bsr_explorer.finetune.ranks import choose_ranks, least_errors, weight_ranks
 from bsr_explorer.methods import Asi
 from bsr_explorer.prediction import predict
 
@@ -84,6 +84,17 @@ def test_all_of_the_variance_takes_all_ranks() -> None:
     ranks = choose_ranks(_model(), IMAGES, LABELS, "10MB", explained=(1.0,), on="fc1")
     assert set(ranks) == {"2.fc1", "3.fc1"}
     assert all(images == 4 and tokens == 10 for images, tokens, _ in ranks.values())
+
+
+@pytest.mark.usefixtures("toy")
+def test_ranks_of_weights_are_the_least_that_explain_a_share() -> None:
+    model = _model()
+    weight = model.get_submodule("blocks.3.mlp.fc1").weight
+    with torch.no_grad():
+        weight.zero_()
+        weight.diagonal().copy_(torch.tensor([4.0, 3.0, 2.0, 1.0] + [0.0] * 28))  # squares: 16, 9, 4, 1 of 30
+    shares = {0.5: 1, 16 / 30: 1, 0.6: 2, 25 / 30: 2, 0.9: 3, 0.97: 4, 1.0: 4}
+    assert {share: weight_ranks(model, ["3.fc1"], share)["3.fc1"] for share in shares} == shares
 
 
 @pytest.mark.usefixtures("toy")

@@ -18,6 +18,7 @@ from bsr_explorer.finetune.measure import measure
 from bsr_explorer.finetune.run import fine_tune
 from bsr_explorer.methods import Wasi, parse_method
 from bsr_explorer.prediction import predict, tape_of
+from bsr_explorer.storages import Tucker
 from bsr_explorer.train.optimizer import StepsItself, set_rates
 from bsr_explorer.train.recipes import RECIPES
 from tests import formats
@@ -26,15 +27,34 @@ from tests.methods.interrupted import check_it_goes_on
 pytestmark = pytest.mark.usefixtures("toy")
 
 CONFIG = Config("toy", 48, 5, 2, method="full")
+BY_LAYER = (
+    "wasi(rank={'fc2': 4, '2.proj': 0.5, '3.fc2': 8}, ranks={'fc2': (2, 2, 4), '2.proj': (0.5, 0.5, 0.5), "
+    "'3.fc2': (1, 4, 4)}, on=('proj', 'fc2'))"
+)
 ALL = "wasi(rank=0.25, on=('qkv', 'proj', 'fc1', 'fc2'))"
 
 
 def test_it_is_written_as_it_is_read() -> None:
     assert str(Wasi()) == "wasi(rank=0.5, ranks=(0.5, 0.125, 0.125))"
     assert parse_method("wasi(rank=8, ranks=[1, 2, 0.5], on='fc2')") == Wasi(8, (1, 2, 0.5), ("fc2",))
-    assert Wasi(8).rank_of("", (384, 64)) == 8
-    assert Wasi(0.5).rank_of("", (384, 64)) == 32
-    assert Wasi(0.001).rank_of("", (384, 64)) == 1
+    for rank, found in ((8, 8), (0.5, 32), (0.001, 1)):
+        assert Wasi(rank).chosen_in(0, "fc1", (384, 64)) == (found, Tucker((0.5, 0.125, 0.125)))
+
+
+def test_dictionaries_name_the_layers() -> None:
+    method = parse_method(BY_LAYER)
+    assert str(method) == BY_LAYER
+    assert isinstance(method, Wasi)
+    assert method.chosen_in(1, "fc2", (32, 128)) == (4, Tucker((2, 2, 4)))
+    assert method.chosen_in(3, "fc2", (32, 128)) == (8, Tucker((1, 4, 4)))
+    assert method.chosen_in(2, "fc1", (128, 32)) is None
+    factored = {
+        name.removesuffix(".left")
+        for name in build(CONFIG.with_method(method)).state_dict()
+        if name.endswith(".left")
+    }
+    assert factored == {"blocks.2.attn.proj", *(f"blocks.{block}.mlp.fc2" for block in range(4))}
+    assert parse_method("wasi(rank={'3.fc1': 8})").chosen_in(3, "fc1", (128, 32)) == (8, Tucker(Wasi().ranks))
 
 
 @pytest.mark.parametrize(
@@ -44,6 +64,13 @@ def test_it_is_written_as_it_is_read() -> None:
         ("wasi(rank=1.5)", "or a share above 0.0 and at most 1.0"),
         ("wasi(rank=True)", "rank must be a whole number"),
         ("wasi(ranks=8)", r"wasi\(ranks=8\): there must be three ranks"),
+        ("wasi(rank={'fc1': 0})", r"wasi\(rank=\{'fc1': 0\}\): rank must be a whole number"),
+        ("wasi(ranks={'fc1': 8})", "there must be three ranks"),
+        ("wasi(rank={'fc1': 8}, on='proj')", "rank names other layers, fc1; leave on out"),
+        (
+            "wasi(rank={'fc1': 8}, ranks={'0.fc1': (1, 1, 1)})",
+            "'0.fc1' stands in only one of|'fc1' stands in",
+        ),
         ("wasi(on='head')", "unknown .*'head'.*qkv"),
         ("asi+wasi", "both choose how linear layers store what they read"),
         ("wasi+mesa", "both choose how linear layers store what they read"),
@@ -57,6 +84,11 @@ def test_other_arguments_and_companions_are_refused(text: str, says: str) -> Non
 @pytest.mark.parametrize(
     ("method", "says"),
     [
+        (
+            "wasi(rank={'7.fc1': 8})",
+            r"wasi\(rank=…\): '7.fc1' names no block; the model has 4 blocks, 0 to 3",
+        ),
+        ("wasi(rank={'1.fc1': 33})", r"1.fc1 has a matrix of 128 x 32, so rank must be 1 to 32, or a share"),
         ("wasi(rank=33)", r"has a matrix of 128 x 32, so rank must be 1 to 32, or a share"),
         ("linear+wasi", "no weight of fc1, fc2 in a block trains"),
         ("lora+wasi", "no weight of fc1, fc2 in a block trains"),
@@ -82,7 +114,7 @@ def _exact(config: Config) -> None:
 
 @pytest.mark.parametrize("attention", ["fused", "math"])
 @pytest.mark.parametrize("precision", formats.SOME)
-@pytest.mark.parametrize("method", ["wasi", ALL, "wasi(rank=4, ranks=(2, 4, 8), on='proj')"])
+@pytest.mark.parametrize("method", ["wasi", ALL, "wasi(rank=4, ranks=(2, 4, 8), on='proj')", BY_LAYER])
 def test_what_is_predicted_is_measured(method: str, precision: str, attention: str) -> None:
     _exact(replace(CONFIG, method=method, precision=precision, attention=attention))
 
@@ -104,7 +136,7 @@ def test_nor_does_what_it_is_composed_with_change_that(other: str) -> None:
     _exact(replace(CONFIG, method=f"{ALL}+{other}", batch_size=4, micro_batches=2, attention="math"))
 
 
-@pytest.mark.parametrize("method", [ALL, f"last(k=2)+{ALL}"])
+@pytest.mark.parametrize("method", [ALL, f"last(k=2)+{ALL}", BY_LAYER])
 def test_buffers_and_parameters_are_those_of_the_model_in_its_order(method: str) -> None:
     tape, net = tape_of(CONFIG.with_method(method)), build(CONFIG.with_method(method))
     net.train()(torch.randn(CONFIG.batch_size, 3, 48, 48))

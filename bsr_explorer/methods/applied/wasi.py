@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -236,21 +236,17 @@ class SubspaceLinear(FactoredLinear):
 
 def factor(
     model: nn.Module,
-    layers: tuple[str, ...],
-    rank: Callable[[nn.Linear], int | None],
-    packing: Tucker,
+    chosen: Mapping[tuple[int, str], tuple[int, Tucker]],
     kind: type[FactoredLinear] = FactoredLinear,
 ) -> None:
-    """Let weights of chosen linear layers of all blocks become two factors, in place.
+    """Let weights of chosen linear layers become two factors, in place.
 
     Args:
-        layers: names of ``adding.LAYERS``.
-        rank: of a layer; None: it stays as it is.
+        chosen: by block (0-based) and layer (a name of ``adding.LAYERS``), K and how the input is kept.
         kind: what takes a layer's place.
     """
-    for block in blocks_of(model):
-        for name in layers:
-            parent, _, child = LAYERS[name].rpartition(".")
-            layer = cast(nn.Linear, block.get_submodule(LAYERS[name]))
-            if (of_layer := rank(layer)) is not None:
-                block.get_submodule(parent).add_module(child, kind(layer, of_layer, packing))
+    blocks = blocks_of(model)
+    for (block, name), (rank, packing) in chosen.items():
+        parent, _, child = LAYERS[name].rpartition(".")
+        layer = cast(nn.Linear, blocks[block].get_submodule(LAYERS[name]))
+        blocks[block].get_submodule(parent).add_module(child, kind(layer, rank, packing))
