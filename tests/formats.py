@@ -1,16 +1,19 @@
-"""Number formats, for tests of one thing in each of them."""
+"""Number formats and ways to compute attention, for tests of one thing in each of them."""
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
 
-SOME: list[Any] = [
-    "fp32",
-    "amp_bf16",
-    pytest.param("amp_fp16", marks=pytest.mark.slow),
-    pytest.param("bf16", marks=pytest.mark.slow),
+BY_DEFAULT = (("fp32", "fused"), ("amp_bf16", "math"))
+
+WAYS: list[Any] = [
+    pytest.param(*way, marks=[] if way in BY_DEFAULT else pytest.mark.slow)
+    for way in product(("fp32", "amp_bf16", "amp_fp16", "bf16"), ("fused", "math"))
 ]
-"""All of them; of casts and of weights in 16 bits one each is tried by default, the others with ``-m slow``. (Random
-configurations in all four are what ``benchmarks/exactness.py`` compares.)"""
+"""Precision and attention: every pair. Two that share nothing are tried by default, the others with ``-m slow``.
+(Random configurations in all of them are what ``benchmarks/exactness.py`` compares.)"""
+
+every_way = pytest.mark.parametrize(("precision", "attention"), WAYS)

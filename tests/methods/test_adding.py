@@ -23,9 +23,9 @@ from bsr_explorer.models.architecture import ARCHITECTURES
 from bsr_explorer.models.vit.architecture import PlainViT
 from bsr_explorer.prediction import predict, tape_of
 from bsr_explorer.trained import onnx
-from tests import formats
 from tests.cost.conftest import Both
 from tests.cost.conftest import both as both
+from tests.formats import every_way
 from tests.methods.interrupted import check_it_goes_on
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -66,8 +66,7 @@ def _exact(config: Config) -> None:
     assert predicted.peak_bytes == measured.peak_bytes, predicted.peak
 
 
-@pytest.mark.parametrize("attention", ["fused", "math"])
-@pytest.mark.parametrize("precision", formats.SOME)
+@every_way
 @pytest.mark.parametrize("method", [*ADDING, *VARIANTS])
 def test_what_is_predicted_is_measured(method: str, precision: str, attention: str) -> None:
     _exact(replace(CONFIG, method=method, precision=precision, attention=attention))

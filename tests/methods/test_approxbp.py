@@ -16,7 +16,7 @@ from bsr_explorer.methods import ApproxBP, parse_method
 from bsr_explorer.models.vit.reading import read_geometry
 from bsr_explorer.models.vit.step import step_tape
 from bsr_explorer.prediction import predict
-from tests import formats
+from tests.formats import every_way
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -29,8 +29,7 @@ def _exact(config: Config) -> None:
     assert predicted.peak_bytes == measured.peak_bytes, predicted.peak
 
 
-@pytest.mark.parametrize("attention", ["fused", "math"])
-@pytest.mark.parametrize("precision", formats.SOME)
+@every_way
 def test_what_is_predicted_is_measured(precision: str, attention: str) -> None:
     _exact(replace(CONFIG, precision=precision, attention=attention))
 

@@ -20,7 +20,7 @@ from bsr_explorer.prefix.stages import stages_of
 from bsr_explorer.search.features import Table, profile
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.study import SpaceSpec, Study
-from tests import formats
+from tests.formats import every_way
 from tests.methods.interrupted import check_it_goes_on
 
 WITHOUT = "vit_wee_patch16_reg1_gap_256"  # mean pooling, a register, no class token
@@ -75,8 +75,7 @@ def test_it_drops_by_default_where_it_is_given(criterion: str, method: str) -> N
 
 @every_other
 @pytest.mark.parametrize("model", ["deit_t", WITHOUT])
-@pytest.mark.parametrize("attention", ["fused", "math"])
-@pytest.mark.parametrize("precision", formats.SOME)
+@every_way
 def test_what_is_predicted_is_measured(criterion: str, model: str, attention: str, precision: str) -> None:
     batch = 1 + (attention == "fused")
     for fuse in (True, False):

@@ -18,9 +18,9 @@ from bsr_explorer.finetune.build import build
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import Msln, parse_method
 from bsr_explorer.prediction import predict, tape_of
-from tests import formats
 from tests.cost.conftest import Both
 from tests.cost.conftest import both as both
+from tests.formats import every_way
 from tests.methods.interrupted import check_it_goes_on
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -39,8 +39,7 @@ def _exact(config: Config) -> None:
 # --- what it costs ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attention", ["fused", "math"])
-@pytest.mark.parametrize("precision", formats.SOME)
+@every_way
 @pytest.mark.parametrize("method", ["msln", f"{LORA}+msln", "last(k=2)+msln", "lora+approxbp+msln"])
 def test_what_is_predicted_is_measured(method: str, precision: str, attention: str) -> None:
     _exact(replace(CONFIG, method=method, precision=precision, attention=attention))

@@ -14,7 +14,7 @@ from bsr_explorer.finetune.measure import measure
 from bsr_explorer.methods import METHODS, parse_method
 from bsr_explorer.methods.storing_linears import StoringLinears
 from bsr_explorer.prediction import predict, tape_of
-from tests import formats
+from tests.formats import every_way
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -37,8 +37,7 @@ def _exact(config: Config) -> None:
     assert predicted.peak_bytes == measured.peak_bytes, predicted.peak
 
 
-@pytest.mark.parametrize("attention", ["fused", "math"])
-@pytest.mark.parametrize("precision", formats.SOME)
+@every_way
 @every_variant
 def test_what_is_predicted_is_measured(method: str, precision: str, attention: str) -> None:
     _exact(replace(CONFIG, method=method, precision=precision, attention=attention))

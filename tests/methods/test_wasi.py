@@ -21,7 +21,7 @@ from bsr_explorer.prediction import predict, tape_of
 from bsr_explorer.storages import Tucker
 from bsr_explorer.train.optimizer import StepsItself, set_rates
 from bsr_explorer.train.recipes import RECIPES
-from tests import formats
+from tests.formats import every_way
 from tests.methods.interrupted import check_it_goes_on
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -112,8 +112,7 @@ def _exact(config: Config) -> None:
     assert predicted.peak_bytes == measured.peak_bytes, predicted.peak
 
 
-@pytest.mark.parametrize("attention", ["fused", "math"])
-@pytest.mark.parametrize("precision", formats.SOME)
+@every_way
 @pytest.mark.parametrize("method", ["wasi", ALL, "wasi(rank=4, ranks=(2, 4, 8), on='proj')", BY_LAYER])
 def test_what_is_predicted_is_measured(method: str, precision: str, attention: str) -> None:
     _exact(replace(CONFIG, method=method, precision=precision, attention=attention))
