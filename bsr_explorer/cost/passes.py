@@ -109,11 +109,14 @@ class Pass:
 
     def _borrower(self, index: int) -> int:
         """The last operation that computes again from what this one has made for itself."""
-        last = index
+        last, made = index, {self.contexts[index].writes.name}
         for later in range(index + 1, len(self.contexts)):
-            if self.contexts[later].op.kind == self.contexts[index].op.kind:
+            op = self.contexts[later].op
+            if op.kind == self.contexts[index].op.kind:
                 break
-            if any(keep.how.packs and not keep.bytes for keep in self._keeps[later]):
+            if op.kind == "cast" and op.reads[0] in made:
+                made.add(op.writes)
+            if any(keep.how.again and keep.name in made for keep in self._keeps[later]):
                 last = later
         return last
 

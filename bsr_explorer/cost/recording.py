@@ -15,7 +15,12 @@ class Recording:
         """``recorded``: whether autograd keeps anything (not in the first run of what runs again)."""
         self._memory, self._recorded = memory, recorded
         keeps = list(keeps)
-        self._lent = {keep.name for keep in keeps if not recorded and keep.how.packs and keep.how.itself}
+        # What goes elsewhere as it is, or is not kept, is still there for what would compute again from it.
+        self._lent = {
+            keep.name
+            for keep in keeps
+            if keep.how.packs and not keep.how.copies and (keep.passing if recorded else keep.how.itself)
+        }
         self.lent: list[str] = []
         self._keeps = {
             keep.name: keep for keep in keeps if recorded or (keep.how.packs and not keep.how.itself)
@@ -41,9 +46,10 @@ class Recording:
             self._memory.hold(stored)
         else:
             self._memory.take(stored, keep.bytes, "saved", keep.pieces)
-            if keep.how.packs and keep.how.copies and keep.passing:
-                self._memory.take(f"{stored}, on its way", keep.passing)
-                self._forms.append(f"{stored}, on its way")
+            if keep.how.packs and keep.how.copies and not keep.how.again and keep.passing:
+                form = f"{stored}, on its way"
+                self._memory.take(form, keep.passing)
+                (self.lent if self._recorded else self._forms).append(form)
             if self._recorded:
                 self._memory.follow("packing", keep.packing)
         (self.held if self._recorded else self._forms).append(stored)

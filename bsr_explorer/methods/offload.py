@@ -46,6 +46,11 @@ class Elsewhere:
         """Whether it is copied before it goes."""
         return self.how.copies
 
+    @property
+    def again(self) -> bool:
+        """Whether it is not stored there either."""
+        return self.how.again
+
     def cast_from(self, dtype: str) -> Storage:
         """As it lies there."""
         return Elsewhere(self.how.cast_from(dtype))

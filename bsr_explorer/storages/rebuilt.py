@@ -21,6 +21,7 @@ class Rebuilt(AtOnce):
     source: Packing
 
     packs: ClassVar[bool] = True
+    again: ClassVar[bool] = True
 
     def bytes(self, shape: Shape, dtype: str) -> int:
         """None of its own."""

@@ -41,6 +41,11 @@ class Storage(Protocol):
         """Whether that one is held, and needs not be brought back."""
         ...
 
+    @property
+    def again(self) -> bool:
+        """Whether nothing of it is stored: it is computed again from what an operation below keeps."""
+        ...
+
     def cast_from(self, dtype: str) -> Storage:
         """The same of a tensor that is a cast of another, in this number format."""
         ...
@@ -111,6 +116,7 @@ class AtOnce:
     packs: ClassVar[bool] = False
     copies: ClassVar[bool] = True
     itself: ClassVar[bool] = False
+    again: ClassVar[bool] = False
 
     def cast_from(self, dtype: str) -> Self:
         """It does not matter."""

@@ -14,8 +14,9 @@ from bsr_explorer.naming import blocks_of
 TEMPERATURE = 0.1
 """Of the gate that opens what the backbone itself hands on."""
 
-_LEAST = 1e-6
-"""Added to what is divided by, as in the authors' code."""
+_LEAST, _LEAST_IN_FP16 = 1e-6, 1e-3
+"""Added to what is divided by, as in the authors' code; in fp16, whose largest number is 65,504, more: a token without
+features would get an infinite weight."""
 
 
 class _Weighed(NamedTuple):
@@ -34,14 +35,15 @@ class _Weighed(NamedTuple):
 
 def _weighed(layers: Tensor, deep: Tensor, relevance: Tensor, bias: Tensor) -> _Weighed:
     """Layers (T, n, H), weighted as ``deep`` (T, H) says."""
-    lengths = torch.linalg.vector_norm(layers, dim=-1).add_(_LEAST)
+    least = _LEAST_IN_FP16 if layers.dtype == torch.float16 else _LEAST
+    lengths = torch.linalg.vector_norm(layers, dim=-1).add_(least)
     directions = layers / lengths.unsqueeze(-1)
     cosines = torch.bmm(directions, directions.mT).relu_()
-    redundancy = cosines.sum(-1).add_(_LEAST)
+    redundancy = cosines.sum(-1).add_(least)
     measure = deep * relevance.to(deep.dtype)
     found = torch.bmm(layers, measure.unsqueeze(-1)).squeeze(-1).add_(bias).relu_()
     weights = found / redundancy
-    total = weights.sum(-1, keepdim=True).add_(_LEAST)
+    total = weights.sum(-1, keepdim=True).add_(least)
     return _Weighed(lengths, directions, cosines, redundancy, measure, found, weights.div_(total), total)
 
 
