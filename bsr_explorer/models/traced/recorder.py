@@ -214,12 +214,15 @@ def _unseen_function() -> str | None:
 
 
 def _collector(tensors: list[torch.Tensor]) -> Callable[[Any], Any]:
-    """Puts places where tensors stand, and collects them; one that stands twice has two places."""
+    """Puts places where tensors stand, and collects them; one that stands twice has one place (self-attention asks
+    whether its three arguments are the same)."""
 
     def collect(leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor):
-            tensors.append(leaf)
-            return Place(len(tensors) - 1)
+            found = next((place for place, tensor in enumerate(tensors) if tensor is leaf), len(tensors))
+            if found == len(tensors):
+                tensors.append(leaf)
+            return Place(found)
         return leaf
 
     return collect
