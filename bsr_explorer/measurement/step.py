@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, SupportsFloat, cast
 
 import torch
 from torch import nn
 
+from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import WHOLE, Kind, Ledger, Row, ledger
 from bsr_explorer.measurement.flops import ByBlock, Uncounted, counter
 from bsr_explorer.measurement.peak import highest_on_cpu
@@ -27,8 +29,8 @@ class Stepper(Protocol):
     optimizer: torch.optim.Optimizer
     skipped: bool
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> object:
-        """Forward, backward and update."""
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> SupportsFloat:
+        """Forward, backward and update; the loss."""
         ...
 
     def parts(self, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Batch]:
@@ -113,9 +115,18 @@ def measure_step(
 
 
 def one_that_updates(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """Run steps until one is not skipped by a gradient scaler."""
+    """Run steps until one is not skipped by a gradient scaler.
+
+    Raises:
+        UserError: a loss is not finite.
+    """
     for _ in range(_MOST_SKIPPED):
-        step(images, labels)
+        loss = float(step(images, labels))
+        if not math.isfinite(loss):  # it has ended before its backward pass
+            raise UserError(
+                f"--measure: the loss of a step is {loss}, and such a step ends there; choose another --precision, "
+                "other weights or another seed"
+            )
         if not step.skipped:
             break
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils import flop_counter
 
+from bsr_explorer.errors import UserError
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.measurement.step import Measurement, measure_step
 from bsr_explorer.train.step import Step
@@ -140,3 +141,12 @@ def test_a_gradient_scaler_is_state_and_the_steps_that_it_skips_are_repeated() -
     assert measured.optimizer_bytes == 2 * 4
     assert not torch.equal(layer.weight, before)
     assert not step.skipped
+
+
+def test_a_step_that_ends_before_its_backward_pass_is_not_measured() -> None:
+    layer = nn.Linear(12, 5)
+    nn.init.constant_(layer.weight, float("nan"))
+    model = nn.Sequential(nn.Flatten(), layer)
+    step = Step(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(UserError, match=r"--measure: the loss of a step is nan.*choose another --precision"):
+        measure_step(step, torch.randn(2, 3, 2, 2), torch.tensor([0, 4]))

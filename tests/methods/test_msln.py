@@ -45,6 +45,17 @@ def test_what_is_predicted_is_measured(method: str, precision: str, attention: s
     _exact(replace(CONFIG, method=method, precision=precision, attention=attention))
 
 
+def test_what_an_update_reads_is_held_while_the_layer_beside_it_runs(both: Both) -> None:
+    """Of a frozen layer, between the norm that goes elsewhere and the update that is computed again from it."""
+    shape = {"img_size": 16, "patch_size": 4, "embed_dim": 48, "num_heads": 2, "mlp_ratio": 3.0}
+    for more in ("", "+approxbp"):
+        method = f"lora(r=6, on=('qkv', 'fc1'))+msln{more}+offload"
+        predicted, measured = both(method, "fused", 1, "amp_bf16", micro_batches=2, num_classes=100, **shape)
+        assert predicted.peak is not None
+        assert predicted.peak.operation == "blocks.1.mlp.fc1"
+        assert predicted.peak_bytes == measured.peak_bytes
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -89,3 +89,9 @@ def test_with_nothing_put_together_and_an_open_gate_it_is_the_linear_probe_bit_f
 
 def test_blocks_below_the_last_have_no_graph() -> None:
     assert live_blocks(made(Sherl(2)), pictures()) == {3}
+
+
+def test_a_token_without_features_has_finite_weights_in_fp16() -> None:
+    features = [torch.zeros(1, 2, 4, dtype=torch.float16) for _ in range(3)]
+    relevance, bias = torch.ones(4), torch.tensor([0.5])
+    assert torch.isfinite(aggregate(features, relevance, bias)).all()

@@ -130,6 +130,36 @@ def failing(image_size: int) -> nn.Module:
     raise RuntimeError(f"no model for {image_size} pixels")
 
 
+class AttentionBlock(nn.Module):
+    """x + attention of torch's own, of one tensor alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(16), nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        return x + self.attention(y, y, y, need_weights=False)[0]  # type: ignore[no-any-return]
+
+
+class Attending(nn.Module):
+    """Two such blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 16, 4, 4), nn.Linear(16, 10)
+        self.blocks = nn.Sequential(AttentionBlock(), AttentionBlock())
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images).flatten(2).transpose(1, 2)
+        return self.head(self.blocks(x).mean(1))  # type: ignore[no-any-return]
+
+
+def attending() -> nn.Module:
+    """See above."""
+    return Attending()
+
+
 def traced(model: nn.Module, size: int = 16) -> Trace:
     """Its trace with two images."""
     return trace(

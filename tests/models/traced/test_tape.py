@@ -52,6 +52,15 @@ def test_a_weight_that_two_layers_share_is_cast_for_each() -> None:
     assert predict(config).saved_bytes - measure(config).saved_bytes == 8 * 8 * 2
 
 
+def test_attention_of_torch_that_is_given_one_tensor_thrice() -> None:
+    """It asks whether they are the same, and multiplies once then."""
+    for method in ("full", "last(k=1)"):
+        config = Config("tests.models.traced.small:attending", 16, 10, 2, method=method)
+        predicted, measured = _sums(predict(config)), _sums(measure(config))
+        assert predicted.pop("peak") >= measured.pop("peak")  # gradients that are views of fewer numbers
+        assert predicted == measured
+
+
 def test_what_nobody_asks_for_keeps_nothing() -> None:
     config = Config("tests.models.traced.small:beside", 8, 10, 4, method="full")
     assert predict(config).saved_bytes == measure(config).saved_bytes
