@@ -12,16 +12,22 @@ comes, and a killed run goes on. (DeiT-III has a tape by hand; it stands beside 
 
 traces so many models of timm, of each of its families in turn, and says of how many the whole step is predicted, and
 which calls have no rule. No real step is run.
+
+    python benchmarks/families.py --speed 60 [--models …]
+
+traces each model once, and then predicts so many random choices of trainable blocks: configurations a second.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +98,22 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=WAYS, help="method expressions")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--census", type=int, metavar="MODELS", help="trace so many models, and run none")
+    parser.add_argument(
+        "--speed", type=int, metavar="CONFIGS", help="predict so many of each model, and run none"
+    )
     parser.add_argument("--out", type=Path, help="folder of the table, which grows")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     ends = time.monotonic() + 60 * options.minutes
     if options.census:
         census(options.census, ends, options.json)
+        return
+    if options.speed:
+        speeds = list(timed(options.models, options.speed, ends))
+        if options.json:
+            print(json.dumps(speeds))
+        else:
+            out.print(table(SPEED, [[str(row[head]) for head in SPEED] for row in speeds], left=(0,)))
         return
     rows = list(compared(options.models, options.ways, ends, options.out))
     if options.json:
@@ -187,6 +203,39 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         out.print(f"missed: {row['model']}, {row['way']}: {row['why'] or 'see above'}", markup=False)
 
 
+# --- speed ------------------------------------------------------------------------------------------------
+
+SPEED = ("model", "blocks", "trace s", "first s", "configurations", "a second")
+
+
+def timed(models: Sequence[str] | None, count: int, ends: float) -> Iterator[dict[str, Any]]:
+    """Trace once, then predict: the first configuration, in which all trains, and random ones."""
+    for model in models or [name for names in FAMILIES.values() for name in names]:
+        if time.monotonic() > ends:
+            return
+        config = Config(model, size_of(model), 10, IMAGES, method="full")
+        began = time.perf_counter()
+        depth = geometry_of(config).depth
+        traced = time.perf_counter()
+        predict(config)
+        first = time.perf_counter()
+        rng, chosen = random.Random(0), set[tuple[int, ...]]()
+        while len(chosen) < min(count, 2**depth - 1):
+            chosen.add(tuple(block for block in range(depth) if rng.random() < 0.5) or (0,))
+        begin = time.perf_counter()
+        for blocks in chosen:
+            predict(config.with_method(f"blocks({', '.join(map(str, blocks))})"))
+        seconds = time.perf_counter() - begin
+        yield {
+            "model": model,
+            "blocks": depth,
+            "trace s": f"{traced - began:.1f}",
+            "first s": f"{first - traced:.2f}",
+            "configurations": len(chosen),
+            "a second": f"{len(chosen) / seconds:.1f}",
+        }
+
+
 # --- census -----------------------------------------------------------------------------------------------
 
 
@@ -232,7 +281,9 @@ def in_turn(count: int) -> list[str]:
     found: list[str] = []
     for place in range(max(map(len, by_module))):
         found += [names[place] for names in by_module if place < len(names)]
-    return [name for name in found if architecture_of(name).name == "traced" or "vit" in name][:count]
+    return list(
+        islice((name for name in found if "vit" in name or architecture_of(name).name == "traced"), count)
+    )
 
 
 LARGE = (

@@ -20,6 +20,23 @@ def test_a_family_is_predicted(model: str, tmp_path: Path) -> None:
     assert [row["model"] for row in again] == [model, model]  # read, not run
 
 
-def test_a_census_says_what_has_no_rule(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_census_says_what_has_no_rule(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["resnet18", "levit_128s", "sequencer2d_s"]  # of the last, nobody counts the LSTM's FLOPs
+    monkeypatch.setattr(families, "in_turn", lambda count: small[:count])
     families.census(3, time.monotonic() + 300, as_json=False)
-    assert "models of timm are predicted whole" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 of 3 models of timm are predicted whole" in said
+    assert "lstm" in said
+
+
+def test_the_census_takes_one_of_each_module_in_turn() -> None:
+    found = families.in_turn(20)
+    assert len(set(found)) == 20
+    assert not any("giant" in name for name in found)
+
+
+def test_predictions_are_timed_after_the_trace() -> None:
+    (row,) = families.timed(["resnet18"], 3, time.monotonic() + 600)
+    assert row["blocks"] == 8 and row["configurations"] == 3 and float(row["a second"]) > 0
