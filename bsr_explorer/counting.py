@@ -23,14 +23,12 @@ def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *args: Any,
     return int(flop_counter.sdpa_backward_flop_count(grad, query, key, value))
 
 
-def _convolution_backward(grad: Any, x: Any, weight: Any, *args: Any, out_shape: Any = None, **_: Any) -> int:
-    """A product of every output with its group's weights, for each of both gradients."""
+def _convolution_backward(grad: Any, x: Any, weight: Any, *args: Any, **_: Any) -> int:
+    """A product of every output (of a transposed one, of every input) with its group's weights, for each of both
+    gradients."""
     _, _, _, _, transposed, _, _, wanted = args
-    if transposed:
-        of_torch: Any = flop_counter.conv_backward_flop
-        return int(of_torch(grad, x, weight, *args, out_shape=out_shape))
-    batch, _, *outputs = grad
-    return int(FLOPS_PER_MAC * batch * prod(outputs) * prod(weight) * (wanted[0] + wanted[1]))
+    batch, _, *points = x if transposed else grad
+    return int(FLOPS_PER_MAC * batch * prod(points) * prod(weight) * (wanted[0] + wanted[1]))
 
 
 _aten = torch.ops.aten
@@ -45,7 +43,7 @@ OURS: dict[Any, Any] = {
 }
 """Formulas in place of torch's. Before torch 2.15 it has none of fused attention on the CPU, and counts it as nothing.
 The gradient of a grouped convolution's weight it counts as if there were no groups, of a depthwise one as many times
-too much as there are channels; here it is what is computed."""
+too much as there are channels; here it is what is computed. Its formula of a transposed one fails."""
 
 
 def is_uncounted(packet: Any) -> bool:

@@ -22,6 +22,20 @@ def test_fused_attention_on_the_cpu_is_counted_by_every_torch() -> None:
     assert counted == 2 * 2 * 2 * 4 * 4 * 8
 
 
+@pytest.mark.parametrize(("transposed", "groups"), [(False, 1), (False, 2), (True, 1), (True, 2)])
+def test_gradients_of_a_convolution_take_what_it_takes_each(transposed: bool, groups: int) -> None:
+    x, weight = torch.zeros(3, 4, 6, 6), torch.zeros(4, 4 // groups, 2, 2)
+    how = [2, 2], [0, 0], [1, 1], transposed, [0, 0], groups
+    out = aten.convolution(x, weight, None, *how)
+    forward = flops_of(aten.convolution.default, (x, weight, None, *how), {}, out)
+    points = 6 * 6 if transposed else 3 * 3
+    assert forward == 2 * 3 * points * weight.numel()
+    for mask in ([True, False, False], [True, True, False]):
+        given = (torch.zeros_like(out), x, weight, None, *how, mask)
+        result = aten.convolution_backward(*given)
+        assert flops_of(aten.convolution_backward.default, given, {}, result) == sum(mask) * forward
+
+
 def test_sums_are_no_products() -> None:
     x = torch.zeros(2)
     assert flops_of(aten.add.Tensor, (x, x), {}, x) == 0

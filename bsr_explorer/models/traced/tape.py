@@ -114,7 +114,7 @@ def _linear(call: Call, naming: Naming) -> Op | None:
     if call.name != "linear" or kinds[:2] != ["read", "parameter"] or set(kinds[2:]) - {"parameter"}:
         return None
     x = call.given[0]
-    if len(x.spec.shape) not in (2, 3) or not _contiguous(x.spec) or call.detached:
+    if len(x.spec.shape) not in (2, 3, 4) or not _contiguous(x.spec) or call.detached:
         return None
     parts = dict(zip(("weight", "bias"), (given.name for given in call.given[1:]), strict=False))
     return Op(call.path, "linear", naming.block_of(call.path), (x.name,), _writes(call), parts)
