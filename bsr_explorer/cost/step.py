@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import NamedTuple
 
 from bsr_explorer.cost.optimizers import OPTIMIZERS
@@ -94,6 +95,8 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
                 continue
             owner = Kept(storage.name, storage.shape, storage.dtype, kept.needed)
         how = c.op.stores(kept.tensor)
+        if how.packs and prod(owner.shape) == prod(kept.shape):
+            owner = replace(owner, shape=kept.shape)  # it is packed as it is read
         if c.op.segment and kept.tensor not in c.op.stored:
             how = DENSE  # what is taken elsewhere is what the segment is fed with
         dense = DENSE.bytes(owner.needed or owner.shape, owner.dtype)

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.adding import LAYERS
+from bsr_explorer.methods.adding import LAYERS, linears
 from bsr_explorer.methods.axes import Axis, Choices
 from bsr_explorer.methods.base import TOKENS
 from bsr_explorer.methods.by_layer import check_blocks, checked, layers_of, value_in
@@ -99,12 +100,12 @@ class Asi(StoringLinears):
             UserError: a block that the model does not have, or a rank that an input does not have.
         """
         check_blocks(self.name, "ranks", self.ranks, len(tape.blocks))
-        made, needs = super().rewrite(tape), tape.needs_grad()
-        for op in made:
-            stored = op.stored.get(op.reads[0]) if op.kind == "linear" else None
-            if isinstance(stored, Tucker) and weight_trains(tape, op, needs):
-                check_ranks(self.name, op.name, stored, tape.tensors[op.reads[0]].shape)
-        return made
+        needs, chosen = tape.needs_grad(), linears(self, tape, self.on)
+        for op, (block, layer) in zip(chosen, product(tape.blocks, self.on), strict=True):
+            ranks = value_in(self.ranks, block, layer)
+            if ranks is not None and weight_trains(tape, op, needs):
+                check_ranks(self.name, op.name, Tucker(ranks), tape.tensors[op.reads[0]].shape)
+        return super().rewrite(tape)
 
 
 def checked_ranks(method: str, argument: str, ranks: Any) -> Ranks:
@@ -130,11 +131,17 @@ def is_rank(rank: object) -> bool:
 
 
 def check_ranks(method: str, layer: str, stored: Tucker, shape: Shape) -> None:
-    """Refuse a number that is more than there are, or more than a core can use.
+    """Refuse an input that is not of images, tokens and channels, and a number that is more than there are, or more
+    than a core can use.
 
     Raises:
         UserError: with what would be allowed.
     """
+    if len(shape) != len(MODES):
+        raise UserError(
+            f"--method: {method}: {layer} reads {' x '.join(map(str, shape))}, and a decomposition needs "
+            f"{' x '.join(MODES)}; name other layers by on=…"
+        )
     found = stored.found(shape)
     read = " x ".join(f"{size} {mode}" for size, mode in zip(shape, MODES, strict=True))
     for mode, rank, size, most in zip(MODES, stored.ranks, shape, found, strict=True):

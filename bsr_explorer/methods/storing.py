@@ -140,11 +140,8 @@ class Storing(Method):
                 if how is None or (again and not needs[op.reads[0]]) or (place == "beside" and not again):
                     continue
                 stored[tensor] = how
-                if isinstance(how, Packing) and how.remembers and op.kind != "class_attention":
-                    name, form = f"{op.name}.kept_{place}.running", how.remembers
-                    if op.kind != "linear" or weight_trains(tape, op, needs):
-                        form = how.remembers_of(tape.tensors[op.reads[0]].shape)
-                    buffers[name] = Parameter(name, form, op.block, trains=False)
+                if op.kind != "class_attention":  # which shares what attention keeps
+                    buffers.update(remembered(tape, op, place, how, needs))
             if op.kind in ("attention", "class_attention") and not fused:
                 op = replace(op, attrs={**op.attrs, "path": "math"})
             ops.append(replace(op, stored={**op.stored, **stored}))
@@ -177,8 +174,8 @@ def _places(op: Op, made_by: Mapping[str, Op], fused: bool) -> Iterator[tuple[st
     if op.kind == "layer_norm" and layer in ("norm1", "norm2"):
         yield op.reads[0], layer, "residual"
         yield f"{op.name}:normalized", layer, "normalized"
-    elif op.kind == "linear" and layer in _READS:
-        yield op.reads[0], layer, "gated" if made_by[op.reads[0]].kind == "gate_half" else _READS[layer]
+    elif op.kind == "linear" and layer in READS:
+        yield op.reads[0], layer, "gated" if made_by[op.reads[0]].kind == "gate_half" else READS[layer]
     elif op.kind == "linear" and layer in _BESIDE:
         yield op.reads[0], layer, "beside"
     elif op.kind == "attention" and layer == "attn":
@@ -193,13 +190,25 @@ def _places(op: Op, made_by: Mapping[str, Op], fused: bool) -> Iterator[tuple[st
         yield op.reads[0], layer, "branch"
 
 
+def remembered(
+    tape: Tape, op: Op, place: str, how: Packing | Rebuilt, needs: Mapping[str, bool]
+) -> dict[str, Parameter]:
+    """The buffer of what an operation remembers from step to step of what it packs, if it does."""
+    if not (isinstance(how, Packing) and how.remembers):
+        return {}
+    name, form = f"{op.name}.kept_{place}.running", how.remembers
+    if op.kind != "linear" or weight_trains(tape, op, needs):
+        form = how.remembers_of(tape.tensors[op.reads[0]].shape)
+    return {name: Parameter(name, form, op.block, trains=False)}
+
+
 def weight_trains(tape: Tape, op: Op, needs: Mapping[str, bool]) -> bool:
     """Whether a linear layer's weight does, or what it was made of: a layer whose weight is frozen packs nothing."""
     weight = op.params["weight"]
     return tape.parameters[weight].trains if weight in tape.parameters else needs[weight]
 
 
-_READS = {"attn.qkv": "normed", "attn.proj": "attended", "mlp.fc1": "normed", "mlp.fc2": "activated"}
+READS = {"attn.qkv": "normed", "attn.proj": "attended", "mlp.fc1": "normed", "mlp.fc2": "activated"}
 """The place of what each linear layer of a block reads."""
 
 _BESIDE = (f"attn.qkv.{DOWN}", f"mlp.fc1.{DOWN}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.adding import LAYERS, checked_layers, linears_in
+from bsr_explorer.methods.adding import LAYERS, checked_layers, linears, linears_in
 from bsr_explorer.methods.arguments import quiet
 from bsr_explorer.methods.base import LINEAR_INPUTS
-from bsr_explorer.methods.storing import Storing
+from bsr_explorer.methods.storing import READS, Storing, remembered
 from bsr_explorer.storages import Packing
 from bsr_explorer.tape import Tape
 
@@ -57,22 +57,55 @@ class StoringLinears(Storing):
         return [LAYERS[name] for name in self.on]
 
     def rewrite(self, tape: Tape) -> Tape:
-        """See ``Storing``.
+        """Say of the chosen linear layers of each block how they store what they read. (Nothing else of a block
+        matters, so that any model will do whose blocks have them.)
 
         Raises:
-            UserError: no weight of the chosen layers trains, so that they keep nothing.
+            UserError: blocks have no such layer, or no weight of them trains, so that they keep nothing.
         """
-        made, naming = super().rewrite(tape), tape.naming
-        chosen = [op for op in tape if op.kind == "linear" and naming.in_block(op.name) in self._paths]
+        chosen = list(linears(self, tape, self.on))
+        needs = tape.needs_grad()
+        self._check_something_is_kept(any(needs[op.writes] for op in tape.backbone if op.block is not None))
         self._check_some_weight_trains(any(tape.parameters[op.params["weight"]].trains for op in chosen))
-        return made
+        return self.rewrite_blocks(tape)
+
+    def rewrite_blocks(self, tape: Tape, live: bool = False) -> Tape:
+        """See ``Method``."""
+        needs, made_by = tape.needs_grad(live), {op.writes: op for op in tape}
+        ops, buffers = [], dict(tape.buffers)
+        for op in tape:
+            layer = "" if op.block is None else tape.naming.in_block(op.name)
+            how = None
+            if op.kind == "linear" and layer in self._paths:
+                read = op.reads[0]
+                gated = read in made_by and made_by[read].kind == "gate_half"
+                place = "gated" if gated else READS[layer]
+                how = self.stores_at(cast(int, op.block), layer, place, 0, tape.tensors[read].shape[-1])
+            if how is not None:
+                buffers.update(remembered(tape, op, place, how, needs))
+                op = replace(op, stored={**op.stored, read: how})
+            ops.append(op)
+        return replace(tape, ops=tuple(ops), buffers=buffers)
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """See ``Storing``."""
+        """Let the chosen layers of every block run through functions that pack what they read.
+
+        Raises:
+            UserError: see ``rewrite``.
+        """
+        from bsr_explorer.storages.store import store_read
+
         self._check_some_weight_trains(
             any(layer.weight.requires_grad for layer in linears_in(model, self.on))
         )
-        return super().apply(model)
+        places = {path: READS[path] for path in self._paths}
+
+        def stores(block: int, layer: str, place: str, channels: int) -> Packing | None:
+            how = self.stores_at(block, layer, place, 0, channels)
+            return how if isinstance(how, Packing) else None
+
+        store_read(model, places, stores)
+        return model
 
     def _check_some_weight_trains(self, trains: bool) -> None:
         if not trains:

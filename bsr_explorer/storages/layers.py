@@ -34,19 +34,12 @@ def store_in_block(module: nn.Module, stores: Stores) -> None:
     attention, mlp, heads = block.attn, block.mlp, block.attn.num_heads
 
     def keeper(path: str, place: str, channels: int) -> Keeper | None:
-        """As a part of the layer; none where the tensor is rebuilt or left as it is."""
-        packing, layer = stores(path, place, heads, channels), block.get_submodule(path)
-        if not isinstance(packing, Packing):
-            return None
-        keeper = Keeper(packing)
-        layer.add_module(f"kept_{place}", keeper)
-        return keeper
+        return _keeper(block.get_submodule(path), place, stores(path, place, heads, channels))
 
     def linear(path: str, place: str) -> None:
         layer: Any = block.get_submodule(path)
         if isinstance(layer, nn.Linear):  # one of another kind keeps what it keeps
-            kept = keeper(path, place, layer.in_features)
-            cast(Any, layer).forward = partial(_linear, layer, layer.forward, kept)
+            store_in_linear(layer, place, stores(path, place, heads, layer.in_features))
 
     def rebuilt(path: str, place: str, channels: int) -> bool:
         return isinstance(stores(path, place, heads, channels), Rebuilt)
@@ -76,6 +69,21 @@ def store_in_block(module: nn.Module, stores: Stores) -> None:
         scale = block.get_submodule(path)
         if hasattr(scale, "gamma") and (kept := keeper(path, "branch", len(scale.gamma))) is not None:
             scale.forward = partial(_scale, scale, scale.forward, kept)
+
+
+def _keeper(layer: nn.Module, place: str, packing: Packing | Rebuilt | None) -> Keeper | None:
+    """As a part of the layer; none where the tensor is rebuilt or left as it is."""
+    if not isinstance(packing, Packing):
+        return None
+    keeper = Keeper(packing)
+    layer.add_module(f"kept_{place}", keeper)
+    return keeper
+
+
+def store_in_linear(layer: nn.Linear, place: str, packing: Packing | Rebuilt | None) -> None:
+    """Let a linear layer pack what it reads, in place; ``Rebuilt`` and None: it takes what a norm attaches to it, if
+    anything."""
+    cast(Any, layer).forward = partial(_linear, layer, layer.forward, _keeper(layer, place, packing))
 
 
 def share_normalized(norm: nn.LayerNorm, readers: Sequence[nn.Linear]) -> None:

@@ -72,6 +72,25 @@ def test_layers_of_timm_are_found_by_methods(method: str) -> None:
     assert _sums(predict(config)) == _sums(measure(config))
 
 
+@pytest.mark.parametrize("method", ["full+velora", "full+asi", "last(k=2)+wtacrs+offload", "full+wasi"])
+def test_what_linear_layers_read_is_packed(method: str) -> None:
+    config = Config("deit_tiny_distilled_patch16_224", 32, 10, 2, method=method)
+    assert _sums(predict(config)) == _sums(measure(config))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("method", ["full+velora", "full+asi", "last(k=2)+wtacrs", "full+wasi+checkpoint"])
+def test_and_so_it_is_in_windows(method: str) -> None:
+    """Swin's layers read views: windows of an image's tokens."""
+    config = Config("swin_tiny_patch4_window7_224", 224, 10, 1, method=method, optimizer="sgd")
+    assert _sums(predict(config)) == _sums(measure(config))
+
+
+def test_layers_that_are_not_there_are_named() -> None:
+    with pytest.raises(UserError, match=r"velora.* needs the layer attn.qkv of each block"):
+        predict(Config(SMALL, 16, 10, 2, method="full+velora"))
+
+
 @pytest.mark.parametrize("attention", ["fused", "math"])
 @pytest.mark.parametrize("method", ["full", "linear", "last(k=1)", "bitfit", "blocks(0, 2)"])
 def test_both_tapes_of_a_plain_vision_transformer_are_one(
