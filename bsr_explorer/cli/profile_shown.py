@@ -47,6 +47,17 @@ def show_steps(steps: dict[str, Any], measured: list[dict[str, Any]]) -> None:
         out.print(f"{len(measured)} {kinds} measured: {off} not as predicted to the byte and FLOP")
 
 
+def least(predicted: Ledger, figure: str) -> str:
+    """What stands before a figure of which something is not counted."""
+    return "≥ " if figure in predicted.at_least else ""
+
+
+def show_unknown(predicted: Ledger) -> None:
+    """What cannot be counted, a line each."""
+    for each in predicted.unknown:
+        out.print(str(each), style="yellow", markup=False, soft_wrap=True)
+
+
 def show_compared(config: Config) -> None:
     """With what predictions for a device that is no CPU have been compared, and for which card they are."""
     if config.device == "cpu":

@@ -9,6 +9,7 @@ from torch import nn
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.lowering import PRECISIONS
+from bsr_explorer.models.outputs import labels_shape
 from bsr_explorer.models.traced.calls import Differs, Trace, joined
 from bsr_explorer.models.traced.running import trace
 from bsr_explorer.models.vit.attention_path import use_attention_path
@@ -53,7 +54,7 @@ def follow(model: nn.Module, image_size: int, attention: str, precision: str, de
 
     def of(batch: int) -> Trace:
         images = torch.empty(batch, 3, image_size, image_size, dtype=image_dtype)
-        labels = torch.empty(batch, dtype=torch.int64)
+        labels = torch.empty(labels_shape(model, batch, image_size), dtype=torch.int64)
         inputs = {"images": images, "labels": labels}
         return trace(model.train(), inputs, number if autocast else None)
 

@@ -37,7 +37,7 @@ def trace(model: nn.Module, inputs: Mapping[str, torch.Tensor], autocast: torch.
     for kind, named in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
         for name, tensor in named:
             stand_ins[name] = fake.from_tensor(tensor.detach())
-            own[id(stand_ins[name])] = (kind, name)
+            own[id(stand_ins[name])] = own[id(tensor)] = (kind, name)
     given = {name: fake.from_tensor(tensor) for name, tensor in inputs.items()}
     specs = {name: Spec.of(tensor) for name, tensor in given.items()}
     recorder = Recorder(own, {id(tensor): name for name, tensor in given.items()})
@@ -46,6 +46,7 @@ def trace(model: nn.Module, inputs: Mapping[str, torch.Tensor], autocast: torch.
         stack.enter_context(fake)
         if autocast is not None:
             stack.enter_context(torch.autocast(given["images"].device.type, autocast))
+        stack.enter_context(_without_graph(model))
         stack.enter_context(_following(model, recorder))
         stack.enter_context(recorder)
         try:
@@ -127,6 +128,20 @@ def _following(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     finally:
         nn.Module.__call__ = plain  # type: ignore[method-assign]
         torch.autograd.Function.apply = apply
+
+
+@contextmanager
+def _without_graph(model: nn.Module) -> Iterator[None]:
+    """Within it, no parameter needs a gradient: some modules keep a list of their own parameters, which stands for them
+    in their calls (``nn.LSTM``), and a graph would hold what Python has let go of."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for p in trained:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)
 
 
 class _Applied:
