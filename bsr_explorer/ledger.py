@@ -38,7 +38,12 @@ NAMES: dict[str, str] = {
 }
 """What each kind of memory is called, wherever it is shown."""
 
-FIGURES = {"forward_flops": "forward FLOPs", "train_flops": "training FLOPs", "peak_bytes": "the peak"}
+FIGURES = {
+    "forward_flops": "forward FLOPs",
+    "train_flops": "training FLOPs",
+    "saved_bytes": "saved activations",
+    "peak_bytes": "the peak",
+}
 """What figures are called of which something may be unknown."""
 
 COMPUTE: tuple[Kind, ...] = ("forward", "backward", "recompute")

@@ -39,13 +39,15 @@ def upernet_lite(image_size: int, num_classes: int, backbone: str = "deit_s", wi
     """A small UPerNet (Xiao et al., 2018) on four feature maps: see ``UPerNetLite``.
 
     Args:
-        width: channels of the decoder, a multiple of 32.
+        width: channels of the decoder, a multiple of 16.
 
     Raises:
         UserError: the backbone has no feature maps, or the width is no such number.
     """
-    if width < 32 or width % 32:
-        raise UserError(f"--model: width: {width!r} must be a multiple of 32, for its norms have 32 groups")
+    if not isinstance(width, int) or width < 16 or width % 16:
+        raise UserError(
+            f"--model: width: {width!r} must be a multiple of 16, for its norms are of 4 channels"
+        )
     body, widths = _backbone(backbone, image_size, LEVELS)
     return Dense(body, UPerNetLite(widths, num_classes, width), LEVELS)
 
@@ -101,7 +103,7 @@ class UPerNetLite(nn.Module):
     def __init__(self, widths: list[int], num_classes: int, width: int) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(_layer(channels, width, 1) for channels in widths)
-        self.pooled = nn.ModuleList(_layer(width, width // 4, 1, groups=8) for _ in self.pools)
+        self.pooled = nn.ModuleList(_layer(width, width // 4, 1) for _ in self.pools)
         self.top = _layer(2 * width, width, 3)
         self.fuse = _layer(len(widths) * width, width, 3)
         self.classify = nn.Conv2d(width, num_classes, 1)
@@ -125,11 +127,11 @@ class UPerNetLite(nn.Module):
         return out
 
 
-def _layer(inner: int, outer: int, kernel: int, groups: int = 32) -> nn.Module:
+def _layer(inner: int, outer: int, kernel: int) -> nn.Module:
     """A convolution, its norm, and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inner, outer, kernel, padding=kernel // 2, bias=False),
-        nn.GroupNorm(groups, outer),
+        nn.GroupNorm(outer // 4, outer),
         nn.ReLU(),
     )
 

@@ -60,9 +60,10 @@ class Entry:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Entry:
         """An entry of plain values."""
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        )
+        read: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**read)
 
 
 @dataclass(frozen=True)

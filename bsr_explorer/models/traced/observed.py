@@ -5,8 +5,8 @@ table: torch's own hooks on saved tensors, its FLOP counter, and the life of eac
 same function, shapes and strides, the same arguments that need a gradient) are made once.
 
 Where a bound is asked for, a call may be one of which something cannot be counted: a product without a FLOP formula
-counts as no FLOPs, and of a backward that cannot be made without numbers nothing is counted but the gradients that it
-hands on. What lacks is said (``Facts.lacks``).
+counts as no FLOPs (nor is its workspace known, if it has one), and of a backward that cannot be made without numbers
+nothing is counted but the gradients that it hands on. What lacks is said (``Facts.lacks``).
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def observe(
         forwards = [*watch.uncounted]
         carries = tuple(result.requires_grad for result in results)
         if not any(carries):
-            return Facts((), forward, 0, run, (), carries, lacks=_lacking(forwards, [], ""))
+            return Facts((), forward, 0, run, (), carries, lacks=_lacking(forwards, [], run, ""))
         kept = watch.kept()
         start = torch.empty(())
         sink = Sink.apply(watch, *(result for result in results if result.requires_grad))
@@ -187,7 +187,7 @@ def observe(
     if _norm_in_two_formats(call, device):
         kept, run = _in_32_bits(kept, run)
     late = any(held.what != "argument" for held in kept) or hasattr(call.function, "key")
-    lacks = _lacking(forwards, [*watch.uncounted][len(forwards) :], fails)
+    lacks = _lacking(forwards, [*watch.uncounted][len(forwards) :], (*run, *unwind), fails)
     return Facts(kept, forward, watch.flops - forward, run, unwind, carries, late, numbers, lacks)
 
 
@@ -209,19 +209,25 @@ def _least(call: Call, needs: Sequence[bool], carries: Sequence[bool]) -> tuple[
     return tuple(found)
 
 
-def _lacking(forward: Sequence[str], backward: Sequence[str], fails: str) -> Lacking:
+def _lacking(
+    forward: Sequence[str], backward: Sequence[str], happened: Sequence[Happening], fails: str
+) -> Lacking:
     """What of a call cannot be counted.
 
     Args:
-        forward, backward: operations whose FLOPs nobody counts.
+        forward, backward: operations whose FLOPs nobody counts. If they take memory of their own, nobody knows how
+            much: of a workspace without numbers, torch's kernels say nothing (``mkldnn_rnn_layer``).
+        happened: to memory.
         fails: why its backward cannot be made alone.
     """
     if not (forward or backward or fails):
         return Lacking()
+    opaque = bool(forward or backward) and any(each.what == "take" for each in happened)
     figures = [
         *(["forward_flops"] if forward else []),
         "train_flops",
-        *(["peak_bytes"] if fails else []),
+        *(["saved_bytes"] if opaque else []),
+        *(["peak_bytes"] if opaque or fails else []),
     ]
     names = ", ".join(dict.fromkeys((*forward, *backward)))
     why = [f"nobody counts the FLOPs of {names}"] if names else []
