@@ -48,12 +48,13 @@ def _with_copies(tape: Tape, dtype: str) -> Tape:
     made once, whoever shares the weight. (Other casts are seen in the calls that make them.)"""
     ops: list[Op] = []
     made: dict[tuple[str, str], str] = {}
+    weights = {name for name, p in tape.parameters.items() if p.trains}
     for op in tape:
         observer: Observer | None = op.attrs.get("observer")
         trained = {
             number: part
             for number, (kind, part) in enumerate(op.attrs.get("arguments", ()))
-            if kind == "part" and tape.parameters[op.params[part]].trains
+            if kind == "part" and op.params[part] in weights
         }
         casts = [number for number in (observer.casts() if observer and trained else ()) if number in trained]
         if observer is None or not casts:
