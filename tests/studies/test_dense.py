@@ -34,6 +34,7 @@ def test_mean_iou_by_hand() -> None:
     assert train.mean_iou(predicted, labels) == pytest.approx((1 / 2 + 2 / 3) / 2)
 
 
+@pytest.mark.thorough
 def test_a_head_learns() -> None:
     config = Config('bsr_explorer.models.dense:linear(backbone="deit_t")', 32, 11, 8, method="full")
     data = train.canvases(32, 32, training=True)

@@ -235,11 +235,11 @@ def _lacking(
 
 
 def _norm_in_two_formats(call: Call, device: str) -> bool:
-    """A batch norm of 16 bits with weights of 32: on the CPU it keeps its statistics in 32 bits, which torch's kernel
-    without memory does not say."""
+    """A norm of 16 bits with weights of 32: on the CPU it keeps its statistics in 32 bits, which torch's kernel without
+    memory does not say."""
     formats = [given.spec.dtype for given in call.given]
     two = formats[0] in (torch.bfloat16, torch.float16) and torch.float32 in formats[1:]
-    return call.name == "batch_norm" and device == "cpu" and two
+    return call.name in ("batch_norm", "layer_norm", "group_norm") and device == "cpu" and two
 
 
 def _in_32_bits(

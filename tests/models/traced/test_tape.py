@@ -120,3 +120,9 @@ def _place(operation: str) -> str:
 def test_unknown_number_formats_are_named() -> None:
     with pytest.raises(UserError, match=r"torch\.complex64"):
         number_format(torch.complex64)
+
+
+@pytest.mark.parametrize("method", ["full", "full+checkpoint"])
+def test_norms_under_autocast_keep_statistics_in_32_bits(method: str) -> None:
+    config = Config("convnext_atto", 32, 10, 2, method=method, precision="amp_bf16")
+    assert sums(predict(config)) == sums(measure(config))
