@@ -111,8 +111,8 @@ class Unknown:
         )
         figures = ", ".join(FIGURES[figure] for figure in self.figures)
         return (
-            f"{self.operation} ({calls}; up to {self.bytes:,} bytes given and made): {self.why}; at least what is said "
-            f"are {figures}"
+            f"{self.operation} ({calls}; up to {self.bytes:,} bytes given and made): {self.why}; a bound from below: "
+            f"{figures}"
         )
 
 

@@ -177,8 +177,8 @@ def test_figures_that_count_something_unknown_are_bounds() -> None:
     assert step.summary()["at_least"] == ["forward_flops", "train_flops"]
     assert step.summary()["unknown"][0]["times"] == 2
     assert str(unknown) == (
-        "lstm (2 calls, the first in rnn; up to 1,234 bytes given and made): nobody counts it; at least what is said "
-        "are forward FLOPs"
+        "lstm (2 calls, the first in rnn; up to 1,234 bytes given and made): nobody counts it; a bound from below: "
+        "forward FLOPs"
     )
     assert not STEP.at_least and "at_least" not in STEP.summary()
 

@@ -256,7 +256,7 @@ def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
     show_unknown(predicted)
     show_peak(config, predicted)
     if answer["steps"]:
-        show_steps(answer["steps"], measured["steps"] if measured else [])
+        show_steps(predicted, answer["steps"], measured["steps"] if measured else [])
     out.print()
     show_blocks(config, predicted)
     total, full = answer["predicted"]["total_bytes"], answer["full"]["total_bytes"]

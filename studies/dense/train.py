@@ -42,8 +42,8 @@ from bsr_explorer.train.recipes import Recipe
 HEADS = ("linear", "upernet_lite")
 METHODS = ("linear", "bitfit", "last(k=3)", "full")
 CLASSES = 11
-RECIPE = Recipe("dense", "ours", "adamw", lr=3e-4, weight_decay=0.05, epochs=4, batch_size=8)
-FACTORS = {"linear": 10.0, "bitfit": 10.0}
+RECIPE = Recipe("dense", "ours", "adamw", lr=3e-4, weight_decay=0.05, epochs=6, batch_size=8)
+FACTORS = {"linear": 10.0, "bitfit": 3.0}
 """Of the learning rate, where few parameters train."""
 
 

@@ -81,8 +81,8 @@ class Traced(Architecture):
         assert isinstance(geometry, TracedGeometry)
         if device != "cpu":
             raise UserError(
-                f"--device, --gpu: {geometry.name} is traced as a CPU runs it, and has no prediction for {device}; "
-                "choose --device cpu, or a plain vision transformer"
+                f"--device, --gpu: {geometry.name} is traced as a CPU runs it, and has no prediction for {device}, "
+                "whose kernels torch picks on the device alone; choose --device cpu, or a plain vision transformer"
             )
         name, size, classes = geometry.name, geometry.image_size, geometry.num_classes
         followed = _followed(self, name, self.identity(name), size, classes, attention, precision, device)
