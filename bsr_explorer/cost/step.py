@@ -238,6 +238,14 @@ class Recorded:
                 found[what, lacks] = replace(
                     before, times=before.times + passes, bytes=max(before.bytes, size)
                 )
+        calls = [c for c in self.contexts if c.op.kind == "call"]
+        device = device_of(self.tape.device)
+        if calls and device.caches:  # the rules of other kinds say what a card's kernels take
+            kernels = f"kernels of {device.title}"
+            why = "what they take on the way is not followed, and was not checked on a device"
+            most = max(c.writes.bytes for c in calls)
+            first, count = calls[0].op.name, passes * len(calls)
+            found[kernels, why] = Unknown(kernels, first, count, most, ("peak_bytes",), why)
         return tuple(found.values())
 
     def computed(self) -> Iterator[tuple[Op, Kind, int]]:

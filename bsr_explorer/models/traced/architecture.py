@@ -79,11 +79,6 @@ class Traced(Architecture):
         from bsr_explorer.models.traced.tape import tape_of_trace
 
         assert isinstance(geometry, TracedGeometry)
-        if device != "cpu":
-            raise UserError(
-                f"--device, --gpu: {geometry.name} is traced as a CPU runs it, and has no prediction for {device}, "
-                "whose kernels torch picks on the device alone; choose --device cpu, or a plain vision transformer"
-            )
         name, size, classes = geometry.name, geometry.image_size, geometry.num_classes
         followed = _followed(self, name, self.identity(name), size, classes, attention, precision, device)
         return tape_of_trace(

@@ -14,9 +14,18 @@ FAKE = FakeTensorMode(allow_non_fake_inputs=True)
 """Within it, tensors have no memory."""
 
 
+def kind_of_device(place: str) -> str:
+    """What torch calls the device of a place (``devices.device_of``)."""
+    return place.partition("/")[0]
+
+
 def empty(spec: Spec, device: str) -> torch.Tensor:
-    """A tensor that lies as is said."""
-    return torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype, device=device)
+    """A tensor that lies as is said.
+
+    Args:
+        device: a place, see ``devices.device_of``.
+    """
+    return torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype, device=kind_of_device(device))
 
 
 def results_of(call: Call, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:

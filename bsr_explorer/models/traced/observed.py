@@ -22,6 +22,7 @@ from bsr_explorer.counting import NoFormula
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.traced.calls import Call, quiet
 from bsr_explorer.models.traced.casts import casts
+from bsr_explorer.models.traced.kernels import on_cpu, with_backward
 from bsr_explorer.models.traced.making import FAKE, empty, results_of
 from bsr_explorer.models.traced.watch import Sink, Watch, source
 from bsr_explorer.operations.call import Facts, Happening, Holds
@@ -52,6 +53,12 @@ class Observed:
         Raises:
             UserError: the call cannot be made alone.
         """
+        if self.device != "cpu" and not self.bounds:
+            raise UserError(
+                "--device, --gpu: of a traced model nobody knows what the kernels of a GPU take on the way; ask for a "
+                "bound of the peak (--unknown bound; saved activations and FLOPs are none), or choose --device cpu, or "
+                "a plain vision transformer"
+            )
         if needs not in self._mine:
             self._mine[needs] = self._found(needs)
         return self._mine[needs]
@@ -169,6 +176,9 @@ def observe(
         if not any(carries):
             return Facts((), forward, 0, run, (), carries, lacks=_lacking(forwards, [], run, ""))
         kept = watch.kept()
+        if device != "cpu":  # a GPU that is not here runs no backward
+            found = Facts(kept, forward, 0, run, _least(call, needs, carries), carries, True, numbers)
+            return with_backward(found, call, observe(on_cpu(call), needs, autocast, "cpu", bounds))
         start = torch.empty(())
         sink = Sink.apply(watch, *(result for result in results if result.requires_grad))
         del results, tensors

@@ -98,6 +98,36 @@ def test_both_tapes_of_a_plain_vision_transformer_are_one(
         assert _by_operation(by_hand, kind) == _by_operation(traced, kind)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("attention", ["fused", "math", "efficient"])
+def test_both_tapes_are_one_on_a_gpu_that_is_not_here(
+    precision: str, attention: str, toy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is saved and computed, operation by operation; of the peak, the trace's is a bound."""
+    from bsr_explorer import prediction
+
+    for method in ("full", "last(k=1)", "bitfit"):
+        config = Config(
+            *(toy, 48, 10, 3, precision),
+            attention=attention,
+            method=method,
+            device="cuda",
+            gpu="h100",
+            unknown="bound",
+        )
+        prediction._predicted.cache_clear()
+        by_hand = predict(config)
+        with monkeypatch.context() as patched:
+            patched.setitem(ARCHITECTURES, "vit", _OfToys())
+            prediction._predicted.cache_clear()
+            traced = predict(config)
+        prediction._predicted.cache_clear()
+        assert not by_hand.at_least and "peak_bytes" in traced.at_least
+        assert traced.peak_bytes <= by_hand.peak_bytes
+        for kind in ("forward", "backward", "saved"):
+            assert _by_operation(by_hand, kind) == _by_operation(traced, kind)
+
+
 class _OfToys(Traced):
     """Traces what has a tape by hand."""
 
