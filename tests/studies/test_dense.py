@@ -38,8 +38,8 @@ def test_mean_iou_by_hand() -> None:
 def test_a_head_learns() -> None:
     config = Config('bsr_explorer.models.dense:linear(backbone="deit_t")', 32, 11, 8, method="full")
     data = train.canvases(32, 32, training=True)
-    fresh = train.fit(config, "deit_t", "random", data, epochs=0)
-    trained = train.fit(config, "deit_t", "random", data, epochs=8)
+    fresh = train.fit(config, "linear", "deit_t", "random", data, epochs=0)
+    trained = train.fit(config, "linear", "deit_t", "random", data, epochs=8)
     scores = [train.mean_iou(train.predictions(model, data[0]), data[1]) for model in (fresh, trained)]
     assert scores[1] > scores[0] + 0.02
 
