@@ -33,6 +33,7 @@ CHOICES: dict[str, Collection[str]] = {
     "implementation": IMPLEMENTATIONS,
     "attention": attention_paths(),
     "device": DEVICES.keys(),
+    "unknown": ("refuse", "bound"),
 }
 """What may stand under each key that names one of a few things."""
 
@@ -60,6 +61,8 @@ class Config:
         gpu: the card that ``device`` is, where it is ``cuda``: see ``devices.gpu_of``; None: the one that is predicted
             for where none is named.
         lr: learning rate at the peak of the schedule, or None: the recipe's own.
+        unknown: what becomes of a prediction where a traced model calls something that cannot be counted: ``refuse``
+            names it; with ``bound``, the prediction is a bound (``Ledger.at_least``).
     """
 
     model: str = "deit_s"
@@ -76,6 +79,7 @@ class Config:
     device: str = "cpu"
     lr: float | None = None
     gpu: str | None = None
+    unknown: str = "refuse"
 
     def __post_init__(self) -> None:
         for key, kinds in (("model", str), ("method", (str, Method))):
@@ -191,11 +195,11 @@ class Config:
         return replace(self, method=method)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, the method as its expression, and no ``lr`` or ``gpu`` that is None; ``from_dict`` reads them
-        back."""
+        """Plain values, the method as its expression, and no ``lr``, ``gpu`` or ``unknown`` that is the default;
+        ``from_dict`` reads them back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for key in ("lr", "gpu"):
-            if values[key] is None:  # so that keys are those of before there was one
+        for key, default in (("lr", None), ("gpu", None), ("unknown", "refuse")):
+            if values[key] == default:  # so that keys are those of before there was one
                 del values[key]
         return {**values, "method": str(self.method)}
 
@@ -228,7 +232,10 @@ class Config:
 
     def key(self, depth: int) -> str:
         """16 hexadecimal digits that are equal for equal experiments, in any process."""
-        text = json.dumps(self.canonical(depth).to_dict(), sort_keys=True)
+        experiment = replace(
+            self.canonical(depth), unknown="refuse"
+        )  # how it is predicted changes no experiment
+        text = json.dumps(experiment.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

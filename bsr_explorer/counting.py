@@ -46,6 +46,10 @@ The gradient of a grouped convolution's weight it counts as if there were no gro
 too much as there are channels; here it is what is computed. Its formula of a transposed one fails."""
 
 
+class NoFormula(LookupError):
+    """An operation multiplies matrices, and nobody knows how many of their numbers."""
+
+
 def is_uncounted(packet: Any) -> bool:
     """Whether an operation multiplies matrices, by its name, and has no formula."""
     name = packet.__name__
@@ -59,7 +63,7 @@ def flops_of(func: Any, args: Any, kwargs: Any, result: Any) -> int:
         func: as torch dispatches it.
 
     Raises:
-        LookupError: it multiplies matrices, and nobody knows how many of their numbers.
+        NoFormula: it multiplies matrices, and nobody knows how many of their numbers.
     """
     packet = func._overloadpacket
     if packet in OURS:
@@ -67,5 +71,5 @@ def flops_of(func: Any, args: Any, kwargs: Any, result: Any) -> int:
     if packet in flop_registry:
         return int(flop_registry[packet](*args, **kwargs, out_val=result))
     if is_uncounted(packet):
-        raise LookupError(f"nobody counts the FLOPs of {packet}")
+        raise NoFormula(f"nobody counts the FLOPs of {packet}")
     return 0

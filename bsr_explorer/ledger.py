@@ -38,6 +38,14 @@ NAMES: dict[str, str] = {
 }
 """What each kind of memory is called, wherever it is shown."""
 
+FIGURES = {
+    "forward_flops": "forward FLOPs",
+    "train_flops": "training FLOPs",
+    "saved_bytes": "saved activations",
+    "peak_bytes": "the peak",
+}
+"""What figures are called of which something may be unknown."""
+
 COMPUTE: tuple[Kind, ...] = ("forward", "backward", "recompute")
 """Kinds of row that carry FLOPs instead of bytes; ``recompute`` is forward work done again in backward."""
 
@@ -78,6 +86,37 @@ class Peak:
 
 
 @dataclass(frozen=True)
+class Unknown:
+    """Operations of which something cannot be counted, so that figures of a prediction are bounds.
+
+    Attributes:
+        operation: what is called.
+        where: path of the first module that calls it.
+        times: calls in a step.
+        bytes: of what the largest of them is given and makes.
+        figures: of the ledger, those that are *at least* what is said.
+        why: what cannot be counted.
+    """
+
+    operation: str
+    where: str
+    times: int
+    bytes: int
+    figures: tuple[str, ...]
+    why: str
+
+    def __str__(self) -> str:
+        calls = (
+            f"{self.times:,} call{'' if self.times == 1 else 's'}, the first in {self.where or 'the model'}"
+        )
+        figures = ", ".join(FIGURES[figure] for figure in self.figures)
+        return (
+            f"{self.operation} ({calls}; up to {self.bytes:,} bytes given and made): {self.why}; a bound from below: "
+            f"{figures}"
+        )
+
+
+@dataclass(frozen=True)
 class Ledger:
     """The rows of one step, and the peak that no sum of rows can tell.
 
@@ -93,6 +132,7 @@ class Ledger:
             predicted, or measured.
         context_bytes: on CUDA, what the driver and its libraries hold beside it: measured, or in a prediction the
             estimate of ``devices.gpus.CONTEXT``.
+        unknown: operations of which something is not counted, where a prediction may be a bound (``Config.unknown``).
     """
 
     rows: tuple[Row, ...]
@@ -102,6 +142,7 @@ class Ledger:
     scratch_bytes: int = 0
     reserved_bytes: int = 0
     context_bytes: int = 0
+    unknown: tuple[Unknown, ...] = ()
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -113,6 +154,12 @@ class Ledger:
     def flops_of(self, *kinds: Kind) -> int:
         """FLOPs of all rows of these kinds, 2 per multiply-add."""
         return sum(row.flops for row in self.rows if row.kind in kinds)
+
+    @property
+    def at_least(self) -> frozenset[str]:
+        """The figures that are true *at least*, by name: something that they count is ``unknown``."""
+        found = {figure for each in self.unknown for figure in each.figures}
+        return frozenset(found | {more for figure in found for more in _FOLLOWING.get(figure, ())})
 
     @property
     def device_bytes(self) -> int:
@@ -227,6 +274,8 @@ class Ledger:
             "by_block": self.by_block(),
             "by_kind": self.by_kind(),
             **({"peak": asdict(self.peak)} if self.peak else {}),
+            **({"at_least": sorted(self.at_least)} if self.unknown else {}),
+            **({"unknown": [asdict(each) for each in self.unknown]} if self.unknown else {}),
             **{name: getattr(self, name) for name in (*_BESIDE, "device_bytes") if getattr(self, name)},
         }
 
@@ -237,6 +286,13 @@ class Ledger:
         return pd.DataFrame([asdict(row) for row in self.rows], columns=list(Row.__slots__))
 
 
+_FOLLOWING = {
+    "forward_flops": ("train_flops",),
+    "saved_bytes": ("held_bytes",),
+    "peak_bytes": ("reserved_bytes", "device_bytes"),
+}
+"""Figures that another is a part of."""
+
 _BESIDE = ("scratch_bytes", "reserved_bytes", "context_bytes")
 
 
@@ -246,14 +302,16 @@ def ledger(
     peak_is: str = "predicted",
     peak: Peak | None = None,
     beside: Mapping[str, int] | None = None,
+    unknown: tuple[Unknown, ...] = (),
 ) -> Ledger:
     """A ledger of the rows that say something: those with no bytes and no FLOPs are left out.
 
     Args:
         beside: the ledger's fields that are measured beside the peak.
+        unknown: see ``Ledger``.
     """
     said = tuple(row for row in rows if row.bytes or row.flops)
-    return Ledger(said, peak_bytes, peak_is, peak, **(beside or {}))
+    return Ledger(said, peak_bytes, peak_is, peak, **(beside or {}), unknown=unknown)
 
 
 def in_phases(ledgers: Sequence[Ledger], shares: Sequence[float]) -> Ledger:
@@ -272,4 +330,5 @@ def in_phases(ledgers: Sequence[Ledger], shares: Sequence[float]) -> Ledger:
                 mean[row.block, "forward" if row.kind == "forward" else "backward"] += share * row.flops
     rows += [Row(block, WHOLE, kind, flops=round(flops)) for (block, kind), flops in mean.items()]
     reserved = max(each.reserved_bytes for each in ledgers)
-    return replace(fullest, rows=tuple(rows), reserved_bytes=reserved)
+    unknown = tuple(dict.fromkeys(one for each in ledgers for one in each.unknown))
+    return replace(fullest, rows=tuple(rows), reserved_bytes=reserved, unknown=unknown)

@@ -35,6 +35,8 @@ def tape_of(config: Config) -> Tape:
     tape = architecture_of(config.model).step_tape_in(
         geometry_of(config), config.micro_batch_size, config.attention, config.precision, config.place
     )
+    if config.unknown == "bound":
+        tape = tape.bounded()
     return lower(config.how.rewrite(tape), config.precision, config.place)
 
 
@@ -107,19 +109,25 @@ def predict(config: Config) -> Ledger:
     Raises:
         UserError: the model, the image size or the method do not go together.
     """
-    return _predicted(config)
+    return _predicted(config, architecture_of(config.model).identity(config.model))
 
 
 @lru_cache(maxsize=64)
-def _predicted(config: Config) -> Ledger:
+def _predicted(config: Config, identity: object) -> Ledger:
     """A trial asks for the same prediction several times over."""
     steps = steps_of(config)
     if steps.alike:
         return step_ledger(tape_of(steps.fullest[0]), config.setup)
     held = [step_ledger(tape_of(one), config.setup) for one in steps.fullest]
-    computed = [ledger(computed_rows(Recorded.of(tape_of(one)), config.setup)) for _, one in steps.expected]
+    computed = [_computed(one) for _, one in steps.expected]
     shares = [share for share, _ in steps.expected]
     return in_phases([*held, *computed], [*(0.0 for _ in held), *shares])
+
+
+def _computed(config: Config) -> Ledger:
+    """What one kind of step computes."""
+    recorded, setup = Recorded.of(tape_of(config)), config.setup
+    return ledger(computed_rows(recorded, setup), unknown=recorded.unknown(setup.micro_batches))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from bsr_explorer.naming import TIMM, Naming
+from bsr_explorer.operations.call import bounded
 from bsr_explorer.operations.kinds import inferred, kind_of, made_by
 from bsr_explorer.operations.op import EVERYTHING, Op, Parameter, Part, Tensor
 from bsr_explorer.operations.patches import halved
@@ -139,6 +140,10 @@ class Tape:
             passes = kind.passes(op, reads, parts) if live else (False,) * (1 + len(op.others))
             needs.update(zip((op.writes, *op.others), passes, strict=True))
         return needs
+
+    def bounded(self) -> Tape:
+        """The same, where operations of which something cannot be counted are no longer refused: figures are bounds."""
+        return replace(self, ops=tuple(map(bounded, self.ops)))
 
     def __iter__(self) -> Iterator[Op]:
         return iter(self.ops)

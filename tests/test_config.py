@@ -112,6 +112,7 @@ def test_plain_values_are_read_back() -> None:
     assert json.loads(json.dumps(other.to_dict())) == other.to_dict()
     whole = replace(other, lr=1.0, device="cuda", gpu="t4")
     assert Config.from_dict(whole.to_dict()) == whole
+    whole = replace(whole, unknown="bound")
     assert set(whole.to_dict()) == {field.name for field in fields(Config)}
 
 
@@ -230,7 +231,7 @@ def test_every_field_has_a_part_in_the_key() -> None:
         "lr": 1e-3,
         "gpu": "t4",
     }
-    assert set(changes) == {field.name for field in fields(Config)}
+    assert set(changes) == {field.name for field in fields(Config)} - {"unknown"}
     needs = {"gpu": {"device": "cuda"}}
     keys = {Config(**{key: value, **needs.get(key, {})}).key(12) for key, value in changes.items()}
     assert len(keys | {Config().key(12)}) == len(changes) + 1
@@ -282,3 +283,12 @@ def test_a_fidelity_takes_whole_numbers_only(key: str, flag: str, value: Any) ->
 def test_a_proxy_size_replaces_the_image_size_and_nothing_else() -> None:
     assert Fidelity(image_size=64).at(Config("deit_t")) == Config("deit_t", image_size=64)
     assert Fidelity().at(Config("deit_t")) == Config("deit_t")
+
+
+def test_how_the_unknown_is_predicted_changes_no_experiment() -> None:
+    bound = Config("deit_t", unknown="bound")
+    assert bound.key(12) == Config("deit_t").key(12)
+    assert "unknown" not in Config("deit_t").to_dict()
+    assert Config.from_dict(bound.to_dict()) == bound
+    with pytest.raises(UserError, match="--unknown: unknown value 'guess'"):
+        Config("deit_t", unknown="guess")

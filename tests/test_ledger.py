@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsr_explorer.ledger import COMPUTE, WHOLE, Kind, Ledger, Peak, Row, ledger
+from bsr_explorer.ledger import COMPUTE, WHOLE, Kind, Ledger, Peak, Row, Unknown, in_phases, ledger
 
 BYTE_KINDS: tuple[Kind, ...] = ("parameter", "gradient", "optimizer", "input", "saved", "transient")
 
@@ -168,3 +168,22 @@ def test_totals_of_a_difference_are_differences_of_totals(one: Ledger, other: Le
 @given(ledgers)
 def test_nothing_is_left_of_a_ledger_less_itself(step: Ledger) -> None:
     assert (step - step).rows == ()
+
+
+def test_figures_that_count_something_unknown_are_bounds() -> None:
+    unknown = Unknown("lstm", "rnn", 2, 1234, ("forward_flops",), "nobody counts it")
+    step = ledger(STEP.rows, unknown=(unknown,))
+    assert step.at_least == {"forward_flops", "train_flops"}
+    assert step.summary()["at_least"] == ["forward_flops", "train_flops"]
+    assert step.summary()["unknown"][0]["times"] == 2
+    assert str(unknown) == (
+        "lstm (2 calls, the first in rnn; up to 1,234 bytes given and made): nobody counts it; a bound from below: "
+        "forward FLOPs"
+    )
+    assert not STEP.at_least and "at_least" not in STEP.summary()
+
+
+def test_what_is_unknown_in_one_phase_is_unknown() -> None:
+    unknown = Unknown("turn", "", 1, 8, ("peak_bytes",), "it depends on numbers")
+    whole = in_phases([STEP, ledger((), unknown=(unknown,))], [0.5, 0.5])
+    assert whole.at_least == {"peak_bytes", "reserved_bytes", "device_bytes"}

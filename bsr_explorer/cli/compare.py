@@ -98,6 +98,7 @@ def compare(
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
     gpu: options.Gpu = None,
+    unknown: options.Unknown = "refuse",
     costs_only: Annotated[
         bool,
         typer.Option(
@@ -149,6 +150,7 @@ def compare(
         optimizer=optimizer or rules.optimizer,
         attention=attention,
         micro_batches=micro_batches,
+        unknown=unknown,
         **options.place(context, device, gpu),
     )
     counts = options.counts(budget_counts, config)

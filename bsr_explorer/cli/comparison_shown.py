@@ -55,7 +55,8 @@ def show_comparison(made: Report) -> None:
 def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
     """A method takes two lines: what it comes to, and below that its ratios to full fine-tuning."""
     from bsr_explorer.report.comparison.said import described
-    from bsr_explorer.report.comparison.table import accuracy_text, points_text
+    from bsr_explorer.report.comparison.table import accuracy_text, mark, points_text
+    from bsr_explorer.store.comparison_folder import said_bound
 
     out.print(escape("\n".join(described(comparison))) + "\n")
     others = [kind for kind in ("peak", "saved") if kind != comparison.counts]
@@ -84,7 +85,7 @@ def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
                 entry.label,
                 f"{accuracy_text(row)}\n{to_full and f'{to_full} points'}",
                 _memory(row, "counted"),
-                format_mib(row["counted_bytes"]),
+                mark(row, "counted_bytes") + format_mib(row["counted_bytes"]),
                 *(_memory(row, kind) for kind in others),
                 *([_memory(row, "published") if row["published_bytes"] else "—"] if published else []),
                 _two(row, "train_flops", 1, 1e-9),
@@ -96,8 +97,10 @@ def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
     out.print(table(columns, cells, left=(0,), fold=(0,)))
     full = comparison.full
     out.print(
-        f"\nbelow each: its ratio to full fine-tuning ({format_bytes(full.counted_bytes)} counting "
-        f"{comparison.counts}, {format_gflops(full.train_flops, 0)} GFLOPs a step)"
+        "\nbelow each: its ratio to full fine-tuning ("
+        f"{said_bound('counted_bytes', full.at_least)}{format_bytes(full.counted_bytes)} counting "
+        f"{comparison.counts}, {said_bound('train_flops', full.at_least)}"
+        f"{format_gflops(full.train_flops, 0)} GFLOPs a step)"
     )
 
 
@@ -108,15 +111,19 @@ def _measured(row: dict[str, Any]) -> str:
 
 
 def _memory(row: dict[str, Any], kind: str) -> str:
+    from bsr_explorer.report.comparison.table import mark
+
     ratio = row[f"{kind}_full_over_this"]
     less = "" if ratio is None else format_less(ratio)
-    return f"{format_mb(row[f'{kind}_bytes'])}\n{less}"
+    return f"{mark(row, f'{kind}_bytes')}{format_mb(row[f'{kind}_bytes'])}\n{less}"
 
 
 def _two(row: dict[str, Any], key: str, decimals: int = 0, scale: float = 1) -> str:
+    from bsr_explorer.report.comparison.table import mark
+
     value, ratio = row[key], row[f"{key}_over_full"]
     said = "" if value is None else format_number(value * scale, decimals)
-    return f"{said}\n{'' if ratio is None else f'{format_number(ratio, 2)}x'}"
+    return f"{mark(row, key)}{said}\n{'' if ratio is None else f'{format_number(ratio, 2)}x'}"
 
 
 def show_dry_run(made: Made) -> None:

@@ -38,6 +38,7 @@ def max_batch(
     set_to_none: options.SetToNone = True,
     device: options.Device = "cpu",
     gpu: options.Gpu = None,
+    unknown: options.Unknown = "refuse",
     as_json: options.Json = False,
 ) -> None:
     """Find the largest batch that fits a budget, for one method or several.
@@ -60,6 +61,7 @@ def max_batch(
         implementation=implementation,
         micro_batches=micro_batches,
         set_to_none=set_to_none,
+        unknown=unknown,
         **options.place(context, device, gpu),
     )
     counts = options.counts(budget_counts, config)
@@ -83,11 +85,11 @@ def max_batch(
     rows = [
         (
             row["method"],
-            f"{row['batch_size']:,}" if row["batch_size"] else "none fits",
-            _amount(row["counted_bytes"], format_mb),
-            _amount(row["counted_bytes"], format_mib),
-            _amount(row["next_bytes"], format_mb),
-            format_gflops(row["train_flops_per_image"]),
+            f"{_mark(row, counts, '≤ ')}{row['batch_size']:,}" if row["batch_size"] else "none fits",
+            _mark(row, counts) + _amount(row["counted_bytes"], format_mb),
+            _mark(row, counts) + _amount(row["counted_bytes"], format_mib),
+            _mark(row, counts) + _amount(row["next_bytes"], format_mb),
+            _mark(row, "train", of="flops") + format_gflops(row["train_flops_per_image"]),
         )
         for row in found
     ]
@@ -98,20 +100,33 @@ def max_batch(
     out.print(table(columns, rows, left=(0,), fold=(0,)))
     if counts in ("reserved", "device"):
         out.print("reserved memory does not quite grow with the batch: a somewhat larger one may fit again")
+    for said in dict.fromkeys(said for row in found for said in row.get("unknown", ())):
+        out.print(said, style="yellow", markup=False, soft_wrap=True)
     show_compared(config)
+
+
+def _mark(row: dict[str, Any], counts: str, mark: str = "≥ ", of: str = "bytes") -> str:
+    """What stands before a number that is a bound."""
+    return mark if f"{counts}_{of}" in row.get("at_least", ()) else ""
 
 
 def _row(config: Config, budget_bytes: int, counts: str, quantile: float) -> dict[str, Any]:
     batch = largest_batch(config, budget_bytes, counts, quantile)
     following = replace(config, batch_size=batch + config.micro_batches)
     here = replace(config, batch_size=batch) if batch else following
+    predicted = predict(here)
+    bounds = {
+        "at_least": sorted(predicted.at_least),
+        "unknown": [str(each) for each in predicted.unknown],
+    }
     return {
         "method": str(config.method),
         "batch_size": batch,
         "counted_bytes": counted_bytes(here, counts, quantile) if batch else None,
         "next_batch_size": following.batch_size,
         "next_bytes": counted_bytes(following, counts, quantile),
-        "train_flops_per_image": predict(here).train_flops / here.batch_size,
+        "train_flops_per_image": predicted.train_flops / here.batch_size,
+        **(bounds if predicted.unknown else {}),
     }
 
 

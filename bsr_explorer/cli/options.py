@@ -66,6 +66,13 @@ Attention = Annotated[
     str,
     typer.Option(help="fused (one kernel), math (explicit softmax), or on CUDA flash, efficient or cudnn."),
 ]
+Unknown = Annotated[
+    str,
+    typer.Option(
+        help="Where a traced model calls something that cannot be counted: refuse (name it), or bound (say what is at "
+        "least needed)."
+    ),
+]
 Weights = Annotated[
     str, typer.Option(help="auto (hub, else offline), hub, offline, random, or a .safetensors or .pth file.")
 ]

@@ -12,11 +12,12 @@ from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, out, table
-from bsr_explorer.cli.profile_shown import show_blocks, show_peak, show_steps
+from bsr_explorer.cli.profile_shown import least, show_blocks, show_peak, show_steps, show_unknown
 from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.devices import device_of
-from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.errors import UserError
+from bsr_explorer.errors import unknown as no_such
 from bsr_explorer.ledger import Ledger
 from bsr_explorer.prediction import check_ruled, counted_bytes, is_ruled, predict, published_tape, spread
 from bsr_explorer.store.experiment import Experiment
@@ -70,6 +71,7 @@ def profile(
     ] = False,
     device: options.Device = "cpu",
     gpu: options.Gpu = None,
+    unknown: options.Unknown = "refuse",
     as_json: options.Json = False,
 ) -> None:
     """Predict the memory and FLOPs of one training step, per kind and per block.
@@ -89,7 +91,7 @@ def profile(
             raise UserError(f"--module: {module!r} is no function; write it as package.module:function")
         model = module
     if accounting is not None and accounting not in COUNTS:
-        raise unknown("--accounting", accounting, COUNTS)
+        raise no_such("--accounting", accounting, COUNTS)
     if file is not None:
         options.refuse_flags(context, beside=_BESIDE_FILE)
         config = Experiment.from_toml(file).config
@@ -108,6 +110,7 @@ def profile(
             implementation=implementation,
             micro_batches=micro_batches,
             set_to_none=set_to_none,
+            unknown=unknown,
             **options.place(context, device, gpu),
         )
         config = config.with_method(options.following(method, config)[0])
@@ -149,6 +152,7 @@ def _full(config: Config, accounting: str) -> dict[str, Any]:
     reference = config.with_method("full")
     costs = predict(reference)
     return {
+        **({"at_least": sorted(costs.at_least)} if costs.unknown else {}),
         "total_bytes": counted_bytes(reference, accounting),
         "saved_bytes": costs.saved_bytes,
         "forward_flops": costs.forward_flops,
@@ -235,10 +239,10 @@ def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
     measured = answer["measured"]
     lines = [(label, key) for label, key in _LINES if key in answer["predicted"]]
     if measured is None:
-        totals = [(label, *_scaled(key, answer["predicted"][key])) for label, key in lines]
+        totals = [(label, *_scaled(key, predicted)) for label, key in lines]
         out.print(table(["predicted, of one step", "MB or GFLOPs", "MiB"], totals))
     else:
-        rows = [_compared(label, answer["predicted"][key], measured[key]) for label, key in lines]
+        rows = [_compared(label, predicted, key, measured[key]) for label, key in lines]
         out.print(table(["of one step", "predicted", "measured", "difference"], rows))
         out.print(
             f"measured peak: {measured['peak_is']}{_beside(measured)}; fvcore counts "
@@ -249,16 +253,22 @@ def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
             out.print(
                 f"[red]operations without a FLOP formula: {', '.join(measured['uncounted_operations'])}[/red]"
             )
+    show_unknown(predicted)
     show_peak(config, predicted)
     if answer["steps"]:
-        show_steps(answer["steps"], measured["steps"] if measured else [])
+        show_steps(predicted, answer["steps"], measured["steps"] if measured else [])
     out.print()
     show_blocks(config, predicted)
     total, full = answer["predicted"]["total_bytes"], answer["full"]["total_bytes"]
     counts = answer["predicted"]["total_counts"]
+    mine, theirs = (
+        "≥ " if f"{counts}_bytes" in each.get("at_least", ()) else ""
+        for each in (answer["predicted"], answer["full"])
+    )
+    less = "against" if mine or theirs else f"{format_less(full / total)} than"
     out.print(
         f"\nA budget that counts {counts} ({said_counts(counts, answer['predicted']['total_quantile'])}): "
-        f"{format_bytes(total)}, {format_less(full / total)} than full fine-tuning, {format_bytes(full)}"
+        f"{mine}{format_bytes(total)}, {less} full fine-tuning, {theirs}{format_bytes(full)}"
     )
     if counts == "published":
         paper = answer["published"]
@@ -272,18 +282,20 @@ def _from_full(paper: dict[str, Any], key: str) -> str:
     return f"{format_number(paper['full'][key], 2)} → {format_number(paper[key], 2)}"
 
 
-def _scaled(key: str, value: int) -> tuple[str, str]:
+def _scaled(key: str, predicted: Ledger) -> tuple[str, str]:
+    value, mark = getattr(predicted, key), least(predicted, key)
     if key.endswith("flops"):
-        return format_gflops(value, 3), ""
-    return format_mb(value, 2), format_mib(value, 2)
+        return mark + format_gflops(value, 3), ""
+    return mark + format_mb(value, 2), mark + format_mib(value, 2)
 
 
-def _compared(label: str, predicted: int, measured: int) -> tuple[str, str, str, str]:
+def _compared(label: str, predicted: Ledger, key: str, measured: int) -> tuple[str, str, str, str]:
+    value = getattr(predicted, key)
     return (
         label,
-        f"{predicted:,}",
+        f"{least(predicted, key)}{value:,}",
         f"{measured:,}",
-        f"{measured - predicted:+,}" if measured != predicted else "0",
+        f"{measured - value:+,}" if measured != value else "0",
     )
 
 

@@ -28,7 +28,7 @@ def show_peak(config: Config, predicted: Ledger) -> None:
     show_compared(config)
 
 
-def show_steps(steps: dict[str, Any], measured: list[dict[str, Any]]) -> None:
+def show_steps(predicted: Ledger, steps: dict[str, Any], measured: list[dict[str, Any]]) -> None:
     """Where steps differ: the least, the mean and the most, and how many kinds were measured.
 
     Args:
@@ -36,8 +36,12 @@ def show_steps(steps: dict[str, Any], measured: list[dict[str, Any]]) -> None:
         measured: what was measured of each kind of step, beside its prediction.
     """
     figures = (("saved MB", "saved_bytes"), ("peak MB", "peak_bytes"))
-    rows = [(label, *(format_mb(value, 1) for value in steps[key])) for label, key in figures]
-    rows.append(("train GFLOPs", *(format_gflops(value, 1) for value in steps["train_flops"])))
+    rows = [
+        (label, *(least(predicted, key) + format_mb(value, 1) for value in steps[key]))
+        for label, key in figures
+    ]
+    flops = (least(predicted, "train_flops") + format_gflops(value, 1) for value in steps["train_flops"])
+    rows.append(("train GFLOPs", *flops))
     out.print()
     out.print(table(["steps differ", "least", "mean", "most"], rows))
     out.print(steps["known"], soft_wrap=True, markup=False)
@@ -45,6 +49,17 @@ def show_steps(steps: dict[str, Any], measured: list[dict[str, Any]]) -> None:
         off = sum(each["predicted"] != each["measured"] for each in measured)
         kinds = "kind of step was" if len(measured) == 1 else "kinds of step were"
         out.print(f"{len(measured)} {kinds} measured: {off} not as predicted to the byte and FLOP")
+
+
+def least(predicted: Ledger, figure: str) -> str:
+    """What stands before a figure of which something is not counted."""
+    return "≥ " if figure in predicted.at_least else ""
+
+
+def show_unknown(predicted: Ledger) -> None:
+    """What cannot be counted, a line each."""
+    for each in predicted.unknown:
+        out.print(str(each), style="yellow", markup=False, soft_wrap=True)
 
 
 def show_compared(config: Config) -> None:
@@ -78,9 +93,9 @@ def show_blocks(config: Config, predicted: Ledger) -> None:
         "block (0-based)",
         "tokens",
         "",
-        "saved MB",
+        f"{least(predicted, 'saved_bytes')}saved MB",
         "parameters MB",
         "gradient + optimiser MB",
-        "train GFLOPs",
+        f"{least(predicted, 'train_flops')}train GFLOPs",
     ]
     out.print(table(columns, rows, left=(0, 2)))

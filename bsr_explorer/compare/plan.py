@@ -95,6 +95,9 @@ def plan_file(asked: ComparisonFile) -> list[Comparison]:
 def _entry(config: Config, budget_bytes: int | None, counts: str, quantile: float) -> Entry:
     check_ruled(config, counts)
     predicted, counted = predict(config), counted_bytes(config, counts, quantile)
+    bounds = set(predicted.at_least)
+    if f"{counts}_bytes" in bounds:
+        bounds.add("counted_bytes")
     return Entry(
         method=str(config.method),
         label=brief(config.how),
@@ -106,6 +109,8 @@ def _entry(config: Config, budget_bytes: int | None, counts: str, quantile: floa
         fits=budget_bytes is None or counted <= budget_bytes,
         largest_batch=None if budget_bytes is None else largest_batch(config, budget_bytes, counts, quantile),
         published_bytes=_published(config),
+        at_least=tuple(sorted(bounds)),
+        unknown=tuple(map(str, predicted.unknown)),
     )
 
 

@@ -6,7 +6,7 @@ Read in ``torch.optim`` (2.11 to 2.15) and compared with the allocator's record 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from bsr_explorer.tape import Parameter
@@ -144,14 +144,18 @@ OPTIMIZERS: dict[str, Optimizer] = {
 }
 
 
-def groups(trained: Sequence[Parameter]) -> list[list[Parameter]]:
+EMBEDDINGS = ("pos_embed", "cls_token", "reg_token")
+"""What timm calls parameters that are not decayed for all their dimensions."""
+
+
+def groups(trained: Sequence[Parameter], embeddings: Collection[str] = EMBEDDINGS) -> list[list[Parameter]]:
     """The parameter groups that a recipe makes, that of the first parameter first: weights that are decayed, and
-    vectors that are not."""
+    vectors that are not.
+
+    Args:
+        embeddings: names of those that are not, for all their dimensions (``Naming.embeddings``).
+    """
     found: dict[bool, list[Parameter]] = {}
     for p in trained:
-        found.setdefault(len(p.shape) > 1 and p.name not in EMBEDDINGS, []).append(p)
+        found.setdefault(len(p.shape) > 1 and p.name not in embeddings, []).append(p)
     return [*found.values()]
-
-
-EMBEDDINGS = frozenset({"pos_embed", "cls_token", "reg_token"})
-"""Parameters that are not decayed for all their dimensions."""

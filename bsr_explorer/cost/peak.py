@@ -20,13 +20,14 @@ def step_ledger(tape: Tape, setup: Setup) -> Ledger:
     reserves."""
     recorded = Recorded.of(tape)
     rows = [*standing_rows(tape, setup), *saved_rows(recorded), *computed_rows(recorded, setup)]
+    unknown = recorded.unknown(setup.micro_batches)
     if not setup.on.caches:
         peak = find_peak(timeline(recorded, setup))
-        return ledger(rows, peak.bytes, "predicted", peak)
+        return ledger(rows, peak.bytes, "predicted", peak, unknown=unknown)
     found = steady(recorded, setup)
     peak = _peak(found.levels)
     beside = {"reserved_bytes": found.reserved, "context_bytes": setup.on.context}
-    return ledger(rows, peak.bytes, "predicted", peak, beside=beside)
+    return ledger(rows, peak.bytes, "predicted", peak, beside=beside, unknown=unknown)
 
 
 def computed_rows(recorded: Recorded, setup: Setup) -> Iterator[Row]:

@@ -123,7 +123,7 @@ def step_of_the_optimizer(tape: Tape, setup: Setup, memory: Memory, first: bool 
     stateful = _with_state(tape)
     for name, size in _shared(stateful, setup).items() if first else ():
         memory.take(name, size, "optimizer")
-    for group in groups(stateful):
+    for group in groups(stateful, tape.naming.embeddings):
         for p in group if first else ():
             for number, size in enumerate(_state(p, setup)):
                 memory.take(f"state {number} of {p.name}", size, "optimizer")
@@ -143,7 +143,7 @@ def give_gradients_back(tape: Tape, gradients: Gradients, memory: Memory) -> Non
     """What ends a step: the gradients go, in the optimiser's order."""
     memory.moment = Moment("optimizer", None, "zero_grad")
     whole = {p.name: name for name, parameters in gradients.views.items() for p in parameters}
-    for group in groups([p for p in tape.parameters.values() if p.trains]):
+    for group in groups([p for p in tape.parameters.values() if p.trains], tape.naming.embeddings):
         for p in group:
             name = whole.get(p.name, f"gradient of {p.name}")
             if memory.holders(name):

@@ -15,6 +15,7 @@ from bsr_explorer.measurement import flops
 from bsr_explorer.measurement.step import NOTHING, Before, Measurement, measure_step, one_that_updates
 from bsr_explorer.methods.moving import InStep
 from bsr_explorer.methods.steps import EVERYTHING
+from bsr_explorer.models.outputs import labels_shape
 from bsr_explorer.prediction import predict, steps_of
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, image_dtype, in_precision
@@ -68,7 +69,8 @@ def parts_of_a_step(config: Config) -> tuple[Step, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     shape = (config.batch_size, 3, config.image_size, config.image_size)
     images = torch.randn(shape, generator=generator).to(device, image_dtype(config.precision))
-    labels = torch.randint(config.num_classes, (config.batch_size,), generator=generator).to(device)
+    wanted = labels_shape(model, config.batch_size, config.image_size)
+    labels = torch.randint(config.num_classes, wanted, generator=generator).to(device)
     step = make_step(model, config, _plain(config))
     if isinstance(how, InStep):
         _turn(step, how, images, labels)

@@ -16,12 +16,14 @@ from torch.utils.data import Dataset
 
 from bsr_explorer.config import PROTOCOLS, Config, Fidelity
 from bsr_explorer.data.loader import loader
+from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import as_run, build_with, device_of, make_step
 from bsr_explorer.finetune.job import Job, checkpoint_of, epochs_of, load_data, rules_of
 from bsr_explorer.finetune.phases import Phases
 from bsr_explorer.finetune.watch import NOBODY, Progress, Watch
 from bsr_explorer.finetune.watched import WatchedStep, step_of
 from bsr_explorer.models.names import timm_name
+from bsr_explorer.models.outputs import labels_shape
 from bsr_explorer.prediction import geometry_of, predict
 from bsr_explorer.prefix.cache import Cache
 from bsr_explorer.prefix.prefix import Changed, Prefix
@@ -90,6 +92,15 @@ def run(
     return _run(config, replace(job, cache=None), progress, watch)
 
 
+def _check_labels(model: torch.nn.Module) -> None:
+    """Refuse a model that wants other labels than data sets have."""
+    if len(labels_shape(model, 1, 1)) > 1:
+        raise UserError(
+            "--model: it classifies pixels, and no data set here has labels of them: its costs are predicted and "
+            "measured (profile, max-batch, compare --costs-only), and it is trained in a loop of your own"
+        )
+
+
 def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     actual = as_run(job.fidelity.at(config))
     predicted = predict(config)
@@ -97,6 +108,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     device = device_of(config)
     phases = Phases(actual, rules)
     model, used = build_with(phases.config, job.weights, job.seed, rules)
+    _check_labels(model)
     in_precision(model, config.precision).to(device)
     splits = load_data(config, replace(job, weights=used.source))
     step_of(actual, min(len(splits.train), config.batch_size))  # refuses what does not go with so many images

@@ -172,6 +172,10 @@ class Architecture(ABC):
         """
         return self.step_tape(geometry, batch_size, attention)
 
+    def identity(self, model: str) -> object:
+        """What a model by this name is made of beside the name, hashable: what may change while a process runs."""
+        return None
+
     def naming_of(self, model: nn.Module, name: str, image_size: int, num_classes: int) -> Naming:
         """How the parameters of a model are named that it has built."""
         return self.naming

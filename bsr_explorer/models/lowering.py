@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bsr_explorer.devices import Device, device_of
+from bsr_explorer.operations.call import Observer
 from bsr_explorer.operations.kinds import inferred, kind_of
 from bsr_explorer.operations.op import Op, Tensor
 from bsr_explorer.tape import Tape
@@ -31,15 +32,45 @@ def lower(tape: Tape, precision: str, device: str) -> Tape:
         precision: key of ``PRECISIONS``.
         device: key of ``devices.DEVICES``.
     """
-    if tape.lowered:
-        return tape
     dtype, autocast = PRECISIONS[precision]
+    if tape.lowered:
+        return _with_copies(tape, dtype) if autocast else tape
     target = device_of(device)
     if autocast:
         tape = _autocast(tape, dtype, target)
     elif dtype != "fp32":
         tape = _all_in(tape, dtype)
     return _on_device(tape, target)
+
+
+def _with_copies(tape: Tape, dtype: str) -> Tape:
+    """A step that was traced under autocast, with its copies of weights that train as tensors of their own: each is
+    made once, whoever shares the weight. (Other casts are seen in the calls that make them.)"""
+    ops: list[Op] = []
+    made: dict[tuple[str, str], str] = {}
+    weights = {name for name, p in tape.parameters.items() if p.trains}
+    for op in tape:
+        observer: Observer | None = op.attrs.get("observer")
+        trained = {
+            number: part
+            for number, (kind, part) in enumerate(op.attrs.get("arguments", ()))
+            if kind == "part" and op.params[part] in weights
+        }
+        casts = [number for number in (observer.casts() if observer and trained else ()) if number in trained]
+        if observer is None or not casts:
+            ops.append(op)
+            continue
+        params = dict(op.params)
+        for number in reversed(casts):
+            part, name = str(trained[number]), op.params[trained[number]]
+            if (name, op.segment) not in made:  # what runs again makes its own again
+                made[name, op.segment] = f"{name} in {dtype}{op.segment and f' for {op.segment}'}"
+                attrs = {"dtype": dtype, "cached": True}
+                cast = replace(op, kind="cast_parameter", reads=(), writes=made[name, op.segment], others=())
+                ops.append(replace(cast, params={"value": name}, attrs=attrs, stored={}))
+            params[part] = made[name, op.segment]
+        ops.append(replace(op, params=params, attrs={**op.attrs, "observer": observer.given_copies(casts)}))
+    return replace(tape, ops=tuple(ops))
 
 
 def _all_in(tape: Tape, dtype: str) -> Tape:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 ALIASES: dict[str, str] = {
     "deit_t": "deit_tiny_patch16_224",
     "deit_s": "deit_small_patch16_224",
@@ -32,4 +34,4 @@ def timm_name(model: str) -> str:
 
 def in_paths(model: str) -> str:
     """A model's name as a part of a folder's."""
-    return model.rpartition("/")[2].partition("@")[0]
+    return re.sub(r"[^\w.:+-]+", "-", model.rpartition("/")[2].partition("@")[0]).strip("-")

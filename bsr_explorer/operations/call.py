@@ -3,7 +3,7 @@
 Other kinds have rules that somebody has read in torch's derivative formulas. A traced model may call what nobody has
 read. Each such call carries an ``Observer``, which makes the same call with tensors that have shapes and no memory, and
 says what autograd then did (``models.traced.observed``). Nothing is guessed: a call that cannot be made so is refused
-by name, when the model is traced.
+by name; or, where a bound is asked for, what lacks of it is said.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from bsr_explorer.operations.kind import Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
-from bsr_explorer.operations.rule import Backward, Context, Forward, Kept, Rule
+from bsr_explorer.operations.rule import NOTHING, Backward, Context, Forward, Kept, Lacking, Rule
 
 
 class Happening(NamedTuple):
@@ -54,6 +54,7 @@ class Facts:
         carries: of each result, whether a gradient passes through it.
         late: whether something of what is kept is there only when the call has returned.
         numbers: how many Python numbers autograd keeps as tensors, which no hook on saved tensors sees.
+        lacks: what cannot be counted, where a bound is asked for.
     """
 
     kept: tuple[Holds, ...]
@@ -64,6 +65,7 @@ class Facts:
     carries: tuple[bool, ...]
     late: bool = False
     numbers: int = 0
+    lacks: Lacking = NOTHING
 
 
 class Observer(Protocol):
@@ -72,6 +74,24 @@ class Observer(Protocol):
     def facts(self, needs: tuple[bool, ...]) -> Facts:
         """What the call does, where those of its tensors need a gradient that are said to."""
         ...
+
+    def casts(self) -> tuple[int, ...]:
+        """Numbers of the arguments that autocast casts to its own format."""
+        ...
+
+    def given_copies(self, numbers: Sequence[int]) -> Observer:
+        """One whose call is given these arguments in autocast's format."""
+        ...
+
+    def bounding(self) -> Observer:
+        """One that does not refuse a call of which something cannot be counted, but says what ``lacks``."""
+        ...
+
+
+def bounded(op: Op) -> Op:
+    """The operation as one whose costs may be bounds."""
+    observer: Observer | None = op.attrs.get("observer")
+    return op if observer is None else replace(op, attrs={**op.attrs, "observer": observer.bounding()})
 
 
 Argument = tuple[Literal["read", "part", "buffer"], int | str]
@@ -214,5 +234,6 @@ CALL = Kind(
         run=_run,
         unwind=_unwind,
         keeps_results=lambda c: _facts(c).late,
+        lacks=lambda c: _facts(c).lacks,
     ),
 )

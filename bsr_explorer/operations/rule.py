@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bsr_explorer.devices import Device
 from bsr_explorer.operations.op import Op, Parameter, Part, Tensor
@@ -198,6 +198,21 @@ def give_all(c: Context, b: Backward) -> None:
             b.give_part(part)
 
 
+class Lacking(NamedTuple):
+    """What of an operation cannot be counted: the figures (of a ledger) that it makes bounds, and why."""
+
+    figures: tuple[str, ...] = ()
+    why: str = ""
+
+
+NOTHING = Lacking()
+
+
+def all_counted(c: Context) -> Lacking:
+    """Nothing lacks."""
+    return NOTHING
+
+
 def one_node(c: Context) -> bool:
     """Autograd has one node for it."""
     return False
@@ -219,6 +234,7 @@ class Rule:
             which ends as soon as all is kept again has to compute it; or what says so of an operation.
         several_nodes: whether autograd has several nodes for it that need kept tensors; the backward pass
             then says when each does (``bring_back``, ``end_node``).
+        lacks: what of it cannot be counted, where a prediction may be a bound.
         unpacks: whether it is one node that says itself when it needs what is kept (``bring_back``).
     """
 
@@ -230,6 +246,7 @@ class Rule:
     keeps_results: bool | Callable[[Context], bool] = False
     several_nodes: Callable[[Context], bool] = one_node
     unpacks: bool = False
+    lacks: Callable[[Context], Lacking] = all_counted
 
     def computes(self, c: Context) -> bool:
         """Whether an operation has to be computed before all that it keeps is there."""

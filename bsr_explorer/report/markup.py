@@ -43,6 +43,8 @@ _TEX = str.maketrans(
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        "≥": r"$\geq$",
+        "≤": r"$\leq$",
         "±": r"$\pm$",
         "×": r"$\times$",
         "→": r"$\to$",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,14 @@ SETTLED = ("image_size", "train_size", "val_size", "epochs")
 """What of a fidelity is decided before anything runs."""
 
 
+def said_bound(figure: str, at_least: Collection[str]) -> str:
+    """What stands before a figure, where some are bounds. (Of what needs at least so much, at most so many images
+    fit.)"""
+    if figure == "largest_batch":
+        return "≤ " if "counted_bytes" in at_least else ""
+    return "≥ " if figure in at_least else ""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A method of a comparison, and what is predicted of one step at the configuration's own image size.
@@ -31,6 +40,8 @@ class Entry:
         fits: whether that is within the budget (without one, it is).
         largest_batch: images a step that the budget holds; None without a budget.
         published_bytes: the BSR paper's own accounting, for the methods that it has a rule for; else None.
+        at_least: figures of these that are bounds, for something that they count is unknown.
+        unknown: what that is, a sentence each.
     """
 
     method: str
@@ -43,6 +54,16 @@ class Entry:
     fits: bool
     largest_batch: int | None
     published_bytes: int | None = None
+    at_least: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Entry:
+        """An entry of plain values."""
+        read: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**read)
 
 
 @dataclass(frozen=True)
@@ -128,8 +149,8 @@ class Comparison:
     def from_dict(cls, values: dict[str, Any]) -> Comparison:
         """A comparison of plain values."""
         read = {
-            "full": Entry(**values["full"]),
-            "entries": tuple(Entry(**entry) for entry in values["entries"]),
+            "full": Entry.from_dict(values["full"]),
+            "entries": tuple(map(Entry.from_dict, values["entries"])),
             "fidelity": asdict(Fidelity(**values["fidelity"])),
         }
         return cls(**{**values, **read})

@@ -533,3 +533,19 @@ def test_a_comparison_that_trained_nothing_adopts_what_has_changed(
     after = read_comparison(Path("here"))
     assert after is not None
     assert after.fidelity["train_size"] == 30
+
+
+def test_bounds_are_marked_in_the_table_and_its_files(quick: Cli, tmp_path: Path) -> None:
+    flags = ("--model", "tests.models.traced.small:turned", "--image-size", "16", "--methods", "full, linear")
+    more = ("--costs-only", "--budget", "5MB", "--out", tmp_path / "bounds")
+    done = quick("compare", *flags, *more, "--unknown", "bound")
+    assert done.code == 0, done.err
+    assert "≥ " in done.out and "≤ " in done.out and "Turning (1 call" in done.out
+    found = rows(tmp_path / "bounds")
+    assert "peak_bytes" in found["full"]["at_least"] and found["full"]["peak_full_over_this"] == ""
+    text = (tmp_path / "bounds/comparison.md").read_text()
+    assert "≥ " in text and "Turning (1 call" in text
+    assert r"$\geq$" in (tmp_path / "bounds/comparison.tex").read_text()
+    kept = read_comparison(tmp_path / "bounds")
+    assert kept is not None and "counted_bytes" in kept.full.at_least and kept.config["unknown"] == "bound"
+    assert quick("compare", *flags, *more).code == 2

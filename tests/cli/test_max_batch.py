@@ -221,3 +221,27 @@ def test_of_a_device_the_context_is_kept_free(cli: Cli) -> None:
     check(whole, 120_000_000 + CONTEXT)
     said = cli(*TOY, *flags, "--budget", "1GB", "--budget-counts", "device").out
     assert "its CUDA context estimated at 512 MiB" in " ".join(said.split())
+
+
+def test_where_memory_is_a_bound_so_is_the_batch(cli: Cli) -> None:
+    flags = (
+        "max-batch",
+        "--model",
+        "tests.models.traced.small:turned",
+        "--image-size",
+        "16",
+        "--budget",
+        "1MB",
+    )
+    done = cli(*flags, "--method", "full", "--unknown", "bound")
+    assert done.code == 0, done.err
+    assert re.search(r"full +≤ \d+ +≥ ", done.out) and "Turning (1 call" in done.out
+    (row,) = json.loads(cli(*flags, "--method", "full", "--unknown", "bound", "--json").out)["methods"]
+    assert "peak_bytes" in row["at_least"] and len(row["unknown"]) == 1
+    assert cli(*flags, "--method", "full").code == 2
+
+
+def test_where_flops_alone_are_a_bound_the_batch_is_not(cli: Cli) -> None:
+    flags = ("--model", "tests.models.traced.small:dotted", "--image-size", "8", "--budget", "1MB")
+    done = cli("max-batch", *flags, "--method", "full", "--unknown", "bound")
+    assert "≤" not in done.out and re.search(r"≥ \d", done.out)

@@ -271,3 +271,43 @@ def test_published_accounting_is_shown_by_image(cli: Cli) -> None:
     assert "counts published (the BSR paper's own accounting)" in done.out
     assert "GMACs forward" in done.out
     assert "GMACs" not in cli("profile", *TOY).out
+
+
+# --- bounds ---------------------------------------------------------------------------------------------
+
+SMALL = "tests.models.traced.small"
+
+
+def test_what_cannot_be_counted_is_refused_and_the_flag_named(cli: Cli) -> None:
+    flags = ("profile", "--module", f"{SMALL}:recurrent", "--image-size", "16", "--method", "full")
+    done = cli(*flags)
+    assert done.code == 2 and "no rule for lstm" in done.err and "--unknown bound" in done.err
+    assert done.err.count("\n") == 1
+    done = cli(*flags, "--unknown", "maybe")
+    assert done.code == 2 and "--unknown: unknown value 'maybe'" in done.err
+
+
+def test_a_bound_is_marked_wherever_it_stands(cli: Cli) -> None:
+    flags = ("profile", "--module", f"{SMALL}:turned", "--image-size", "16", "--method", "full")
+    done = cli(*flags, "--unknown", "bound")
+    assert done.code == 0, done.err
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    marked = {line.split(" ≥")[0] for line in lines if " ≥ " in line}
+    assert {"peak", "training FLOPs"} <= marked and "saved activations" not in marked
+    assert any(
+        line.startswith("Turning (1 call, the first in the model; up to ") and "cannot be made alone" in line
+        for line in lines
+    )
+    total = " ".join(lines).partition("A budget that counts peak")[2]
+    assert total.count("≥") == 2 and "less" not in total
+    said = json.loads(cli(*flags, "--unknown", "bound", "--json").out)
+    assert said["config"]["unknown"] == "bound"
+    assert {"peak_bytes", "train_flops"} <= set(said["predicted"]["at_least"])
+    assert [(each["operation"], each["times"]) for each in said["predicted"]["unknown"]] == [("Turning", 1)]
+
+
+def test_products_without_a_formula_leave_bytes_as_they_are(cli: Cli) -> None:
+    flags = ("--module", f"{SMALL}:dotted", "--image-size", "8", "--method", "full", "--unknown", "bound")
+    said = json.loads(cli("profile", *flags, "--measure", "--json").out)
+    assert said["predicted"]["at_least"] == ["forward_flops", "train_flops"]
+    assert said["predicted"]["peak_bytes"] == said["measured"]["peak_bytes"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
-from bsr_explorer.cli.profile_shown import show_blocks, show_peak, show_steps
+from bsr_explorer.cli.profile_shown import least, show_blocks, show_peak, show_steps, show_unknown
 from bsr_explorer.config import Config
-from bsr_explorer.ledger import NAMES
+from bsr_explorer.ledger import NAMES, Unknown
 from bsr_explorer.prediction import predict, spread
 from bsr_explorer.units import format_mb
 
@@ -60,11 +60,22 @@ def test_where_steps_differ_the_least_the_mean_and_the_most_are_said(
 ) -> None:
     differ = spread(CONFIG.with_method("gradual(k=2)"))
     assert differ is not None
-    show_steps(asdict(differ), [])
+    held = predict(CONFIG.with_method("gradual(k=2)"))
+    show_steps(held, asdict(differ), [])
     shown = said(capsys)
     assert "steps differ least mean most" in shown and "one phase after another" in shown
     assert " ".join(format_mb(value, 1) for value in differ.saved_bytes) in shown
     assert "measured" not in shown
     same, other = ({"predicted": 1, "measured": measured} for measured in (1, 2))
-    show_steps(asdict(differ), [same, other])
+    show_steps(held, asdict(differ), [same, other])
     assert "2 kinds of step were measured: 1 not as predicted" in said(capsys)
+
+
+def test_bounds_have_a_mark_and_what_is_unknown_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    unknown = Unknown("lstm", "rnn", 2, 7, ("train_flops",), "nobody counts it")
+    held = replace(predict(CONFIG), unknown=(unknown,))
+    assert (least(held, "train_flops"), least(held, "peak_bytes")) == ("≥ ", "")
+    show_unknown(held)
+    assert said(capsys).startswith("lstm (2 calls, the first in rnn; up to 7 bytes")
+    show_blocks(CONFIG, held)
+    assert "≥ train GFLOPs" in (shown := said(capsys)) and "≥ saved" not in shown

@@ -69,5 +69,6 @@ def test_only_an_8_bit_optimiser_shares_something() -> None:
 def test_vectors_and_embeddings_are_a_group_of_their_own() -> None:
     position = Parameter("pos_embed", (1, 197, 384), None)
     assert groups([BIG, SMALL, position]) == [[BIG], [SMALL, position]]
+    assert groups([BIG, SMALL, position], [BIG.name]) == [[BIG, SMALL], [position]]
     assert groups([BIG]) == [[BIG]]
     assert groups([]) == []

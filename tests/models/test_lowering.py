@@ -6,11 +6,13 @@ from collections import Counter
 
 import pytest
 
+from bsr_explorer.config import Config
 from bsr_explorer.methods import parse_method
 from bsr_explorer.models.base import Selection
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.reading import geometry
 from bsr_explorer.models.vit.step import drop_tokens, step_tape
+from bsr_explorer.prediction import tape_of
 from bsr_explorer.tape import Tape
 
 BLOCKS = 12
@@ -100,3 +102,14 @@ def test_each_user_of_a_frozen_weight_casts_it_for_itself() -> None:
     assert len(made) == len(set(made)) == BLOCKS
     read = [op.params["weight"] for op in tape if op.name.endswith(".vera_A") and op.kind == "linear"]
     assert read == made
+
+
+def test_of_a_traced_step_weights_that_train_are_copied_once() -> None:
+    """Two layers share a weight; frozen, each call makes its own."""
+    config = Config("tests.models.traced.small:build", 16, 10, 2, precision="amp_bf16", method="full")
+    copies = [op for op in tape_of(config) if op.kind == "cast_parameter"]
+    shared = [op for op in copies if op.params["value"] in ("first.weight", "second.weight")]
+    assert len(shared) == 1 and all(op.attrs["cached"] for op in copies)
+    head = [op for op in tape_of(config.with_method("linear")) if op.kind == "cast_parameter"]
+    assert {op.params["value"] for op in head} == {"head.weight", "head.bias"}
+    assert lower(tape_of(config), "amp_bf16", "cpu") == tape_of(config)

@@ -54,10 +54,6 @@ class Traced(Architecture):
         """Depth and names, by structure (``structure``)."""
         return _geometry(self, model, self.identity(model), image_size, num_classes)
 
-    def identity(self, model: str) -> Any:
-        """What a model by this name is made of, beside the name."""
-        return None
-
     def read(self, name: str, model: nn.Module, trace: Trace) -> Naming:
         """The blocks, the head and the norms of a built model; of the head, what timm says."""
         from bsr_explorer.models.traced.structure import naming_by_structure
@@ -83,11 +79,6 @@ class Traced(Architecture):
         from bsr_explorer.models.traced.tape import tape_of_trace
 
         assert isinstance(geometry, TracedGeometry)
-        if device != "cpu":
-            raise UserError(
-                f"--device, --gpu: {geometry.name} is traced as a CPU runs it, and has no prediction for {device}; "
-                "choose --device cpu, or a plain vision transformer"
-            )
         name, size, classes = geometry.name, geometry.image_size, geometry.num_classes
         followed = _followed(self, name, self.identity(name), size, classes, attention, precision, device)
         return tape_of_trace(
@@ -163,7 +154,7 @@ def _built(architecture: Traced, model: str, image_size: int, num_classes: int) 
 def _followed(
     architecture: Traced,
     model: str,
-    identity: Any,
+    identity: object,
     image_size: int,
     num_classes: int,
     attention: str,
@@ -178,7 +169,7 @@ def _followed(
 
 @lru_cache(maxsize=256)
 def _geometry(
-    architecture: Traced, model: str, identity: Any, image_size: int, num_classes: int
+    architecture: Traced, model: str, identity: object, image_size: int, num_classes: int
 ) -> TracedGeometry:
     if image_size < 1:
         raise UserError(f"--image-size: {image_size} is not a positive number of pixels")

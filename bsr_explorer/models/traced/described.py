@@ -1,16 +1,18 @@
 """A model of the user's own: a function that builds it, or a file that says how a model is to be read.
 
-    model = "my_package:build"        # or the name of a model of timm
+    model = "my_package:build"        # or the name of a model of timm; or, with arguments, 'my_package:build(width=64)'
     blocks = ["stages.*.blocks.*"]    # module paths; * stands for one part of a path
     head = ["classifier"]
     final_norm = ["norm"]
     loss = "my_package:loss"          # of logits (B, classes) and labels (B,); left out: cross-entropy
+    labels = "pixels"                 # each pixel has a label, (B, S, S), and not each image
 
 What is left out is found by structure.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sys
@@ -33,7 +35,8 @@ class Described:
     """How a model is to be built and read. Paths are of modules; ``None``: by structure.
 
     Attributes:
-        model: ``package.module:function``, or a name of timm.
+        model: ``package.module:function``, with arguments or without, or a name of timm.
+        labels: one of ``models.outputs.LABELS``.
     """
 
     model: str
@@ -43,6 +46,7 @@ class Described:
     below: tuple[str, ...] | None = None
     embeddings: tuple[str, ...] | None = None
     loss: str | None = None
+    labels: str | None = None
 
     def corrected(self, naming: Naming, model: nn.Module, ran: Sequence[str]) -> Naming:
         """What was found by structure, with what is said here instead.
@@ -91,7 +95,27 @@ def is_described(model: str) -> bool:
     return model.endswith(".toml") or _FUNCTION.fullmatch(model) is not None
 
 
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_FUNCTION = re.compile(r"([A-Za-z_][\w.]*:[A-Za-z_][\w.]*)(\(.*\))?")
+
+
+def _with_arguments(name: str) -> tuple[str, dict[str, Any]]:
+    """A function's name, and the arguments that are written behind it, as Python literals.
+
+    Raises:
+        UserError: they are written otherwise.
+    """
+    found = _FUNCTION.fullmatch(name)
+    if found is None or found[2] is None:
+        return name, {}
+    try:
+        call = ast.parse(f"f{found[2]}", mode="eval").body
+        assert isinstance(call, ast.Call) and not call.args
+        return found[1], {str(each.arg): ast.literal_eval(each.value) for each in call.keywords if each.arg}
+    except (SyntaxError, ValueError, AssertionError):
+        raise UserError(
+            f"--model: the arguments of {name} cannot be read; write each with its name and a plain value, as in "
+            f'{found[1]}(width=64, kind="small")'
+        ) from None
 
 
 def described(model: str) -> Described:
@@ -113,9 +137,9 @@ def described(model: str) -> Described:
     for key, value in said.items():
         if key not in allowed:
             raise unknown(f"--model: {model}", key, allowed)
-        whole = isinstance(value, str) if key in ("model", "loss") else _are_paths(value)
+        whole = isinstance(value, str) if key in _TEXTS else _are_paths(value)
         if not whole:
-            kind = "a text" if key in ("model", "loss") else "a list of module paths"
+            kind = "a text" if key in _TEXTS else "a list of module paths"
             raise UserError(f"--model: {model}: {key} must be {kind}, not {value!r}")
     if "model" not in said:
         raise UserError(f'--model: {model} does not say which: add model = "package.module:function"')
@@ -123,6 +147,9 @@ def described(model: str) -> Described:
         key: tuple(value) if isinstance(value, list) else value for key, value in said.items()
     }
     return Described(**told)
+
+
+_TEXTS = ("model", "loss", "labels")
 
 
 def _are_paths(value: object) -> bool:
@@ -156,13 +183,15 @@ def function(name: str, key: str = "--model") -> Callable[..., Any]:
 
 
 def build_by(name: str, image_size: int, num_classes: int) -> nn.Module:
-    """Call a function with ``image_size`` and ``num_classes``, as far as it takes them.
+    """Call a function with ``image_size`` and ``num_classes``, as far as it takes them, and with the arguments that
+    are written behind its name.
 
     Raises:
         UserError: it fails, or returns no module.
     """
     from torch import nn
 
+    name, arguments = _with_arguments(name)
     build = function(name)
     offered = {"image_size": image_size, "num_classes": num_classes}
     try:
@@ -172,13 +201,13 @@ def build_by(name: str, image_size: int, num_classes: int) -> nn.Module:
     any_name = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
     given = {
         key: value for key, value in offered.items() if key in takes or (any_name and key == "num_classes")
-    }
+    } | arguments
     try:
         built = build(**given)
     except UserError:
         raise
     except Exception as error:
-        said = ", ".join(f"{key}={value}" for key, value in given.items())
+        said = ", ".join(f"{key}={value!r}" for key, value in given.items())
         raise UserError(f"--model: {name}({said}) fails: {one_line(error)}") from error
     if not isinstance(built, nn.Module):
         raise UserError(f"--model: {name} returns a {type(built).__name__}; it must return a torch.nn.Module")

@@ -9,7 +9,9 @@ from torch import nn
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.lowering import PRECISIONS
+from bsr_explorer.models.outputs import labels_shape
 from bsr_explorer.models.traced.calls import Differs, Trace, joined
+from bsr_explorer.models.traced.kernels import Kernels
 from bsr_explorer.models.traced.running import trace
 from bsr_explorer.models.vit.attention_path import use_attention_path
 from bsr_explorer.units import TORCH
@@ -40,22 +42,30 @@ def follow(model: nn.Module, image_size: int, attention: str, precision: str, de
         image_size: of the images that it takes, (B, 3, S, S).
         attention: see ``Architecture.use_attention_path``.
         precision: key of ``PRECISIONS``.
+        device: on which it would run, and its card (``devices.device_of``).
 
     Raises:
         UserError: something of it cannot be followed, by name.
     """
     dtype, autocast = PRECISIONS[precision]
+    if autocast and device != "cpu":
+        raise UserError(
+            f"--precision: torch leaves autocast off where there is no GPU, so a traced model has no prediction of "
+            f"{precision} for {device}; choose fp32 or bf16, or --device cpu"
+        )
     number: torch.dtype = getattr(torch, TORCH[dtype])
     use_attention_path(model, attention)
     if not autocast:
         model = model.to(number)
     image_dtype = torch.float32 if autocast else number
 
+    kernels = None if device == "cpu" else Kernels(device, attention)
+
     def of(batch: int) -> Trace:
         images = torch.empty(batch, 3, image_size, image_size, dtype=image_dtype)
-        labels = torch.empty(batch, dtype=torch.int64)
+        labels = torch.empty(labels_shape(model, batch, image_size), dtype=torch.int64)
         inputs = {"images": images, "labels": labels}
-        return trace(model.train(), inputs, number if autocast else None)
+        return trace(model.train(), inputs, number if autocast else None, kernels)
 
     try:
         made = joined(of(SMALL), SMALL, of(LARGE), LARGE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.models.traced.architecture import Traced
 from bsr_explorer.models.traced.described import build_by, described, function, is_described
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class Own(Traced):
-    """Whatever a function builds that takes images (B, 3, S, S) and returns logits (B, classes)."""
+    """Whatever a function builds that takes images (B, 3, S, S) and returns logits (B, classes), or (B, classes, S, S)
+    where each pixel has a label."""
 
     name: ClassVar[str] = "own"
     summary: ClassVar[str] = "a model of your own: package.module:function, or a TOML file that describes it"
@@ -34,6 +35,8 @@ class Own(Traced):
             built = super().build(said.model, image_size, num_classes)
         if said.loss is not None:
             built.own_loss = function(said.loss, "--model: loss")  # type: ignore[assignment]
+        if said.labels is not None:
+            built.labels = said.labels  # type: ignore[assignment]
         return built
 
     def read(self, name: str, model: nn.Module, trace: Trace) -> Naming:
@@ -42,6 +45,6 @@ class Own(Traced):
 
         return described(name).corrected(super().read(name, model, trace), model, list(order(trace)))
 
-    def identity(self, model: str) -> Any:
-        """What a model by this name is made of: a file may change."""
+    def identity(self, model: str) -> object:
+        """What the file says, which may change."""
         return described(model)

@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.traced.calls import Call, Given, Made, Place, Spec, mapped, name_of
+from bsr_explorer.models.traced.kernels import Kernels
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -31,10 +32,14 @@ class Recorder(TorchFunctionMode):
     Args:
         own: parameters and buffers of the model, by the identity of the tensors that stand for them.
         inputs: the same of its inputs.
+        kernels: of the device, where it is not the CPU.
     """
 
-    def __init__(self, own: Mapping[int, tuple[str, str]], inputs: Mapping[int, str]) -> None:
+    def __init__(
+        self, own: Mapping[int, tuple[str, str]], inputs: Mapping[int, str], kernels: Kernels | None = None
+    ) -> None:
         super().__init__()
+        self._kernels = kernels
         self._own = dict(own)
         self._names: dict[int, str] = dict(inputs)
         self._watches: dict[int, weakref.ref[torch.Tensor]] = {}
@@ -75,6 +80,8 @@ class Recorder(TorchFunctionMode):
                 f"--model: {self.paths[-1] or 'the model'} calls a function with a backward of its own by a name that "
                 f"hides it, {name}; call it as {name}.apply(...)"
             )
+        if self._kernels is not None:
+            func = self._kernels.of(func, name_of(func), self.paths[-1])
         tensors: list[torch.Tensor] = []
         collect = _collector(tensors)
         places = mapped(args, collect), mapped(dict(kwargs), collect)

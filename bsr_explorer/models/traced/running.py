@@ -14,19 +14,27 @@ from torch._subclasses import FakeTensorMode
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.outputs import logits_of
 from bsr_explorer.models.traced.calls import Spec, Trace, quiet
+from bsr_explorer.models.traced.kernels import Kernels
+from bsr_explorer.models.traced.making import empty
 from bsr_explorer.models.traced.recorder import Recorder
 
 LOSS = "loss"
 """The path of what the model's loss calls."""
 
 
-def trace(model: nn.Module, inputs: Mapping[str, torch.Tensor], autocast: torch.dtype | None = None) -> Trace:
+def trace(
+    model: nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    autocast: torch.dtype | None = None,
+    kernels: Kernels | None = None,
+) -> Trace:
     """The forward pass of a model, and its loss, where it has one of its own.
 
     Args:
         model: on a real device, in training; what its parameters hold does not matter.
         inputs: ``images`` and ``labels``; their numbers do not matter.
         autocast: number format that autocast uses; None: it does not run.
+        kernels: of the device on which it would run, where that is not the CPU.
 
     Raises:
         UserError: something of it cannot be followed, by name.
@@ -36,16 +44,17 @@ def trace(model: nn.Module, inputs: Mapping[str, torch.Tensor], autocast: torch.
     stand_ins: dict[str, torch.Tensor] = {}
     for kind, named in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
         for name, tensor in named:
-            stand_ins[name] = fake.from_tensor(tensor.detach())
-            own[id(stand_ins[name])] = (kind, name)
-    given = {name: fake.from_tensor(tensor) for name, tensor in inputs.items()}
+            stand_ins[name] = _on(kernels, fake, fake.from_tensor(tensor.detach()))
+            own[id(stand_ins[name])] = own[id(tensor)] = (kind, name)
+    given = {name: _on(kernels, fake, fake.from_tensor(tensor)) for name, tensor in inputs.items()}
     specs = {name: Spec.of(tensor) for name, tensor in given.items()}
-    recorder = Recorder(own, {id(tensor): name for name, tensor in given.items()})
+    recorder = Recorder(own, {id(tensor): name for name, tensor in given.items()}, kernels)
     with ExitStack() as stack:
         stack.enter_context(quiet())
         stack.enter_context(fake)
         if autocast is not None:
             stack.enter_context(torch.autocast(given["images"].device.type, autocast))
+        stack.enter_context(_without_graph(model))
         stack.enter_context(_following(model, recorder))
         stack.enter_context(recorder)
         try:
@@ -56,6 +65,14 @@ def trace(model: nn.Module, inputs: Mapping[str, torch.Tensor], autocast: torch.
             raise _cannot(recorder, error) from error
         name = recorder.name_of(loss)
     return Trace(tuple(recorder.calls), specs, recorder.constants, dict(recorder.held), name, autocast)
+
+
+def _on(kernels: Kernels | None, fake: FakeTensorMode, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor without memory on a device, which need not be here."""
+    if kernels is None:
+        return tensor
+    with fake:
+        return empty(Spec.of(tensor), kernels.place)
 
 
 def _run(
@@ -127,6 +144,20 @@ def _following(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     finally:
         nn.Module.__call__ = plain  # type: ignore[method-assign]
         torch.autograd.Function.apply = apply
+
+
+@contextmanager
+def _without_graph(model: nn.Module) -> Iterator[None]:
+    """Within it, no parameter needs a gradient: some modules keep a list of their own parameters, which stands for them
+    in their calls (``nn.LSTM``), and a graph would hold what Python has let go of."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for p in trained:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)
 
 
 class _Applied:

@@ -10,7 +10,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bsr_explorer.counting import flops_of
+from bsr_explorer.counting import NoFormula, flops_of
 from bsr_explorer.models.traced.calls import Spec, mapped
 from bsr_explorer.operations.call import Happening, Holds
 
@@ -40,13 +40,18 @@ class Watch(TorchDispatchMode):
 
     A storage is known by its address, and by a weak reference, as long as which lives no other has that address.
 
+    Args:
+        bounds: whether an operation whose FLOPs nobody counts is noted, and not an error.
+
     Attributes:
         flops: of all operations that have run.
         numbers: how many Python numbers autograd keeps as tensors.
+        uncounted: names of operations whose FLOPs nobody counts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: bool = False) -> None:
         super().__init__()
+        self._bounds = bounds
         self._known: dict[int, StorageWeakRef] = {}
         self._alive: dict[int, tuple[str, int]] = {}  # by address, what is said when it goes, and its number
         self._numbers: dict[int, int] = {}
@@ -60,6 +65,7 @@ class Watch(TorchDispatchMode):
         self._held: list[torch.Tensor] = []
         self._away = False
         self.flops = self.numbers = 0
+        self.uncounted: dict[str, None] = {}
 
     def given(self, tensors: Sequence[torch.Tensor]) -> None:
         """What the call is given is there."""
@@ -86,7 +92,12 @@ class Watch(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         self._look()
         result = func(*args, **(kwargs or {}))
-        self.flops += flops_of(func, args, kwargs or {}, result)
+        try:
+            self.flops += flops_of(func, args, kwargs or {}, result)
+        except NoFormula:
+            if not self._bounds:
+                raise
+            self.uncounted[str(func._overloadpacket)] = None
         self.numbers += _keeps_number(func, args)
         mapped(result, self._see)
         return result

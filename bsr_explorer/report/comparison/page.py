@@ -10,7 +10,7 @@ from bsr_explorer.report.comparison.line import Line
 from bsr_explorer.report.comparison.said import described
 from bsr_explorer.report.comparison.table import readable
 from bsr_explorer.report.markup import markdown
-from bsr_explorer.store.comparison_folder import STEPS, Comparison
+from bsr_explorer.store.comparison_folder import STEPS, Comparison, said_bound
 from bsr_explorer.units import format_bytes, format_gflops, plural
 
 
@@ -29,7 +29,8 @@ def page(
         "",
         *(f"{sentence}\n" for sentence in described(comparison)),
         f"{_how_trained(comparison) if ran else _NOTHING_TRAINED} Full fine-tuning: "
-        f"{format_bytes(full.counted_bytes)}, {format_gflops(full.train_flops, 0)} GFLOPs a step. "
+        f"{said_bound('counted_bytes', full.at_least)}{format_bytes(full.counted_bytes)}, "
+        f"{said_bound('train_flops', full.at_least)}{format_gflops(full.train_flops, 0)} GFLOPs a step. "
         + (f"A step's time is the median of {plural(rounds, 'round')} (`{STEPS}`). " if rounds else "")
         + (_ACCOUNTINGS if any(line.entry.published_bytes is not None for line in lines) else ""),
         "",

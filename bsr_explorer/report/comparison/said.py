@@ -33,8 +33,8 @@ def described(comparison: Comparison) -> list[str]:
 
 
 def notes_of(lines: Sequence[Line]) -> list[str]:
-    """What went wrong, a line each."""
-    notes = []
+    """What went wrong, and what cannot be counted, a line each."""
+    notes = list(dict.fromkeys(said for line in lines for said in line.entry.unknown))
     for line in lines:
         label = line.entry.label
         notes += [

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bsr_explorer.report.comparison.line import Line
-from bsr_explorer.store.comparison_folder import Comparison
+from bsr_explorer.store.comparison_folder import Comparison, said_bound
 from bsr_explorer.units import format_gflops, format_less, format_mb, format_mib, format_number
 
 
@@ -23,6 +23,13 @@ def row(line: Line, lines: Sequence[Line], comparison: Comparison) -> dict[str, 
     reference = next((other for other in lines if other.entry.key == full.key), None)
     peak, saved = line.measured("peak"), line.measured("saved")
     best = reference.accuracy if reference else None
+    bounds = {*entry.at_least, *full.at_least}
+
+    def ratio(figure: str, inverse: bool = False) -> float | None:
+        """Full fine-tuning's figure over this one's; none of bounds."""
+        pair = getattr(full, figure), getattr(entry, figure)
+        return None if figure in bounds else _ratio(*(reversed(pair) if inverse else pair))
+
     return {
         "method": entry.method,
         "protocol": comparison.protocol.name,
@@ -33,24 +40,32 @@ def row(line: Line, lines: Sequence[Line], comparison: Comparison) -> dict[str, 
         "accuracy_minus_full": _difference(line.accuracy, best),
         "accuracy_over_full": _ratio(line.accuracy, best),
         "counted_bytes": entry.counted_bytes,
-        "counted_full_over_this": _ratio(full.counted_bytes, entry.counted_bytes),
+        "counted_full_over_this": ratio("counted_bytes"),
         "peak_bytes": entry.peak_bytes,
-        "peak_full_over_this": _ratio(full.peak_bytes, entry.peak_bytes),
+        "peak_full_over_this": ratio("peak_bytes"),
         "saved_bytes": entry.saved_bytes,
-        "saved_full_over_this": _ratio(full.saved_bytes, entry.saved_bytes),
+        "saved_full_over_this": ratio("saved_bytes"),
         "published_bytes": entry.published_bytes,
         "published_full_over_this": _ratio(full.published_bytes, entry.published_bytes),
         "train_flops": entry.train_flops,
-        "train_flops_over_full": _ratio(entry.train_flops, full.train_flops),
+        "train_flops_over_full": ratio("train_flops", inverse=True),
         "step_seconds": line.step_seconds,
         "step_seconds_over_full": _in_rounds(line, reference),
         "largest_batch": entry.largest_batch,
-        "largest_batch_over_full": _ratio(entry.largest_batch, full.largest_batch),
+        "largest_batch_over_full": None
+        if "counted_bytes" in bounds
+        else _ratio(entry.largest_batch, full.largest_batch),
         "trained_peak_bytes_predicted": peak[0] if peak else None,
         "trained_peak_bytes_measured": peak[1] if peak else None,
         "trained_saved_bytes_predicted": saved[0] if saved else None,
         "trained_saved_bytes_measured": saved[1] if saved else None,
+        **({"at_least": ", ".join(entry.at_least)} if entry.at_least else {}),
     }
+
+
+def mark(each: dict[str, Any], figure: str) -> str:
+    """What stands before a figure of a row that is a bound."""
+    return said_bound(figure, each.get("at_least", "").split(", "))
 
 
 def _ratio(value: float | None, to: float | None) -> float | None:
@@ -79,19 +94,20 @@ def readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.DataF
         cells["to full (points)"] = points_text(each["accuracy_minus_full"])
         for kind in kinds:
             size, ratio = ("counted",) * 2 if kind == comparison.counts else (kind, kind)
-            cells[f"{kind} (MB)"] = f"{format_mb(each[f'{size}_bytes'])}"
-            cells[f"{kind} (MiB)"] = f"{format_mib(each[f'{size}_bytes'])}"
+            least = mark(each, f"{size}_bytes")
+            cells[f"{kind} (MB)"] = f"{least}{format_mb(each[f'{size}_bytes'])}"
+            cells[f"{kind} (MiB)"] = f"{least}{format_mib(each[f'{size}_bytes'])}"
             cells[f"{kind}, to full"] = _less(each[f"{ratio}_full_over_this"])
         if ruled:
             size = each["published_bytes"]
             cells["published (MB)"] = "—" if size is None else format_mb(size)
             cells["published (MiB)"] = "—" if size is None else format_mib(size)
             cells["published, to full"] = _less(each["published_full_over_this"]) or "—"
-        cells["train GFLOPs a step"] = format_gflops(each["train_flops"])
+        cells["train GFLOPs a step"] = mark(each, "train_flops") + format_gflops(each["train_flops"])
         cells["FLOPs, to full"] = _text(each["train_flops_over_full"], 2, "x")
         cells["step (s)"] = _text(each["step_seconds"], 3)
         cells["time, to full"] = _text(each["step_seconds_over_full"], 2, "x")
-        cells["largest batch"] = _text(each["largest_batch"])
+        cells["largest batch"] = mark(each, "largest_batch") + _text(each["largest_batch"])
         cells["batch, to full"] = _text(each["largest_batch_over_full"], 2, "x")
         for kind in ("peak", "saved"):
             cells[f"{kind} {trained} (MB)"] = measured_text(each, kind)

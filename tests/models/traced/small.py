@@ -115,6 +115,106 @@ class Deciding(nn.Module):
         return self.head(x)
 
 
+class Recurrent(nn.Module):
+    """An LSTM over patches: products that torch has no FLOP formula of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, stride=4)
+        self.rnn = nn.LSTM(8, 6, batch_first=True)
+        self.head = nn.Linear(6, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images).flatten(2).transpose(1, 2)
+        out: Tensor = self.head(self.rnn(x)[0].mean(dim=1))
+        return out
+
+
+def recurrent() -> nn.Module:
+    """See ``Recurrent``."""
+    return Recurrent()
+
+
+class Dotted(nn.Module):
+    """Each logit times the length of the head's bias, squared: a product without a FLOP formula."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(images.mean(dim=(2, 3))) * torch.dot(self.head.bias, self.head.bias)
+        return out
+
+
+def dotted() -> nn.Module:
+    """See ``Dotted``."""
+    return Dotted()
+
+
+class Turning(torch.autograd.Function):
+    """Its backward depends on numbers, and takes memory that nobody sees."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x + x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        if gradients[0].sum() > 1e9:
+            return -x
+        return gradients[0] * 2 + x.repeat(8, 1, 1)[: len(x)] * 0
+
+
+class Turned(nn.Module):
+    """A patch layer, twice what it makes, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 4, stride=4), nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images).flatten(2).transpose(1, 2)
+        out: Tensor = self.head(Turning.apply(x).sum(dim=1))
+        return out
+
+
+def turned() -> nn.Module:
+    """See ``Turned``."""
+    return Turned()
+
+
+class Detecting(nn.Module):
+    """A detector of torchvision, which wants lists of images and of boxes."""
+
+    def __init__(self, targets: bool) -> None:
+        super().__init__()
+        from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+        self.body = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
+        self.targets = targets
+
+    def forward(self, images: Tensor) -> Tensor:
+        boxes = torch.tensor([[1.0, 1.0, 30.0, 30.0]])
+        target = {"boxes": boxes, "labels": torch.ones(1, dtype=torch.int64)}
+        out: Tensor = sum(self.body([*images], [target] * len(images) if self.targets else None).values())
+        return out
+
+
+def detecting(targets: bool = True) -> nn.Module:
+    """See ``Detecting``."""
+    return Detecting(targets)
+
+
+def painting(num_classes: int, width: int = 4) -> nn.Module:
+    """Logits of each pixel."""
+    model = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, num_classes, 1))
+    model.labels = "pixels"  # type: ignore[assignment]
+    return model
+
+
 def deciding() -> nn.Module:
     """See ``Deciding``."""
     return Deciding()

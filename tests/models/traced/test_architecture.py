@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from bsr_explorer.config import Config
@@ -50,6 +53,28 @@ def test_what_needs_more_than_a_trace_is_refused_by_name(method: str) -> None:
         predict(Config("resnet18", 32, 10, 2, method=method))
 
 
+GPU: dict[str, Any] = {"device": "cuda", "gpu": "h100"}
+
+
 def test_a_step_on_a_gpu_is_not_guessed() -> None:
-    with pytest.raises(UserError, match="--device, --gpu: resnet18 is traced as a CPU runs it"):
-        predict(Config("resnet18", 32, 10, 2, method="full", device="cuda", gpu="h100"))
+    config = Config("convnext_atto", 32, 10, 2, method="full", **GPU)
+    with pytest.raises(UserError, match=r"--device, --gpu: of a traced model nobody knows .*--unknown bound"):
+        predict(config)
+    bound = predict(replace(config, unknown="bound"))
+    assert bound.at_least == {"peak_bytes", "reserved_bytes", "device_bytes"}
+    (kernels,) = bound.unknown
+    assert kernels.operation == "kernels of CUDA" and "not checked on a device" in kernels.why
+    on_cpu = predict(Config("convnext_atto", 32, 10, 2, method="full"))
+    assert (bound.saved_bytes, bound.train_flops) == (on_cpu.saved_bytes, on_cpu.train_flops)
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "why"),
+    [
+        ("resnet18", "fp32", "bn1 calls batch_norm, which cuDNN runs"),
+        ("convnext_atto", "amp_bf16", "--precision: torch leaves autocast off where there is no GPU"),
+    ],
+)
+def test_what_needs_a_gpu_to_be_known_is_refused_by_name(model: str, precision: str, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        predict(Config(model, 32, 10, 2, method="full", precision=precision, unknown="bound", **GPU))

@@ -13,16 +13,20 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.models.traced.calls import Call, Given, Made, Place, Spec
 from bsr_explorer.models.traced.observed import Observed
 from bsr_explorer.operations.call import Facts, Happening
+from tests.models.traced.small import Turning
 
 
 def _facts(
     function: Callable[..., Any], *shapes: tuple[int, ...], needs: tuple[bool, ...], **kwargs: Any
 ) -> Facts:
+    return Observed(_call(function, *shapes, **kwargs)).facts(needs)
+
+
+def _call(function: Callable[..., Any], *shapes: tuple[int, ...], **kwargs: Any) -> Call:
     specs = [Spec.of(torch.empty(shape)) for shape in shapes]
     given = tuple(Given("read", f"x{n}", spec) for n, spec in enumerate(specs))
-    made = Made("y", specs[0])
     places = tuple(Place(n) for n in range(len(shapes)))
-    return Observed(Call("here", function, places, kwargs, given, (made,))).facts(needs)
+    return Call("here", function, places, kwargs, given, (Made("y", specs[0]),))
 
 
 def _kept(facts: Facts) -> set[tuple[str, int]]:
@@ -84,16 +88,45 @@ def test_a_call_that_cannot_be_made_alone_is_named() -> None:
         _facts(torch.matmul, (4, 3), (4, 3), needs=(True, True))
 
 
+_LSTM = torch.nn.LSTM(3, 4)
+
+
+def _recurrent(x: torch.Tensor) -> Any:
+    weights = {name: torch.empty_like(p) for name, p in _LSTM.named_parameters()}
+    return torch.func.functional_call(_LSTM, weights, (x,))[0]
+
+
 def test_products_that_nobody_counts_are_no_zero() -> None:
-    rnn = torch.nn.LSTM(3, 4)
+    with pytest.raises(UserError, match=r"nobody counts the FLOPs.*ask for a bound .--unknown bound."):
+        _facts(_recurrent, (5, 2, 3), needs=(True,))
 
-    def run(x: torch.Tensor) -> Any:
-        return torch.func.functional_call(
-            rnn, {n: torch.empty_like(p) for n, p in rnn.named_parameters()}, (x,)
-        )[0]
 
-    with pytest.raises(UserError, match="nobody counts the FLOPs"):
-        _facts(run, (5, 2, 3), needs=(True,))
+def test_asked_for_a_bound_they_are_named() -> None:
+    facts = Observed(_call(_recurrent, (5, 2, 3))).bounding().facts((True,))
+    assert facts.lacks.figures == ("forward_flops", "train_flops", "saved_bytes", "peak_bytes")
+    assert "nobody counts the FLOPs of aten" in facts.lacks.why
+    assert facts.carries == (True,) and facts.kept
+
+
+def test_a_backward_that_looks_at_numbers_is_bounded_by_what_it_hands_on() -> None:
+    call = _call(Turning.apply, (2, 3, 4))
+    with pytest.raises(UserError, match=r"its backward cannot be made alone.*--unknown bound"):
+        Observed(call).facts((True,))
+    facts = Observed(call).bounding().facts((True,))
+    assert facts.lacks.figures == ("train_flops", "peak_bytes")
+    assert [held.what for held in facts.kept] == ["argument"]
+    assert facts.unwind == (Happening("pass", 0, source=0),)
+
+
+def test_no_bound_helps_where_the_call_itself_fails() -> None:
+    with pytest.raises(UserError, match="made alone, it fails") as error:
+        Observed(_call(torch.matmul, (4, 3), (4, 3))).bounding().facts((True, True))
+    assert "--unknown" not in str(error.value)
+
+
+def test_what_is_counted_lacks_nothing() -> None:
+    call = _call(torch.matmul, (4, 3), (3, 5))
+    assert Observed(call).bounding().facts((True, True)) == Observed(call).facts((True, True))
 
 
 def test_calls_that_are_alike_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:

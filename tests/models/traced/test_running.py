@@ -39,3 +39,22 @@ def test_a_loss_must_be_one_number(loss: Any, why: str) -> None:
     model.own_loss = loss
     with pytest.raises(UserError, match=f"loss: it returns {why}; a tensor of one number is needed"):
         traced(model)
+
+
+def test_own_lists_of_parameters_are_the_models_own() -> None:
+    """``nn.LSTM`` calls with a list of its parameters, which nothing replaces."""
+    model = small.recurrent()
+    trace = traced(model)
+    used = {given.name for call in trace.calls for given in call.given if given.kind == "parameter"}
+    assert used == {name for name, _ in model.named_parameters()}
+    assert not trace.constants and all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("targets", "why"),
+    [(False, "targets should not be none"), (True, "depends on the numbers in a tensor")],
+)
+def test_detection_is_refused_with_the_line(targets: bool, why: str) -> None:
+    """What it computes depends on which boxes there are."""
+    with pytest.raises(UserError, match=rf"cannot be traced \(\w+\.py, line \d+\): .*{why}"):
+        traced(small.detecting(targets), size=64)
