@@ -73,7 +73,7 @@ def test_attention_of_torch_that_is_given_one_tensor_thrice() -> None:
     """It asks whether they are the same, and multiplies once then."""
     for method in ("full", "last(k=1)"):
         config = Config("tests.models.traced.small:attending", 16, 10, 2, method=method)
-        predicted, measured = _sums(predict(config)), _sums(measure(config))
+        predicted, measured = sums(predict(config)), sums(measure(config))
         assert predicted.pop("peak") >= measured.pop("peak")  # gradients that are views of fewer numbers
         assert predicted == measured
 
@@ -92,7 +92,7 @@ def test_layers_of_timm_are_found_by_methods(method: str) -> None:
 @pytest.mark.parametrize("method", ["full+velora", "full+asi", "last(k=2)+wtacrs+offload", "full+wasi"])
 def test_what_linear_layers_read_is_packed(method: str) -> None:
     config = Config("deit_tiny_distilled_patch16_224", 32, 10, 2, method=method)
-    assert _sums(predict(config)) == _sums(measure(config))
+    assert sums(predict(config)) == sums(measure(config))
 
 
 @pytest.mark.thorough
@@ -100,7 +100,7 @@ def test_what_linear_layers_read_is_packed(method: str) -> None:
 def test_and_so_it_is_in_windows(method: str) -> None:
     """Swin's layers read views: windows of an image's tokens."""
     config = Config("swin_tiny_patch4_window7_224", 224, 10, 1, method=method, optimizer="sgd")
-    assert _sums(predict(config)) == _sums(measure(config))
+    assert sums(predict(config)) == sums(measure(config))
 
 
 def test_layers_that_are_not_there_are_named() -> None:
