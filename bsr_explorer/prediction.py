@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from bsr_explorer.config import COUNTS_FLAG, QUANTILES, Config
 from bsr_explorer.cost import peak, published
+from bsr_explorer.cost.bounds import unknown_of
 from bsr_explorer.cost.holders import Level
 from bsr_explorer.cost.peak import computed_rows, step_ledger
 from bsr_explorer.cost.step import Recorded
@@ -127,7 +128,7 @@ def _predicted(config: Config, identity: object) -> Ledger:
 def _computed(config: Config) -> Ledger:
     """What one kind of step computes."""
     recorded, setup = Recorded.of(tape_of(config)), config.setup
-    return ledger(computed_rows(recorded, setup), unknown=recorded.unknown(setup.micro_batches))
+    return ledger(computed_rows(recorded, setup), unknown=unknown_of(recorded, setup.micro_batches))
 
 
 @dataclass(frozen=True)

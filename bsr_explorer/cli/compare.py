@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -131,6 +131,7 @@ def compare(
         asked = ComparisonFile.from_toml(file)
         if options.given(context, "device") or gpu:
             asked = asked.on(**options.place(context, device, gpu))
+        asked = replace(asked, config=replace(asked.config, unknown=unknown))
         _run_file(asked, folder or Path(f"compare-{asked.name}"), how)
         return
     if rounds < 0:
@@ -175,7 +176,18 @@ def compare(
         print(json.dumps(made.summary()))
 
 
-_BESIDE_FILE = ("file", "folder", "data_dir", "device", "gpu", "costs_only", "dry_run", "as_json", "skip_bad")
+_BESIDE_FILE = (
+    "file",
+    "folder",
+    "data_dir",
+    "device",
+    "gpu",
+    "unknown",
+    "costs_only",
+    "dry_run",
+    "as_json",
+    "skip_bad",
+)
 """Parameters that may be given beside a comparison's file."""
 
 

@@ -97,6 +97,8 @@ def profile(
         config = Experiment.from_toml(file).config
         if options.given(context, "device") or gpu:
             config = replace(config, **options.place(context, device, gpu))
+        if options.given(context, "unknown"):
+            config = replace(config, unknown=unknown)
     else:
         config = Config(
             model=model,
@@ -143,7 +145,7 @@ def profile(
     _show(config, predicted, answer)
 
 
-_BESIDE_FILE = ("file", "accounting", "budget_quantile", "measure", "device", "gpu", "as_json")
+_BESIDE_FILE = ("file", "accounting", "budget_quantile", "measure", "device", "gpu", "unknown", "as_json")
 """Parameters that may be given beside a file."""
 
 

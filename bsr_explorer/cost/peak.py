@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 
+from bsr_explorer.cost.bounds import unknown_of
 from bsr_explorer.cost.cold import steady
 from bsr_explorer.cost.holders import Event, Level, Memory
 from bsr_explorer.cost.setup import Setup
@@ -20,7 +21,7 @@ def step_ledger(tape: Tape, setup: Setup) -> Ledger:
     reserves."""
     recorded = Recorded.of(tape)
     rows = [*standing_rows(tape, setup), *saved_rows(recorded), *computed_rows(recorded, setup)]
-    unknown = recorded.unknown(setup.micro_batches)
+    unknown = unknown_of(recorded, setup.micro_batches)
     if not setup.on.caches:
         peak = find_peak(timeline(recorded, setup))
         return ledger(rows, peak.bytes, "predicted", peak, unknown=unknown)

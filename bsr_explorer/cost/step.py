@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bsr_explorer.cost.optimizers import OPTIMIZERS
 from bsr_explorer.devices import device_of
-from bsr_explorer.ledger import Kind, Row, Unknown
+from bsr_explorer.ledger import Kind, Row
 from bsr_explorer.operations.kinds import kind_of, rule_of
 from bsr_explorer.operations.rule import Context, Kept
 from bsr_explorer.tape import DENSE, EVERYTHING, Course, Op, Storage, Tape
@@ -225,31 +225,6 @@ class Recorded:
                     held.add((keep.name, keep.how))
                     block, name = fed.get(keep.name, (c.op.block, c.op.name))
                     yield block, name, keep.name, keep.bytes
-
-    def unknown(self, passes: int = 1) -> tuple[Unknown, ...]:
-        """What of the operations cannot be counted, those that are alike as one.
-
-        Args:
-            passes: how often the tape runs in a step.
-        """
-        found: dict[tuple[Any, ...], Unknown] = {}
-        for c in self.contexts:
-            if (lacks := rule_of(c.op).lacks(c)).figures:
-                what = str(c.op.attrs.get("function", c.op.kind))
-                size = sum(tensor.bytes for tensor in (*c.reads, *c.params.values(), c.writes, *c.others))
-                before = found.get((what, lacks), Unknown(what, c.op.name, 0, 0, *lacks))
-                found[what, lacks] = replace(
-                    before, times=before.times + passes, bytes=max(before.bytes, size)
-                )
-        calls = [c for c in self.contexts if c.op.kind == "call"]
-        device = device_of(self.tape.device)
-        if calls and device.caches:  # the rules of other kinds say what a card's kernels take
-            kernels = f"kernels of {device.title}"
-            why = "what they take on the way is not followed, and was not checked on a device"
-            most = max(c.writes.bytes for c in calls)
-            first, count = calls[0].op.name, passes * len(calls)
-            found[kernels, why] = Unknown(kernels, first, count, most, ("peak_bytes",), why)
-        return tuple(found.values())
 
     def computed(self) -> Iterator[tuple[Op, Kind, int]]:
         """(operation, kind, FLOPs), where the kind is ``forward``, ``backward`` or ``recompute``."""

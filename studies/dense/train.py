@@ -39,7 +39,7 @@ from bsr_explorer.train.optimizer import set_rates
 from bsr_explorer.train.recipes import Recipe
 
 HEADS = {"linear": 30.0, "upernet_lite": 10.0}
-"""Each with its learning rate over that of the backbone: few parameters that start from nothing take more."""
+"""Each with its learning rate over that of the backbone: what starts from nothing takes more."""
 
 METHODS = ("linear", "last(k=3)", "full")
 CLASSES = 11

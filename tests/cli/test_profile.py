@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -304,6 +305,14 @@ def test_a_bound_is_marked_wherever_it_stands(cli: Cli) -> None:
     assert said["config"]["unknown"] == "bound"
     assert {"peak_bytes", "train_flops"} <= set(said["predicted"]["at_least"])
     assert [(each["operation"], each["times"]) for each in said["predicted"]["unknown"]] == [("Turning", 1)]
+
+
+def test_a_bound_may_be_asked_for_beside_a_file(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "turned.toml"
+    file.write_text(f'model = "{SMALL}:turned"\nimage_size = 16\nmethod = "full"\n')
+    assert cli("profile", file).code == 2
+    done = cli("profile", file, "--unknown", "bound", "--json")
+    assert done.code == 0 and json.loads(done.out)["predicted"]["at_least"]
 
 
 def test_products_without_a_formula_leave_bytes_as_they_are(cli: Cli) -> None:

@@ -56,8 +56,8 @@ class Observed:
         if self.device != "cpu" and not self.bounds:
             raise UserError(
                 "--device, --gpu: of a traced model nobody knows what the kernels of a GPU take on the way; ask for a "
-                "bound of the peak (--unknown bound; saved activations and FLOPs are none), or choose --device cpu, or "
-                "a plain vision transformer"
+                "bound of the peak (--unknown bound, of profile, max-batch and compare; of the rest it is none), or "
+                "choose --device cpu, or a plain vision transformer"
             )
         if needs not in self._mine:
             self._mine[needs] = self._found(needs)
@@ -129,7 +129,7 @@ class Observed:
         )
 
 
-_BOUND = "ask for a bound (--unknown bound), "
+_BOUND = "ask for a bound (--unknown bound, of profile, max-batch and compare), "
 _ALONE = "its backward cannot be made alone"
 
 
