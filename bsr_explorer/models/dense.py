@@ -39,15 +39,13 @@ def upernet_lite(image_size: int, num_classes: int, backbone: str = "deit_s", wi
     """A small UPerNet (Xiao et al., 2018) on four feature maps: see ``UPerNetLite``.
 
     Args:
-        width: channels of the decoder, a multiple of 16.
+        width: channels of the decoder, a multiple of 4.
 
     Raises:
         UserError: the backbone has no feature maps, or the width is no such number.
     """
-    if not isinstance(width, int) or width < 16 or width % 16:
-        raise UserError(
-            f"--model: width: {width!r} must be a multiple of 16, for its norms are of 4 channels"
-        )
+    if not isinstance(width, int) or width < 4 or width % 4:
+        raise UserError(f"--model: width: {width!r} must be a multiple of 4, for pooled maps have a quarter")
     body, widths = _backbone(backbone, image_size, LEVELS)
     return Dense(body, UPerNetLite(widths, num_classes, width), LEVELS)
 
@@ -89,9 +87,9 @@ class Linear(nn.Module):
 
 
 class UPerNetLite(nn.Module):
-    """UPerNet with one 3×3 convolution after pooling and one after fusing, and group norms, which one image does not
-    stop. Feature maps of one size (a plain vision transformer's) become a pyramid by resizing to 4, 2, 1 and ½ times
-    theirs, as BEiT's does.
+    """UPerNet with one 3×3 convolution after pooling and one after fusing. Pooled maps have no norm, which one image
+    would stop. Feature maps of one size (a plain vision transformer's) become a pyramid by resizing to 4, 2, 1 and ½
+    times theirs, as BEiT's does.
 
     Args:
         widths: channels of the feature maps.
@@ -103,7 +101,9 @@ class UPerNetLite(nn.Module):
     def __init__(self, widths: list[int], num_classes: int, width: int) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(_layer(channels, width, 1) for channels in widths)
-        self.pooled = nn.ModuleList(_layer(width, width // 4, 1) for _ in self.pools)
+        self.pooled = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width // 4, 1), nn.ReLU()) for _ in self.pools
+        )
         self.top = _layer(2 * width, width, 3)
         self.fuse = _layer(len(widths) * width, width, 3)
         self.classify = nn.Conv2d(width, num_classes, 1)
@@ -131,7 +131,7 @@ def _layer(inner: int, outer: int, kernel: int) -> nn.Module:
     """A convolution, its norm, and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inner, outer, kernel, padding=kernel // 2, bias=False),
-        nn.GroupNorm(outer // 4, outer),
+        nn.BatchNorm2d(outer),
         nn.ReLU(),
     )
 
