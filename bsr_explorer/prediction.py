@@ -29,6 +29,11 @@ def geometry_of(config: Config) -> Geometry:
     return geometry(config.model, config.image_size, config.num_classes)
 
 
+def size_of(config: Config) -> str:
+    """The size of a configuration's images, or sequences, in words."""
+    return f"{config.image_size} {architecture_of(config.model).takes.unit}"
+
+
 def tape_of(config: Config) -> Tape:
     """The tape of a configuration's forward and backward pass (of one micro-batch), rewritten by its method
     and lowered to its precision and device."""

@@ -18,7 +18,15 @@ from bsr_explorer.cost import published
 from bsr_explorer.devices import device_of
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.prediction import check_ruled, counted_bytes, is_ruled, predict, published_tape, spread
+from bsr_explorer.prediction import (
+    check_ruled,
+    counted_bytes,
+    is_ruled,
+    predict,
+    published_tape,
+    size_of,
+    spread,
+)
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.study import COUNTS, said_counts
 from bsr_explorer.train.recipes import check_optimizer
@@ -229,7 +237,7 @@ _LINES = (
 
 def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
     out.print(
-        f"[bold]{escape(config.model)}[/bold], {config.image_size} px, batch {config.batch_size}, {config.optimizer}, "
+        f"[bold]{escape(config.model)}[/bold], {size_of(config)}, batch {config.batch_size}, {config.optimizer}, "
         f"{config.precision}, {config.attention} attention\nmethod  {escape(str(config.method))}\n"
     )
     measured = answer["measured"]

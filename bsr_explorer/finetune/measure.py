@@ -15,7 +15,8 @@ from bsr_explorer.measurement import flops
 from bsr_explorer.measurement.step import NOTHING, Before, Measurement, measure_step, one_that_updates
 from bsr_explorer.methods.moving import InStep
 from bsr_explorer.methods.steps import EVERYTHING
-from bsr_explorer.prediction import predict, steps_of
+from bsr_explorer.models.architecture import architecture_of
+from bsr_explorer.prediction import geometry_of, predict, steps_of
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, image_dtype, in_precision
 
@@ -65,16 +66,22 @@ def parts_of_a_step(config: Config) -> tuple[Step, torch.Tensor, torch.Tensor]:
     how = config.how
     model = build(config.with_method(how.of) if isinstance(how, InStep) else config)
     model = in_precision(model, config.precision).to(device)
-    generator = torch.Generator().manual_seed(0)
-    shape = (config.batch_size, 3, config.image_size, config.image_size)
-    images = torch.randn(shape, generator=generator).to(device, image_dtype(config.precision))
-    labels = torch.randint(config.num_classes, (config.batch_size,), generator=generator).to(device)
+    images, labels = batch_of(config, torch.Generator().manual_seed(0))
     step = make_step(model, config, _plain(config))
     if isinstance(how, InStep):
         _turn(step, how, images, labels)
     elif how.moves:
         step.changes = Phases(config, _plain(config))
     return step, images, labels
+
+
+def batch_of(config: Config, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch of random values, and labels, as a configuration's step takes them, on its device."""
+    takes, classes = architecture_of(config.model).takes, geometry_of(config).num_classes
+    given, labels = takes.drawn(config.batch_size, config.image_size, classes, random)
+    device = device_of(config)
+    dtype = given.dtype if takes.numbered else image_dtype(config.precision)
+    return given.to(device, dtype), labels.to(device)
 
 
 def _turn(step: Step, how: InStep, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -94,5 +101,6 @@ def _plain(config: Config) -> Recipe:
 
 def second_opinion(config: Config) -> tuple[int, dict[str, int]]:
     """fvcore's count of the forward FLOPs of a step, and the operations that it does not see."""
-    shape = (config.batch_size, 3, config.image_size, config.image_size)
-    return flops.second_opinion(build(config).eval(), torch.zeros(shape))
+    takes = architecture_of(config.model).takes
+    given, _ = takes.empty(config.batch_size, config.image_size, torch.float32).values()
+    return flops.second_opinion(build(config).eval(), torch.zeros_like(given))

@@ -173,7 +173,7 @@ def _followed(
     from bsr_explorer.models.traced.following import follow
 
     built = _built(architecture, model, image_size, num_classes)
-    return follow(built, image_size, attention, precision, device)
+    return follow(built, image_size, attention, precision, device, architecture.takes)
 
 
 @lru_cache(maxsize=256)
