@@ -63,6 +63,6 @@ class InChunks(torch.autograd.Function):
             if to_x is not None:
                 torch.mm(to_logits, weight, out=to_x[here])
             if to_weight is not None:
-                to_weight.addmm_(to_logits.t(), x[here])
+                torch.addmm(to_weight, to_logits.t(), x[here], out=to_weight)
             del to_logits
         return to_x, to_weight, None, None

@@ -120,7 +120,9 @@ class Mixture(nn.Module):
             slot = torch.where(rank < most, expert * most + rank, slots)  # one more, which is thrown away
             token = token.new_zeros(slots + 1).scatter(0, slot, token)[:-1]
             share = share.new_zeros(slots + 1).scatter(0, slot, share)[:-1]
-        rows: Tensor = self.fc2(self.act(self.fc1(tokens.index_select(0, token), ends)), ends) * share[:, None]
+        rows: Tensor = (
+            self.fc2(self.act(self.fc1(tokens.index_select(0, token), ends)), ends) * share[:, None]
+        )
         return rows.new_zeros(tokens.shape).index_add(0, token, rows).view(x.shape)
 
     def take_unbalanced(self) -> Tensor:

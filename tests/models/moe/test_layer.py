@@ -81,8 +81,8 @@ def test_unbalanced_is_zero_if_all_experts_get_as_much() -> None:
     *_, even = gate(torch.eye(4))
     *_, one_sided = gate(torch.eye(4)[:1].expand(4, 4))
     assert even is not None and one_sided is not None
-    assert float(even) == pytest.approx(0, abs=1e-6)
-    assert float(one_sided) == pytest.approx(
+    assert even.item() == pytest.approx(0, abs=1e-6)
+    assert one_sided.item() == pytest.approx(
         4, rel=1e-3
     )  # the variance of (4, 0, 0, 0) over the mean's square
 
