@@ -76,20 +76,19 @@ def compare(config: Config) -> dict[str, Any]:
     }
 
 
-def show(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    """The table, and what it comes to; the process ends with 1 if something is off."""
+def show(rows: Sequence[dict[str, Any]], as_json: bool, differ: bool = False) -> None:
+    """The table, and what it comes to; the process ends with 1 if something is off.
+
+    Args:
+        differ: whether something else is.
+    """
     missed = [row for row in rows if row["off"]]
     if as_json:
         print(json.dumps(rows))
-        sys.exit(bool(missed))
-    heads = [head for head in rows[0] if head not in ("off", "why")] if rows else []
-    out.print(
-        table(
-            heads,
-            [[f"{row[head]:,}" if head in COLUMNS else str(row[head]) for head in heads] for row in rows],
-            left=(0, 3, 4, 5),
-        )
-    )
+        sys.exit(bool(missed) or differ)
+    heads = [head for head in rows[0] if head not in ("size", "batch", "off", "why")] if rows else []
+    shown = [[f"{row[head]:,}" if head in COLUMNS else str(row[head]) for head in heads] for row in rows]
+    out.print(table(heads, shown, left=(0, 1, 2, 3), fold=(0,)))
     exact = sum(not row["peak off"] for row in rows)
     worst = max((abs(row["peak off %"]) for row in rows), default=0.0)
     out.print(
@@ -100,4 +99,4 @@ def show(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
             f"off: {row['model']}, {row['precision']}, {row['method']}: {row['why'] or 'see above'}",
             markup=False,
         )
-    sys.exit(bool(missed))
+    sys.exit(bool(missed) or differ)

@@ -14,12 +14,13 @@ class Grouped(nn.Module):
     """As many linear layers as there are experts.
 
     Attributes:
-        weight, bias: (experts, out, in) and (experts, out).
+        weight, bias: (experts, in, out) and (experts, out). (Not as ``nn.Linear`` has them: the gradient of a weight
+            that goes into a product transposed is copied.)
     """
 
     def __init__(self, experts: int, width: int, out: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(experts, out, width))
+        self.weight = nn.Parameter(torch.empty(experts, width, out))
         self.bias = nn.Parameter(torch.zeros(experts, out))
         nn.init.trunc_normal_(self.weight, std=0.02)
 
@@ -32,7 +33,7 @@ class Grouped(nn.Module):
         """
         if ends is None:
             each = rows.view(len(self.weight), -1, rows.shape[-1])
-            return torch.baddbmm(self.bias[:, None], each, self.weight.transpose(1, 2)).flatten(0, 1)
+            return torch.baddbmm(self.bias[:, None], each, self.weight).flatten(0, 1)
         weight: Tensor = self.weight
         bias: Tensor = self.bias
         if torch.is_autocast_enabled(rows.device.type):  # which does not look into functions of our own
@@ -49,9 +50,9 @@ class Jagged(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, ends: Tensor) -> Tensor:
         ctx.save_for_backward(rows, weight, ends)
-        out = rows.new_empty(len(rows), weight.shape[1])
+        out = rows.new_empty(len(rows), weight.shape[2])
         for expert, here in enumerate(_parts(ends, len(rows))):
-            torch.addmm(bias[expert], rows[here], weight[expert].t(), out=out[here])
+            torch.addmm(bias[expert], rows[here], weight[expert], out=out[here])
         return out
 
     @staticmethod
@@ -64,13 +65,13 @@ class Jagged(torch.autograd.Function):
         if wanted[0]:
             to_rows = torch.empty_like(rows)
             for expert, here in enumerate(parts):
-                torch.mm(gradient[here], weight[expert], out=to_rows[here])
+                torch.mm(gradient[here], weight[expert].t(), out=to_rows[here])
         if wanted[1]:
             to_weight = torch.empty_like(weight)
             for expert, here in enumerate(parts):
-                torch.mm(gradient[here].t(), rows[here], out=to_weight[expert])
+                torch.mm(rows[here].t(), gradient[here], out=to_weight[expert])
         if wanted[2]:
-            to_bias = gradient.new_empty(weight.shape[:2])
+            to_bias = gradient.new_empty(weight.shape[::2])
             for expert, here in enumerate(parts):
                 torch.sum(gradient[here], 0, out=to_bias[expert])
         return to_rows, to_weight, to_bias, None

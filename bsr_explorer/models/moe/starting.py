@@ -31,12 +31,12 @@ def begin(model: nn.Module, dense: nn.Module) -> str:
 
 
 def _begin_layer(layer: Mixture, mlp: Any) -> None:
-    experts, hidden, _ = layer.fc1.weight.shape
+    experts, _, hidden = layer.fc1.weight.shape
     whole = mlp.fc1.weight.shape[0]
     often = experts / layer.gate.top  # the inverse of the sum of the gates, if all are equal
     for expert in range(experts):
         channels = (torch.arange(hidden) + expert * hidden) % whole
-        layer.fc1.weight[expert] = mlp.fc1.weight[channels]
+        layer.fc1.weight[expert] = mlp.fc1.weight[channels].t()
         layer.fc1.bias[expert] = mlp.fc1.bias[channels]
-        layer.fc2.weight[expert] = mlp.fc2.weight[:, channels] * (often * whole / hidden)
+        layer.fc2.weight[expert] = mlp.fc2.weight[:, channels].t() * (often * whole / hidden)
         layer.fc2.bias[expert] = mlp.fc2.bias * often

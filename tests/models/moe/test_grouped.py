@@ -15,7 +15,7 @@ COUNTS = (3, 0, 4, 1)
 def by_hand(layer: Grouped, rows: Tensor) -> Tensor:
     """Each expert's rows through a plain linear layer."""
     parts = rows.split(list(COUNTS))
-    return torch.cat([F.linear(part, layer.weight[e], layer.bias[e]) for e, part in enumerate(parts)])
+    return torch.cat([F.linear(part, layer.weight[e].t(), layer.bias[e]) for e, part in enumerate(parts)])
 
 
 def gradients(layer: Grouped, rows: Tensor, out: Tensor) -> list[Tensor]:

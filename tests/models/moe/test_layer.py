@@ -31,8 +31,8 @@ def by_hand(made: Mixture, x: Tensor, most: int | None = None) -> Tensor:
             if most is not None and taken[expert] == most:
                 continue
             taken[expert] += 1
-            hidden = F.gelu(F.linear(token, made.fc1.weight[expert], made.fc1.bias[expert]))
-            out[image, place] += gate * F.linear(hidden, made.fc2.weight[expert], made.fc2.bias[expert])
+            hidden = F.gelu(F.linear(token, made.fc1.weight[expert].t(), made.fc1.bias[expert]))
+            out[image, place] += gate * F.linear(hidden, made.fc2.weight[expert].t(), made.fc2.bias[expert])
     return out
 
 
