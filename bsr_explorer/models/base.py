@@ -138,6 +138,8 @@ class Architecture(ABC):
     """Whether published accountings have a rule for its models (``cost.published``)."""
     takes: ClassVar[Inputs] = IMAGES
     """What its models are given. Their size is what ``image_size`` says: pixels, or tokens of a sequence."""
+    corrected: ClassVar[bool] = False
+    """Whether a file can correct what was found in its models (``models.traced.described``)."""
 
     @abstractmethod
     def knows(self, model: str) -> bool:

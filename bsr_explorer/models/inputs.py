@@ -16,12 +16,14 @@ class Inputs:
 
     Attributes:
         name: of a batch, in ledgers.
+        one: of a batch, in words.
         unit: of their size, in words.
         shape, labels: of a batch of so many of a size, and of its labels.
         numbered: whether they are numbers of a vocabulary, int64; otherwise they have the number format of the step.
     """
 
     name: str
+    one: str
     unit: str
     shape: Callable[[int, int], tuple[int, ...]]
     labels: Callable[[int, int], tuple[int, ...]]
@@ -66,8 +68,8 @@ def _sequence(batch: int, size: int) -> tuple[int, ...]:
     return batch, size
 
 
-IMAGES = Inputs("images", "px", _square, _one)
+IMAGES = Inputs("images", "an image", "px", _square, _one)
 """(B, 3, S, S), of which each has one label."""
 
-TOKENS = Inputs("tokens", "tokens", _sequence, _sequence, numbered=True)
+TOKENS = Inputs("tokens", "a sequence", "tokens", _sequence, _sequence, numbered=True)
 """(B, T), of which each has a label: the next one."""

@@ -6,11 +6,13 @@ from collections import Counter
 
 import pytest
 
+from bsr_explorer.config import Config
 from bsr_explorer.methods import parse_method
 from bsr_explorer.models.base import Selection
 from bsr_explorer.models.lowering import PRECISIONS, lower
 from bsr_explorer.models.vit.reading import geometry
 from bsr_explorer.models.vit.step import drop_tokens, step_tape
+from bsr_explorer.prediction import tape_of
 from bsr_explorer.tape import Tape
 
 BLOCKS = 12
@@ -100,3 +102,9 @@ def test_each_user_of_a_frozen_weight_casts_it_for_itself() -> None:
     assert len(made) == len(set(made)) == BLOCKS
     read = [op.params["weight"] for op in tape if op.name.endswith(".vera_A") and op.kind == "linear"]
     assert read == made
+
+
+def test_what_a_method_brings_to_a_traced_step_has_its_format() -> None:
+    tape = tape_of(Config("llama_tiny", 16, 10, 2, precision="bf16", method="lora"))
+    assert {p.dtype for p in tape.parameters.values()} == {"bf16"}
+    assert any("lora" in name for name in tape.parameters)

@@ -72,6 +72,7 @@ class Language(Traced):
         "a decoder-only language model: tinyllama, llama_tiny, or llama_tiny(depth=8, chunk=256), with random weights"
     )
     on_hub: ClassVar[bool] = False
+    corrected: ClassVar[bool] = False
     takes: ClassVar[Inputs] = TOKENS
 
     def knows(self, model: str) -> bool:

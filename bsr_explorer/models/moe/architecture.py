@@ -88,6 +88,7 @@ class Mixtures(Traced):
         "a vision transformer with mixtures of experts: moe_vit(deit_s, blocks=(3, 7, 11), experts=16, top=4)"
     )
     on_hub: ClassVar[bool] = False
+    corrected: ClassVar[bool] = False
 
     def knows(self, model: str) -> bool:
         """By what stands before the parentheses."""

@@ -117,8 +117,10 @@ def observe(call: Call, needs: Sequence[bool], autocast: torch.dtype | None, dev
         unwind = watch.unwind()
     if _norm_in_two_formats(call, device):
         kept, run = _in_32_bits(kept, run)
-    late = any(held.what != "argument" for held in kept) or hasattr(call.function, "key")
-    return Facts(kept, forward, watch.flops - forward, run, unwind, carries, late, numbers)
+    early, computed = watch.early
+    late = hasattr(call.function, "key") or computed > 0 or any(held.what == "result" for held in kept)
+    late = late or any(event.what == "make" for event in run[:early])
+    return Facts(kept, forward, watch.flops - forward, run, unwind, carries, late, early, numbers)
 
 
 def _norm_in_two_formats(call: Call, device: str) -> bool:

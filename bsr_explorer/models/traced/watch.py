@@ -43,6 +43,7 @@ class Watch(TorchDispatchMode):
     Attributes:
         flops: of all operations that have run.
         numbers: how many Python numbers autograd keeps as tensors.
+        early: what had happened to memory, and FLOPs, when the last thing was kept.
     """
 
     def __init__(self) -> None:
@@ -60,6 +61,7 @@ class Watch(TorchDispatchMode):
         self._held: list[torch.Tensor] = []
         self._away = False
         self.flops = self.numbers = 0
+        self.early = (0, 0)
 
     def given(self, tensors: Sequence[torch.Tensor]) -> None:
         """What the call is given is there."""
@@ -116,6 +118,7 @@ class Watch(TorchDispatchMode):
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
             self._saved.setdefault(self._note(tensor), int(tensor.untyped_storage().nbytes()))
+            self.early = len(self._events), self.flops
             return tensor.detach()
 
         return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
