@@ -22,6 +22,7 @@ from bsr_explorer.prediction import (
     check_ruled,
     counted_bytes,
     is_ruled,
+    note_of,
     predict,
     published_tape,
     size_of,
@@ -133,6 +134,7 @@ def profile(
             "total_counts": accounting,
             "total_quantile": quantile,
             "compared": device_of(config.place).compared,
+            "note": note_of(config),
             "conventions": "2 FLOPs a multiply-add; attention backward is 2.5 (fused) or 2 (math) times forward",
         },
         "full": _full(config, accounting),
@@ -240,6 +242,8 @@ def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
         f"[bold]{escape(config.model)}[/bold], {size_of(config)}, batch {config.batch_size}, {config.optimizer}, "
         f"{config.precision}, {config.attention} attention\nmethod  {escape(str(config.method))}\n"
     )
+    if note := answer["predicted"]["note"]:
+        out.print(f"{note}\n", markup=False)
     measured = answer["measured"]
     lines = [(label, key) for label, key in _LINES if key in answer["predicted"]]
     if measured is None:

@@ -190,6 +190,10 @@ class Architecture(ABC):
         nothing to do."""
         return
 
+    def note(self, geometry: Geometry) -> str:
+        """What is to be said beside the costs of a model, in a line; nothing, if there is nothing."""
+        return ""
+
     def begins_as(self, model: str) -> str | None:
         """The model whose weights one of this name begins with; None: it has weights of its own, or none."""
         return None

@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.models.expression import check_number, check_whole, name_in, parsed
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.traced.architecture import Traced
@@ -122,6 +123,18 @@ class Mixtures(Traced):
             built.own_loss = partial(balanced_loss, layers, numbers.balance)
         return cast("nn.Module", built)
 
+    def note(self, geometry: AnyGeometry) -> str:
+        """How many rows experts compute, and that this holds for every routing."""
+        from bsr_explorer.models.moe.layer import capacity_of_image
+
+        numbers = numbers_of(geometry.name)
+        tokens = _dense(geometry.name, geometry.image_size, geometry.num_classes).tokens
+        rows = f"all rows of {numbers.top} for each token"
+        if numbers.capacity is not None:
+            each = capacity_of_image(numbers.capacity, numbers.top, tokens, numbers.experts)
+            rows = f"{each} rows each for an image of {tokens} tokens, filled or not"
+        return f"{numbers.experts} experts in blocks {_listed(numbers.blocks)} compute {rows}: exact for every routing"
+
     def begins_as(self, model: str) -> str | None:
         """The dense model."""
         return numbers_of(model).dense
@@ -131,6 +144,10 @@ class Mixtures(Traced):
         from bsr_explorer.models.moe.starting import begin
 
         return begin(model, dense)
+
+
+def _listed(blocks: tuple[int, ...]) -> str:
+    return ", ".join(map(str, blocks))
 
 
 def _hidden(numbers: Numbers, dense: Geometry) -> int:

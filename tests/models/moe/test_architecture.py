@@ -11,7 +11,7 @@ from bsr_explorer.finetune.measure import measure
 from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of, geometry
 from bsr_explorer.models.moe.architecture import Numbers, numbers_of
 from bsr_explorer.naming import blocks_of
-from bsr_explorer.prediction import predict
+from bsr_explorer.prediction import note_of, predict
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -86,6 +86,19 @@ def test_so_it_is_in_16_bits(precision: str) -> None:
     predicted, measured = predict(config), measure(config)
     assert predicted.saved_bytes == measured.saved_bytes
     assert predicted.train_flops == measured.train_flops
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("", "all rows of 2 for each token"),
+        (", capacity=1.25", "7 rows each for an image of 10 tokens, filled or not"),
+    ],
+)
+def test_what_experts_compute_is_said(options: str, said: str) -> None:
+    note = note_of(Config(SMALL.format(options), 48))
+    assert note == f"4 experts in blocks 1, 3 compute {said}: exact for every routing"
+    assert note_of(Config("toy", 48)) == ""
 
 
 def test_what_tokens_are_dropped_by_is_not_known_here() -> None:
