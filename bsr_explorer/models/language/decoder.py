@@ -47,9 +47,12 @@ class Decoder(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.embed = nn.Embedding(shape.vocabulary, shape.width)
-        self.blocks = nn.Sequential(*(Block(shape) for _ in range(shape.depth)))
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.depth))
         self.norm = nn.RMSNorm(shape.width, eps=1e-5)
         self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
+        cos, sin = angles(shape.positions, shape.width // shape.heads, shape.base)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
         self.chunk = shape.chunk
         self.own_loss = (
             next_token_loss if shape.chunk is None else partial(chunked_loss, self.head, shape.chunk)
@@ -60,7 +63,12 @@ class Decoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """See above."""
-        x: Tensor = self.norm(self.blocks(self.embed(tokens)))
+        length = tokens.shape[1]
+        cos, sin = self.cos[:length], self.sin[:length]  # type: ignore[index]
+        x: Tensor = self.embed(tokens)
+        for block in self.blocks:
+            x = block(x, cos, sin)
+        x = self.norm(x)
         if self.training and self.chunk is not None:
             return x
         logits: Tensor = self.head(x)
@@ -77,9 +85,9 @@ class Block(nn.Module):
         self.norm2 = nn.RMSNorm(shape.width, eps=1e-5)
         self.mlp = SwiGLU(shape.width, shape.hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) → the same."""
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """(B, T, D) → the same; of the angles of positions see ``angles``."""
+        x = x + self.attn(self.norm1(x), cos, sin)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 
@@ -97,16 +105,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(shape.width, (shape.heads + 2 * shape.groups) * self.size, bias=False)
         self.proj = nn.Linear(shape.width, shape.width, bias=False)
         self.fused_attn = True
-        cos, sin = angles(shape.positions, self.size, shape.base)
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """(B, T, D) → the same."""
         batch, length, _ = x.shape
         qkv = self.qkv(x).view(batch, length, -1, self.size).transpose(1, 2)
         q, k, v = qkv.split([self.heads, self.groups, self.groups], dim=1)
-        q, k = self._turned(q), self._turned(k)
+        q, k = turned(q, cos, sin), turned(k, cos, sin)
         if self.fused_attn:
             x = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.groups < self.heads)
         else:
@@ -118,11 +123,11 @@ class Attention(nn.Module):
         out: Tensor = self.proj(x.transpose(1, 2).reshape(batch, length, -1))
         return out
 
-    def _turned(self, x: Tensor) -> Tensor:
-        """Queries or keys (B, H, T, d), each pair of channels turned by its position."""
-        cos, sin = self.cos[: x.shape[2]], self.sin[: x.shape[2]]  # type: ignore[index]
-        left, right = x.chunk(2, dim=-1)
-        return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Queries or keys (B, H, T, d), each pair of channels turned by its position; see ``angles``."""
+    left, right = x.chunk(2, dim=-1)
+    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
 
 
 def angles(positions: int, size: int, base: float) -> tuple[Tensor, Tensor]:

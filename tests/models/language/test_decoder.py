@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bsr_explorer.models.language.decoder import Attention, Decoder, Shape, angles
+from bsr_explorer.models.language.decoder import Decoder, Shape, angles, turned
 from bsr_explorer.models.vit.attention_path import use_attention_path
 
 SMALL = Shape(vocabulary=50, positions=16, width=32, depth=2, heads=4, groups=2, hidden=24)
@@ -34,9 +34,9 @@ def test_explicit_attention_is_the_fused_one(groups: int) -> None:
 
 def test_scores_depend_on_distances_alone() -> None:
     torch.manual_seed(0)
-    attention = Attention(SMALL)
+    cos, sin = angles(16, 8, 10000.0)
     q, k = (torch.randn(1, 1, 1, 8).expand(1, 1, 16, 8) for _ in range(2))
-    scores = attention._turned(q) @ attention._turned(k).transpose(-2, -1)
+    scores = turned(q, cos, sin) @ turned(k, cos, sin).transpose(-2, -1)
     for distance in range(1, 8):
         diagonal = scores[0, 0].diagonal(distance)
         assert torch.allclose(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-5)
