@@ -53,8 +53,8 @@ class Facts:
         run, unwind: what happens to memory.
         carries: of each result, whether a gradient passes through it.
         late: whether something of what is kept is there only when the call has computed.
-        early: if not, how much of ``run`` is over when all of it is there.
         numbers: how many Python numbers autograd keeps as tensors, which no hook on saved tensors sees.
+        early: if nothing is late, how much of ``run`` is over when all that is kept is there.
     """
 
     kept: tuple[Holds, ...]
@@ -64,8 +64,8 @@ class Facts:
     unwind: tuple[Happening, ...]
     carries: tuple[bool, ...]
     late: bool = False
-    early: int = 0
     numbers: int = 0
+    early: int = 0
 
 
 class Observer(Protocol):

@@ -120,7 +120,7 @@ def observe(call: Call, needs: Sequence[bool], autocast: torch.dtype | None, dev
     early, computed = watch.early
     late = hasattr(call.function, "key") or computed > 0 or any(held.what == "result" for held in kept)
     late = late or any(event.what == "make" for event in run[:early])
-    return Facts(kept, forward, watch.flops - forward, run, unwind, carries, late, early, numbers)
+    return Facts(kept, forward, watch.flops - forward, run, unwind, carries, late, numbers, early)
 
 
 def _norm_in_two_formats(call: Call, device: str) -> bool:
