@@ -43,7 +43,6 @@ METHODS = (
     "last(k=2)",
     "lora",
     "lora(on=('qkv', 'proj', 'fc1', 'fc2'))",
-    "bitfit",
     "full",
 )
 BEFORE = Recipe("language", "our own", "adamw", lr=2e-3, weight_decay=0.1, epochs=1, batch_size=16, clip=1.0)
