@@ -84,3 +84,10 @@ def test_in_chunks_the_peak_is_less() -> None:
 def test_its_size_is_said_in_tokens() -> None:
     assert size_of(Config("llama_tiny", 128)) == "128 tokens"
     assert size_of(Config("deit_t", 128)) == "128 px"
+
+
+def test_updates_beside_layers_are_refused_under_autocast() -> None:
+    with pytest.raises(
+        UserError, match=r"--precision: lora.* layers that were traced under autocast, such as blocks\.0"
+    ):
+        predict(Config(SMALL.format(""), 16, 10, 2, precision="amp_bf16", method="lora"))
