@@ -55,8 +55,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=20.0, help="no further training is begun then")
-    parser.add_argument("--steps", type=int, default=600, help="of the first training")
-    parser.add_argument("--tuning-steps", type=int, default=200, help="of each fine-tune")
+    parser.add_argument("--steps", type=int, default=400, help="of the first training")
+    parser.add_argument("--tuning-steps", type=int, default=150, help="of each fine-tune")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", nargs="+", default=METHODS, help="method expressions")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the table and the weights")

@@ -61,7 +61,6 @@ def test_a_small_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert read_rows(tmp_path / "table.csv") == rows
 
 
-@pytest.mark.skipif(not (train.HERE / "table.csv").exists(), reason="the study was not run")
 def test_the_table_says_that_training_helps() -> None:
     rows = read_rows(train.HERE / "table.csv")
     before = next(float(row["perplexity a byte"]) for row in rows if row["method"] == "none")
