@@ -44,9 +44,9 @@ class Config:
 
     Attributes:
         model: an alias (``deit_s``) or the timm name of a vision transformer.
-        image_size: side of the square images, pixels.
-        num_classes: outputs of the head.
-        batch_size: images an optimiser step, B.
+        image_size: side of the square images, pixels; of a language model, tokens of a sequence.
+        num_classes: outputs of the head. (A language model has its vocabulary.)
+        batch_size: images, or sequences, an optimiser step, B.
         precision: ``fp32``; ``amp_bf16`` or ``amp_fp16`` (autocast; fp16 with a gradient scaler); ``bf16``
             (weights, images and optimiser state too).
         optimizer: ``adamw``, ``adamw_8bit``, ``sgd`` (no momentum) or ``sgd_momentum``.

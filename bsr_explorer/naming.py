@@ -94,6 +94,11 @@ def naming_of(model: nn.Module) -> Naming:
     return found
 
 
+def given_to(model: nn.Module) -> str:
+    """The name of what a model is given: as its architecture said when it built it, or images."""
+    return str(getattr(model, "given", "images"))
+
+
 def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
     """The blocks of a model, in order."""
     naming = naming_of(model)

@@ -30,6 +30,16 @@ def geometry_of(config: Config) -> Geometry:
     return geometry(config.model, config.image_size, config.num_classes)
 
 
+def size_of(config: Config) -> str:
+    """The size of a configuration's images, or sequences, in words."""
+    return f"{config.image_size} {architecture_of(config.model).takes.unit}"
+
+
+def note_of(config: Config) -> str:
+    """What is to be said beside the costs of a configuration's model; nothing, if there is nothing."""
+    return architecture_of(config.model).note(geometry_of(config))
+
+
 def tape_of(config: Config) -> Tape:
     """The tape of a configuration's forward and backward pass (of one micro-batch), rewritten by its method
     and lowered to its precision and device."""

@@ -9,7 +9,7 @@ import typer
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out, table
-from bsr_explorer.models.architecture import geometry
+from bsr_explorer.models.architecture import architecture_of, geometry
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.naming import Naming
 from bsr_explorer.prediction import plain_tape
@@ -36,7 +36,7 @@ def blocks(
     if as_json:
         print(json.dumps({"model": model, "blocks": rows, "file": _said(model, naming)}))
         return
-    heads = ["block", "module", "parameters", "output of an image"]
+    heads = ["block", "module", "parameters", f"output of {architecture_of(model).takes.one}"]
     shown = [
         [str(row["block"]), row["module"], f"{row['parameters']:,}", _shape(row["output"])] for row in rows
     ]
@@ -45,7 +45,7 @@ def blocks(
     out.print(f"{model}: {found.depth} blocks, {total:,} parameters", markup=False)
     if not found.depth:
         out.print("No blocks were found: name their modules in a file, as below.")
-    if tape.traced:
+    if architecture_of(model).corrected:
         out.print("\nTo correct this, save as model.toml, and say --model model.toml:\n")
         out.print(_toml(_said(model, naming)), markup=False, highlight=False)
 

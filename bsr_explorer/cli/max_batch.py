@@ -14,7 +14,8 @@ from bsr_explorer.cli.console import out, table
 from bsr_explorer.cli.profile_shown import show_compared
 from bsr_explorer.config import Config
 from bsr_explorer.devices import device_of
-from bsr_explorer.prediction import check_ruled, counted_bytes, largest_batch, predict
+from bsr_explorer.models.architecture import architecture_of
+from bsr_explorer.prediction import check_ruled, counted_bytes, largest_batch, predict, size_of
 from bsr_explorer.store.study import said_counts
 from bsr_explorer.units import format_bytes, format_gflops, format_mb, format_mib, parse_bytes
 
@@ -81,7 +82,8 @@ def max_batch(
         }
         print(json.dumps(answer))
         return
-    columns = ["method", "largest batch", "MB", "MiB", "a larger one needs MB", "train GFLOPs an image"]
+    columns = ["method", "largest batch", "MB", "MiB", "a larger one needs MB"]
+    columns.append(f"train GFLOPs {architecture_of(config.model).takes.one}")
     rows = [
         (
             row["method"],
@@ -94,7 +96,7 @@ def max_batch(
         for row in found
     ]
     out.print(
-        f"[bold]{model}[/bold], {image_size} px, {optimizer}, {precision}, {attention} attention, {config.place}; "
+        f"[bold]{model}[/bold], {size_of(config)}, {optimizer}, {precision}, {attention} attention, {config.place}; "
         f"budget {budget} = {format_bytes(budget_bytes)}, counting {counts} ({said_counts(counts, quantile)})\n"
     )
     out.print(table(columns, rows, left=(0,), fold=(0,)))

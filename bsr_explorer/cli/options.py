@@ -45,7 +45,15 @@ ProtocolName = Annotated[
         "--protocol", help=f"Which images are trained on, and which accuracy is reported. {_PROTOCOLS}."
     ),
 ]
-ImageSize = Annotated[int, typer.Option(help="Side of the images in pixels. Memory is counted at this size.")]
+ImageSize = Annotated[
+    int,
+    typer.Option(
+        "--image-size",
+        "--sequence-length",
+        help="Side of the images in pixels, or of a language model the tokens of a sequence. Memory is counted at this "
+        "size.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option(help="Images in a training step.")]
 Classes = Annotated[int, typer.Option("--num-classes", help="Outputs of the head.")]
 Precision = Annotated[

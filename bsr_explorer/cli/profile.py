@@ -19,7 +19,16 @@ from bsr_explorer.devices import device_of
 from bsr_explorer.errors import UserError
 from bsr_explorer.errors import unknown as no_such
 from bsr_explorer.ledger import Ledger
-from bsr_explorer.prediction import check_ruled, counted_bytes, is_ruled, predict, published_tape, spread
+from bsr_explorer.prediction import (
+    check_ruled,
+    counted_bytes,
+    is_ruled,
+    note_of,
+    predict,
+    published_tape,
+    size_of,
+    spread,
+)
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.study import COUNTS, said_counts
 from bsr_explorer.train.recipes import check_optimizer
@@ -130,6 +139,7 @@ def profile(
             "total_counts": accounting,
             "total_quantile": quantile,
             "compared": device_of(config.place).compared,
+            "note": note_of(config),
             "conventions": "2 FLOPs a multiply-add; attention backward is 2.5 (fused) or 2 (math) times forward",
         },
         "full": _full(config, accounting),
@@ -235,9 +245,11 @@ _LINES = (
 
 def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
     out.print(
-        f"[bold]{escape(config.model)}[/bold], {config.image_size} px, batch {config.batch_size}, {config.optimizer}, "
+        f"[bold]{escape(config.model)}[/bold], {size_of(config)}, batch {config.batch_size}, {config.optimizer}, "
         f"{config.precision}, {config.attention} attention\nmethod  {escape(str(config.method))}\n"
     )
+    if note := answer["predicted"]["note"]:
+        out.print(f"{note}\n", markup=False)
     measured = answer["measured"]
     lines = [(label, key) for label, key in _LINES if key in answer["predicted"]]
     if measured is None:

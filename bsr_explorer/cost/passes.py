@@ -92,8 +92,8 @@ class Pass:
         memory.moment = Moment(phase, c.op.block, c.op.name)
         recording = Recording(memory, self._keeps[index], recorded)
         recording.begin()
-        if compute:
-            rule_of(c.op).run(c, recording)
+        rule = rule_of(c.op)
+        (rule.run if compute else rule.begin)(c, recording)
         recording.end()
         self._held[index] += recording.held
         for name in recording.taken:

@@ -163,7 +163,10 @@ def recomputed(tape: Tape, all_contexts: Sequence[Context]) -> dict[str, Recompu
         made = {t.name for i in indices for t in (all_contexts[i].writes, *all_contexts[i].others)}
         read = [tensor for i in indices for tensor in all_contexts[i].reads if tensor.name not in made]
         inputs = dict.fromkeys(
-            tensor.storage for tensor in read if tape.tensors[tensor.storage].role == "activation"
+            tensor.storage
+            for tensor in read
+            if tensor.storage in tape.tensors  # else it is a part of a parameter, or of a buffer
+            and tape.tensors[tensor.storage].role == "activation"
         )
         last = all_contexts[keeping[-1]]
         found[name] = Recomputed(

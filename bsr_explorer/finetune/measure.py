@@ -15,8 +15,10 @@ from bsr_explorer.measurement import flops
 from bsr_explorer.measurement.step import NOTHING, Before, Measurement, measure_step, one_that_updates
 from bsr_explorer.methods.moving import InStep
 from bsr_explorer.methods.steps import EVERYTHING
+from bsr_explorer.models.architecture import architecture_of
+from bsr_explorer.models.inputs import IMAGES
 from bsr_explorer.models.outputs import labels_shape
-from bsr_explorer.prediction import predict, steps_of
+from bsr_explorer.prediction import geometry_of, predict, steps_of
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, image_dtype, in_precision
 
@@ -66,17 +68,30 @@ def parts_of_a_step(config: Config) -> tuple[Step, torch.Tensor, torch.Tensor]:
     how = config.how
     model = build(config.with_method(how.of) if isinstance(how, InStep) else config)
     model = in_precision(model, config.precision).to(device)
-    generator = torch.Generator().manual_seed(0)
-    shape = (config.batch_size, 3, config.image_size, config.image_size)
-    images = torch.randn(shape, generator=generator).to(device, image_dtype(config.precision))
-    wanted = labels_shape(model, config.batch_size, config.image_size)
-    labels = torch.randint(config.num_classes, wanted, generator=generator).to(device)
+    images, labels = batch_of(config, torch.Generator().manual_seed(0), model)
     step = make_step(model, config, _plain(config))
     if isinstance(how, InStep):
         _turn(step, how, images, labels)
     elif how.moves:
         step.changes = Phases(config, _plain(config))
     return step, images, labels
+
+
+def batch_of(
+    config: Config, random: torch.Generator, model: torch.nn.Module | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch of random values, and labels, as a configuration's step takes them, on its device.
+
+    Args:
+        model: what labels are of, it may say itself (``labels_shape``).
+    """
+    takes, classes = architecture_of(config.model).takes, geometry_of(config).num_classes
+    given, labels = takes.drawn(config.batch_size, config.image_size, classes, random)
+    if takes is IMAGES and model is not None:
+        labels = torch.randint(classes, labels_shape(model, *given.shape[::3]), generator=random)
+    device = device_of(config)
+    dtype = given.dtype if takes.numbered else image_dtype(config.precision)
+    return given.to(device, dtype), labels.to(device)
 
 
 def _turn(step: Step, how: InStep, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -96,5 +111,6 @@ def _plain(config: Config) -> Recipe:
 
 def second_opinion(config: Config) -> tuple[int, dict[str, int]]:
     """fvcore's count of the forward FLOPs of a step, and the operations that it does not see."""
-    shape = (config.batch_size, 3, config.image_size, config.image_size)
-    return flops.second_opinion(build(config).eval(), torch.zeros(shape))
+    takes = architecture_of(config.model).takes
+    given, _ = takes.empty(config.batch_size, config.image_size, torch.float32).values()
+    return flops.second_opinion(build(config).eval(), torch.zeros_like(given))

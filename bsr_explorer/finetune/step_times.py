@@ -9,8 +9,9 @@ import torch
 
 from bsr_explorer.config import Config
 from bsr_explorer.finetune.build import build, device_of, make_step
+from bsr_explorer.finetune.measure import batch_of
 from bsr_explorer.train.recipes import recipe
-from bsr_explorer.train.step import image_dtype, in_precision
+from bsr_explorer.train.step import in_precision
 
 
 class Stepper:
@@ -21,12 +22,9 @@ class Stepper:
     """
 
     def __init__(self, config: Config) -> None:
-        device = device_of(config)
-        model = in_precision(build(config), config.precision).to(device).train()
+        model = in_precision(build(config), config.precision).to(device_of(config)).train()
         self.step = make_step(model, config, recipe("short"))
-        shape = (config.batch_size, 3, config.image_size, config.image_size)
-        self.images = torch.randn(shape).to(device, image_dtype(config.precision))
-        self.labels = torch.zeros(config.batch_size, dtype=torch.int64, device=device)
+        self.images, self.labels = batch_of(config, torch.Generator().manual_seed(0))
 
     def seconds(self) -> float:
         """Duration of one step."""

@@ -17,7 +17,7 @@ from bsr_explorer.ledger import WHOLE, Kind, Ledger, Row, ledger
 from bsr_explorer.measurement.flops import ByBlock, Uncounted, counter
 from bsr_explorer.measurement.peak import highest_on_cpu
 from bsr_explorer.measurement.saved import saved_storages
-from bsr_explorer.naming import naming_of
+from bsr_explorer.naming import given_to, naming_of
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -166,7 +166,7 @@ def _gradient_rows(step: Stepper) -> Iterator[Row]:
 def _standing_rows(step: Stepper, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Row]:
     """Parameters and buffers, the batch and, after a step, the optimiser's state."""
     block_of = naming_of(step.model).block_of
-    yield Row(None, "images", "input", bytes=_nbytes(images))
+    yield Row(None, given_to(step.model), "input", bytes=_nbytes(images))
     yield Row(None, "labels", "input", bytes=_nbytes(labels))
     for name, p in step.model.named_parameters():
         yield Row(block_of(name), name, "parameter", bytes=_nbytes(p))

@@ -7,7 +7,7 @@ read, scaled (AdaptFormer; its non-linearity is ReLU). They cannot be merged, an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
@@ -95,7 +95,7 @@ class Adapter(Adding):
                 ops.append(Op(here, "times", block, (x,), f"{here}.scaled"))
             ops.append(Op(op.name, "add", block, (op.writes, ops[-1].writes), f"{op.name}.sum"))
             beside[op.name] = ops
-        return self.train_own(replace(tape, parameters=parameters, ops=with_beside(tape, beside)))
+        return self.train_own(with_beside(tape, beside, parameters))
 
     def apply(self, model: nn.Module) -> nn.Module:
         """The same in a model."""

@@ -9,6 +9,7 @@ Few parameters train, but A keeps the layer's whole input for its gradient, and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, ClassVar
@@ -91,7 +92,7 @@ class Lora(Adding):
             check_rank(self, op.name, self.r, min(out, width), f"a matrix of {out} x {width}")
             new, beside[op.name] = self.beside(tape, op)
             parameters |= {p.name: p for p in new}
-        return self.train_own(replace(tape, parameters=parameters, ops=with_beside(tape, beside)))
+        return self.train_own(with_beside(tape, beside, parameters))
 
     def beside(self, tape: Tape, op: Op) -> tuple[list[Parameter], list[Op]]:
         """What stands beside a linear layer: parameters, and the operations that follow its own."""
@@ -139,14 +140,15 @@ def is_update(parameter: str) -> bool:
     return parameter.endswith((f".{DOWN}.weight", f".{UP}.weight"))
 
 
-def with_beside(tape: Tape, beside: dict[str, list[Op]]) -> tuple[Op, ...]:
-    """The operations of a tape, and others behind linear layers.
+def with_beside(tape: Tape, beside: dict[str, list[Op]], parameters: Mapping[str, Parameter]) -> Tape:
+    """A tape with other operations behind linear layers.
 
     Args:
         beside: operations by the name of the linear layer that they follow; what the last of them writes is read
-            instead of the layer's output by all that comes later.
+            instead of the layer's output by all that comes later, and held as long as that was.
+        parameters: all that it has then.
     """
-    ops, instead = list[Op](), dict[str, str]()
+    ops, instead, held = list[Op](), dict[str, str](), dict(tape.held)
     for op in tape:
         reads = tuple(instead.get(name, name) for name in op.reads)
         ops.append(op if reads == op.reads else replace(op, reads=reads))
@@ -155,5 +157,7 @@ def with_beside(tape: Tape, beside: dict[str, list[Op]]) -> tuple[Op, ...]:
                 replace(new, reads=tuple(instead.get(name, name) for name in new.reads))
                 for new in beside[op.name]
             ]
-            instead[op.writes] = beside[op.name][-1].writes
-    return tuple(ops)
+            last = instead[op.writes] = beside[op.name][-1].writes
+            if op.writes in held:
+                held |= {op.writes: last, last: held[op.writes]}
+    return replace(tape, ops=tuple(ops), parameters=parameters, held=held)

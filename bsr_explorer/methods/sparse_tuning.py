@@ -111,7 +111,7 @@ class SparseTuning(Adding):
                 *made,
                 Op(op.name, "add", op.block, (op.writes, made[-1].writes), f"{op.name}.sum"),
             ]
-        tape = replace(tape, parameters=parameters, ops=with_beside(tape, beside))
+        tape = with_beside(tape, beside, parameters)
         return self.train_own(self._connected(tape))
 
     def _adapter(self, fc2: Op, x: str, tape: Tape, parameters: dict[str, Parameter]) -> list[Op]:

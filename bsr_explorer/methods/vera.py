@@ -77,9 +77,7 @@ class Vera(Adding):
             vectors, beside[op.name] = self._beside(op, matrices)
             parameters |= {p.name: p for p in vectors}
             shared |= {p.name: p for p in matrices}
-        own = self.train_own(
-            replace(tape, parameters={**parameters, **shared}, ops=with_beside(tape, beside))
-        )
+        own = self.train_own(with_beside(tape, beside, {**parameters, **shared}))
         others = {name: p for name, p in own.parameters.items() if name not in shared}
         return replace(own, parameters={**others, **{name: own.parameters[name] for name in shared}})
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from bsr_explorer.extensions import add_found
 from bsr_explorer.models.base import Architecture, Geometry
+from bsr_explorer.models.language.architecture import Language
+from bsr_explorer.models.moe.architecture import Mixtures
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.traced.architecture import Traced
 from bsr_explorer.models.traced.own import Own
@@ -19,6 +21,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vit": PlainViT(),
     "traced": Traced(),
     "own": Own(),
+    "moe": Mixtures(),
+    "language": Language(),
 }
 
 add_found("bsr_explorer.architectures", ARCHITECTURES, Architecture)
@@ -54,4 +58,5 @@ def build_model(model: str, image_size: int, num_classes: int) -> nn.Module:
     built.architecture = architecture.name  # type: ignore[assignment]
     naming = architecture.naming_of(built, timm_name(model), image_size, num_classes)
     built.parameter_naming = naming  # type: ignore[assignment]
+    built.given = architecture.takes.name  # type: ignore[assignment]
     return built

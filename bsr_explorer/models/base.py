@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.models.inputs import IMAGES, Inputs
 from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.tape import Tape, kept_tokens
 
@@ -135,6 +136,10 @@ class Architecture(ABC):
     """Whether its models are timm's, of which the hub (or the extra ``demo``) has weights."""
     published: ClassVar[bool] = False
     """Whether published accountings have a rule for its models (``cost.published``)."""
+    takes: ClassVar[Inputs] = IMAGES
+    """What its models are given. Their size is what ``image_size`` says: pixels, or tokens of a sequence."""
+    corrected: ClassVar[bool] = False
+    """Whether a file can correct what was found in its models (``models.traced.described``)."""
 
     @abstractmethod
     def knows(self, model: str) -> bool:
@@ -188,6 +193,18 @@ class Architecture(ABC):
         """Let the attention layers of a model run a path (see ``step_tape``), in place. Without attention there is
         nothing to do."""
         return
+
+    def note(self, geometry: Geometry) -> str:
+        """What is to be said beside the costs of a model, in a line; nothing, if there is nothing."""
+        return ""
+
+    def begins_as(self, model: str) -> str | None:
+        """The model whose weights one of this name begins with; None: it has weights of its own, or none."""
+        return None
+
+    def begin(self, model: nn.Module, other: nn.Module) -> str:
+        """Give a model the weights of the one that it begins as, in place; what was done, in words."""
+        raise self._cannot("begin as another model")
 
     # --- dropping tokens --------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ def lower(tape: Tape, precision: str, device: str) -> Tape:
     """
     dtype, autocast = PRECISIONS[precision]
     if tape.lowered:
-        return _with_copies(tape, dtype) if autocast else tape
+        return _with_copies(tape, dtype) if autocast else _brought_in(tape, dtype)
     target = device_of(device)
     if autocast:
         tape = _autocast(tape, dtype, target)
@@ -77,6 +77,14 @@ def _all_in(tape: Tape, dtype: str) -> Tape:
     """Weights and images in one format."""
     parameters = {name: replace(p, dtype=dtype) for name, p in tape.parameters.items()}
     return replace(tape, parameters=parameters, inputs=tuple(_input_in(t, dtype) for t in tape.inputs))
+
+
+def _brought_in(tape: Tape, dtype: str) -> Tape:
+    """What methods brought, in the format of a tape that was traced in it."""
+    parameters = {
+        name: replace(p, dtype=dtype) if p.dtype == "fp32" else p for name, p in tape.parameters.items()
+    }
+    return tape if dtype == "fp32" else replace(tape, parameters=parameters)
 
 
 def _input_in(tensor: Tensor, dtype: str) -> Tensor:

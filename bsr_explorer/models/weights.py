@@ -92,6 +92,16 @@ def create_model(
     """
     check_weights(weights)
     architecture = architecture_of(timm_name)
+    other = None if weights == "random" else architecture.begins_as(timm_name)
+    if other is not None:
+        begun, used = create_model(
+            other, image_size=image_size, num_classes=num_classes, weights=weights, seed=seed, tag=tag
+        )
+        model = _build(timm_name, image_size, seed, num_classes=num_classes)
+        done = architecture.begin(model, begun)
+        if head_std is not None:
+            _start_head(model, head_std, seed)
+        return model, WeightsUsed(used.source, f"{used.detail}; {done}")
     if architecture.on_hub:
         check_model(timm_name)
     elif weights in ("auto", "hub", "offline"):

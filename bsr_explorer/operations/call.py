@@ -52,8 +52,9 @@ class Facts:
         forward, backward: FLOPs.
         run, unwind: what happens to memory.
         carries: of each result, whether a gradient passes through it.
-        late: whether something of what is kept is there only when the call has returned.
+        late: whether something of what is kept is there only when the call has computed.
         numbers: how many Python numbers autograd keeps as tensors, which no hook on saved tensors sees.
+        early: if nothing is late, how much of ``run`` is over when all that is kept is there.
         lacks: what cannot be counted, where a bound is asked for.
     """
 
@@ -65,6 +66,7 @@ class Facts:
     carries: tuple[bool, ...]
     late: bool = False
     numbers: int = 0
+    early: int = 0
     lacks: Lacking = NOTHING
 
 
@@ -149,10 +151,18 @@ def _given(c: Context, number: int) -> Part | None:
 
 
 def _run(c: Context, m: Forward) -> None:
-    there: dict[str, None] = {}
     for number in range(_facts(c).numbers):
         m.keep_number(_number(c, number), c.device.number)
-    for what, which, size, _ in _facts(c).run:
+    _happen(c, m, _facts(c).run)
+
+
+def _begin(c: Context, m: Forward) -> None:
+    _happen(c, m, _facts(c).run[: _facts(c).early])
+
+
+def _happen(c: Context, m: Forward, happenings: Sequence[Happening]) -> None:
+    there: dict[str, None] = {}
+    for what, which, size, _ in happenings:
         if what == "take":
             m.take(_own(c, which), size)
             there[_own(c, which)] = None
@@ -232,6 +242,7 @@ CALL = Kind(
         forward=lambda c: _facts(c).forward,
         backward=lambda c: _facts(c).backward,
         run=_run,
+        begin=_begin,
         unwind=_unwind,
         keeps_results=lambda c: _facts(c).late,
         lacks=lambda c: _facts(c).lacks,

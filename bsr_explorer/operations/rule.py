@@ -188,6 +188,10 @@ def write(c: Context, m: Forward) -> None:
         m.take(c.writes.name, c.writes.bytes)
 
 
+def untouched(c: Context, m: Forward) -> None:
+    """A forward pass that allocates nothing."""
+
+
 def give_all(c: Context, b: Backward) -> None:
     """A backward pass of one node: gradients of what was read, then of what trains."""
     for read, needs in enumerate(c.needs):
@@ -228,7 +232,8 @@ class Rule:
         forward: FLOPs of the forward pass.
         backward: FLOPs of the backward pass, given what needs a gradient.
         run: what the forward pass allocates and lets go, in order.
-        unwind: the same of the backward pass. When it returns, the gradient that arrived and what is
+        begin: what it allocates until all that it keeps is there, where that is before it has computed.
+        unwind: what the backward pass allocates and lets go. When it returns, the gradient that arrived and what is
             still kept are let go.
         keeps_results: whether something kept is known only after computing, so that a recomputation
             which ends as soon as all is kept again has to compute it; or what says so of an operation.
@@ -242,6 +247,7 @@ class Rule:
     forward: Callable[[Context], int] = zero
     backward: Callable[[Context], int] = zero
     run: Callable[[Context, Forward], None] = write
+    begin: Callable[[Context, Forward], None] = untouched
     unwind: Callable[[Context, Backward], None] = give_all
     keeps_results: bool | Callable[[Context], bool] = False
     several_nodes: Callable[[Context], bool] = one_node

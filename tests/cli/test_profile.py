@@ -274,6 +274,52 @@ def test_published_accounting_is_shown_by_image(cli: Cli) -> None:
     assert "GMACs" not in cli("profile", *TOY).out
 
 
+# --- other inputs, and notes ------------------------------------------------------------------------------
+
+LANGUAGE = ("--model", "llama_tiny(depth=1, positions=64)", "--batch-size", "2", "--method", "linear")
+
+
+def test_a_sequence_has_a_length_in_tokens(cli: Cli) -> None:
+    done = cli("profile", *LANGUAGE, "--sequence-length", "32", "--measure")
+    assert done.code == 0, done.err
+    assert "32 tokens, batch 2" in done.out
+    saved = next(line.split() for line in done.out.splitlines() if line.startswith("saved activations"))
+    assert saved[2] == saved[3] and saved[4] == "0"
+
+
+def test_a_sequence_that_is_too_long_is_an_error_in_one_line(cli: Cli) -> None:
+    done = cli("profile", *LANGUAGE, "--sequence-length", "65")
+    assert done.code == 2 and "--sequence-length: 65 tokens are more than the 64 positions" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_what_experts_compute_is_said(cli: Cli) -> None:
+    model = (
+        "--model",
+        "moe_vit(toy, blocks=(1,), experts=4, top=2)",
+        "--image-size",
+        "32",
+        "--method",
+        "linear",
+    )
+    done = cli("profile", *model)
+    assert "4 experts in blocks 1 compute all rows of 2 for each token: exact for every routing" in done.out
+    said = json.loads(cli("profile", *model, "--json").out)
+    assert said["predicted"]["note"].startswith("4 experts")
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ("moe_vit(toy, experts=2)", "top=4 of 2 experts"),
+        ("moe_vit(toy, blocks=(1,), capacity=0.001)", "an expert takes"),
+    ],
+)
+def test_experts_that_cannot_be_are_an_error_in_one_line(cli: Cli, model: str, why: str) -> None:
+    done = cli("profile", "--model", model, "--image-size", "32", "--method", "linear")
+    assert done.code == 2 and why in done.err and "Traceback" not in done.err
+
+
 # --- bounds ---------------------------------------------------------------------------------------------
 
 SMALL = "tests.models.traced.small"

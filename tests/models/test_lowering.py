@@ -104,6 +104,12 @@ def test_each_user_of_a_frozen_weight_casts_it_for_itself() -> None:
     assert read == made
 
 
+def test_what_a_method_brings_to_a_traced_step_has_its_format() -> None:
+    tape = tape_of(Config("llama_tiny", 16, 10, 2, precision="bf16", method="lora"))
+    assert {p.dtype for p in tape.parameters.values()} == {"bf16"}
+    assert any("lora" in name for name in tape.parameters)
+
+
 def test_of_a_traced_step_weights_that_train_are_copied_once() -> None:
     """Two layers share a weight; frozen, each call makes its own."""
     config = Config("tests.models.traced.small:build", 16, 10, 2, precision="amp_bf16", method="full")

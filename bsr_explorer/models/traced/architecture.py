@@ -42,6 +42,7 @@ class Traced(Architecture):
     name: ClassVar[str] = "traced"
     summary: ClassVar[str] = "any other model of timm: Swin, ConvNeXt, EVA-02, SigLIP, ResNet, …"
     on_hub: ClassVar[bool] = True
+    corrected: ClassVar[bool] = True
 
     def knows(self, model: str) -> bool:
         """Whether timm has such a model, and it is not a plain vision transformer. (To find that out it is built,
@@ -164,7 +165,7 @@ def _followed(
     from bsr_explorer.models.traced.following import follow
 
     built = _built(architecture, model, image_size, num_classes)
-    return follow(built, image_size, attention, precision, device)
+    return follow(built, image_size, attention, precision, device, architecture.takes)
 
 
 @lru_cache(maxsize=256)

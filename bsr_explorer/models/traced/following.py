@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.models.inputs import IMAGES, Inputs
 from bsr_explorer.models.lowering import PRECISIONS
 from bsr_explorer.models.outputs import labels_shape
 from bsr_explorer.models.traced.calls import Differs, Trace, joined
@@ -34,12 +35,14 @@ class Followed:
     buffers: tuple[tuple[str, torch.Tensor], ...]
 
 
-def follow(model: nn.Module, image_size: int, attention: str, precision: str, device: str) -> Followed:
+def follow(
+    model: nn.Module, image_size: int, attention: str, precision: str, device: str, takes: Inputs = IMAGES
+) -> Followed:
     """Trace a model.
 
     Args:
         model: as it is trained; its numbers do not matter.
-        image_size: of the images that it takes, (B, 3, S, S).
+        image_size: of what it takes.
         attention: see ``Architecture.use_attention_path``.
         precision: key of ``PRECISIONS``.
         device: on which it would run, and its card (``devices.device_of``).
@@ -62,9 +65,9 @@ def follow(model: nn.Module, image_size: int, attention: str, precision: str, de
     kernels = None if device == "cpu" else Kernels(device, attention)
 
     def of(batch: int) -> Trace:
-        images = torch.empty(batch, 3, image_size, image_size, dtype=image_dtype)
-        labels = torch.empty(labels_shape(model, batch, image_size), dtype=torch.int64)
-        inputs = {"images": images, "labels": labels}
+        inputs = takes.empty(batch, image_size, image_dtype)
+        if takes is IMAGES:
+            inputs["labels"] = torch.empty(labels_shape(model, batch, image_size), dtype=torch.int64)
         return trace(model.train(), inputs, number if autocast else None, kernels)
 
     try:

@@ -196,9 +196,11 @@ def observe(
             fails, unwind = said(error), _least(call, needs, carries)
     if _norm_in_two_formats(call, device):
         kept, run = _in_32_bits(kept, run)
-    late = any(held.what != "argument" for held in kept) or hasattr(call.function, "key")
+    early, computed = watch.early
+    late = hasattr(call.function, "key") or computed > 0 or any(held.what == "result" for held in kept)
+    late = late or any(event.what == "make" for event in run[:early])
     lacks = _lacking(forwards, [*watch.uncounted][len(forwards) :], (*run, *unwind), fails)
-    return Facts(kept, forward, watch.flops - forward, run, unwind, carries, late, numbers, lacks)
+    return Facts(kept, forward, watch.flops - forward, run, unwind, carries, late, numbers, early, lacks)
 
 
 def _least(call: Call, needs: Sequence[bool], carries: Sequence[bool]) -> tuple[Happening, ...]:

@@ -32,7 +32,7 @@ def trace(
 
     Args:
         model: on a real device, in training; what its parameters hold does not matter.
-        inputs: ``images`` and ``labels``; their numbers do not matter.
+        inputs: what it is given, such as ``images``, and ``labels``, by name; their numbers do not matter.
         autocast: number format that autocast uses; None: it does not run.
         kernels: of the device on which it would run, where that is not the CPU.
 
@@ -53,7 +53,7 @@ def trace(
         stack.enter_context(quiet())
         stack.enter_context(fake)
         if autocast is not None:
-            stack.enter_context(torch.autocast(given["images"].device.type, autocast))
+            stack.enter_context(torch.autocast(given["labels"].device.type, autocast))
         stack.enter_context(_without_graph(model))
         stack.enter_context(_following(model, recorder))
         stack.enter_context(recorder)
@@ -82,18 +82,29 @@ def _run(
     recorder: Recorder,
 ) -> torch.Tensor:
     """Run a model and its loss, as a training step does; the loss."""
-    own = getattr(model, "own_loss", None) or F.cross_entropy
-
-    def called(logits: torch.Tensor) -> torch.Tensor:
-        recorder.paths.append(LOSS)
-        value: torch.Tensor = own(logits, given["labels"])
-        return value
-
-    value = called(logits_of(torch.func.functional_call(model, stand_ins, (given["images"],))))
+    whole = _WithLoss(model, recorder)
+    own = {f"model.{name}": tensor for name, tensor in stand_ins.items()}
+    value = torch.func.functional_call(whole, own, tuple(given.values()))
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         what = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         raise UserError(f"--model: loss: it returns {what}; a tensor of one number is needed")
     return value
+
+
+class _WithLoss(nn.Module):
+    """A model and its loss, which may use the model's parameters."""
+
+    def __init__(self, model: nn.Module, recorder: Recorder) -> None:
+        super().__init__()
+        self.model, self._recorder = model, recorder
+        self._loss = getattr(model, "own_loss", None) or F.cross_entropy
+
+    def forward(self, given: torch.Tensor, labels: torch.Tensor) -> Any:
+        return self._called(logits_of(self.model(given)), labels)
+
+    def _called(self, logits: torch.Tensor, labels: torch.Tensor) -> Any:
+        self._recorder.paths.append(LOSS)
+        return self._loss(logits, labels)
 
 
 def _cannot(recorder: Recorder, error: Exception) -> UserError:

@@ -46,6 +46,7 @@ class Watch(TorchDispatchMode):
     Attributes:
         flops: of all operations that have run.
         numbers: how many Python numbers autograd keeps as tensors.
+        early: what had happened to memory, and FLOPs, when the last thing was kept.
         uncounted: names of operations whose FLOPs nobody counts.
     """
 
@@ -65,6 +66,7 @@ class Watch(TorchDispatchMode):
         self._held: list[torch.Tensor] = []
         self._away = False
         self.flops = self.numbers = 0
+        self.early = (0, 0)
         self.uncounted: dict[str, None] = {}
 
     def given(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -127,6 +129,7 @@ class Watch(TorchDispatchMode):
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
             self._saved.setdefault(self._note(tensor), int(tensor.untyped_storage().nbytes()))
+            self.early = len(self._events), self.flops
             return tensor.detach()
 
         return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bsr_explorer.config import Config
 from bsr_explorer.finetune.build import build
+from bsr_explorer.methods.applied.checkpoint import draws
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -60,3 +61,24 @@ def test_chosen_blocks_run_again_and_others_do_not() -> None:
 
 def test_names_in_the_state_dict_do_not_change() -> None:
     assert list(build(CONFIG.with_method("checkpoint")).state_dict()) == list(build(CONFIG).state_dict())
+
+
+def test_what_is_random_in_a_block_is_drawn_again_as_it_was() -> None:
+    model = build(CONFIG.with_method("checkpoint(blocks=(1, 2))")).train()
+    seen: dict[int, list[Tensor]] = {1: [], 2: []}
+    for number, found in seen.items():
+        block = model.blocks[number]  # type: ignore[index, union-attr]
+        block.mlp.drop1.p = 0.5
+        assert draws(block) and not draws(model.blocks[0])  # type: ignore[index, union-attr]
+
+        def look(module: object, given: object, made: Tensor, found: list[Tensor] = found) -> None:
+            found.append(made.detach() == 0)
+
+        block.mlp.drop1.register_forward_hook(look)
+    for _ in range(2):
+        model(torch.ones(1, 3, 48, 48)).sum().backward()
+    for first, again, next_first, next_again in seen.values():
+        assert torch.equal(first, again) and torch.equal(next_first, next_again)
+        assert not torch.equal(first, next_first)
+    assert not any(torch.equal(seen[1][0], other) for other in (seen[2][0], seen[2][2]))
+    assert not torch.equal(seen[1][2], seen[2][0])

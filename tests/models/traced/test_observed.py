@@ -51,6 +51,25 @@ def test_a_product_keeps_the_other_factor(
     assert facts.carries == (any(needs),)
 
 
+def test_what_is_kept_before_a_product_is_there_before_it() -> None:
+    specs = tuple(
+        Given("read", f"x{n}", Spec.of(torch.empty(shape))) for n, shape in enumerate([(4, 3), (5, 3)])
+    )
+    call = Call("here", F.linear, (Place(0), Place(1)), {}, specs, (Made("y", Spec.of(torch.empty(4, 5))),))
+    facts = Observed(call, torch.bfloat16).facts((True, True))
+    assert [what for what, *_ in facts.kept] == ["own", "own"] and not facts.late
+    assert [event.what for event in facts.run[: facts.early]] == [
+        "take",
+        "take",
+    ]  # the copies that autocast makes
+    assert "make" in [event.what for event in facts.run[facts.early :]]
+
+
+def test_what_a_norm_keeps_is_there_when_it_has_computed() -> None:
+    facts = _facts(lambda x: F.layer_norm(x, (3,)), (4, 3), needs=(True,))
+    assert facts.late
+
+
 def test_a_sum_keeps_nothing_and_passes_gradients_on() -> None:
     facts = _facts(torch.add, (4, 3), (4, 3), needs=(True, True))
     assert not facts.kept

@@ -1,0 +1,75 @@
+"""What models are given in a training step, and what they are to say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, dtype
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A kind of input.
+
+    Attributes:
+        name: of a batch, in ledgers.
+        one: of a batch, in words.
+        unit: of their size, in words.
+        shape, labels: of a batch of so many of a size, and of its labels.
+        numbered: whether they are numbers of a vocabulary, int64; otherwise they have the number format of the step.
+    """
+
+    name: str
+    one: str
+    unit: str
+    shape: Callable[[int, int], tuple[int, ...]]
+    labels: Callable[[int, int], tuple[int, ...]]
+    numbered: bool = False
+
+    def empty(self, batch: int, size: int, numbers: dtype) -> dict[str, Tensor]:
+        """A batch and its labels, whose values do not matter, by name."""
+        import torch
+
+        wanted = torch.int64 if self.numbered else numbers
+        return {
+            self.name: torch.empty(self.shape(batch, size), dtype=wanted),
+            "labels": torch.empty(self.labels(batch, size), dtype=torch.int64),
+        }
+
+    def drawn(self, batch: int, size: int, classes: int, random: Generator) -> tuple[Tensor, Tensor]:
+        """A batch of random values and labels.
+
+        Args:
+            classes: outputs of the model: what labels, and numbers of a vocabulary, are below.
+        """
+        import torch
+
+        shape = self.shape(batch, size)
+        given = (
+            torch.randint(classes, shape, generator=random)
+            if self.numbered
+            else torch.randn(shape, generator=random)
+        )
+        return given, torch.randint(classes, self.labels(batch, size), generator=random)
+
+
+def _square(batch: int, size: int) -> tuple[int, ...]:
+    return batch, 3, size, size
+
+
+def _one(batch: int, size: int) -> tuple[int, ...]:
+    return (batch,)
+
+
+def _sequence(batch: int, size: int) -> tuple[int, ...]:
+    return batch, size
+
+
+IMAGES = Inputs("images", "an image", "px", _square, _one)
+"""(B, 3, S, S), of which each has one label."""
+
+TOKENS = Inputs("tokens", "a sequence", "tokens", _sequence, _sequence, numbered=True)
+"""(B, T), of which each has a label: the next one."""
