@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +27,11 @@ class _Factored(Function):
         right: torch.Tensor,
         bias: torch.Tensor | None,
         kept: Kept,
-        packing: Tucker,
+        layer: FactoredLinear,
     ) -> torch.Tensor:
-        """``kept``: of x, as the packing says."""
+        """``kept``: of x, as the layer's packing says."""
         out = F.linear(F.linear(x, right), left, bias)
-        ctx.packing = packing
+        ctx.layer = layer
         ctx.save_for_backward(*kept.tensors, left, right)
         return out
 
@@ -44,7 +44,7 @@ class _Factored(Function):
         of_x = of_left = of_right = of_bias = None
         if ctx.needs_input_grad[1]:
             channels = packed[3]
-            made = ctx.packing.core_gradient(tuple(packed), rows)
+            made = ctx.layer.kept.packing.core_gradient(tuple(packed), rows)
             of_left = made.mm(right.mm(channels).t())
             of_right = left.t().mm(made).mm(channels.t())
             del made
@@ -55,25 +55,8 @@ class _Factored(Function):
         return of_x, of_left, of_right, of_bias, None, None
 
 
-class _Subspace(Function):
-    """x·(L·R)ᵀ + b as ``_Factored`` has it; the backward pass lets L and R of its layer take their step, and makes no
-    gradient of them."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        left: torch.Tensor,
-        right: torch.Tensor,
-        bias: torch.Tensor | None,
-        kept: Kept,
-        layer: SubspaceLinear,
-    ) -> torch.Tensor:
-        """``kept``: of x, as the layer's packing says."""
-        out = F.linear(F.linear(x, right), left, bias)
-        ctx.layer = layer
-        ctx.save_for_backward(*kept.tensors, left, right)
-        return out
+class _Subspace(_Factored):
+    """The same; the backward pass lets L and R of its layer take their step, and makes no gradient of them."""
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
@@ -138,6 +121,8 @@ class FactoredLinear(nn.Module):
         packing: how the input is kept.
     """
 
+    function: ClassVar[type[Function]] = _Factored
+    """What autograd records."""
     bias: nn.Parameter | None
 
     def __init__(self, layer: nn.Linear, rank: int, packing: Tucker) -> None:
@@ -163,17 +148,6 @@ class FactoredLinear(nn.Module):
         bias = self.bias is not None and self.bias.requires_grad
         return x.requires_grad or self.left.requires_grad or bias
 
-    def _apply_to(
-        self,
-        x: torch.Tensor,
-        left: torch.Tensor,
-        right: torch.Tensor,
-        bias: torch.Tensor | None,
-        kept: Kept,
-    ) -> torch.Tensor:
-        """The function that autograd records."""
-        return cast(torch.Tensor, _Factored.apply(x, left, right, bias, kept, self.kept.packing))
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(…, in) → (…, out)."""
         left: torch.Tensor = self.left
@@ -188,7 +162,7 @@ class FactoredLinear(nn.Module):
             right, left, x = right.to(dtype), left.to(dtype), x.to(dtype)
         kept = self.kept.keep(x)
         with torch.autocast(device, enabled=False):
-            return self._apply_to(x, left, right, bias, kept)
+            return cast(torch.Tensor, self.function.apply(x, left, right, bias, kept, self))
 
     def extra_repr(self) -> str:
         """Sizes."""
@@ -203,6 +177,8 @@ class SubspaceLinear(FactoredLinear):
         group: of the optimiser, whose rate and weight decay are the step's.
     """
 
+    function: ClassVar[type[Function]] = _Subspace
+
     def __init__(self, layer: nn.Linear, rank: int, packing: Tucker) -> None:
         super().__init__(layer, rank, packing)
         self.left.requires_grad_(False)
@@ -211,16 +187,6 @@ class SubspaceLinear(FactoredLinear):
 
     def _divided(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.ones_like(values), values
-
-    def _apply_to(
-        self,
-        x: torch.Tensor,
-        left: torch.Tensor,
-        right: torch.Tensor,
-        bias: torch.Tensor | None,
-        kept: Kept,
-    ) -> torch.Tensor:
-        return cast(torch.Tensor, _Subspace.apply(x, left, right, bias, kept, self))
 
     @torch.no_grad()
     def take_step(self, made: torch.Tensor, channels: torch.Tensor) -> None:
