@@ -178,7 +178,7 @@ def draw(of: Sequence[Line], folder: Path) -> list[Path]:
         ("memory", of, [in_mb(line.peak) for line in of], "peak memory of a step (MB)"),
         ("time", timed, [line.seconds or 0.0 for line in timed], "CPU seconds of a training"),
     )
-    with style.figure(8.4, 4.2, ncols=2, sharey=True) as (fig, panels):
+    with style.figure(8.4, 5.6, ncols=2, sharey=True) as (fig, panels):
         named = []
         for axes, (name, some, sizes, title) in zip(panels, planes, strict=True):
             members = fronts(of)[name]
@@ -216,7 +216,7 @@ def draw(of: Sequence[Line], folder: Path) -> list[Path]:
             plt.Line2D([], [], c=colour, marker=marker, ls="", ms=4, label=name)
             for name, colour, marker in looks
         ]
-        fig.legend(handles=marks, loc="outside right upper", frameon=False)
+        fig.legend(handles=marks, loc="outside lower center", ncols=5, frameon=False)
         panels[0].set_ylabel("validation accuracy (%)")
         for axes, labels in zip(panels, named, strict=True):
             place(fig, axes, labels)
