@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from bsr_explorer.errors import UserError
 from bsr_explorer.methods.adding import LAYERS, Adding, linears
 from bsr_explorer.tape import Op, Parameter, Tape
 
@@ -21,6 +22,19 @@ SCALE = "ia3"
 
 GAMMA = f".{SCALE}.gamma"
 """What the names of factors end with."""
+
+
+def check_thirds(out: int, width: int) -> None:
+    """Keys and values must be as wide as queries, to be the last two thirds.
+
+    Raises:
+        UserError: they are not (several heads of queries share them).
+    """
+    if out != 3 * width:
+        raise UserError(
+            f"--method: ia3 scales the last two thirds of what qkv makes, and here it makes {out} channels of {width}, "
+            "so that keys and values are no thirds; choose lora"
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,6 +64,8 @@ class Ia3(Adding):
                 continue
             out, width = tape.parameters[op.params["weight"]].shape
             behind = op.name.endswith(LAYERS["qkv"])
+            if behind:
+                check_thirds(out, width)
             factors = Parameter(f"{op.name}{GAMMA}", (2 * out // 3 if behind else width,), op.block)
             parameters[factors.name] = factors
             read, scaled = op.writes if behind else op.reads[0], f"{op.name}.scaled"

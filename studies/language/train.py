@@ -44,6 +44,10 @@ METHODS = (
     "lora",
     "lora(on=('qkv', 'proj', 'fc1', 'fc2'))",
     "full",
+    "full+velora",
+    "full+wtacrs",
+    "full+asi",
+    "full+wasi",
 )
 BEFORE = Recipe("language", "our own", "adamw", lr=2e-3, weight_decay=0.1, epochs=1, batch_size=16, clip=1.0)
 AFTER = replace(BEFORE, lr=1e-3)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.autograd import Function
 
 from bsr_explorer.methods.adding import LAYERS
-from bsr_explorer.methods.ia3 import SCALE
+from bsr_explorer.methods.ia3 import SCALE, check_thirds
 from bsr_explorer.naming import blocks_of
 
 
@@ -67,7 +67,8 @@ def scale_channels_of(model: nn.Module) -> None:
     """Let keys and values, and what the second MLP layer reads, be multiplied by factors, in place."""
     for block in blocks_of(model):
         qkv, fc2 = (block.get_submodule(LAYERS[name]) for name in ("qkv", "fc2"))
-        (out, _), (_, width) = (layer.get_parameter("weight").shape for layer in (qkv, fc2))
+        (out, read), (_, width) = (layer.get_parameter("weight").shape for layer in (qkv, fc2))
+        check_thirds(out, read)
         for layer, count in ((qkv, 2 * out // 3), (fc2, width)):
             layer.add_module(SCALE, ChannelScale(count, layer.get_parameter("weight")))
         qkv.register_forward_hook(_scale_output)

@@ -6,6 +6,7 @@ import pytest
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.build import build
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of, geometry
 from bsr_explorer.models.language.architecture import numbers_of
@@ -91,3 +92,21 @@ def test_updates_beside_layers_are_refused_under_autocast() -> None:
         UserError, match=r"--precision: lora.* layers that were traced under autocast, such as blocks\.0"
     ):
         predict(Config(SMALL.format(""), 16, 10, 2, precision="amp_bf16", method="lora"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "method", ["full+velora", "last(k=1)+wtacrs", "full+asi", "full+wasi(on=('qkv', 'fc2'))"]
+)
+def test_what_layers_read_is_packed(method: str, precision: str) -> None:
+    config = Config("llama_tiny(depth=2)", 16, 10, 4, method=method, optimizer="sgd", precision=precision)
+    predicted, measured = predict(config), measure(config)
+    for figure in ("saved_bytes", "train_flops", "peak_bytes"):
+        assert getattr(predicted, figure) == getattr(measured, figure), figure
+
+
+def test_factors_need_keys_and_values_as_wide_as_queries() -> None:
+    config = Config("llama_tiny(depth=2)", 16, 10, 4, method="ia3")
+    for ask in (predict, build):
+        with pytest.raises(UserError, match=r"ia3 .* makes 256 channels of 128, .* choose lora"):
+            ask(config)
