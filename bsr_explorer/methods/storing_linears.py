@@ -98,13 +98,7 @@ class StoringLinears(Storing):
         self._check_some_weight_trains(
             any(layer.weight.requires_grad for layer in linears_in(model, self.on))
         )
-        places = {path: READS[path] for path in self._paths}
-
-        def stores(block: int, layer: str, place: str, channels: int) -> Packing | None:
-            how = self.stores_at(block, layer, place, 0, channels)
-            return how if isinstance(how, Packing) else None
-
-        store_read(model, places, stores)
+        store_read(model, {path: READS[path] for path in self._paths}, self.stores_at)
         return model
 
     def _check_some_weight_trains(self, trains: bool) -> None:

@@ -28,6 +28,7 @@ class Packing(ABC):
     itself: ClassVar[bool] = False
     """Whether it neither packs nor copies: what is unpacked is then the tensor itself, which must not be changed."""
     again: ClassVar[bool] = False
+    """See ``Storage``."""
     derivative: ClassVar[bool] = False
     """Whether what is unpacked is not the tensor that an activation read, but the activation's derivative there."""
 

@@ -34,14 +34,14 @@ def store_kept(
 def store_read(
     model: nn.Module,
     places: Mapping[str, str],
-    stores: Callable[[int, str, str, int], Packing | None],
+    stores: Callable[[int, str, str, int, int], Packing | Rebuilt | None],
 ) -> None:
     """Let linear layers of all blocks pack what they read, in place; nothing else of a block is touched.
 
     Args:
         places: by the path of a layer in its block, what it reads (``methods.storing.PLACES``); of the last layer of a
             gated MLP, ``gated`` in its place.
-        stores: how, by block (0-based), path, place and channels.
+        stores: see ``methods.storing.Storing.stores_at``; heads are not asked for, and are 0.
     """
     for index, block in enumerate(blocks_of(model)):
         for path, place in places.items():
@@ -49,5 +49,5 @@ def store_read(
             if isinstance(layer, nn.Linear):  # one of another kind keeps what it keeps
                 if path == "mlp.fc2" and hasattr(block.get_submodule("mlp"), "gate_last"):
                     place = "gated"
-                if (packing := stores(index, path, place, layer.in_features)) is not None:
+                if (packing := stores(index, path, place, 0, layer.in_features)) is not None:
                     store_in_linear(layer, place, packing)

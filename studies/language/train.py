@@ -1,6 +1,6 @@
 """A tiny language model, trained on docstrings and fine-tuned on the language reference, with several methods.
 
-    python studies/language/train.py --minutes 20
+    python studies/language/train.py --minutes 20 [--out reports/language]
 
 Both texts come with Python itself (``text.py``); tokens are bytes. A model is trained in full on the docstrings first
 (its weights are kept beside the table, and git ignores them). Each method then fine-tunes it on the topics of
@@ -35,7 +35,6 @@ from bsr_explorer.train.optimizer import rate_factor
 from bsr_explorer.train.recipes import Recipe
 from studies.language.text import docstrings, parted, sequences, topics
 
-HERE = Path(__file__).parent
 CONFIG = Config("llama_tiny", image_size=128, batch_size=16, method="full")
 METHODS = (
     "linear",
@@ -63,7 +62,9 @@ def main() -> None:
     parser.add_argument("--tuning-steps", type=int, default=150, help="of each fine-tune")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", nargs="+", default=METHODS, help="method expressions")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of the table and the weights")
+    parser.add_argument(
+        "--out", type=Path, default=Path("reports/language"), help="folder of the table and the weights"
+    )
     options = parser.parse_args()
     ends = time.monotonic() + 60 * options.minutes
     options.out.mkdir(parents=True, exist_ok=True)

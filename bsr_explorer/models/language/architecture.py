@@ -1,14 +1,15 @@
-"""Language models by name: ``tinyllama``, ``llama_tiny(chunk=256)``, or any other numbers."""
+"""Language models by name: ``tinyllama``, ``llama_tiny(chunk=256)``, or with other numbers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.expression import check_whole, name_in, parsed
 from bsr_explorer.models.inputs import TOKENS, Inputs
+from bsr_explorer.models.language.shape import Shape
 from bsr_explorer.models.traced.architecture import Traced
 
 if TYPE_CHECKING:
@@ -17,51 +18,37 @@ if TYPE_CHECKING:
     from bsr_explorer.models.traced.architecture import TracedGeometry
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """See ``decoder.Shape``, whose fields these are."""
-
-    vocabulary: int
-    positions: int
-    width: int
-    depth: int
-    heads: int
-    groups: int
-    hidden: int
-    chunk: int | None = None
-
-
-NAMES: dict[str, Numbers] = {
-    "tinyllama": Numbers(32000, 2048, 2048, 22, 32, 4, 5632),
-    "llama_tiny": Numbers(256, 512, 128, 4, 4, 2, 352),
+NAMES: dict[str, Shape] = {
+    "tinyllama": Shape(32000, 2048, 2048, 22, 32, 4, 5632),
+    "llama_tiny": Shape(256, 512, 128, 4, 4, 2, 352),
 }
 """TinyLlama 1.1B (arXiv 2401.02385) as its configuration says it, and a tiny one of bytes. Their numbers can be
 changed: ``llama_tiny(depth=8)``."""
 
 
 @lru_cache(maxsize=256)
-def numbers_of(model: str) -> Numbers:
-    """The numbers behind a name.
+def shape_of(model: str) -> Shape:
+    """The shape behind a name.
 
     Raises:
         UserError: it cannot be read, or says what cannot be.
     """
-    said = parsed(model, [field.name for field in fields(Numbers)])
+    said = parsed(model, [field.name for field in fields(Shape)])
     if said.first is not None:
         raise UserError(f"--model: {model}: write options as name=value, not {said.first!r} alone")
-    numbers = replace(NAMES[said.name], **said.options)
-    for field in fields(Numbers):
-        if field.name != "chunk" or numbers.chunk is not None:
-            check_whole(model, field.name, getattr(numbers, field.name))
-    if numbers.width % (2 * numbers.heads):
+    shape = replace(NAMES[said.name], **said.options)
+    for field in fields(Shape):
+        if field.name != "chunk" or shape.chunk is not None:
+            check_whole(model, field.name, getattr(shape, field.name))
+    if shape.width % (2 * shape.heads):
         raise UserError(
-            f"--model: {model}: width={numbers.width} does not fall into heads={numbers.heads} of an even width"
+            f"--model: {model}: width={shape.width} does not fall into heads={shape.heads} of an even width"
         )
-    if numbers.heads % numbers.groups:
+    if shape.heads % shape.groups:
         raise UserError(
-            f"--model: {model}: heads={numbers.heads} do not fall into groups={numbers.groups} of equal size"
+            f"--model: {model}: heads={shape.heads} do not fall into groups={shape.groups} of equal size"
         )
-    return numbers
+    return shape
 
 
 class Language(Traced):
@@ -85,19 +72,19 @@ class Language(Traced):
         Raises:
             UserError: a sequence is longer than the positions.
         """
-        numbers = numbers_of(model)
-        if image_size > numbers.positions:
+        shape = shape_of(model)
+        if image_size > shape.positions:
             raise UserError(
-                f"--sequence-length: {image_size} tokens are more than the {numbers.positions} positions of {model}; "
-                f"choose up to {numbers.positions}, or {name_in(model)}(positions={image_size})"
+                f"--sequence-length: {image_size} tokens are more than the {shape.positions} positions of {model}; "
+                f"choose up to {shape.positions}, or {name_in(model)}(positions={image_size})"
             )
-        return super().geometry(model, image_size, numbers.vocabulary)
+        return super().geometry(model, image_size, shape.vocabulary)
 
     def build(self, model: str, image_size: int, num_classes: int) -> nn.Module:
         """With random weights."""
-        from bsr_explorer.models.language.decoder import Decoder, Shape
+        from bsr_explorer.models.language.decoder import Decoder
 
-        return Decoder(Shape(**vars(numbers_of(model))))
+        return Decoder(shape_of(model))
 
     def _cannot(self, what: str) -> UserError:
         return UserError(

@@ -6,7 +6,6 @@ keys and values are one product, and the gate and the other half of SwiGLU, too,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -14,30 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bsr_explorer.models.language.loss import chunked_loss, next_token_loss
+from bsr_explorer.models.language.shape import Shape
 
-
-@dataclass(frozen=True)
-class Shape:
-    """The numbers of a decoder.
-
-    Attributes:
-        positions: tokens of the longest sequence, T.
-        width, depth: D, and blocks.
-        heads, groups: heads of queries, and of keys and values.
-        hidden: width of SwiGLU.
-        chunk: tokens whose logits are there at once, in the loss; None: those of all.
-        base: of the angles of rotary positions.
-    """
-
-    vocabulary: int
-    positions: int
-    width: int
-    depth: int
-    heads: int
-    groups: int
-    hidden: int
-    chunk: int | None = None
-    base: float = 10000.0
+BASE = 10_000.0
+"""Of the angles of rotary positions."""
 
 
 class Decoder(nn.Module):
@@ -50,7 +29,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.depth))
         self.norm = nn.RMSNorm(shape.width, eps=1e-5)
         self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
-        cos, sin = angles(shape.positions, shape.width // shape.heads, shape.base)
+        cos, sin = angles(shape.positions, shape.width // shape.heads, BASE)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         self.chunk = shape.chunk

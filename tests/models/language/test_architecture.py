@@ -9,7 +9,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build
 from bsr_explorer.finetune.measure import measure
 from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of, geometry
-from bsr_explorer.models.language.architecture import numbers_of
+from bsr_explorer.models.language.architecture import shape_of
 from bsr_explorer.prediction import predict, size_of
 
 SMALL = "llama_tiny(width=32, depth=2, hidden=48, vocabulary=500{})"
@@ -21,9 +21,9 @@ def test_a_name_is_known_by_what_stands_before_its_parentheses() -> None:
 
 
 def test_tinyllama_has_its_geometry() -> None:
-    numbers = numbers_of("tinyllama")
+    numbers = shape_of("tinyllama")
     assert (numbers.width, numbers.depth, numbers.heads, numbers.groups) == (2048, 22, 32, 4)
-    assert numbers_of("tinyllama(chunk=512)").chunk == 512
+    assert shape_of("tinyllama(chunk=512)").chunk == 512
 
 
 @pytest.mark.parametrize(

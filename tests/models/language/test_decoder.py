@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bsr_explorer.models.language.decoder import Decoder, Shape, angles, turned
+from bsr_explorer.models.language.decoder import Decoder, angles, turned
+from bsr_explorer.models.language.shape import Shape
 from bsr_explorer.models.vit.attention_path import use_attention_path
 
 SMALL = Shape(vocabulary=50, positions=16, width=32, depth=2, heads=4, groups=2, hidden=24)
