@@ -72,7 +72,7 @@ def routed(config: Config, steps: int) -> Iterator[tuple[int, int]]:
         layer.gate.register_forward_hook(look)
     random = torch.Generator().manual_seed(1)
     for _ in range(steps):
-        images, labels = batch_of(config, random)
+        images, labels = batch_of(config, step.model, random)
         fullest.clear()
         yield sum(row.bytes for row in saved_rows(step, images, labels)), max(fullest)
         step(images, labels)

@@ -16,8 +16,7 @@ from bsr_explorer.measurement.step import NOTHING, Before, Measurement, measure_
 from bsr_explorer.methods.moving import InStep
 from bsr_explorer.methods.steps import EVERYTHING
 from bsr_explorer.models.architecture import architecture_of
-from bsr_explorer.models.inputs import IMAGES
-from bsr_explorer.models.outputs import labels_shape
+from bsr_explorer.models.inputs import given_to
 from bsr_explorer.prediction import geometry_of, predict, steps_of
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, image_dtype, in_precision
@@ -68,7 +67,7 @@ def parts_of_a_step(config: Config) -> tuple[Step, torch.Tensor, torch.Tensor]:
     how = config.how
     model = build(config.with_method(how.of) if isinstance(how, InStep) else config)
     model = in_precision(model, config.precision).to(device)
-    images, labels = batch_of(config, torch.Generator().manual_seed(0), model)
+    images, labels = batch_of(config, model, torch.Generator().manual_seed(0))
     step = make_step(model, config, _plain(config))
     if isinstance(how, InStep):
         _turn(step, how, images, labels)
@@ -78,17 +77,11 @@ def parts_of_a_step(config: Config) -> tuple[Step, torch.Tensor, torch.Tensor]:
 
 
 def batch_of(
-    config: Config, random: torch.Generator, model: torch.nn.Module | None = None
+    config: Config, model: torch.nn.Module, random: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch of random values, and labels, as a configuration's step takes them, on its device.
-
-    Args:
-        model: what labels are of, it may say itself (``labels_shape``).
-    """
-    takes, classes = architecture_of(config.model).takes, geometry_of(config).num_classes
+    """A batch of random values, and labels, as a step of a configuration's model takes them, on its device."""
+    takes, classes = given_to(model, architecture_of(config.model).takes), geometry_of(config).num_classes
     given, labels = takes.drawn(config.batch_size, config.image_size, classes, random)
-    if takes is IMAGES and model is not None:
-        labels = torch.randint(classes, labels_shape(model, *given.shape[::3]), generator=random)
     device = device_of(config)
     dtype = given.dtype if takes.numbered else image_dtype(config.precision)
     return given.to(device, dtype), labels.to(device)

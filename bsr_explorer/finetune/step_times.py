@@ -24,7 +24,7 @@ class Stepper:
     def __init__(self, config: Config) -> None:
         model = in_precision(build(config), config.precision).to(device_of(config)).train()
         self.step = make_step(model, config, recipe("short"))
-        self.images, self.labels = batch_of(config, torch.Generator().manual_seed(0))
+        self.images, self.labels = batch_of(config, model, torch.Generator().manual_seed(0))
 
     def seconds(self) -> float:
         """Duration of one step."""

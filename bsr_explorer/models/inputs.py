@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from bsr_explorer.errors import UserError
+
 if TYPE_CHECKING:
-    from torch import Generator, Tensor, dtype
+    from torch import Generator, Tensor, dtype, nn
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ def _one(batch: int, size: int) -> tuple[int, ...]:
     return (batch,)
 
 
+def _plane(batch: int, size: int) -> tuple[int, ...]:
+    return batch, size, size
+
+
 def _sequence(batch: int, size: int) -> tuple[int, ...]:
     return batch, size
 
@@ -71,5 +77,23 @@ def _sequence(batch: int, size: int) -> tuple[int, ...]:
 IMAGES = Inputs("images", "an image", "px", _square, _one)
 """(B, 3, S, S), of which each has one label."""
 
+PIXELS = replace(IMAGES, labels=_plane)
+"""The same, of which each pixel has one: (B, S, S)."""
+
 TOKENS = Inputs("tokens", "a sequence", "tokens", _sequence, _sequence, numbered=True)
 """(B, T), of which each has a label: the next one."""
+
+LABELS = ("images", "pixels")
+"""What has a label: a model of images says so by an attribute ``labels``; without it, images have."""
+
+
+def given_to(model: nn.Module, takes: Inputs) -> Inputs:
+    """What a built model is given: as its architecture says, with labels of what the model says.
+
+    Raises:
+        UserError: the model says something else.
+    """
+    of = getattr(model, "labels", LABELS[0])
+    if of not in LABELS:
+        raise UserError(f"--model: labels: {of!r} have none; choose {' or '.join(LABELS)}")
+    return PIXELS if of == "pixels" else takes

@@ -1,28 +1,13 @@
-"""What a model returns, and the labels that this is held against."""
+"""What a model returns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from bsr_explorer.errors import UserError
-
-LABELS = ("images", "pixels")
-"""What has a label: a model says so by an attribute ``labels``; without it, images have."""
-
-
-def labels_shape(model: nn.Module, batch_size: int, image_size: int) -> tuple[int, ...]:
-    """The shape of a batch's labels, class indices: (B,), or (B, S, S) where each pixel has one.
-
-    Raises:
-        UserError: the model says something else.
-    """
-    of = getattr(model, "labels", LABELS[0])
-    if of not in LABELS:
-        raise UserError(f"--model: labels: {of!r} have none; choose {' or '.join(LABELS)}")
-    return (batch_size,) if of == "images" else (batch_size, image_size, image_size)
 
 
 def logits_of(found: Any) -> Tensor:

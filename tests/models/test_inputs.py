@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from bsr_explorer.models.inputs import IMAGES, TOKENS
+from bsr_explorer.errors import UserError
+from bsr_explorer.models.inputs import IMAGES, TOKENS, given_to
 
 
 def test_images_have_a_label_each() -> None:
@@ -26,3 +28,14 @@ def test_empty_ones_are_as_those_that_are_drawn() -> None:
         assert list(empty) == [name, "labels"]
         assert [tuple(each.shape) for each in empty.values()] == [tuple(each.shape) for each in drawn]
         assert empty[name].dtype == dtype
+
+
+def test_labels_are_of_images_or_of_pixels() -> None:
+    model = torch.nn.ReLU()
+    assert given_to(model, IMAGES) is IMAGES
+    assert given_to(model, TOKENS) is TOKENS
+    model.labels = "pixels"  # type: ignore[assignment]
+    assert given_to(model, IMAGES).labels(2, 8) == (2, 8, 8)
+    model.labels = "boxes"  # type: ignore[assignment]
+    with pytest.raises(UserError, match="labels: 'boxes' have none; choose images or pixels"):
+        given_to(model, IMAGES)

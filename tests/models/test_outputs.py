@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.models.outputs import labels_shape, logits_of
+from bsr_explorer.models.outputs import logits_of
 
 LOGITS = torch.zeros(2, 3)
 
@@ -25,13 +25,3 @@ def test_they_are_found(found: Any) -> None:
 def test_what_has_none_is_refused(found: Any) -> None:
     with pytest.raises(UserError, match=f"it returns a {type(found).__name__}"):
         logits_of(found)
-
-
-def test_labels_are_of_images_or_of_pixels() -> None:
-    model = torch.nn.ReLU()
-    assert labels_shape(model, 2, 8) == (2,)
-    model.labels = "pixels"  # type: ignore[assignment]
-    assert labels_shape(model, 2, 8) == (2, 8, 8)
-    model.labels = "boxes"  # type: ignore[assignment]
-    with pytest.raises(UserError, match="labels: 'boxes' have none; choose images or pixels"):
-        labels_shape(model, 2, 8)

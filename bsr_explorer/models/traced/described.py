@@ -36,7 +36,7 @@ class Described:
 
     Attributes:
         model: ``package.module:function``, with arguments or without, or a name of timm.
-        labels: one of ``models.outputs.LABELS``.
+        labels: one of ``models.inputs.LABELS``.
     """
 
     model: str

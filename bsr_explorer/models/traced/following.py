@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.models.inputs import IMAGES, Inputs
+from bsr_explorer.models.inputs import IMAGES, Inputs, given_to
 from bsr_explorer.models.lowering import PRECISIONS
-from bsr_explorer.models.outputs import labels_shape
 from bsr_explorer.models.traced.calls import Differs, Trace, joined
 from bsr_explorer.models.traced.kernels import Kernels
 from bsr_explorer.models.traced.running import trace
@@ -65,9 +64,7 @@ def follow(
     kernels = None if device == "cpu" else Kernels(device, attention)
 
     def of(batch: int) -> Trace:
-        inputs = takes.empty(batch, image_size, image_dtype)
-        if takes is IMAGES:
-            inputs["labels"] = torch.empty(labels_shape(model, batch, image_size), dtype=torch.int64)
+        inputs = given_to(model, takes).empty(batch, image_size, image_dtype)
         return trace(model.train(), inputs, number if autocast else None, kernels)
 
     try:
