@@ -6,7 +6,7 @@ A prediction and a measurement answer with the same type, so that they can be su
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,6 +83,14 @@ class Peak:
     block: int | None
     operation: str
     alive: Mapping[str, int]
+
+
+def said_bound(figure: str, at_least: Collection[str]) -> str:
+    """What stands before a figure, where some are bounds. (Of what needs at least so much, at most so many images
+    fit.)"""
+    if figure == "largest_batch":
+        return "≤ " if "counted_bytes" in at_least else ""
+    return "≥ " if figure in at_least else ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bsr_explorer.ledger import COMPUTE, WHOLE, Kind, Ledger, Peak, Row, Unknown, in_phases, ledger
+from bsr_explorer.ledger import (
+    COMPUTE,
+    WHOLE,
+    Kind,
+    Ledger,
+    Peak,
+    Row,
+    Unknown,
+    in_phases,
+    ledger,
+    said_bound,
+)
 
 BYTE_KINDS: tuple[Kind, ...] = ("parameter", "gradient", "optimizer", "input", "saved", "transient")
 
@@ -187,3 +198,9 @@ def test_what_is_unknown_in_one_phase_is_unknown() -> None:
     unknown = Unknown("turn", "", 1, 8, ("peak_bytes",), "it depends on numbers")
     whole = in_phases([STEP, ledger((), unknown=(unknown,))], [0.5, 0.5])
     assert whole.at_least == {"peak_bytes", "reserved_bytes", "device_bytes"}
+
+
+def test_a_mark_says_on_which_side_of_a_bound_a_figure_is() -> None:
+    assert said_bound("peak_bytes", {"peak_bytes"}) == "≥ "
+    assert said_bound("peak_bytes", {"train_flops"}) == said_bound("largest_batch", {"peak_bytes"}) == ""
+    assert said_bound("largest_batch", {"counted_bytes"}) == "≤ "

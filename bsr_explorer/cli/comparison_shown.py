@@ -54,9 +54,9 @@ def show_comparison(made: Report) -> None:
 
 def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
     """A method takes two lines: what it comes to, and below that its ratios to full fine-tuning."""
+    from bsr_explorer.ledger import said_bound
     from bsr_explorer.report.comparison.said import described
     from bsr_explorer.report.comparison.table import accuracy_text, mark, points_text
-    from bsr_explorer.store.comparison_folder import said_bound
 
     out.print(escape("\n".join(described(comparison))) + "\n")
     others = [kind for kind in ("peak", "saved") if kind != comparison.counts]

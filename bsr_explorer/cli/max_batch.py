@@ -14,6 +14,7 @@ from bsr_explorer.cli.console import out, table
 from bsr_explorer.cli.profile_shown import show_compared
 from bsr_explorer.config import Config
 from bsr_explorer.devices import device_of
+from bsr_explorer.ledger import said_bound
 from bsr_explorer.models.architecture import architecture_of
 from bsr_explorer.prediction import check_ruled, counted_bytes, largest_batch, predict, size_of
 from bsr_explorer.store.study import said_counts
@@ -84,17 +85,7 @@ def max_batch(
         return
     columns = ["method", "largest batch", "MB", "MiB", "a larger one needs MB"]
     columns.append(f"train GFLOPs {architecture_of(config.model).takes.one}")
-    rows = [
-        (
-            row["method"],
-            f"{_mark(row, counts, '≤ ')}{row['batch_size']:,}" if row["batch_size"] else "none fits",
-            _mark(row, counts) + _amount(row["counted_bytes"], format_mb),
-            _mark(row, counts) + _amount(row["counted_bytes"], format_mib),
-            _mark(row, counts) + _amount(row["next_bytes"], format_mb),
-            _mark(row, "train", of="flops") + format_gflops(row["train_flops_per_image"]),
-        )
-        for row in found
-    ]
+    rows = [_cells(row, counts) for row in found]
     out.print(
         f"[bold]{model}[/bold], {size_of(config)}, {optimizer}, {precision}, {attention} attention, {config.place}; "
         f"budget {budget} = {format_bytes(budget_bytes)}, counting {counts} ({said_counts(counts, quantile)})\n"
@@ -107,9 +98,18 @@ def max_batch(
     show_compared(config)
 
 
-def _mark(row: dict[str, Any], counts: str, mark: str = "≥ ", of: str = "bytes") -> str:
-    """What stands before a number that is a bound."""
-    return mark if f"{counts}_{of}" in row.get("at_least", ()) else ""
+def _cells(row: dict[str, Any], counts: str) -> tuple[str, ...]:
+    """A row of the table. Of what needs at least so much, at most so many images fit."""
+    bounds = row.get("at_least", ())
+    least = said_bound(f"{counts}_bytes", bounds)
+    return (
+        row["method"],
+        f"{'≤ ' if least else ''}{row['batch_size']:,}" if row["batch_size"] else "none fits",
+        least + _amount(row["counted_bytes"], format_mb),
+        least + _amount(row["counted_bytes"], format_mib),
+        least + _amount(row["next_bytes"], format_mb),
+        said_bound("train_flops", bounds) + format_gflops(row["train_flops_per_image"]),
+    )
 
 
 def _row(config: Config, budget_bytes: int, counts: str, quantile: float) -> dict[str, Any]:

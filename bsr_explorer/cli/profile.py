@@ -12,13 +12,13 @@ from rich.markup import escape
 
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import err, out, table
-from bsr_explorer.cli.profile_shown import least, show_blocks, show_peak, show_steps, show_unknown
+from bsr_explorer.cli.profile_shown import show_blocks, show_peak, show_steps, show_unknown
 from bsr_explorer.config import Config
 from bsr_explorer.cost import published
 from bsr_explorer.devices import device_of
 from bsr_explorer.errors import UserError
 from bsr_explorer.errors import unknown as no_such
-from bsr_explorer.ledger import Ledger
+from bsr_explorer.ledger import Ledger, said_bound
 from bsr_explorer.prediction import (
     check_ruled,
     counted_bytes,
@@ -276,7 +276,7 @@ def _show(config: Config, predicted: Ledger, answer: dict[str, Any]) -> None:
     total, full = answer["predicted"]["total_bytes"], answer["full"]["total_bytes"]
     counts = answer["predicted"]["total_counts"]
     mine, theirs = (
-        "≥ " if f"{counts}_bytes" in each.get("at_least", ()) else ""
+        said_bound(f"{counts}_bytes", each.get("at_least", ()))
         for each in (answer["predicted"], answer["full"])
     )
     less = "against" if mine or theirs else f"{format_less(full / total)} than"
@@ -297,7 +297,7 @@ def _from_full(paper: dict[str, Any], key: str) -> str:
 
 
 def _scaled(key: str, predicted: Ledger) -> tuple[str, str]:
-    value, mark = getattr(predicted, key), least(predicted, key)
+    value, mark = getattr(predicted, key), said_bound(key, predicted.at_least)
     if key.endswith("flops"):
         return mark + format_gflops(value, 3), ""
     return mark + format_mb(value, 2), mark + format_mib(value, 2)
@@ -307,7 +307,7 @@ def _compared(label: str, predicted: Ledger, key: str, measured: int) -> tuple[s
     value = getattr(predicted, key)
     return (
         label,
-        f"{least(predicted, key)}{value:,}",
+        f"{said_bound(key, predicted.at_least)}{value:,}",
         f"{measured:,}",
         f"{measured - value:+,}" if measured != value else "0",
     )

@@ -7,7 +7,7 @@ from typing import Any
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.config import Config
 from bsr_explorer.devices import device_of
-from bsr_explorer.ledger import NAMES, Ledger
+from bsr_explorer.ledger import NAMES, Ledger, said_bound
 from bsr_explorer.prediction import tokens_by_block, trained_blocks
 from bsr_explorer.units import format_gflops, format_mb
 
@@ -37,10 +37,13 @@ def show_steps(predicted: Ledger, steps: dict[str, Any], measured: list[dict[str
     """
     figures = (("saved MB", "saved_bytes"), ("peak MB", "peak_bytes"))
     rows = [
-        (label, *(least(predicted, key) + format_mb(value, 1) for value in steps[key]))
+        (label, *(said_bound(key, predicted.at_least) + format_mb(value, 1) for value in steps[key]))
         for label, key in figures
     ]
-    flops = (least(predicted, "train_flops") + format_gflops(value, 1) for value in steps["train_flops"])
+    flops = (
+        said_bound("train_flops", predicted.at_least) + format_gflops(value, 1)
+        for value in steps["train_flops"]
+    )
     rows.append(("train GFLOPs", *flops))
     out.print()
     out.print(table(["steps differ", "least", "mean", "most"], rows))
@@ -49,11 +52,6 @@ def show_steps(predicted: Ledger, steps: dict[str, Any], measured: list[dict[str
         off = sum(each["predicted"] != each["measured"] for each in measured)
         kinds = "kind of step was" if len(measured) == 1 else "kinds of step were"
         out.print(f"{len(measured)} {kinds} measured: {off} not as predicted to the byte and FLOP")
-
-
-def least(predicted: Ledger, figure: str) -> str:
-    """What stands before a figure of which something is not counted."""
-    return "≥ " if figure in predicted.at_least else ""
 
 
 def show_unknown(predicted: Ledger) -> None:
@@ -93,9 +91,9 @@ def show_blocks(config: Config, predicted: Ledger) -> None:
         "block (0-based)",
         "tokens",
         "",
-        f"{least(predicted, 'saved_bytes')}saved MB",
+        f"{said_bound('saved_bytes', predicted.at_least)}saved MB",
         "parameters MB",
         "gradient + optimiser MB",
-        f"{least(predicted, 'train_flops')}train GFLOPs",
+        f"{said_bound('train_flops', predicted.at_least)}train GFLOPs",
     ]
     out.print(table(columns, rows, left=(0, 2)))

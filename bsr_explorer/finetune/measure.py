@@ -16,7 +16,7 @@ from bsr_explorer.measurement.step import NOTHING, Before, Measurement, measure_
 from bsr_explorer.methods.moving import InStep
 from bsr_explorer.methods.steps import EVERYTHING
 from bsr_explorer.models.architecture import architecture_of
-from bsr_explorer.models.inputs import given_to
+from bsr_explorer.models.inputs import inputs_of
 from bsr_explorer.prediction import geometry_of, predict, steps_of
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, image_dtype, in_precision
@@ -80,7 +80,7 @@ def batch_of(
     config: Config, model: torch.nn.Module, random: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A batch of random values, and labels, as a step of a configuration's model takes them, on its device."""
-    takes, classes = given_to(model, architecture_of(config.model).takes), geometry_of(config).num_classes
+    takes, classes = inputs_of(model, architecture_of(config.model).takes), geometry_of(config).num_classes
     given, labels = takes.drawn(config.batch_size, config.image_size, classes, random)
     device = device_of(config)
     dtype = given.dtype if takes.numbered else image_dtype(config.precision)

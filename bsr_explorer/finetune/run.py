@@ -22,7 +22,7 @@ from bsr_explorer.finetune.job import Job, checkpoint_of, epochs_of, load_data, 
 from bsr_explorer.finetune.phases import Phases
 from bsr_explorer.finetune.watch import NOBODY, Progress, Watch
 from bsr_explorer.finetune.watched import WatchedStep, step_of
-from bsr_explorer.models.inputs import IMAGES, PIXELS, given_to
+from bsr_explorer.models.inputs import IMAGES, PIXELS, inputs_of
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.prediction import geometry_of, predict
 from bsr_explorer.prefix.cache import Cache
@@ -94,7 +94,7 @@ def run(
 
 def _check_labels(model: torch.nn.Module) -> None:
     """Refuse a model that wants other labels than data sets have."""
-    if given_to(model, IMAGES) is PIXELS:
+    if inputs_of(model, IMAGES) is PIXELS:
         raise UserError(
             "--model: it classifies pixels, and no data set here has labels of them: its costs are predicted and "
             "measured (profile, max-batch, compare --costs-only), and it is trained in a loop of your own"

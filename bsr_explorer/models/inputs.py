@@ -87,7 +87,7 @@ LABELS = ("images", "pixels")
 """What has a label: a model of images says so by an attribute ``labels``; without it, images have."""
 
 
-def given_to(model: nn.Module, takes: Inputs) -> Inputs:
+def inputs_of(model: nn.Module, takes: Inputs) -> Inputs:
     """What a built model is given: as its architecture says, with labels of what the model says.
 
     Raises:

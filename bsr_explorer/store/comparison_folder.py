@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,6 @@ STEPS = "step_seconds.json"
 
 SETTLED = ("image_size", "train_size", "val_size", "epochs")
 """What of a fidelity is decided before anything runs."""
-
-
-def said_bound(figure: str, at_least: Collection[str]) -> str:
-    """What stands before a figure, where some are bounds. (Of what needs at least so much, at most so many images
-    fit.)"""
-    if figure == "largest_batch":
-        return "≤ " if "counted_bytes" in at_least else ""
-    return "≥ " if figure in at_least else ""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.models.inputs import IMAGES, TOKENS, given_to
+from bsr_explorer.models.inputs import IMAGES, TOKENS, inputs_of
 
 
 def test_images_have_a_label_each() -> None:
@@ -32,10 +32,10 @@ def test_empty_ones_are_as_those_that_are_drawn() -> None:
 
 def test_labels_are_of_images_or_of_pixels() -> None:
     model = torch.nn.ReLU()
-    assert given_to(model, IMAGES) is IMAGES
-    assert given_to(model, TOKENS) is TOKENS
+    assert inputs_of(model, IMAGES) is IMAGES
+    assert inputs_of(model, TOKENS) is TOKENS
     model.labels = "pixels"  # type: ignore[assignment]
-    assert given_to(model, IMAGES).labels(2, 8) == (2, 8, 8)
+    assert inputs_of(model, IMAGES).labels(2, 8) == (2, 8, 8)
     model.labels = "boxes"  # type: ignore[assignment]
     with pytest.raises(UserError, match="labels: 'boxes' have none; choose images or pixels"):
-        given_to(model, IMAGES)
+        inputs_of(model, IMAGES)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.models.inputs import IMAGES, Inputs, given_to
+from bsr_explorer.models.inputs import IMAGES, Inputs, inputs_of
 from bsr_explorer.models.lowering import PRECISIONS
 from bsr_explorer.models.traced.calls import Differs, Trace, joined
 from bsr_explorer.models.traced.kernels import Kernels
@@ -64,7 +64,7 @@ def follow(
     kernels = None if device == "cpu" else Kernels(device, attention)
 
     def of(batch: int) -> Trace:
-        inputs = given_to(model, takes).empty(batch, image_size, image_dtype)
+        inputs = inputs_of(model, takes).empty(batch, image_size, image_dtype)
         return trace(model.train(), inputs, number if autocast else None, kernels)
 
     try:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bsr_explorer.ledger import said_bound
 from bsr_explorer.report.comparison.line import Line
 from bsr_explorer.report.comparison.said import described
 from bsr_explorer.report.comparison.table import readable
 from bsr_explorer.report.markup import markdown
-from bsr_explorer.store.comparison_folder import STEPS, Comparison, said_bound
+from bsr_explorer.store.comparison_folder import STEPS, Comparison
 from bsr_explorer.units import format_bytes, format_gflops, plural
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from bsr_explorer.ledger import said_bound
 from bsr_explorer.report.comparison.line import Line
-from bsr_explorer.store.comparison_folder import Comparison, said_bound
+from bsr_explorer.store.comparison_folder import Comparison
 from bsr_explorer.units import format_gflops, format_less, format_mb, format_mib, format_number
 
 
