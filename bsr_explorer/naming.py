@@ -23,6 +23,7 @@ class Naming:
         embeddings: parameters that are added to tokens, or stand among them; weight decay leaves them alone.
         paths: the module path of each block, in order, where blocks stand in several lists, as those of stages do;
             nothing: they are numbered below ``blocks``.
+        heads: of the attention of each block (0: it has none), where that was seen in a trace.
     """
 
     blocks: str = "blocks"
@@ -31,6 +32,7 @@ class Naming:
     below: tuple[str, ...] = ("patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token")
     embeddings: tuple[str, ...] = ("pos_embed", "cls_token", "reg_token")
     paths: tuple[str, ...] = ()
+    heads: tuple[int, ...] = ()
 
     def block_of(self, name: str) -> int | None:
         """0-based block of a state-dict name or module path, matched as a whole number: block 1 is not block 11."""

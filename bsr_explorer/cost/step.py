@@ -94,8 +94,10 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
             if storage.role == "input":
                 continue
             owner = Kept(storage.name, storage.shape, storage.dtype, kept.needed)
-        how = c.op.stores(kept.tensor)
-        if how.packs and prod(owner.shape) == prod(kept.shape):
+        how = c.op.stores(kept.stored_as or kept.tensor)
+        if how.packs and kept.as_made:
+            how = how.fitting(owner.shape)
+        elif how.packs and prod(owner.shape) == prod(kept.shape):
             owner = replace(owner, shape=kept.shape)  # it is packed as it is read
         if c.op.segment and kept.tensor not in c.op.stored:
             how = DENSE  # what is taken elsewhere is what the segment is fed with

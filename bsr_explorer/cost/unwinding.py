@@ -49,6 +49,17 @@ class Unwinding:
                 self._unpack(keep)
                 self._unpacked.append(name)
 
+    def restore(self, kept: str) -> None:
+        for keep in self._elsewhere:
+            if keep.name == kept:
+                name = f"{kept} unpacked"
+                if self._memory.holders(name):
+                    self._memory.hold(name)
+                else:
+                    self._memory.take(name, keep.dense_bytes)
+                    self._unpack(keep)
+                self._unpacked.append(name)
+
     def _unpack(self, keep: Keep) -> None:
         self._memory.follow("unpacking", keep.unpacking)
 
@@ -123,7 +134,7 @@ class Unwinding:
         self._let_go(*kept)
 
     def release(self, *kept: str) -> None:
-        self._let_go(*kept)
+        self._let_go(*kept, *(f"{keep.name} as {keep.how}" for keep in self._elsewhere if keep.name in kept))
 
     def release_gradient(self, result: int) -> None:
         if result in self._arrived:

@@ -64,6 +64,8 @@ class BackRazor(Storing):
         "Back Razor: Memory-Efficient Transfer Learning by Self-Sparsified Backpropagation (NeurIPS 2022)"
     )
 
+    by_call: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if (
             isinstance(self.ratio, bool)
@@ -109,6 +111,7 @@ class BackRazor(Storing):
                 "normalized": few,
                 "normed": Rebuilt(few),
                 "qkv": few,
+                "operand": few,
                 "hidden": few,
                 "activated": Rebuilt(few),
             }

@@ -60,6 +60,8 @@ class Mesa(Storing):
     summary: ClassVar[str] = "blocks keep their tensors in few bits"
     citation: ClassVar[str] = "Mesa: A Memory-saving Training Framework for Transformers (arXiv 2111.11124)"
 
+    by_call: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if isinstance(self.bits, bool) or self.bits not in (8, 4, 2):
             raise UserError(f"--method: mesa(bits={self.bits!r}): bits must be 8, 4 or 2")

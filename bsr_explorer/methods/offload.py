@@ -55,6 +55,10 @@ class Elsewhere:
         """As it lies there."""
         return Elsewhere(self.how.cast_from(dtype))
 
+    def fitting(self, shape: Shape) -> Storage:
+        """As it lies there."""
+        return Elsewhere(self.how.fitting(shape))
+
     def pieces(self, shape: Shape, dtype: str) -> tuple[int, ...]:
         """None."""
         return ()

@@ -35,7 +35,8 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.base import ACTIVATION_INPUTS, LINEAR_INPUTS, STORAGE, Method
 from bsr_explorer.methods.lora import DOWN
-from bsr_explorer.models.architecture import ARCHITECTURES
+from bsr_explorer.methods.storing_calls import check_calls, pack_what_calls_keep, stored_calls
+from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of_model
 from bsr_explorer.naming import TIMM, naming_of
 from bsr_explorer.storages import Packing, Rebuilt
 from bsr_explorer.tape import Op, Parameter, Storage, Tape
@@ -61,6 +62,9 @@ PLACES = (
 @dataclass(frozen=True, eq=False, repr=False)
 class Storing(Method):
     """A method that says, place by place, how a block's tensors are stored."""
+
+    by_call: ClassVar[bool] = False
+    """Whether it stores tensors as they are, so that any call that keeps one may pack it (``methods.storing_calls``)."""
 
     stage: ClassVar[int] = 1
     chooses: ClassVar[tuple[str, ...]] = (STORAGE, LINEAR_INPUTS, ACTIVATION_INPUTS)
@@ -105,14 +109,11 @@ class Storing(Method):
         Raises:
             UserError: blocks of this architecture cannot pack what they keep, they keep nothing, or a kernel cannot.
         """
-        if not ARCHITECTURES[tape.architecture].packs:
-            raise UserError(
-                f"--method: {self} packs what blocks keep, and models of the architecture {tape.architecture} cannot; "
-                "leave it out, or choose checkpoint"
-            )
         needs = tape.needs_grad()
+        if not ARCHITECTURES[tape.architecture].packs:
+            check_calls(self, tape)
         self._check_something_is_kept(any(needs[op.writes] for op in tape.backbone if op.block is not None))
-        return self.rewrite_blocks(tape)
+        return self.rewrite_blocks(tape) if ARCHITECTURES[tape.architecture].packs else stored_calls(self, tape)
 
     @property
     def by_block(self) -> bool:
@@ -156,7 +157,10 @@ class Storing(Method):
         self._check_something_is_kept(
             not all(naming.is_head(name) or naming.is_final_norm(name) for name in trained)
         )
-        store_kept(model, self.stores_at, self.explicit_softmax)
+        if architecture_of_model(model).packs:
+            store_kept(model, self.stores_at, self.explicit_softmax)
+        else:
+            pack_what_calls_keep(self, model)
         return model
 
     def _check_something_is_kept(self, kept: bool) -> None:

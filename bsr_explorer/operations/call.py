@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple, Protocol
 from bsr_explorer.operations.kind import Kind
 from bsr_explorer.operations.op import Op, Part, Tensor
 from bsr_explorer.operations.rule import NOTHING, Backward, Context, Forward, Kept, Lacking, Rule
+from bsr_explorer.storages.by_call import CALLS, Packs
+from bsr_explorer.storages.by_call import NOTHING as UNPACKED
 
 
 class Happening(NamedTuple):
@@ -23,24 +25,34 @@ class Happening(NamedTuple):
     Attributes:
         what: ``take`` or ``drop`` memory of its own; ``make`` a result; ``give`` the gradient of an argument, or
             ``pass`` the one that arrived on as such; ``let_go`` of something kept; ``gone``: a gradient that arrived is
-            no longer held.
+            no longer held. Of what is kept packed: ``pack`` it, ``restore`` it, and ``forget`` what was restored.
         which: number of the memory, of the result, of the argument, or of what is kept.
         bytes: what is taken.
         source: of ``pass``, the result whose gradient is passed on.
     """
 
-    what: Literal["take", "drop", "make", "give", "pass", "let_go", "gone"]
+    what: Literal["take", "drop", "make", "give", "pass", "let_go", "gone", "pack", "restore", "forget"]
     which: int
     bytes: int = 0
     source: int = 0
 
 
 class Holds(NamedTuple):
-    """What is kept for backward: an argument, a result, or memory of its own, by number, of so many bytes."""
+    """What is kept for backward: an argument, a result, or memory of its own, by number, of so many bytes.
+
+    Attributes:
+        packed: whether it is kept packed.
+        shape, dtype: of memory of its own that is packed.
+        copy_of: the argument of which that is a copy; None: the call has made it.
+    """
 
     what: Literal["argument", "result", "own"]
     which: int
     bytes: int = 0
+    packed: bool = False
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    copy_of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,12 @@ class Facts:
 class Observer(Protocol):
     """Makes a call, and says what happened."""
 
-    def facts(self, needs: tuple[bool, ...]) -> Facts:
-        """What the call does, where those of its tensors need a gradient that are said to."""
+    def facts(self, needs: tuple[bool, ...], packs: Packs = UNPACKED) -> Facts:
+        """What the call does, where those of its tensors need a gradient that are said to.
+
+        Args:
+            packs: what of it is kept packed.
+        """
         ...
 
     def casts(self) -> tuple[int, ...]:
@@ -96,6 +112,9 @@ def bounded(op: Op) -> Op:
     return op if observer is None else replace(op, attrs={**op.attrs, "observer": observer.bounding()})
 
 
+CALLED = "called"
+"""In ``Op.attrs`` of an operation of a kind with a rule of its own: the same as a call."""
+
 Argument = tuple[Literal["read", "part", "buffer"], int | str]
 """A tensor that a call is given: what it reads (by place), a parameter (by part), or a buffer of the model."""
 
@@ -107,7 +126,20 @@ Shown = tuple[Literal["read", "part", "buffer", "result"], int | str] | None
 def _facts(c: Context) -> Facts:
     observer: Observer = c.op.attrs["observer"]
     arguments: tuple[Argument, ...] = c.op.attrs["arguments"]
-    return observer.facts(tuple(_needs(c, argument) for argument in arguments))
+    return observer.facts(tuple(_needs(c, argument) for argument in arguments), _packs(c.op, arguments))
+
+
+def _packs(op: Op, arguments: Sequence[Argument]) -> Packs:
+    """What of a call is packed: of what it makes, all that is kept in the way that is said of what it writes."""
+    if not op.packs:
+        return UNPACKED
+    packed = frozenset(
+        number
+        for number, (kind, which) in enumerate(arguments)
+        if kind == "read" and op.stores(op.reads[int(which)]).packs
+    )
+    least = CALLS[op.attrs["function"]].least if op.stores(op.writes).packs else 0
+    return Packs(packed, least)
 
 
 def _needs(c: Context, argument: Argument) -> bool:
@@ -131,14 +163,20 @@ def _result(c: Context, number: int) -> Tensor:
 
 def _keeps(c: Context) -> list[Kept]:
     found = []
-    for what, which, size in _facts(c).kept:
-        if what == "own":
-            found.append(Kept(_own(c, which), (size,), "uint8"))
-        elif what == "result":
-            made = _result(c, which)
-            found.append(Kept(made.name, made.shape, made.dtype))
-        elif (given := _given(c, which)) is not None:
-            found.append(Kept(given.name, given.shape, given.dtype))
+    for holds in _facts(c).kept:
+        if holds.what == "own" and holds.packed:
+            copied = None if holds.copy_of is None else _given(c, holds.copy_of)
+            how = c.writes.name if copied is None else copied.name
+            own = Kept(_own(c, holds.which), holds.shape, holds.dtype)
+            found.append(replace(own, as_made=True, stored_as=how))
+        elif holds.what == "own":
+            found.append(Kept(_own(c, holds.which), (holds.bytes,), "uint8"))
+        elif holds.what == "result":
+            made = _result(c, holds.which)
+            how = c.writes.name if holds.packed else ""
+            found.append(Kept(made.name, made.shape, made.dtype, as_made=holds.packed, stored_as=how))
+        elif (given := _given(c, holds.which)) is not None:
+            found.append(Kept(given.name, given.shape, given.dtype, as_made=holds.packed))
     return found
 
 
@@ -169,6 +207,9 @@ def _happen(c: Context, m: Forward, happenings: Sequence[Happening]) -> None:
         elif what == "make":
             made = _result(c, which)
             m.take(made.name, made.bytes)
+        elif what == "pack":
+            if _facts(c).kept[which].what != "argument":  # which is packed before
+                m.pack(_name(c, _facts(c).kept[which]))
         elif there.pop(_own(c, which), "") is None:
             m.drop(_own(c, which))
     m.drop(*there)
@@ -194,6 +235,10 @@ def _unwind(c: Context, b: Backward) -> None:
             b.release(_name(c, facts.kept[which]))
         elif what == "gone":
             b.release_gradient(which)
+        elif what == "restore":
+            b.restore(_name(c, facts.kept[which]))
+        elif what == "forget":
+            b.forget(_name(c, facts.kept[which]))
     b.drop(*there, *(_number(c, number) for number in range(facts.numbers)))
 
 
@@ -232,19 +277,22 @@ def _passes(op: Op, reads: Sequence[bool], parts: Mapping[str, bool]) -> tuple[b
     return observer.facts(tuple(needs)).carries
 
 
+_RULE = Rule(
+    keeps=_keeps,
+    forward=lambda c: _facts(c).forward,
+    backward=lambda c: _facts(c).backward,
+    run=_run,
+    begin=_begin,
+    unwind=_unwind,
+    keeps_results=lambda c: _facts(c).late,
+    lacks=lambda c: _facts(c).lacks,
+)
+
 CALL = Kind(
     name="call",
     summary="a call of a function of torch, by a traced model",
     makes=_makes,
     passes=_passes,
-    plain=Rule(
-        keeps=_keeps,
-        forward=lambda c: _facts(c).forward,
-        backward=lambda c: _facts(c).backward,
-        run=_run,
-        begin=_begin,
-        unwind=_unwind,
-        keeps_results=lambda c: _facts(c).late,
-        lacks=lambda c: _facts(c).lacks,
-    ),
+    plain=_RULE,
+    packed=replace(_RULE, unpacks=True),
 )

@@ -60,12 +60,18 @@ class Kept:
     Attributes:
         needed: shape of the part that backward needs at once, if it is not the whole (which is kept all the
             same, for a view holds its storage).
+        as_made: whether it is packed as the tensor was made of which it is a view, in groups that fit, and not as it is
+            read.
+        stored_as: of a tensor of the operation's own, the tensor whose storage it shares; nothing: what is said of
+            itself.
     """
 
     tensor: str
     shape: Shape
     dtype: str = "fp32"
     needed: Shape | None = None
+    as_made: bool = False
+    stored_as: str = ""
 
 
 class Taking(Protocol):
@@ -125,6 +131,10 @@ class Backward(Taking, Protocol):
     def bring_back(self, *kept: str) -> None:
         """The next node needs these kept tensors: those that are not stored as they are are brought back,
         until it ends. (A rule that never says so has one node that needs them all.)"""
+        ...
+
+    def restore(self, kept: str) -> None:
+        """This kept tensor is brought back, beside others, until it is forgotten as often."""
         ...
 
     def forget(self, kept: str) -> None:

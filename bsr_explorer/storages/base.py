@@ -32,8 +32,15 @@ class Packing(ABC):
     derivative: ClassVar[bool] = False
     """Whether what is unpacked is not the tensor that an activation read, but the activation's derivative there."""
 
+    one_by_one: ClassVar[bool] = False
+    """Whether each image has a threshold of its own."""
+
     def cast_from(self, dtype: str) -> Packing:
         """See ``Storage``: it does not matter."""
+        return self
+
+    def fitting(self, shape: Shape) -> Packing:
+        """See ``Storage``."""
         return self
 
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bsr_explorer.devices import Device, device_or_cpu
@@ -37,6 +37,14 @@ class Quantized(Packing):
 
     def __post_init__(self) -> None:
         assert self.axis in (-1, 1), self.axis
+
+    def fitting(self, shape: Shape) -> Quantized:
+        """See ``Storage``: heads may stand in the second dimension of four; one group, where none fits."""
+        if shape[self.axis] % self.count == 0:
+            return self
+        if len(shape) == 4 and shape[1] % self.count == 0:
+            return replace(self, axis=1)
+        return replace(self, count=1, axis=-1)
 
     @property
     def groups(self) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.devices import Device, device_or_cpu
 from bsr_explorer.storages.base import Packing, images_at_once, in_parts, per_image
@@ -42,6 +42,12 @@ class Sparse(Packing):
     values: str = "fp16"
     quantize: int | None = None
     parts: int = 1
+
+    one_by_one: ClassVar[bool] = True
+
+    def fitting(self, shape: Shape) -> Sparse:
+        """See ``Storage``: parts are those of channels."""
+        return self if shape[-1] % self.parts == 0 else replace(self, parts=1)
 
     def kept(self, elements: int) -> int:
         """How many of an image's (or part's) elements are kept."""

@@ -50,6 +50,11 @@ class Storage(Protocol):
         """The same of a tensor that is a cast of another, in this number format."""
         ...
 
+    def fitting(self, shape: Shape) -> Storage:
+        """The nearest that a tensor of any shape can be stored in: where its groups do not divide it, another number of
+        groups."""
+        ...
+
     def bytes(self, shape: Shape, dtype: str) -> int:
         """Bytes that a tensor of this shape and dtype takes."""
         ...
@@ -120,6 +125,10 @@ class AtOnce:
 
     def cast_from(self, dtype: str) -> Self:
         """It does not matter."""
+        return self
+
+    def fitting(self, shape: Shape) -> Self:
+        """It always does."""
         return self
 
     def pieces(self, shape: Shape, dtype: str) -> tuple[int, ...]:

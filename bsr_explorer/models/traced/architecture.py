@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -176,5 +176,8 @@ def _geometry(
         raise UserError(f"--image-size: {image_size} is not a positive number of pixels")
     followed = _followed(architecture, model, identity, image_size, num_classes, "fused", "fp32", "cpu")
     built = _built(architecture, model, image_size, num_classes)
+    from bsr_explorer.models.traced.structure import heads_by_structure
+
     naming = architecture.read(model, built, followed.trace)
+    naming = replace(naming, heads=heads_by_structure(naming, followed.trace))
     return TracedGeometry(model, image_size, num_classes, len(naming.paths), naming)

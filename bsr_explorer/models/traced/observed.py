@@ -27,6 +27,7 @@ from bsr_explorer.models.traced.making import FAKE, empty, results_of
 from bsr_explorer.models.traced.watch import Sink, Watch, source
 from bsr_explorer.operations.call import Facts, Happening, Holds
 from bsr_explorer.operations.rule import Lacking
+from bsr_explorer.storages.by_call import NOTHING, Packs
 
 _KNOWN: dict[Any, Facts] = {}
 _CASTS: dict[Any, tuple[int, ...]] = {}
@@ -45,9 +46,11 @@ class Observed:
     autocast: torch.dtype | None = None
     device: str = "cpu"
     bounds: bool = False
-    _mine: dict[tuple[bool, ...], Facts] = field(default_factory=dict, compare=False, repr=False)
+    _mine: dict[tuple[tuple[bool, ...], Packs], Facts] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
-    def facts(self, needs: tuple[bool, ...]) -> Facts:
+    def facts(self, needs: tuple[bool, ...], packs: Packs = NOTHING) -> Facts:
         """See ``Observer``.
 
         Raises:
@@ -59,9 +62,9 @@ class Observed:
                 "bound of the peak (--unknown bound, of profile, max-batch and compare; of the rest it is none), or "
                 "choose --device cpu, or a plain vision transformer"
             )
-        if needs not in self._mine:
-            self._mine[needs] = self._found(needs)
-        return self._mine[needs]
+        if (needs, packs) not in self._mine:
+            self._mine[needs, packs] = self._found(needs, packs)
+        return self._mine[needs, packs]
 
     def bounding(self) -> Observed:
         """See ``Observer``."""
@@ -100,16 +103,16 @@ class Observed:
             self.bounds,
         )
 
-    def _found(self, needs: tuple[bool, ...]) -> Facts:
+    def _found(self, needs: tuple[bool, ...], packs: Packs) -> Facts:
         call = self.call
         needs = tuple(
             need and given.spec.dtype.is_floating_point and not call.detached
             for need, given in zip(needs, call.given, strict=True)
         )
-        key = self._key(needs)
+        key = (*self._key(needs), packs)
         if key not in _KNOWN:
             try:
-                _KNOWN[key] = observe(call, needs, self.autocast, self.device, self.bounds)
+                _KNOWN[key] = observe(call, needs, self.autocast, self.device, self.bounds, packs)
             except UserError:
                 raise
             except NoFormula as error:
@@ -143,12 +146,18 @@ def said(error: Exception) -> str:
 
 
 def observe(
-    call: Call, needs: Sequence[bool], autocast: torch.dtype | None, device: str, bounds: bool = False
+    call: Call,
+    needs: Sequence[bool],
+    autocast: torch.dtype | None,
+    device: str,
+    bounds: bool = False,
+    packs: Packs = NOTHING,
 ) -> Facts:
     """Make a call, and its backward where one of its tensors needs a gradient.
 
     Args:
         bounds: see ``Observed``.
+        packs: what of it is kept packed.
 
     Raises:
         NoFormula: it multiplies matrices, and nobody counts its FLOPs (unless ``bounds``).
@@ -168,7 +177,7 @@ def observe(
             stack.enter_context(torch.autocast(device, autocast))
         if call.detached:
             stack.enter_context(torch.no_grad())
-        with watch.saving(), watch:
+        with watch.saving(packs, [each.spec for each in call.given]), watch:
             results = results_of(call, tensors)
         run, forward, numbers = watch.run(results), watch.flops, watch.numbers
         forwards = [*watch.uncounted]

@@ -76,6 +76,17 @@ def _blocks_in(module: nn.Module, path: str, stages: set[type]) -> Iterator[str]
             yield here
 
 
+def heads_by_structure(naming: Naming, trace: Trace) -> tuple[int, ...]:
+    """The heads of the attention of each block: the second dimension of four of its first softmax, or fused attention;
+    0, if it has none."""
+    found: dict[int, int] = {}
+    for call in trace.calls:
+        block, shape = naming.block_of(call.path), call.given[0].spec.shape if call.given else ()
+        if block is not None and call.name in ("softmax", "scaled_dot_product_attention") and len(shape) == 4:
+            found.setdefault(block, shape[1])
+    return tuple(found.get(block, 0) for block in range(len(naming.paths)))
+
+
 _LISTS = (nn.Sequential, nn.ModuleList)
 
 _NUMBERED = re.compile(r"[a-z_]+\d+")

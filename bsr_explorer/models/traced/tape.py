@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.models.traced.calls import DTYPES, Call, Made, Spec, Trace
 from bsr_explorer.models.traced.observed import Observed
 from bsr_explorer.naming import Naming
-from bsr_explorer.operations.call import Argument, Shown
+from bsr_explorer.operations.call import CALLED, Argument, Shown
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 
 
@@ -88,9 +89,7 @@ def _op(call: Call, naming: Naming, trace: Trace, device: str) -> Op:
             params[f"{number}"] = given.name
         else:
             arguments.append(("buffer", given.name))
-    if trace.autocast is None and (linear := _linear(call, naming)) is not None:
-        return linear
-    return Op(
+    op = Op(
         call.path,
         "call",
         naming.block_of(call.path),
@@ -103,9 +102,13 @@ def _op(call: Call, naming: Naming, trace: Trace, device: str) -> Op:
             "arguments": tuple(arguments),
             "results": tuple(_result(made) for made in call.made),
             "shows": tuple(_shown(made, arguments) for made in call.made),
+            "in_order": _contiguous(call.made[0].spec),
+            "changes": bool(call.changes or call.detached),
         },
         others=tuple(made.name for made in call.made[1:]),
     )
+    linear = None if trace.autocast else _linear(call, naming)
+    return op if linear is None else replace(linear, attrs={CALLED: op})
 
 
 def _linear(call: Call, naming: Naming) -> Op | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
@@ -11,17 +12,41 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bsr_explorer.counting import NoFormula, flops_of
-from bsr_explorer.models.traced.calls import Spec, mapped
+from bsr_explorer.models.traced.calls import DTYPES, Spec, mapped
 from bsr_explorer.operations.call import Happening, Holds
+from bsr_explorer.storages.by_call import NOTHING, Packs
+from bsr_explorer.storages.calling import fills
 
 
 class _Event(NamedTuple):
-    """Something came (``take``), or went (``drop``, ``let_go``, ``gone``); or a gradient was passed (``pass``)."""
+    """Something came (``take``), or went (``drop``, ``let_go``, ``gone``); or a gradient was passed (``pass``). Of what
+    is packed (``pack``, ``restore``, ``forget``), the number is the address of what stands for it."""
 
     what: str
     number: int
     bytes: int = 0
     source: int = 0
+
+
+class _Packed(NamedTuple):
+    """What a call keeps packed.
+
+    Attributes:
+        address: of the storage.
+        spec: of the tensor of it that is read in backward.
+        stand: stands for what it is packed in, and lives as long.
+        copy_of: see ``Holds``.
+    """
+
+    address: int
+    spec: Spec
+    stand: torch.Tensor
+    copy_of: int | None
+
+    @property
+    def standing(self) -> int:
+        """The address of what stands for it."""
+        return int(self.stand.untyped_storage()._cdata)
 
 
 def _keeps_number(func: Any, args: Any) -> bool:
@@ -65,6 +90,10 @@ class Watch(TorchDispatchMode):
         self._gradients: dict[int, int] = {}
         self._held: list[torch.Tensor] = []
         self._away = False
+        self._packed: dict[int, _Packed] = {}  # by address of the storage
+        self._standing: dict[int, tuple[int, Spec, int | None]] = {}  # of what stands for it: whose, how, copy of
+        self._restored: dict[int, weakref.ref[torch.Tensor]] = {}
+        self._places: dict[int, int] = {}
         self.flops = self.numbers = 0
         self.early = (0, 0)
         self.uncounted: dict[str, None] = {}
@@ -124,15 +153,65 @@ class Watch(TorchDispatchMode):
 
     # --- forward ------------------------------------------------------------------------------------------
 
-    def saving(self) -> Any:
-        """Within it, what autograd saves is noted."""
+    def saving(self, packs: Packs = NOTHING, specs: Sequence[Spec] = ()) -> Any:
+        """Within it, what autograd saves is noted.
 
-        def pack(tensor: torch.Tensor) -> torch.Tensor:
-            self._saved.setdefault(self._note(tensor), int(tensor.untyped_storage().nbytes()))
+        Args:
+            packs: what is packed.
+            specs: of what the call is given.
+        """
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor | _Packed:
+            address, size = self._note(tensor), int(tensor.untyped_storage().nbytes())
+            copy_of = None
+            if (place := self._given.get(address)) is not None:
+                packed = place in packs.arguments
+            else:
+                copy_of = packs.copied(tuple(tensor.shape), [spec.shape for spec in specs])
+                made = copy_of is not None or 0 < packs.made <= tensor.dim()
+                packed = made and tensor.is_floating_point() and fills(tensor)
+            if packed:
+                return self._pack(tensor, address, size, copy_of)
+            self._saved.setdefault(address, size)
             self.early = len(self._events), self.flops
             return tensor.detach()
 
-        return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        def unpack(kept: torch.Tensor | _Packed) -> torch.Tensor:
+            return kept if isinstance(kept, torch.Tensor) else self._restore(kept)
+
+        return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+
+    def _pack(self, tensor: torch.Tensor, address: int, size: int, copy_of: int | None) -> _Packed:
+        spec = Spec.of(tensor)
+        if address in self._packed:
+            return self._packed[address]._replace(spec=spec)
+        with self.looking_away():
+            stand = torch.empty(1)
+        found = _Packed(address, spec, stand, copy_of)
+        self._packed[address] = found
+        self._saved[self._note(stand)] = size
+        self._standing[found.standing] = address, spec, copy_of
+        self._events.append(_Event("pack", found.standing))
+        self.early = len(self._events), self.flops
+        return found
+
+    def _restore(self, kept: _Packed) -> torch.Tensor:
+        """What is packed, brought back: the same as long as somebody holds it."""
+        self._look()
+        there = self._restored.get(kept.standing)
+        whole = None if there is None else there()
+        if whole is None:
+            with self.looking_away():
+                size = self._saved[kept.standing] // kept.spec.dtype.itemsize
+                whole = torch.empty(size, dtype=kept.spec.dtype, device=kept.stand.device)
+            address = self._note(whole)
+            self._restored[kept.standing] = weakref.ref(whole)
+            self._alive[address] = "forget", kept.standing
+            self._events.append(_Event("restore", kept.standing))
+        with self.looking_away():
+            view = whole.as_strided(kept.spec.shape, kept.spec.stride)
+        view.whole = whole  # type: ignore[attr-defined]
+        return view
 
     def run(self, results: Sequence[torch.Tensor]) -> tuple[Happening, ...]:
         """What happened to memory until the call returned these results."""
@@ -140,12 +219,22 @@ class Watch(TorchDispatchMode):
         for place, result in enumerate(results):
             self._made.setdefault(self._note(result), place)
         made = {self._numbers[a]: place for a, place in self._made.items() if a in self._numbers}
-        return tuple(
-            Happening("make", made[event.number])
-            if event.what == "take" and event.number in made
-            else Happening(cast(Any, event.what), event.number, event.bytes)
-            for event in self._events
-        )
+        self._packed = {}  # so that only autograd holds what stands for what is packed
+        self._places = {
+            address: place
+            for place, address in enumerate(
+                address for address in self._saved if not self._known[address].expired()
+            )
+        }
+        found = []
+        for event in self._events:
+            if event.what == "take" and event.number in made:
+                found.append(Happening("make", made[event.number]))
+            elif event.what != "pack":
+                found.append(Happening(cast(Any, event.what), event.number, event.bytes))
+            elif event.number in self._places:
+                found.append(Happening("pack", self._places[event.number]))
+        return tuple(found)
 
     def kept(self) -> tuple[Holds, ...]:
         """What is kept, each storage once."""
@@ -155,13 +244,23 @@ class Watch(TorchDispatchMode):
             if self._known[address].expired():
                 continue
             self._alive[address] = "let_go", len(found)
-            if address in self._given:
+            if address in self._standing:
+                found.append(self._holds_packed(size, *self._standing[address]))
+            elif address in self._given:
                 found.append(Holds("argument", self._given[address]))
             elif address in self._made:
                 found.append(Holds("result", self._made[address]))
             else:
                 found.append(Holds("own", self._numbers[address], size))
         return tuple(found)
+
+    def _holds_packed(self, size: int, address: int, spec: Spec, copy_of: int | None) -> Holds:
+        if address in self._given:
+            return Holds("argument", self._given[address], packed=True)
+        if address in self._made:
+            return Holds("result", self._made[address], packed=True)
+        form = spec.shape, DTYPES[spec.dtype]
+        return Holds("own", self._numbers[address], size, True, *form, copy_of)
 
     # --- backward -----------------------------------------------------------------------------------------
 
@@ -196,6 +295,8 @@ class Watch(TorchDispatchMode):
             if event.what in ("take", "drop") and event.number in self._gradients:
                 if event.what == "take":
                     found.append(Happening("give", self._gradients[event.number]))
+            elif event.what in ("restore", "forget"):
+                found.append(Happening(cast(Any, event.what), self._places[event.number]))
             else:
                 found.append(Happening(cast(Any, event.what), event.number, event.bytes, event.source))
         return tuple(found)

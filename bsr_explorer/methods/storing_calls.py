@@ -1,0 +1,148 @@
+"""How methods that pack store what the calls of a traced model keep.
+
+Which tensor has which place is said by ``storages.by_call``. What is packed is a whole storage, in the shape in which it
+was made, as the first call that keeps it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from bsr_explorer.errors import UserError
+from bsr_explorer.naming import blocks_of, naming_of
+from bsr_explorer.operations.call import CALLED, Argument
+from bsr_explorer.storages import Packing, Rebuilt
+from bsr_explorer.storages.by_call import CALLS, place_of
+from bsr_explorer.storages.by_image import by_image
+from bsr_explorer.tape import DENSE, AtOnce, Op, Shape, Storage, Tape, Tensor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bsr_explorer.methods.storing import Storing
+
+
+@dataclass(frozen=True)
+class ByCall(AtOnce):
+    """How a method stores what has a place in a block; in which groups follows from the shape.
+
+    Attributes:
+        heads: of the block's attention; 0: it has none.
+        images: of a batch: what has several rows for each (windows, heads) is packed by image.
+    """
+
+    method: Storing
+    block: int
+    place: str
+    heads: int
+    images: int
+
+    packs: ClassVar[bool] = True
+
+    def fitting(self, shape: Shape) -> Storage:
+        """See ``Storage``."""
+        return self.packing(shape) or DENSE
+
+    def packing(self, shape: Shape) -> Packing | None:
+        """How a tensor of a shape is packed; None: it is kept as it is. (What is computed again where blocks are known
+        layer by layer is packed here.)"""
+        channels = 1 if self.place == "softmax" else shape[-1]
+        for place in ("residual", "normalized") if self.place == "residual" else (self.place,):
+            how = self.method.stores_at(self.block, "", place, self.heads or 1, channels)
+            if how is not None:
+                packing = (how.source if isinstance(how, Rebuilt) else how).fitting(shape)
+                return by_image(packing, shape, self.images)
+        return None
+
+    def bytes(self, shape: Shape, dtype: str) -> int:
+        """See ``Storage``."""
+        return self.fitting(shape).bytes(shape, dtype)
+
+
+def stored_calls(method: Storing, tape: Tape) -> Tape:
+    """Say of each call in a block how it stores what it keeps."""
+    tensors, stored = tape.tensors, dict[str, ByCall]()
+    in_order = {op.writes: _call(op).attrs["in_order"] for op in tape if _call(op).kind == "call"}
+    ops = []
+    for op in tape:
+        call = _call(op)
+        if op.block is None or call.kind != "call" or call.attrs["changes"]:
+            ops.append(op)
+            continue
+        said = {}
+        for name, place in _reads(call, tensors):
+            whole = tensors[tensors[name].storage]
+            place = place_of(place, tensors[name].numel, whole.numel)
+            how = stored.setdefault(whole.name, _how(method, tape, op.block, place))
+            if in_order.get(whole.name, True) and how.packing(whole.shape) is not None:
+                said[name] = how
+        if (place := CALLS[call.attrs["function"]].made if call.attrs["function"] in CALLS else "") != "":
+            how = stored.setdefault(op.writes, _how(method, tape, op.block, place))
+            if how.packing(tensors[op.writes].shape) is not None:
+                said[op.writes] = how
+        ops.append(replace(call, stored={**op.stored, **said}) if said else op)
+    return replace(tape, ops=tuple(ops))
+
+
+def _call(op: Op) -> Op:
+    """The operation as the call that it is, wherever it is one."""
+    return cast(Op, op.attrs.get(CALLED, op))
+
+
+def _how(method: Storing, tape: Tape, block: int, place: str) -> ByCall:
+    heads, images = tape.naming.heads, tape.inputs[0].shape[0]
+    return ByCall(method, block, place, heads[block] if heads else 0, images)
+
+
+def _reads(call: Op, tensors: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """(tensor, place) of what a call reads and may pack."""
+    arguments: tuple[Argument, ...] = call.attrs["arguments"]
+    keeping = CALLS.get(call.attrs["function"])
+    for number, place in keeping.arguments.items() if keeping is not None else ():
+        kind, which = arguments[number] if number < len(arguments) else ("", "")
+        if kind != "read":
+            continue
+        tensor = tensors[call.reads[int(which)]]
+        whole = tensors.get(tensor.storage)  # None: a view of a parameter
+        if whole is not None and whole.role == "activation" and prod(whole.shape):
+            yield tensor.name, place
+
+
+def check_calls(method: Storing, tape: Tape) -> None:
+    """That a method can pack what calls keep, and these are all that blocks do.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not method.by_call:
+        raise UserError(
+            f"--method: {method} packs what blocks of timm's vision transformers keep, and models of the architecture "
+            f"{tape.architecture} cannot; leave it out, or choose checkpoint"
+        )
+    brought = next((op for op in tape if op.block is not None and not _is_traced(op)), None)
+    again = next((op for op in tape if op.segment), None)
+    for op, what in ((brought, "adds to"), (again, "runs again")):
+        if op is not None:
+            raise UserError(
+                f"--method: {method} packs what the calls of a traced model keep, and cannot together with what {what} "
+                f"its blocks ({op.name}); leave one of the two out"
+            )
+
+
+def _is_traced(op: Op) -> bool:
+    return op.kind == "call" or CALLED in op.attrs
+
+
+def pack_what_calls_keep(method: Storing, model: nn.Module) -> None:
+    """Let the calls of a traced model's blocks pack what they keep, in place."""
+    from bsr_explorer.storages.calling import pack_calls
+
+    heads = naming_of(model).heads
+
+    def stores(block: int, place: str, shape: Shape, images: int) -> Packing | None:
+        return ByCall(method, block, place, heads[block] if heads else 0, images).packing(shape)
+
+    pack_calls(model, blocks_of(model), stores)

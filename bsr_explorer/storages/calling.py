@@ -1,0 +1,285 @@
+"""Calls of functions of torch that pack what they keep, whatever the model.
+
+A block of a traced model is not known layer by layer, but call by call. While such a model runs, each call of its
+blocks is seen (torch's ``TorchFunctionMode``), and what autograd saves of it is packed, if its place says so
+(``by_call``): by hooks on saved tensors, which stand only while the call runs. Gradients are autograd's own, of what was
+unpacked. What is packed is a whole storage, once, in the shape in which it was made; whoever saved a part of it gets
+that part of what is unpacked.
+
+Hooks take what is saved out of the sight of others. So it is saved by a node of its own (``_Node``), and whoever looks
+around the model at what is saved sees it: a measurement, or what sends it elsewhere.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+
+from bsr_explorer.storages.base import Packing
+from bsr_explorer.storages.by_call import CALLS, Keeping, Packs, place_of
+from bsr_explorer.storages.storage import Shape
+
+StoresCall = Callable[[int, str, Shape, int], Packing | None]
+"""How a tensor is packed, by the block (0-based) that keeps it, its place (``by_call``), the shape that it was made in,
+and the images of the batch; None: as it is."""
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def pack_calls(model: nn.Module, blocks: Sequence[nn.Module], stores: StoresCall) -> None:
+    """Let the calls of blocks pack what they keep, in place."""
+    mode = PackingCalls(stores)
+    for number, block in enumerate(blocks):
+        cast(Any, block).forward = partial(_in_block, mode, number, block.forward)
+    cast(Any, model).forward = partial(_within, mode, model.forward)
+
+
+def _within(mode: PackingCalls, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    mode.begin(next(_tensors((*args, *kwargs.values()))))
+    with mode:
+        return forward(*args, **kwargs)
+
+
+def _in_block(mode: PackingCalls, block: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with mode.in_block(block):
+        return forward(*args, **kwargs)
+
+
+def fills(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is the whole of its storage, in order."""
+    return tensor.is_contiguous() and tensor.numel() * tensor.itemsize == tensor.untyped_storage().nbytes()
+
+
+# --- what is saved --------------------------------------------------------------------------------------
+
+
+class _Node(torch.autograd.Function):
+    """Saves tensors, and does nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, token: torch.Tensor, *tensors: torch.Tensor) -> torch.Tensor:
+        """Save them.
+
+        Args:
+            token: of no elements, which needs a gradient, so that there is a node.
+        """
+        ctx.save_for_backward(*tensors)
+        return token.view_as(token)
+
+
+def _saved_by_node(token: torch.Tensor, *tensors: torch.Tensor) -> Any:
+    with torch.enable_grad():
+        return cast(Any, _Node.apply(token, *tensors)).grad_fn
+
+
+class _Packed:
+    """A storage that is packed.
+
+    Args:
+        whole: all of it.
+    """
+
+    def __init__(self, whole: torch.Tensor, packing: Packing, token: torch.Tensor) -> None:
+        self.shape, self.dtype, self.packing = tuple(whole.shape), whole.dtype, packing
+        self._node = _saved_by_node(token, *packing.pack(whole))
+        self._back: weakref.ref[torch.Tensor] | None = None
+
+    def restore(self) -> torch.Tensor:
+        """All of it, brought back once as long as somebody holds it."""
+        there = None if self._back is None else self._back()
+        if there is None:
+            there = self.packing.unpack(tuple(self._node.saved_tensors), self.shape, self.dtype)
+            self._back = weakref.ref(there)
+        return there
+
+
+class _Part(NamedTuple):
+    """A saved tensor: how it lies in a storage that is packed."""
+
+    packed: _Packed
+    shape: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+    def restore(self) -> torch.Tensor:
+        """As it was saved."""
+        whole = self.packed.restore()
+        part = whole.as_strided(self.shape, self.stride, self.offset)
+        part.whole = whole  # type: ignore[attr-defined]  # which lives as long
+        return part
+
+
+class _Plain(NamedTuple):
+    """A saved tensor that is kept as it is."""
+
+    node: Any
+
+    def restore(self) -> torch.Tensor:
+        """Itself."""
+        return cast(torch.Tensor, self.node.saved_tensors[0])
+
+
+def _restored(saved: _Part | _Plain) -> torch.Tensor:
+    with torch.no_grad():
+        return saved.restore()
+
+
+# --- calls ----------------------------------------------------------------------------------------------
+
+
+class _Owner(NamedTuple):
+    """The tensor that brought a storage.
+
+    Attributes:
+        shape: None, if it does not fill the storage in order.
+    """
+
+    storage: StorageWeakRef
+    shape: Shape | None
+
+
+class PackingCalls(TorchFunctionMode):
+    """While it stands, calls of blocks pack what they keep.
+
+    Args:
+        stores: how.
+    """
+
+    def __init__(self, stores: StoresCall) -> None:
+        super().__init__()
+        self._stores = stores
+        self._block: int | None = None
+        self._images = 0
+        self._owners: dict[int, _Owner] = {}
+        self._packed: dict[int, tuple[StorageWeakRef, int, weakref.ref[_Packed]]] = {}
+
+    def begin(self, batch: torch.Tensor) -> None:
+        """A forward pass begins, of these images."""
+        self._owners, self._packed, self._images = {}, {}, len(batch)
+
+    @contextmanager
+    def in_block(self, block: int) -> Iterator[None]:
+        """Calls are those of a block (0-based)."""
+        outer, self._block = self._block, block
+        try:
+            yield
+        finally:
+            self._block = outer
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = _NONE,
+    ) -> Any:
+        kwargs = kwargs or {}
+        keeping = CALLS.get(str(getattr(func, "__name__", "")))
+        if keeping is None or self._block is None or not torch.is_grad_enabled() or kwargs.get("inplace"):
+            result = func(*args, **kwargs)
+        else:
+            given = [*{id(tensor): tensor for tensor in _tensors((*args, *kwargs.values()))}.values()]
+            with _Call(self, self._block, keeping, given).hooks:
+                result = func(*args, **kwargs)
+        for tensor in _tensors((result,)):
+            self.owner(tensor)
+        return result
+
+    def owner(self, tensor: torch.Tensor) -> _Owner:
+        """The first tensor that is seen of a storage brought it."""
+        storage = tensor.untyped_storage()
+        known = self._owners.get(storage._cdata)
+        if known is None or known.storage.expired():
+            known = _Owner(StorageWeakRef(storage), tuple(tensor.shape) if fills(tensor) else None)
+            self._owners[storage._cdata] = known
+        return known
+
+    def pack(
+        self, tensor: torch.Tensor, version: int, block: int, place: str, token: torch.Tensor
+    ) -> _Packed | None:
+        """What a tensor is a part of, packed once; None, if it is kept as it is."""
+        storage, shape = tensor.untyped_storage(), self.owner(tensor).shape
+        if shape is None:
+            return None
+        known = self._packed.get(storage._cdata)
+        if known is not None and not known[0].expired() and known[1] == version:
+            if (there := known[2]()) is not None:
+                return there
+        place = place_of(place, tensor.numel(), torch.Size(shape).numel())
+        if (packing := self._stores(block, place, shape, self._images)) is None:
+            return None
+        whole = tensor.new_empty(0).set_(storage, 0, shape)
+        found = _Packed(whole, packing, token)
+        self._packed[storage._cdata] = StorageWeakRef(storage), version, weakref.ref(found)
+        return found
+
+
+class _Call:
+    """One call.
+
+    Args:
+        given: the tensors that it is given, each once.
+    """
+
+    def __init__(self, mode: PackingCalls, block: int, keeping: Keeping, given: list[torch.Tensor]) -> None:
+        self._mode, self._block, self._keeping = mode, block, keeping
+        self._versions = [tensor._version for tensor in given]
+        self._shapes = [tuple(tensor.shape) for tensor in given]
+        self._numbers: dict[int, int] = {}
+        for number, tensor in enumerate(given):
+            self._numbers.setdefault(tensor.untyped_storage()._cdata, number)
+        self._packs = Packs(frozenset(number for number in keeping.arguments if number < len(given)))
+        self._token = torch.empty(0, requires_grad=True)
+        self.hooks = saved_tensors_hooks(self._pack, _restored)
+
+    def _pack(self, tensor: torch.Tensor) -> _Part | _Plain:
+        place, version = self._place(tensor)
+        with self._away():
+            packed = self._mode.pack(tensor, version, self._block, place, self._token) if place else None
+            if packed is None:
+                return _Plain(_saved_by_node(self._token, tensor))
+        return _Part(packed, tensor.shape, tensor.stride(), int(tensor.storage_offset()))
+
+    def _place(self, tensor: torch.Tensor) -> tuple[str, int]:
+        """The place of what is saved (nothing: it is kept as it is), and its version."""
+        keeping = self._keeping
+        if not tensor.is_floating_point():
+            return "", 0
+        if (number := self._numbers.get(tensor.untyped_storage()._cdata)) is not None:
+            return keeping.arguments.get(number, ""), self._versions[number]
+        if not fills(tensor):
+            return "", 0
+        if (copied := self._packs.copied(tuple(tensor.shape), self._shapes)) is not None:
+            return keeping.arguments[copied], 0
+        return keeping.made if tensor.dim() >= keeping.least else "", 0
+
+    @contextmanager
+    def _away(self) -> Iterator[None]:
+        """Within it, our hooks do not stand, but those around the model do."""
+        autograd: Any = torch._C._autograd
+        autograd._pop_saved_tensors_default_hooks()
+        try:
+            yield
+        finally:
+            autograd._push_saved_tensors_default_hooks(self.hooks.pack_hook, self.hooks.unpack_hook)
+
+
+def _tensors(structure: Any) -> Iterator[torch.Tensor]:
+    """Tensors in arguments, in order."""
+    for each in structure:
+        if isinstance(each, torch.Tensor):
+            yield each
+        elif isinstance(each, (tuple, list)):
+            yield from _tensors(each)
