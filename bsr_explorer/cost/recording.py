@@ -46,12 +46,15 @@ class Recording:
             self._memory.hold(stored)
         else:
             self._memory.take(stored, keep.bytes, "saved", keep.pieces)
+            form = f"{stored}, on its way"
             if keep.how.packs and keep.how.copies and not keep.how.again and keep.passing:
-                form = f"{stored}, on its way"
                 self._memory.take(form, keep.passing)
-                (self.lent if self._recorded else self._forms).append(form)
+                if not keep.by_hooks:
+                    (self.lent if self._recorded else self._forms).append(form)
             if self._recorded:
                 self._memory.follow("packing", keep.packing)
+            if self._memory.holders(form) and keep.by_hooks:
+                self._memory.drop(form)
         (self.held if self._recorded else self._forms).append(stored)
 
     def pack(self, name: str) -> None:

@@ -60,7 +60,7 @@ def _reaching(tape: Tape) -> set[str]:
 class Keep(NamedTuple):
     """A storage that an operation keeps: under which name, how, the bytes that this takes, and the bytes of
     what is brought back of it where it is not stored as it is. What is packed takes more while it is, or while the
-    operation runs."""
+    operation runs (by hooks: while it is packed or brought back)."""
 
     name: str
     how: Storage
@@ -71,6 +71,7 @@ class Keep(NamedTuple):
     unpacking: Course = ()
     passing: int = 0
     pack_flops: int = 0
+    by_hooks: bool = False
 
 
 def kept_by_op(tape: Tape, all_contexts: Sequence[Context]) -> list[list[Keep]]:
@@ -115,6 +116,7 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
             how.unpack_course(owner.shape, owner.dtype, device),
             how.passing(owner.shape, owner.dtype),
             how.pack_flops(owner.shape),
+            kept.as_made,
         )
     return list(found.values())
 

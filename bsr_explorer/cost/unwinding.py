@@ -32,7 +32,7 @@ class Unwinding:
         self._passing = []
         if rule.unpacks:
             for keep in self._elsewhere:
-                if keep.passing:
+                if keep.passing and not keep.by_hooks:
                     self._passing.append(f"{keep.name} on its way back")
                     self._memory.take(self._passing[-1], keep.passing)
         elif self._one_node:
@@ -56,8 +56,10 @@ class Unwinding:
                 if self._memory.holders(name):
                     self._memory.hold(name)
                 else:
+                    self._memory.take(f"{kept} on its way back", keep.passing)
                     self._memory.take(name, keep.dense_bytes)
                     self._unpack(keep)
+                    self._memory.drop(f"{kept} on its way back")
                 self._unpacked.append(name)
 
     def _unpack(self, keep: Keep) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from bsr_explorer.errors import UserError
 from bsr_explorer.methods.subset import OfBlocks
 from bsr_explorer.naming import blocks_of
 from bsr_explorer.tape import Tape
@@ -32,8 +33,17 @@ class Checkpoint(OfBlocks):
     stage: ClassVar[int] = 2
 
     def rewrite(self, tape: Tape) -> Tape:
-        """Each chosen block becomes a segment; what runs beside it stays as it is."""
+        """Each chosen block becomes a segment; what runs beside it stays as it is.
+
+        Raises:
+            UserError: blocks pack what their calls keep (``methods.storing_calls``).
+        """
         chosen = self.chosen(len(tape.blocks))
+        if any(op.kind == "call" and op.packs for op in tape):
+            raise UserError(
+                f"--method: {self} runs blocks again, and what the calls of a traced model pack is unpacked more than "
+                "once; leave one of the two out"
+            )
         ops = (
             replace(op, segment=tape.naming.path(op.block)) if op.block in chosen and not op.part else op
             for op in tape

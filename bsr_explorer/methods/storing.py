@@ -64,7 +64,7 @@ class Storing(Method):
     """A method that says, place by place, how a block's tensors are stored."""
 
     by_call: ClassVar[bool] = False
-    """Whether it stores tensors as they are, so that any call that keeps one may pack it (``methods.storing_calls``)."""
+    """Whether it packs tensors as they are, so that any call that keeps one may (``methods.storing_calls``)."""
 
     stage: ClassVar[int] = 1
     chooses: ClassVar[tuple[str, ...]] = (STORAGE, LINEAR_INPUTS, ACTIVATION_INPUTS)
@@ -113,7 +113,9 @@ class Storing(Method):
         if not ARCHITECTURES[tape.architecture].packs:
             check_calls(self, tape)
         self._check_something_is_kept(any(needs[op.writes] for op in tape.backbone if op.block is not None))
-        return self.rewrite_blocks(tape) if ARCHITECTURES[tape.architecture].packs else stored_calls(self, tape)
+        return (
+            self.rewrite_blocks(tape) if ARCHITECTURES[tape.architecture].packs else stored_calls(self, tape)
+        )
 
     @property
     def by_block(self) -> bool:

@@ -1,19 +1,18 @@
 """How methods that pack store what the calls of a traced model keep.
 
-Which tensor has which place is said by ``storages.by_call``. What is packed is a whole storage, in the shape in which it
-was made, as the first call that keeps it says.
+Which tensor has which place is said by ``storages.by_call``. What is packed is a whole storage, in the shape in which
+it was made, as the first call that may keep it says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.naming import blocks_of, naming_of
-from bsr_explorer.operations.call import CALLED, Argument
+from bsr_explorer.operations.call import CALLED, Argument, Observer
 from bsr_explorer.storages import Packing, Rebuilt
 from bsr_explorer.storages.by_call import CALLS, place_of
 from bsr_explorer.storages.by_image import by_image
@@ -54,8 +53,16 @@ class ByCall(AtOnce):
             how = self.method.stores_at(self.block, "", place, self.heads or 1, channels)
             if how is not None:
                 packing = (how.source if isinstance(how, Rebuilt) else how).fitting(shape)
+                self._check_it_remembers_nothing(packing)
                 return by_image(packing, shape, self.images)
         return None
+
+    def _check_it_remembers_nothing(self, packing: Packing) -> None:
+        if packing.remembers:
+            raise UserError(
+                f"--method: {self.method} remembers ranges from step to step, for which the calls of a traced model "
+                "have no place; let each step have its own, with ema=0"
+            )
 
     def bytes(self, shape: Shape, dtype: str) -> int:
         """See ``Storage``."""
@@ -65,8 +72,8 @@ class ByCall(AtOnce):
 def stored_calls(method: Storing, tape: Tape) -> Tape:
     """Say of each call in a block how it stores what it keeps."""
     tensors, stored = tape.tensors, dict[str, ByCall]()
-    in_order = {op.writes: _call(op).attrs["in_order"] for op in tape if _call(op).kind == "call"}
-    ops = []
+    needs, ops = tape.needs_grad(), []
+    in_order = {op.writes: _in_order(_call(op), needs) for op in tape if _call(op).kind == "call"}
     for op in tape:
         call = _call(op)
         if op.block is None or call.kind != "call" or call.attrs["changes"]:
@@ -80,11 +87,21 @@ def stored_calls(method: Storing, tape: Tape) -> Tape:
             if in_order.get(whole.name, True) and how.packing(whole.shape) is not None:
                 said[name] = how
         if (place := CALLS[call.attrs["function"]].made if call.attrs["function"] in CALLS else "") != "":
-            how = stored.setdefault(op.writes, _how(method, tape, op.block, place))
+            how = stored.setdefault(tensors[op.writes].storage, _how(method, tape, op.block, place))
             if how.packing(tensors[op.writes].shape) is not None:
                 said[op.writes] = how
         ops.append(replace(call, stored={**op.stored, **said}) if said else op)
     return replace(tape, ops=tuple(ops))
+
+
+def _in_order(call: Op, needs: Mapping[str, bool]) -> bool:
+    """Whether what a call writes lies in memory in the order of its dimensions. Which kernel attention is given, and so
+    how its result lies, depends on what needs a gradient (a mask that is made of a parameter)."""
+    if call.attrs["function"] != "scaled_dot_product_attention":
+        return bool(call.attrs["in_order"])
+    names = (call.reads[int(which)] if kind == "read" else "" for kind, which in call.attrs["arguments"])
+    observer: Observer = call.attrs["observer"]
+    return observer.facts(tuple(needs.get(name, False) for name in names)).in_order
 
 
 def _call(op: Op) -> Op:
@@ -107,7 +124,7 @@ def _reads(call: Op, tensors: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
             continue
         tensor = tensors[call.reads[int(which)]]
         whole = tensors.get(tensor.storage)  # None: a view of a parameter
-        if whole is not None and whole.role == "activation" and prod(whole.shape):
+        if whole is not None and whole.role == "activation":
             yield tensor.name, place
 
 
@@ -122,18 +139,12 @@ def check_calls(method: Storing, tape: Tape) -> None:
             f"--method: {method} packs what blocks of timm's vision transformers keep, and models of the architecture "
             f"{tape.architecture} cannot; leave it out, or choose checkpoint"
         )
-    brought = next((op for op in tape if op.block is not None and not _is_traced(op)), None)
-    again = next((op for op in tape if op.segment), None)
-    for op, what in ((brought, "adds to"), (again, "runs again")):
-        if op is not None:
-            raise UserError(
-                f"--method: {method} packs what the calls of a traced model keep, and cannot together with what {what} "
-                f"its blocks ({op.name}); leave one of the two out"
-            )
-
-
-def _is_traced(op: Op) -> bool:
-    return op.kind == "call" or CALLED in op.attrs
+    brought = next((op for op in tape if op.block is not None and _call(op).kind != "call"), None)
+    if brought is not None:
+        raise UserError(
+            f"--method: {method} packs what the calls of a traced model keep, and cannot beside what is added to its "
+            f"blocks ({brought.name}); leave one of the two out"
+        )
 
 
 def pack_what_calls_keep(method: Storing, model: nn.Module) -> None:

@@ -68,6 +68,7 @@ class Facts:
         numbers: how many Python numbers autograd keeps as tensors, which no hook on saved tensors sees.
         early: if nothing is late, how much of ``run`` is over when all that is kept is there.
         lacks: what cannot be counted, where a bound is asked for.
+        in_order: whether its first result lies in memory in the order of its dimensions.
     """
 
     kept: tuple[Holds, ...]
@@ -80,6 +81,7 @@ class Facts:
     numbers: int = 0
     early: int = 0
     lacks: Lacking = NOTHING
+    in_order: bool = True
 
 
 class Observer(Protocol):

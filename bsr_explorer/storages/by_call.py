@@ -1,7 +1,7 @@
 """Which tensors a call of a function of torch keeps that may be packed, by the place that each has.
 
-A block whose layers are known has a place for each of its tensors (``methods.storing``). Of a block that was traced only
-its calls are known, so that a tensor's place follows from the call that keeps it.
+A block whose layers are known has a place for each of its tensors (``methods.storing``). Of a block that was traced
+only its calls are known, so that a tensor's place follows from the first call that may keep it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Keeping:
     Attributes:
         arguments: by number among the tensors that it is given, the place of what it reads.
         made: the place of what it makes itself and keeps (its result, or a copy); nothing: that is kept as it is.
-        least: dimensions of such a tensor, at least: what has fewer is small (statistics, the log-sum-exp).
+        least: dimensions of such a tensor, at least: what has fewer is small.
     """
 
     arguments: Mapping[int, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ CALLS: Mapping[str, Keeping] = {
     "softmax": Keeping(made="softmax", least=2),
     "matmul": _PRODUCT,
     "bmm": _PRODUCT,
-    "scaled_dot_product_attention": Keeping({0: "operand", 1: "operand", 2: "operand"}, "attended", 4),
+    "scaled_dot_product_attention": Keeping({0: "operand", 1: "operand", 2: "operand"}, "attended"),
 }
 """By the name of the function."""
 
@@ -72,6 +72,15 @@ class Packs:
 
     def __bool__(self) -> bool:
         return bool(self.arguments or self.made)
+
+    def makes(self, shape: Shape, given: Sequence[Shape]) -> bool:
+        """Whether something of this shape that a call makes and keeps is packed: no numbers of rows, such as the
+        log-sum-exp.
+
+        Args:
+            given: shapes of what it is given.
+        """
+        return 0 < self.made <= len(shape) and not (given and shape == given[0][:-1])
 
     def copied(self, shape: Shape, given: Sequence[Shape]) -> int | None:
         """The packed argument of which a call keeps a copy (autocast's), by its shape.

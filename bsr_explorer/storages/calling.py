@@ -2,9 +2,9 @@
 
 A block of a traced model is not known layer by layer, but call by call. While such a model runs, each call of its
 blocks is seen (torch's ``TorchFunctionMode``), and what autograd saves of it is packed, if its place says so
-(``by_call``): by hooks on saved tensors, which stand only while the call runs. Gradients are autograd's own, of what was
-unpacked. What is packed is a whole storage, once, in the shape in which it was made; whoever saved a part of it gets
-that part of what is unpacked.
+(``by_call``): by hooks on saved tensors, which stand only while the call runs. Gradients are autograd's own, of what
+was unpacked. What is packed is a whole storage, once, in the shape in which it was made; whoever saved a part of it
+gets that part of what is unpacked.
 
 Hooks take what is saved out of the sight of others. So it is saved by a node of its own (``_Node``), and whoever looks
 around the model at what is saved sees it: a measurement, or what sends it elsewhere.
@@ -12,9 +12,11 @@ around the model at what is saved sees it: a measurement, or what sends it elsew
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, cast
@@ -24,6 +26,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
+from torch.profiler import record_function
 
 from bsr_explorer.storages.base import Packing
 from bsr_explorer.storages.by_call import CALLS, Keeping, Packs, place_of
@@ -41,13 +44,15 @@ def pack_calls(model: nn.Module, blocks: Sequence[nn.Module], stores: StoresCall
     mode = PackingCalls(stores)
     for number, block in enumerate(blocks):
         cast(Any, block).forward = partial(_in_block, mode, number, block.forward)
-    cast(Any, model).forward = partial(_within, mode, model.forward)
+    cast(Any, model).forward = partial(_within, mode, model, model.forward)
 
 
-def _within(mode: PackingCalls, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _within(
+    mode: PackingCalls, model: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    mode.begin(next(_tensors((*args, *kwargs.values()))))
+    mode.begin(model, next(_tensors((*args, *kwargs.values()))))
     with mode:
         return forward(*args, **kwargs)
 
@@ -139,15 +144,18 @@ def _restored(saved: _Part | _Plain) -> torch.Tensor:
 # --- calls ----------------------------------------------------------------------------------------------
 
 
-class _Owner(NamedTuple):
-    """The tensor that brought a storage.
+@dataclass
+class _Storage:
+    """What is known of a storage.
 
     Attributes:
-        shape: None, if it does not fill the storage in order.
+        shape: of the tensor that brought it; None, if it does not fill it in order.
+        kept_by: block (0-based) and place of the first call that may keep it.
     """
 
-    storage: StorageWeakRef
+    itself: StorageWeakRef
     shape: Shape | None
+    kept_by: tuple[int, str] | None = None
 
 
 class PackingCalls(TorchFunctionMode):
@@ -162,12 +170,15 @@ class PackingCalls(TorchFunctionMode):
         self._stores = stores
         self._block: int | None = None
         self._images = 0
-        self._owners: dict[int, _Owner] = {}
-        self._packed: dict[int, tuple[StorageWeakRef, int, weakref.ref[_Packed]]] = {}
+        self._storages: dict[int, _Storage] = {}
+        self._packed: dict[int, tuple[int, weakref.ref[_Packed]]] = {}
+        self._own: frozenset[int] = frozenset()
 
-    def begin(self, batch: torch.Tensor) -> None:
-        """A forward pass begins, of these images."""
-        self._owners, self._packed, self._images = {}, {}, len(batch)
+    def begin(self, model: nn.Module, batch: torch.Tensor) -> None:
+        """A forward pass of these images begins."""
+        own = (*model.parameters(), *model.buffers())
+        self._own = frozenset(tensor.untyped_storage()._cdata for tensor in own)
+        self._storages, self._packed, self._images = {}, {}, len(batch)
 
     @contextmanager
     def in_block(self, block: int) -> Iterator[None]:
@@ -186,44 +197,59 @@ class PackingCalls(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = _NONE,
     ) -> Any:
         kwargs = kwargs or {}
-        keeping = CALLS.get(str(getattr(func, "__name__", "")))
-        if keeping is None or self._block is None or not torch.is_grad_enabled() or kwargs.get("inplace"):
+        keeping = None if self._block is None else CALLS.get(str(getattr(func, "__name__", "")))
+        if keeping is None or not torch.is_grad_enabled() or kwargs.get("inplace"):
             result = func(*args, **kwargs)
         else:
             given = [*{id(tensor): tensor for tensor in _tensors((*args, *kwargs.values()))}.values()]
-            with _Call(self, self._block, keeping, given).hooks:
+            for number, place in keeping.arguments.items():
+                if number < len(given):
+                    self._may_keep(given[number], place)
+            with _Call(self, keeping, given).hooks:
                 result = func(*args, **kwargs)
+            if keeping.made:
+                self._may_keep(result, keeping.made)
         for tensor in _tensors((result,)):
-            self.owner(tensor)
+            self._known(tensor)
         return result
 
-    def owner(self, tensor: torch.Tensor) -> _Owner:
-        """The first tensor that is seen of a storage brought it."""
+    def _known(self, tensor: torch.Tensor) -> _Storage:
+        """What is known of a tensor's storage, which the first tensor that is seen of it has brought."""
         storage = tensor.untyped_storage()
-        known = self._owners.get(storage._cdata)
-        if known is None or known.storage.expired():
-            known = _Owner(StorageWeakRef(storage), tuple(tensor.shape) if fills(tensor) else None)
-            self._owners[storage._cdata] = known
+        known = self._storages.get(storage._cdata)
+        if known is None or known.itself.expired():
+            known = _Storage(StorageWeakRef(storage), tuple(tensor.shape) if fills(tensor) else None)
+            self._storages[storage._cdata] = known
+            self._packed.pop(storage._cdata, None)
         return known
 
-    def pack(
-        self, tensor: torch.Tensor, version: int, block: int, place: str, token: torch.Tensor
-    ) -> _Packed | None:
-        """What a tensor is a part of, packed once; None, if it is kept as it is."""
-        storage, shape = tensor.untyped_storage(), self.owner(tensor).shape
-        if shape is None:
+    def _may_keep(self, tensor: torch.Tensor, place: str) -> _Storage:
+        """A call may keep a tensor."""
+        known = self._known(tensor)
+        if known.kept_by is None and known.shape is not None and self._block is not None:
+            known.kept_by = self._block, place_of(place, tensor.numel(), math.prod(known.shape))
+        return known
+
+    def pack(self, tensor: torch.Tensor, version: int, place: str, token: torch.Tensor) -> _Packed | None:
+        """What a tensor is a part of, packed once; None, if it is kept as it is.
+
+        Args:
+            place: of what has none yet.
+        """
+        storage = tensor.untyped_storage()
+        if storage._cdata in self._own:
             return None
-        known = self._packed.get(storage._cdata)
-        if known is not None and not known[0].expired() and known[1] == version:
-            if (there := known[2]()) is not None:
-                return there
-        place = place_of(place, tensor.numel(), torch.Size(shape).numel())
-        if (packing := self._stores(block, place, shape, self._images)) is None:
+        known = self._may_keep(tensor, place)
+        if known.shape is None or known.kept_by is None:
             return None
-        whole = tensor.new_empty(0).set_(storage, 0, shape)
-        found = _Packed(whole, packing, token)
-        self._packed[storage._cdata] = StorageWeakRef(storage), version, weakref.ref(found)
-        return found
+        there = self._packed.get(storage._cdata)
+        if there is not None and there[0] == version and (packed := there[1]()) is not None:
+            return packed
+        if (packing := self._stores(*known.kept_by, known.shape, self._images)) is None:
+            return None
+        packed = _Packed(tensor.as_strided(known.shape, _strides(known.shape), 0), packing, token)
+        self._packed[storage._cdata] = version, weakref.ref(packed)
+        return packed
 
 
 class _Call:
@@ -233,21 +259,22 @@ class _Call:
         given: the tensors that it is given, each once.
     """
 
-    def __init__(self, mode: PackingCalls, block: int, keeping: Keeping, given: list[torch.Tensor]) -> None:
-        self._mode, self._block, self._keeping = mode, block, keeping
+    def __init__(self, mode: PackingCalls, keeping: Keeping, given: list[torch.Tensor]) -> None:
+        self._mode, self._keeping = mode, keeping
         self._versions = [tensor._version for tensor in given]
         self._shapes = [tuple(tensor.shape) for tensor in given]
         self._numbers: dict[int, int] = {}
         for number, tensor in enumerate(given):
             self._numbers.setdefault(tensor.untyped_storage()._cdata, number)
-        self._packs = Packs(frozenset(number for number in keeping.arguments if number < len(given)))
+        arguments = frozenset(number for number in keeping.arguments if number < len(given))
+        self._packs = Packs(arguments, keeping.least if keeping.made else 0)
         self._token = torch.empty(0, requires_grad=True)
         self.hooks = saved_tensors_hooks(self._pack, _restored)
 
     def _pack(self, tensor: torch.Tensor) -> _Part | _Plain:
         place, version = self._place(tensor)
-        with self._away():
-            packed = self._mode.pack(tensor, version, self._block, place, self._token) if place else None
+        with self._away(), record_function("packing"):  # or a profiler takes what it takes for the call's own
+            packed = self._mode.pack(tensor, version, place, self._token) if place else None
             if packed is None:
                 return _Plain(_saved_by_node(self._token, tensor))
         return _Part(packed, tensor.shape, tensor.stride(), int(tensor.storage_offset()))
@@ -263,7 +290,7 @@ class _Call:
             return "", 0
         if (copied := self._packs.copied(tuple(tensor.shape), self._shapes)) is not None:
             return keeping.arguments[copied], 0
-        return keeping.made if tensor.dim() >= keeping.least else "", 0
+        return keeping.made if self._packs.makes(tuple(tensor.shape), self._shapes) else "", 0
 
     @contextmanager
     def _away(self) -> Iterator[None]:
@@ -274,6 +301,11 @@ class _Call:
             yield
         finally:
             autograd._push_saved_tensors_default_hooks(self.hooks.pack_hook, self.hooks.unpack_hook)
+
+
+def _strides(shape: Shape) -> Shape:
+    """Of a tensor in order."""
+    return tuple(math.prod(shape[place + 1 :]) for place in range(len(shape)))
 
 
 def _tensors(structure: Any) -> Iterator[torch.Tensor]:

@@ -127,10 +127,6 @@ class AtOnce:
         """It does not matter."""
         return self
 
-    def fitting(self, shape: Shape) -> Self:
-        """It always does."""
-        return self
-
     def pieces(self, shape: Shape, dtype: str) -> tuple[int, ...]:
         """One."""
         return ()
@@ -171,6 +167,10 @@ class Dense(AtOnce):
 
     copies: ClassVar[bool] = False
     itself: ClassVar[bool] = True
+
+    def fitting(self, shape: Shape) -> Dense:
+        """It always does."""
+        return self
 
     def bytes(self, shape: Shape, dtype: str) -> int:
         """Every element at its own width."""

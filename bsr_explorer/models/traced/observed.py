@@ -182,6 +182,7 @@ def observe(
         run, forward, numbers = watch.run(results), watch.flops, watch.numbers
         forwards = [*watch.uncounted]
         carries = tuple(result.requires_grad for result in results)
+        in_order = results[0].is_contiguous() if results else True
         if not any(carries):
             return Facts((), forward, 0, run, (), carries, lacks=_lacking(forwards, [], run, ""))
         kept = watch.kept()
@@ -209,7 +210,8 @@ def observe(
     late = hasattr(call.function, "key") or computed > 0 or any(held.what == "result" for held in kept)
     late = late or any(event.what == "make" for event in run[:early])
     lacks = _lacking(forwards, [*watch.uncounted][len(forwards) :], (*run, *unwind), fails)
-    return Facts(kept, forward, watch.flops - forward, run, unwind, carries, late, numbers, early, lacks)
+    backward = watch.flops - forward
+    return Facts(kept, forward, backward, run, unwind, carries, late, numbers, early, lacks, in_order)
 
 
 def _least(call: Call, needs: Sequence[bool], carries: Sequence[bool]) -> tuple[Happening, ...]:

@@ -91,7 +91,9 @@ class Watch(TorchDispatchMode):
         self._held: list[torch.Tensor] = []
         self._away = False
         self._packed: dict[int, _Packed] = {}  # by address of the storage
-        self._standing: dict[int, tuple[int, Spec, int | None]] = {}  # of what stands for it: whose, how, copy of
+        self._standing: dict[
+            int, tuple[int, Spec, int | None]
+        ] = {}  # of what stands for it: whose, how, copy of
         self._restored: dict[int, weakref.ref[torch.Tensor]] = {}
         self._places: dict[int, int] = {}
         self.flops = self.numbers = 0
@@ -167,9 +169,10 @@ class Watch(TorchDispatchMode):
             if (place := self._given.get(address)) is not None:
                 packed = place in packs.arguments
             else:
-                copy_of = packs.copied(tuple(tensor.shape), [spec.shape for spec in specs])
-                made = copy_of is not None or 0 < packs.made <= tensor.dim()
-                packed = made and tensor.is_floating_point() and fills(tensor)
+                shape, shapes = tuple(tensor.shape), [spec.shape for spec in specs]
+                copy_of = packs.copied(shape, shapes)
+                packed = copy_of is not None or packs.makes(shape, shapes)
+                packed = packed and tensor.is_floating_point() and fills(tensor)
             if packed:
                 return self._pack(tensor, address, size, copy_of)
             self._saved.setdefault(address, size)
