@@ -97,6 +97,7 @@ def _keeps(tape: Tape, c: Context) -> list[Keep]:
             owner = Kept(storage.name, storage.shape, storage.dtype, kept.needed)
         how = c.op.stores(kept.stored_as or kept.tensor)
         if how.packs and kept.as_made:
+            owner = replace(owner, shape=kept.shape)
             how = how.fitting(owner.shape)
         elif how.packs and prod(owner.shape) == prod(kept.shape):
             owner = replace(owner, shape=kept.shape)  # it is packed as it is read

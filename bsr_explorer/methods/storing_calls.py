@@ -71,37 +71,38 @@ class ByCall(AtOnce):
 
 def stored_calls(method: Storing, tape: Tape) -> Tape:
     """Say of each call in a block how it stores what it keeps."""
-    tensors, stored = tape.tensors, dict[str, ByCall]()
-    needs, ops = tape.needs_grad(), []
-    in_order = {op.writes: _in_order(_call(op), needs) for op in tape if _call(op).kind == "call"}
+    tensors, needs = tape.tensors, tape.needs_grad()
+    lies = {op.writes: _lies(_call(op), needs) for op in tape if _call(op).kind == "call"}
+    first: dict[str, ByCall] = {}
+    ops = []
     for op in tape:
         call = _call(op)
         if op.block is None or call.kind != "call" or call.attrs["changes"]:
             ops.append(op)
             continue
-        said = {}
-        for name, place in _reads(call, tensors):
+        stored, laid = {}, {}
+        for name, place in _may_keep(call, tensors):
             whole = tensors[tensors[name].storage]
             place = place_of(place, tensors[name].numel, whole.numel)
-            how = stored.setdefault(whole.name, _how(method, tape, op.block, place))
-            if in_order.get(whole.name, True) and how.packing(whole.shape) is not None:
-                said[name] = how
-        if (place := CALLS[call.attrs["function"]].made if call.attrs["function"] in CALLS else "") != "":
-            how = stored.setdefault(tensors[op.writes].storage, _how(method, tape, op.block, place))
-            if how.packing(tensors[op.writes].shape) is not None:
-                said[op.writes] = how
-        ops.append(replace(call, stored={**op.stored, **said}) if said else op)
+            how = first.setdefault(whole.name, _how(method, tape, op.block, place))
+            shape = lies.get(whole.name, whole.shape)
+            if shape is not None and how.packing(shape) is not None:
+                stored[name], laid[name] = how, shape
+        packed = replace(
+            call, stored={**op.stored, **stored}, attrs={**call.attrs, "laid": laid}, segment=op.segment
+        )
+        ops.append(packed if stored else op)
     return replace(tape, ops=tuple(ops))
 
 
-def _in_order(call: Op, needs: Mapping[str, bool]) -> bool:
-    """Whether what a call writes lies in memory in the order of its dimensions. Which kernel attention is given, and so
-    how its result lies, depends on what needs a gradient (a mask that is made of a parameter)."""
+def _lies(call: Op, needs: Mapping[str, bool]) -> Shape | None:
+    """How what a call writes lies in memory. Which kernel attention is given, and so how its result lies, depends on
+    what needs a gradient (a mask that is made of a parameter)."""
     if call.attrs["function"] != "scaled_dot_product_attention":
-        return bool(call.attrs["in_order"])
+        return cast("Shape | None", call.attrs["lies"])
     names = (call.reads[int(which)] if kind == "read" else "" for kind, which in call.attrs["arguments"])
     observer: Observer = call.attrs["observer"]
-    return observer.facts(tuple(needs.get(name, False) for name in names)).in_order
+    return observer.facts(tuple(needs.get(name, False) for name in names)).laid
 
 
 def _call(op: Op) -> Op:
@@ -114,8 +115,8 @@ def _how(method: Storing, tape: Tape, block: int, place: str) -> ByCall:
     return ByCall(method, block, place, heads[block] if heads else 0, images)
 
 
-def _reads(call: Op, tensors: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
-    """(tensor, place) of what a call reads and may pack."""
+def _may_keep(call: Op, tensors: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """(tensor, place) of what a call reads, and of what it writes, and may pack."""
     arguments: tuple[Argument, ...] = call.attrs["arguments"]
     keeping = CALLS.get(call.attrs["function"])
     for number, place in keeping.arguments.items() if keeping is not None else ():
@@ -126,6 +127,8 @@ def _reads(call: Op, tensors: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
         whole = tensors.get(tensor.storage)  # None: a view of a parameter
         if whole is not None and whole.role == "activation":
             yield tensor.name, place
+    if keeping is not None and keeping.made:
+        yield call.writes, keeping.made
 
 
 def check_calls(method: Storing, tape: Tape) -> None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
 from bsr_explorer.operations.kind import Kind
-from bsr_explorer.operations.op import Op, Part, Tensor
+from bsr_explorer.operations.op import EVERYTHING, Op, Part, Tensor
 from bsr_explorer.operations.rule import NOTHING, Backward, Context, Forward, Kept, Lacking, Rule
 from bsr_explorer.storages.by_call import CALLS, Packs
 from bsr_explorer.storages.by_call import NOTHING as UNPACKED
+from bsr_explorer.storages.storage import Shape
 
 
 class Happening(NamedTuple):
@@ -68,7 +69,7 @@ class Facts:
         numbers: how many Python numbers autograd keeps as tensors, which no hook on saved tensors sees.
         early: if nothing is late, how much of ``run`` is over when all that is kept is there.
         lacks: what cannot be counted, where a bound is asked for.
-        in_order: whether its first result lies in memory in the order of its dimensions.
+        laid: how its first result lies in memory (``storages.by_call.laid_out``).
     """
 
     kept: tuple[Holds, ...]
@@ -81,7 +82,7 @@ class Facts:
     numbers: int = 0
     early: int = 0
     lacks: Lacking = NOTHING
-    in_order: bool = True
+    laid: Shape | None = None
 
 
 class Observer(Protocol):
@@ -164,22 +165,23 @@ def _result(c: Context, number: int) -> Tensor:
 
 
 def _keeps(c: Context) -> list[Kept]:
-    found = []
-    for holds in _facts(c).kept:
-        if holds.what == "own" and holds.packed:
-            copied = None if holds.copy_of is None else _given(c, holds.copy_of)
-            how = c.writes.name if copied is None else copied.name
-            own = Kept(_own(c, holds.which), holds.shape, holds.dtype)
-            found.append(replace(own, as_made=True, stored_as=how))
-        elif holds.what == "own":
-            found.append(Kept(_own(c, holds.which), (holds.bytes,), "uint8"))
-        elif holds.what == "result":
-            made = _result(c, holds.which)
-            how = c.writes.name if holds.packed else ""
-            found.append(Kept(made.name, made.shape, made.dtype, as_made=holds.packed, stored_as=how))
-        elif (given := _given(c, holds.which)) is not None:
-            found.append(Kept(given.name, given.shape, given.dtype, as_made=holds.packed))
-    return found
+    return [kept for holds in _facts(c).kept if (kept := _kept(c, holds)) is not None]
+
+
+def _kept(c: Context, holds: Holds) -> Kept | None:
+    if holds.what == "own":
+        if not holds.packed:
+            return Kept(_own(c, holds.which), (holds.bytes,), "uint8", stored_as=EVERYTHING)
+        copied = None if holds.copy_of is None else _given(c, holds.copy_of)
+        how = c.writes if copied is None else copied
+        return Kept(_own(c, holds.which), holds.shape, holds.dtype, as_made=True, stored_as=how.name)
+    tensor = _result(c, holds.which) if holds.what == "result" else _given(c, holds.which)
+    if tensor is None:
+        return None
+    if not holds.packed:
+        return Kept(tensor.name, tensor.shape, tensor.dtype, stored_as=EVERYTHING)
+    laid = c.op.attrs["laid"][tensor.name]
+    return Kept(tensor.name, laid, tensor.dtype, as_made=True, stored_as=tensor.name)
 
 
 def _given(c: Context, number: int) -> Part | None:

@@ -60,8 +60,8 @@ class Kept:
     Attributes:
         needed: shape of the part that backward needs at once, if it is not the whole (which is kept all the
             same, for a view holds its storage).
-        as_made: whether it is packed as the tensor was made of which it is a view, in groups that fit, and not as it is
-            read.
+        as_made: whether it is packed by hooks, in this shape (as what it is a view of lies in memory), in groups that
+            fit.
         stored_as: of a tensor of the operation's own, the tensor whose storage it shares; nothing: what is said of
             itself.
     """

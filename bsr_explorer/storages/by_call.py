@@ -58,6 +58,26 @@ def place_of(place: str, elements: int, of_whole: int) -> str:
     return "qkv" if place == "operand" and elements * JOINED == of_whole else place
 
 
+def laid_out(shape: Shape, stride: Shape) -> Shape | None:
+    """The shape of a tensor in the order in which it lies in memory; None, if it leaves gaps or lies on itself.
+
+    Heads that lie side by side, as fused attention writes them, (B, N, heads, d), are channels: (B, N, heads·d).
+
+    Args:
+        shape, stride: elements.
+    """
+    order = sorted((place for place, size in enumerate(shape) if size != 1), key=lambda p: (-stride[p], p))
+    filled = 1
+    for place in reversed(order):
+        if stride[place] != filled:
+            return None
+        filled *= shape[place]
+    if order == sorted(order):
+        return shape
+    laid = tuple(shape[place] for place in order)
+    return (*laid[:2], laid[2] * laid[3]) if order == [0, 2, 1, 3] else laid
+
+
 @dataclass(frozen=True)
 class Packs:
     """What of a call is packed.

@@ -29,7 +29,7 @@ from torch.overrides import TorchFunctionMode
 from torch.profiler import record_function
 
 from bsr_explorer.storages.base import Packing
-from bsr_explorer.storages.by_call import CALLS, Keeping, Packs, place_of
+from bsr_explorer.storages.by_call import CALLS, Keeping, Packs, laid_out, place_of
 from bsr_explorer.storages.storage import Shape
 
 StoresCall = Callable[[int, str, Shape, int], Packing | None]
@@ -62,9 +62,10 @@ def _in_block(mode: PackingCalls, block: int, forward: Callable[..., Any], *args
         return forward(*args, **kwargs)
 
 
-def fills(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is the whole of its storage, in order."""
-    return tensor.is_contiguous() and tensor.numel() * tensor.itemsize == tensor.untyped_storage().nbytes()
+def laid(tensor: torch.Tensor) -> Shape | None:
+    """How a tensor lies in its storage (``by_call.laid_out``); None, if it is not all of it."""
+    whole = tensor.numel() * tensor.itemsize == tensor.untyped_storage().nbytes()
+    return laid_out(tuple(tensor.shape), tensor.stride()) if whole else None
 
 
 # --- what is saved --------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ class _Storage:
     """What is known of a storage.
 
     Attributes:
-        shape: of the tensor that brought it; None, if it does not fill it in order.
+        shape: as the tensor lies in it that brought it; None, if that is not all of it.
         kept_by: block (0-based) and place of the first call that may keep it.
     """
 
@@ -218,7 +219,7 @@ class PackingCalls(TorchFunctionMode):
         storage = tensor.untyped_storage()
         known = self._storages.get(storage._cdata)
         if known is None or known.itself.expired():
-            known = _Storage(StorageWeakRef(storage), tuple(tensor.shape) if fills(tensor) else None)
+            known = _Storage(StorageWeakRef(storage), laid(tensor))
             self._storages[storage._cdata] = known
             self._packed.pop(storage._cdata, None)
         return known
@@ -286,7 +287,7 @@ class _Call:
             return "", 0
         if (number := self._numbers.get(tensor.untyped_storage()._cdata)) is not None:
             return keeping.arguments.get(number, ""), self._versions[number]
-        if not fills(tensor):
+        if laid(tensor) is None:
             return "", 0
         if (copied := self._packs.copied(tuple(tensor.shape), self._shapes)) is not None:
             return keeping.arguments[copied], 0

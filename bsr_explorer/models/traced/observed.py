@@ -11,6 +11,7 @@ nothing is counted but the gradients that it hands on. What lacks is said (``Fac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ from bsr_explorer.models.traced.making import FAKE, empty, results_of
 from bsr_explorer.models.traced.watch import Sink, Watch, source
 from bsr_explorer.operations.call import Facts, Happening, Holds
 from bsr_explorer.operations.rule import Lacking
-from bsr_explorer.storages.by_call import NOTHING, Packs
+from bsr_explorer.storages.by_call import NOTHING, Packs, laid_out
 
 _KNOWN: dict[Any, Facts] = {}
 _CASTS: dict[Any, tuple[int, ...]] = {}
@@ -182,7 +183,7 @@ def observe(
         run, forward, numbers = watch.run(results), watch.flops, watch.numbers
         forwards = [*watch.uncounted]
         carries = tuple(result.requires_grad for result in results)
-        in_order = results[0].is_contiguous() if results else True
+        laid = laid_out(tuple(results[0].shape), results[0].stride()) if results else None
         if not any(carries):
             return Facts((), forward, 0, run, (), carries, lacks=_lacking(forwards, [], run, ""))
         kept = watch.kept()
@@ -204,6 +205,8 @@ def observe(
             if not bounds:
                 raise _BackwardFails(said(error)) from error
             fails, unwind = said(error), _least(call, needs, carries)
+    if call.name.startswith("conv") and device == "cpu":
+        unwind = _with_weight(call, needs, unwind)
     if _norm_in_two_formats(call, device):
         kept, run = _in_32_bits(kept, run)
     early, computed = watch.early
@@ -211,7 +214,7 @@ def observe(
     late = late or any(event.what == "make" for event in run[:early])
     lacks = _lacking(forwards, [*watch.uncounted][len(forwards) :], (*run, *unwind), fails)
     backward = watch.flops - forward
-    return Facts(kept, forward, backward, run, unwind, carries, late, numbers, early, lacks, in_order)
+    return Facts(kept, forward, backward, run, unwind, carries, late, numbers, early, lacks, laid)
 
 
 def _least(call: Call, needs: Sequence[bool], carries: Sequence[bool]) -> tuple[Happening, ...]:
@@ -255,6 +258,19 @@ def _lacking(
     names = ", ".join(dict.fromkeys((*forward, *backward)))
     why = [f"nobody counts the FLOPs of {names}"] if names else []
     return Lacking(tuple(figures), "; ".join([*why, *([f"{_ALONE}: {fails}"] if fails else [])]))
+
+
+def _with_weight(call: Call, needs: Sequence[bool], unwind: tuple[Happening, ...]) -> tuple[Happening, ...]:
+    """The backward of a convolution whose bias trains, and its weight does not: on the CPU its kernel makes both
+    gradients (``mkldnn_convolution_backward``), and lets go of the one that nobody wants."""
+    if len(needs) < 3 or needs[1] or not needs[2]:
+        return unwind
+    weight = call.given[1].spec
+    size = math.prod(weight.shape) * weight.dtype.itemsize
+    at = unwind.index(Happening("give", 2))
+    number = 1 + max((each.which for each in unwind if each.what == "take"), default=-1)
+    taken, dropped = Happening("take", number, size), Happening("drop", number)
+    return (*unwind[:at], taken, unwind[at], dropped, *unwind[at + 1 :])
 
 
 def _norm_in_two_formats(call: Call, device: str) -> bool:

@@ -13,6 +13,7 @@ from bsr_explorer.models.traced.calls import DTYPES, Call, Made, Spec, Trace
 from bsr_explorer.models.traced.observed import Observed
 from bsr_explorer.naming import Naming
 from bsr_explorer.operations.call import CALLED, Argument, Shown
+from bsr_explorer.storages.by_call import laid_out
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 
 
@@ -102,7 +103,7 @@ def _op(call: Call, naming: Naming, trace: Trace, device: str) -> Op:
             "arguments": tuple(arguments),
             "results": tuple(_result(made) for made in call.made),
             "shows": tuple(_shown(made, arguments) for made in call.made),
-            "in_order": _contiguous(call.made[0].spec),
+            "lies": laid_out(call.made[0].spec.shape, call.made[0].spec.stride),
             "changes": bool(call.changes or call.detached),
         },
         others=tuple(made.name for made in call.made[1:]),

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bsr_explorer.counting import NoFormula, flops_of
 from bsr_explorer.models.traced.calls import DTYPES, Spec, mapped
 from bsr_explorer.operations.call import Happening, Holds
-from bsr_explorer.storages.by_call import NOTHING, Packs
-from bsr_explorer.storages.calling import fills
+from bsr_explorer.storages.by_call import NOTHING, Packs, laid_out
+from bsr_explorer.storages.calling import laid
 
 
 class _Event(NamedTuple):
@@ -172,7 +172,7 @@ class Watch(TorchDispatchMode):
                 shape, shapes = tuple(tensor.shape), [spec.shape for spec in specs]
                 copy_of = packs.copied(shape, shapes)
                 packed = copy_of is not None or packs.makes(shape, shapes)
-                packed = packed and tensor.is_floating_point() and fills(tensor)
+                packed = packed and tensor.is_floating_point() and laid(tensor) is not None
             if packed:
                 return self._pack(tensor, address, size, copy_of)
             self._saved.setdefault(address, size)
@@ -262,7 +262,7 @@ class Watch(TorchDispatchMode):
             return Holds("argument", self._given[address], packed=True)
         if address in self._made:
             return Holds("result", self._made[address], packed=True)
-        form = spec.shape, DTYPES[spec.dtype]
+        form = laid_out(spec.shape, spec.stride) or spec.shape, DTYPES[spec.dtype]
         return Holds("own", self._numbers[address], size, True, *form, copy_of)
 
     # --- backward -----------------------------------------------------------------------------------------
