@@ -108,13 +108,6 @@ def test_a_claim_has_a_verdict(claim: claims.Claim) -> None:
     assert answer.counted >= 0.95 * answer.peak
 
 
-@pytest.mark.parametrize("claim", claims.NOT_RUN, ids=lambda claim: claim.method)
-def test_of_what_is_not_run_no_ratio_is_said(claim: claims.NotRun) -> None:
-    cells = claims.cells_of_not_run(claim)
-    assert len(cells) == len(claims.COLUMNS)
-    assert cells[4:] == ["—", "—", "—", f"not run here: {claim.why}"]
-
-
 @pytest.mark.thorough
 @pytest.mark.long
 def test_one_training_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

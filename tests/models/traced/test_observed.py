@@ -13,6 +13,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.models.traced.calls import Call, Given, Made, Place, Spec
 from bsr_explorer.models.traced.observed import Observed
 from bsr_explorer.operations.call import Facts, Happening
+from bsr_explorer.storages.by_call import Packs
 from tests.models.traced.small import Turning
 
 
@@ -30,7 +31,7 @@ def _call(function: Callable[..., Any], *shapes: tuple[int, ...], **kwargs: Any)
 
 
 def _kept(facts: Facts) -> set[tuple[str, int]]:
-    return {(what, which) for what, which, _ in facts.kept if what != "own"}
+    return {(holds.what, holds.which) for holds in facts.kept if holds.what != "own"}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,47 @@ def test_a_product_keeps_the_other_factor(
     assert _kept(facts) == kept
     assert facts.forward == 2 * 4 * 3 * 5 and facts.backward == backward * facts.forward
     assert facts.carries == (any(needs),)
+
+
+def test_what_is_packed_is_brought_back_in_backward_and_forgotten() -> None:
+    call = _call(torch.matmul, (4, 3), (3, 5))
+    facts = Observed(call).facts((True, True), Packs(frozenset({0})))
+    first, second = facts.kept
+    assert (first.what, first.which, first.packed) == ("argument", 0, True)
+    assert (second.what, second.which, second.packed) == ("argument", 1, False)
+    assert [each.what for each in facts.run] == ["pack", "make"]
+    unwound = [(each.what, each.which) for each in facts.unwind if each.what in ("restore", "forget")]
+    assert unwound == [("restore", 0), ("forget", 0)]
+
+
+def test_a_result_is_packed_when_it_is_there() -> None:
+    call = _call(F.softmax, (4, 3), dim=-1)
+    facts = Observed(call).facts((True,), Packs(made=2))
+    (held,) = facts.kept
+    assert (held.what, held.packed) == ("result", True)
+    assert [each.what for each in facts.run] == ["make", "pack"]
+    assert Observed(call).facts((True,)).kept[0].packed is False
+
+
+def test_a_copy_of_autocast_is_packed_as_the_argument_that_it_is_of() -> None:
+    call = _call(torch.matmul, (4, 3), (3, 5))
+    facts = Observed(call, torch.bfloat16).facts((True, True), Packs(frozenset({0, 1})))
+    assert [(held.what, held.copy_of, held.dtype) for held in facts.kept] == [
+        ("own", 0, "bf16"),
+        ("own", 1, "bf16"),
+    ]
+    assert {held.shape for held in facts.kept} == {(4, 3), (3, 5)}
+
+
+def test_a_convolution_whose_bias_alone_trains_makes_both_gradients() -> None:
+    specs = tuple(
+        Given("read" if n == 0 else "parameter", f"x{n}", Spec.of(torch.empty(shape)))
+        for n, shape in enumerate([(2, 3, 8, 8), (4, 3, 2, 2), (4,)])
+    )
+    places = tuple(Place(n) for n in range(3))
+    call = Call("here", F.conv2d, places, {}, specs, (Made("y", Spec.of(torch.empty(2, 4, 7, 7))),))
+    taken = [each.bytes for each in Observed(call).facts((False, False, True)).unwind if each.what == "take"]
+    assert taken == [4 * 3 * 2 * 2 * 4]
 
 
 def test_what_is_kept_before_a_product_is_there_before_it() -> None:
