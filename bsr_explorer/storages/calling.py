@@ -100,15 +100,22 @@ class _Packed:
     def __init__(self, whole: torch.Tensor, packing: Packing, token: torch.Tensor) -> None:
         self.shape, self.dtype, self.packing = tuple(whole.shape), whole.dtype, packing
         self._node = _saved_by_node(token, *packing.pack(whole))
-        self._back: weakref.ref[torch.Tensor] | None = None
+        self._back: StorageWeakRef | None = None
 
     def restore(self) -> torch.Tensor:
-        """All of it, brought back once as long as somebody holds it."""
-        there = None if self._back is None else self._back()
-        if there is None:
-            there = self.packing.unpack(tuple(self._node.saved_tensors), self.shape, self.dtype)
-            self._back = weakref.ref(there)
-        return there
+        """All of it, brought back once as long as somebody holds it. (Autograd holds its storage, not this tensor.)"""
+        if self._back is not None and (storage := there(self._back)) is not None:
+            again = torch.empty(0, dtype=self.dtype, device=storage.device)
+            return again.set_(storage, 0, self.shape, _strides(self.shape))
+        whole = self.packing.unpack(tuple(self._node.saved_tensors), self.shape, self.dtype)
+        self._back = StorageWeakRef(whole.untyped_storage())
+        return whole
+
+
+def there(reference: StorageWeakRef) -> torch.UntypedStorage | None:
+    """The storage that is referred to, as long as somebody holds it."""
+    found: torch.UntypedStorage | None = torch.UntypedStorage._new_with_weak_ptr(reference.cdata)
+    return found
 
 
 class _Part(NamedTuple):
@@ -121,10 +128,7 @@ class _Part(NamedTuple):
 
     def restore(self) -> torch.Tensor:
         """As it was saved."""
-        whole = self.packed.restore()
-        part = whole.as_strided(self.shape, self.stride, self.offset)
-        part.whole = whole  # type: ignore[attr-defined]  # which lives as long
-        return part
+        return self.packed.restore().as_strided(self.shape, self.stride, self.offset)
 
 
 class _Plain(NamedTuple):

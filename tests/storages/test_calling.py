@@ -101,6 +101,34 @@ def test_what_was_packed_goes_with_the_graph() -> None:
     model(torch.randn(4, 5, 8)).backward()  # and the next step is as the first
 
 
+def test_parts_of_one_tensor_are_brought_back_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Attending(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = x.view(4, 5, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+            return F.scaled_dot_product_attention(q, k, v)
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.block = nn.Parameter(torch.ones(())), Attending()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.block(x * self.scale).sum()
+
+    shapes = []
+    unpack = Quantized.unpack
+
+    def counted(self: Quantized, packed: Any, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        shapes.append(shape)
+        return unpack(self, packed, shape, dtype)
+
+    monkeypatch.setattr(Quantized, "unpack", counted)
+    model, asked = Outer(), Asked()
+    pack_calls(model, [model.block], asked)
+    model(torch.randn(4, 5, 24)).backward()
+    assert sorted(shapes) == [(4, 5, 8), (4, 5, 24)]  # what attention makes; queries, keys and values
+
+
 def test_a_parameter_and_what_is_made_of_it_are_kept_as_they_are() -> None:
     class Weighted(nn.Module):
         def __init__(self) -> None:

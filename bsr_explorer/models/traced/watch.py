@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
+from torch._subclasses import FakeTensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bsr_explorer.counting import NoFormula, flops_of
 from bsr_explorer.models.traced.calls import DTYPES, Spec, mapped
+from bsr_explorer.models.traced.making import FAKE
 from bsr_explorer.operations.call import Happening, Holds
 from bsr_explorer.storages.by_call import NOTHING, Packs, laid_out
 from bsr_explorer.storages.calling import laid
@@ -94,7 +96,7 @@ class Watch(TorchDispatchMode):
         self._standing: dict[
             int, tuple[int, Spec, int | None]
         ] = {}  # of what stands for it: whose, how, copy of
-        self._restored: dict[int, weakref.ref[torch.Tensor]] = {}
+        self._restored: dict[int, StorageWeakRef] = {}
         self._places: dict[int, int] = {}
         self.flops = self.numbers = 0
         self.early = (0, 0)
@@ -202,19 +204,21 @@ class Watch(TorchDispatchMode):
         """What is packed, brought back: the same as long as somebody holds it."""
         self._look()
         there = self._restored.get(kept.standing)
-        whole = None if there is None else there()
-        if whole is None:
+        storage = None if there is None else torch.UntypedStorage._new_with_weak_ptr(there.cdata)
+        if storage is not None:
+            with no_dispatch():
+                meta = torch.empty(0, dtype=kept.spec.dtype, device="meta").set_(storage)
+            whole: torch.Tensor = FakeTensor(FAKE, meta, kept.stand.device)
+        else:
             with self.looking_away():
                 size = self._saved[kept.standing] // kept.spec.dtype.itemsize
                 whole = torch.empty(size, dtype=kept.spec.dtype, device=kept.stand.device)
             address = self._note(whole)
-            self._restored[kept.standing] = weakref.ref(whole)
+            self._restored[kept.standing] = StorageWeakRef(whole.untyped_storage())
             self._alive[address] = "forget", kept.standing
             self._events.append(_Event("restore", kept.standing))
         with self.looking_away():
-            view = whole.as_strided(kept.spec.shape, kept.spec.stride)
-        view.whole = whole  # type: ignore[attr-defined]
-        return view
+            return whole.as_strided(kept.spec.shape, kept.spec.stride)
 
     def run(self, results: Sequence[torch.Tensor]) -> tuple[Happening, ...]:
         """What happened to memory until the call returned these results."""

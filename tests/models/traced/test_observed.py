@@ -62,6 +62,14 @@ def test_what_is_packed_is_brought_back_in_backward_and_forgotten() -> None:
     assert unwound == [("restore", place), ("forget", place)]
 
 
+def test_what_two_of_a_call_read_is_brought_back_once() -> None:
+    specs = (Given("read", "x", Spec.of(torch.empty(4, 4))),)
+    call = Call("here", torch.matmul, (Place(0), Place(0)), {}, specs, (Made("y", specs[0].spec),))
+    facts = Observed(call).facts((True,), Packs(frozenset({0})))
+    assert [each.what for each in facts.run].count("pack") == 1 == len(facts.kept)
+    assert [each.what for each in facts.unwind].count("restore") == 1
+
+
 def test_a_result_is_packed_when_it_is_there() -> None:
     call = _call(F.softmax, (4, 3), dim=-1)
     facts = Observed(call).facts((True,), Packs(made=2))
