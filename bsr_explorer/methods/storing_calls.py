@@ -159,4 +159,16 @@ def pack_what_calls_keep(method: Storing, model: nn.Module) -> None:
     def stores(block: int, place: str, shape: Shape, images: int) -> Packing | None:
         return ByCall(method, block, place, heads[block] if heads else 0, images).packing(shape)
 
-    pack_calls(model, blocks_of(model), stores)
+    pack_calls(model, _with_shared(model), stores)
+
+
+def _with_shared(model: nn.Module) -> Iterator[tuple[int | None, nn.Module]]:
+    """Blocks, and modules within them that have their name elsewhere, for several blocks share them."""
+    naming, paths = naming_of(model), {id(module): path for path, module in model.named_modules()}
+    shared: dict[int, tuple[int | None, nn.Module]] = {}
+    for number, block in enumerate(blocks_of(model)):
+        yield number, block
+        for module in block.modules():
+            if (owner := naming.block_of(paths[id(module)])) != number:
+                shared[id(module)] = owner, module
+    yield from shared.values()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -39,11 +39,16 @@ and the images of the batch; None: as it is."""
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
-def pack_calls(model: nn.Module, blocks: Sequence[nn.Module], stores: StoresCall) -> None:
-    """Let the calls of blocks pack what they keep, in place."""
+def pack_calls(model: nn.Module, modules: Iterable[tuple[int | None, nn.Module]], stores: StoresCall) -> None:
+    """Let the calls of blocks pack what they keep, in place.
+
+    Args:
+        modules: blocks, each with its number (0-based); and what they share with others that belongs to another block,
+            or to none.
+    """
     mode = PackingCalls(stores)
-    for number, block in enumerate(blocks):
-        cast(Any, block).forward = partial(_in_block, mode, number, block.forward)
+    for number, module in modules:
+        cast(Any, module).forward = partial(_in_block, mode, number, module.forward)
     cast(Any, model).forward = partial(_within, mode, model, model.forward)
 
 
@@ -57,7 +62,9 @@ def _within(
         return forward(*args, **kwargs)
 
 
-def _in_block(mode: PackingCalls, block: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _in_block(
+    mode: PackingCalls, block: int | None, forward: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
     with mode.in_block(block):
         return forward(*args, **kwargs)
 
@@ -186,8 +193,8 @@ class PackingCalls(TorchFunctionMode):
         self._storages, self._packed, self._images = {}, {}, len(batch)
 
     @contextmanager
-    def in_block(self, block: int) -> Iterator[None]:
-        """Calls are those of a block (0-based)."""
+    def in_block(self, block: int | None) -> Iterator[None]:
+        """Calls are those of a block (0-based), or of none."""
         outer, self._block = self._block, block
         try:
             yield

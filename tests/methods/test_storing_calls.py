@@ -152,3 +152,8 @@ def test_how_a_place_is_packed_follows_from_its_shape(
 
 def test_what_a_method_leaves_stays_as_it_is() -> None:
     assert _by_call("backrazor(gelu='dense')", "hidden").fitting((2, 5, 12)) is DENSE
+
+
+def test_what_blocks_share_is_no_part_of_them() -> None:
+    config = Config("tests.models.traced.small:sharing", 16, 10, 2, method="full+mesa(ema=0)")
+    assert sums(predict(config)) == sums(measure(config))

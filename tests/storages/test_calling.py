@@ -58,7 +58,7 @@ class Asked:
 def packed_model() -> tuple[Model, Asked]:
     torch.manual_seed(0)
     model, asked = Model(), Asked()
-    pack_calls(model, list(model.blocks), asked)
+    pack_calls(model, enumerate(model.blocks), asked)
     return model, asked
 
 
@@ -124,7 +124,7 @@ def test_parts_of_one_tensor_are_brought_back_together(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Quantized, "unpack", counted)
     model, asked = Outer(), Asked()
-    pack_calls(model, [model.block], asked)
+    pack_calls(model, [(0, model.block)], asked)
     model(torch.randn(4, 5, 24)).backward()
     assert sorted(shapes) == [(4, 5, 8), (4, 5, 24)]  # what attention makes; queries, keys and values
 
@@ -147,7 +147,7 @@ def test_a_parameter_and_what_is_made_of_it_are_kept_as_they_are() -> None:
             return self.block(x * 1).sum()
 
     model, asked = Outer(), Asked()
-    pack_calls(model, [model.block], asked)
+    pack_calls(model, [(0, model.block)], asked)
     model(torch.randn(4, 2, 3)).backward()
     assert [shape for _, _, shape in asked.asked] == [(4, 2, 3)]
 
@@ -168,7 +168,7 @@ def test_what_a_change_in_place_has_altered_is_packed_anew() -> None:
             return self.block(x * self.scale).sum()
 
     model, asked = Outer(), Asked()
-    pack_calls(model, [model.block], asked)
+    pack_calls(model, [(0, model.block)], asked)
     model(torch.randn(4, 2, 3)).backward()
     assert [place for _, place, _ in asked.asked] == ["softmax", "residual", "residual"]
 

@@ -101,6 +101,39 @@ def beside() -> nn.Module:
     return Beside()
 
 
+class SharingBlock(Block):
+    """A block that uses a layer of the model."""
+
+    def __init__(self, width: int, place: nn.Module) -> None:
+        super().__init__(width)
+        self.place = place
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + self.place(x))
+
+
+class Sharing(nn.Module):
+    """Blocks that share a layer, which stands before them."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.place = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.stem = nn.Conv2d(3, 8, 4, stride=4)
+        self.blocks = nn.ModuleList(SharingBlock(8, self.place) for _ in range(3))
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(dim=(2, 3)))
+
+
+def sharing(num_classes: int = 10) -> nn.Module:
+    """See ``Sharing``."""
+    return Sharing(num_classes)
+
+
 class Deciding(nn.Module):
     """What it does depends on numbers."""
 
