@@ -5,8 +5,9 @@
 Each model of timm at the image size that it was made for, two images, AdamW, fp32: all trains (``full``), the head
 (``linear``), the head and the last block (``last(k=1)``), biases (``bitfit``), and the first block alone
 (``blocks(0, norm=False)``); and what calls keep is packed (``full+mesa(ema=0)``, ``last(k=1)+backrazor``). Of each it
-says by how many bytes and FLOPs saved bytes and FLOPs were off (0 is expected), and by how much the peak was; and how long tracing, a first prediction and a later one took. Each line is written as it
-comes, and a killed run goes on. (DeiT-III has a tape by hand; it stands beside the others.)
+says by how many bytes and FLOPs saved bytes and FLOPs were off (0 is expected), and by how much the peak was; and how
+long tracing, a first prediction and a later one took. Each line is written as it comes, and a killed run goes on.
+(DeiT-III has a tape by hand; it stands beside the others.)
 
     python benchmarks/families.py --census 200
 
