@@ -119,11 +119,6 @@ def linears(method: Method, tape: Tape, on: tuple[str, ...]) -> Iterator[Op]:
     for block in tape.blocks:
         for name in on:
             path = f"{tape.naming.path(block)}.{LAYERS[name]}"
-            if path not in by_name and any(op.name == path for op in tape) and tape.lowered:
-                raise UserError(
-                    f"--precision: {method} does not stand beside layers that were traced under autocast, such as "
-                    f"{path}; choose fp32 or bf16"
-                )
             if path not in by_name:
                 raise UserError(
                     f"--method: {method} needs the layer {LAYERS[name]} of each block, and models of the architecture "

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bsr_explorer.devices import Device, device_of
-from bsr_explorer.operations.call import Observer
-from bsr_explorer.operations.kinds import inferred, kind_of
+from bsr_explorer.operations.call import CALLED, Observer
+from bsr_explorer.operations.kinds import inferred, kind_of, made_by
 from bsr_explorer.operations.op import Op, Tensor
 from bsr_explorer.tape import Tape
 
@@ -34,7 +34,7 @@ def lower(tape: Tape, precision: str, device: str) -> Tape:
     """
     dtype, autocast = PRECISIONS[precision]
     if tape.lowered:
-        return _with_copies(tape, dtype) if autocast else _brought_in(tape, dtype)
+        return _with_copies(tape, dtype, device_of(device)) if autocast else _brought_in(tape, dtype)
     target = device_of(device)
     if autocast:
         tape = _autocast(tape, dtype, target)
@@ -43,34 +43,64 @@ def lower(tape: Tape, precision: str, device: str) -> Tape:
     return _on_device(tape, target)
 
 
-def _with_copies(tape: Tape, dtype: str) -> Tape:
+def _with_copies(tape: Tape, dtype: str, device: Device) -> Tape:
     """A step that was traced under autocast, with its copies of weights that train as tensors of their own: each is
-    made once, whoever shares the weight. (Other casts are seen in the calls that make them.)"""
+    made once, whoever shares the weight. (Other casts are seen in the calls that make them; what a method has brought
+    is cast as autocast would.)"""
+    tensors = {tensor.name: tensor for tensor in tape.inputs}
+    weights = {name for name, p in tape.parameters.items() if p.trains}
     ops: list[Op] = []
     made: dict[tuple[str, str], str] = {}
-    weights = {name for name, p in tape.parameters.items() if p.trains}
-    for op in tape:
-        observer: Observer | None = op.attrs.get("observer")
-        trained = {
-            number: part
-            for number, (kind, part) in enumerate(op.attrs.get("arguments", ()))
-            if kind == "part" and op.params[part] in weights
-        }
-        casts = [number for number in (observer.casts() if observer and trained else ()) if number in trained]
-        if observer is None or not casts:
-            ops.append(op)
-            continue
-        params = dict(op.params)
-        for number in reversed(casts):
-            part, name = str(trained[number]), op.params[trained[number]]
-            if (name, op.segment) not in made:  # what runs again makes its own again
-                made[name, op.segment] = f"{name} in {dtype}{op.segment and f' for {op.segment}'}"
-                attrs = {"dtype": dtype, "cached": True}
-                cast = replace(op, kind="cast_parameter", reads=(), writes=made[name, op.segment], others=())
-                ops.append(replace(cast, params={"value": name}, attrs=attrs, stored={}))
-            params[part] = made[name, op.segment]
-        ops.append(replace(op, params=params, attrs={**op.attrs, "observer": observer.given_copies(casts)}))
+    for op in map(_as_called, tape):
+        seen = "observer" in op.attrs
+        for lowered in (
+            _with_its_copies(op, dtype, weights, made) if seen else _cast(tape, op, dtype, device, tensors)
+        ):
+            tensors |= {tensor.name: tensor for tensor in made_by(lowered, tensors, tape.parameters)}
+            ops.append(lowered)
     return replace(tape, ops=tuple(ops))
+
+
+def _as_called(op: Op) -> Op:
+    """A linear layer as the call that it was traced as, whose casts were seen; where it packs what it reads, or a
+    method has changed it, it is no longer that call."""
+    called: Op | None = op.attrs.get(CALLED)
+    if (
+        called is None
+        or op.kind != "linear"
+        or op.packs
+        or [*op.params.values()] != [*called.params.values()]
+    ):
+        return op
+    return replace(op, kind="call", params=called.params, attrs=called.attrs)
+
+
+def _with_its_copies(op: Op, dtype: str, weights: set[str], made: dict[tuple[str, str], str]) -> Iterator[Op]:
+    """A call, and before it the copies of weights that it is the first to need.
+
+    Args:
+        weights: those that train.
+        made: copies that there are, by weight and segment.
+    """
+    observer: Observer = op.attrs["observer"]
+    trained = {
+        number: part
+        for number, (kind, part) in enumerate(op.attrs.get("arguments", ()))
+        if kind == "part" and op.params[part] in weights
+    }
+    casts = [number for number in (observer.casts() if trained else ()) if number in trained]
+    params = dict(op.params)
+    for number in reversed(casts):
+        part, name = str(trained[number]), op.params[trained[number]]
+        if (name, op.segment) not in made:  # what runs again makes its own again
+            made[name, op.segment] = f"{name} in {dtype}{op.segment and f' for {op.segment}'}"
+            attrs = {"dtype": dtype, "cached": True}
+            cast = replace(op, kind="cast_parameter", reads=(), writes=made[name, op.segment], others=())
+            yield replace(cast, params={"value": name}, attrs=attrs, stored={})
+        params[part] = made[name, op.segment]
+    if casts:
+        op = replace(op, params=params, attrs={**op.attrs, "observer": observer.given_copies(casts)})
+    yield op
 
 
 def _all_in(tape: Tape, dtype: str) -> Tape:

@@ -108,7 +108,7 @@ def _op(call: Call, naming: Naming, trace: Trace, device: str) -> Op:
         },
         others=tuple(made.name for made in call.made[1:]),
     )
-    linear = None if trace.autocast else _linear(call, naming)
+    linear = _linear(call, naming)
     return op if linear is None else replace(linear, attrs={CALLED: op})
 
 

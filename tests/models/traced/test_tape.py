@@ -95,6 +95,14 @@ def test_what_linear_layers_read_is_packed(method: str) -> None:
     assert sums(predict(config)) == sums(measure(config))
 
 
+@pytest.mark.parametrize(
+    "method", ["lora", "lora(on=('qkv', 'fc2'))+checkpoint", "paca+offload", "full+velora", "full+wasi"]
+)
+def test_methods_stand_beside_what_was_traced_under_autocast(method: str) -> None:
+    config = Config("deit_tiny_distilled_patch16_224", 32, 10, 2, method=method, precision="amp_bf16")
+    assert sums(predict(config)) == sums(measure(config))
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("method", ["full+velora", "full+asi", "last(k=2)+wtacrs", "full+wasi+checkpoint"])
 def test_and_so_it_is_in_windows(method: str) -> None:
