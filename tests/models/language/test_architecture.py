@@ -87,18 +87,20 @@ def test_its_size_is_said_in_tokens() -> None:
     assert size_of(Config("deit_t", 128)) == "128 px"
 
 
-def test_updates_beside_layers_are_refused_under_autocast() -> None:
-    with pytest.raises(
-        UserError, match=r"--precision: lora.* layers that were traced under autocast, such as blocks\.0"
-    ):
-        predict(Config(SMALL.format(""), 16, 10, 2, precision="amp_bf16", method="lora"))
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "amp_bf16"])
 @pytest.mark.parametrize(
-    "method", ["full+velora", "last(k=1)+wtacrs", "full+asi", "full+wasi(on=('qkv', 'fc2'))"]
+    "method",
+    [
+        "lora",
+        "full+velora",
+        "last(k=1)+wtacrs",
+        "full+asi",
+        "full+wasi(on=('qkv', 'fc2'))",
+        "full+mesa(ema=0)",
+        "last(k=1)+backrazor",
+    ],
 )
-def test_what_layers_read_is_packed(method: str, precision: str) -> None:
+def test_what_calls_keep_is_packed_and_updates_stand_beside_layers(method: str, precision: str) -> None:
     config = Config("llama_tiny(depth=2)", 16, 10, 4, method=method, optimizer="sgd", precision=precision)
     predicted, measured = predict(config), measure(config)
     for figure in ("saved_bytes", "train_flops", "peak_bytes"):
