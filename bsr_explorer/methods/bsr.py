@@ -26,7 +26,7 @@ from bsr_explorer.tape import Tape
 if TYPE_CHECKING:
     from torch import nn
 
-    from bsr_explorer.models.base import Geometry
+    from bsr_explorer.models.base import Geometry, Selection
 
 Made = TypeVar("Made")
 
@@ -105,8 +105,13 @@ class Bsr(Method):
                 f"--method: {self} drops tokens by the class token's attention, and the model has none; {instead()}, "
                 f"or drop none, for example {without.canonical(depth)}"
             )
+        self.drops(depth)
+
+    def drops(self, depth: int) -> dict[int, Selection]:
+        """See ``Drop``."""
         for part, blocks in (("blocks", self.blocks), ("keep", tuple(self.keep))):
             check_range(self.name, part, blocks, depth, f"; for example {self.stretched(depth)}")
+        return self.of_tokens.drops(depth)
 
     def rewrite(self, tape: Tape) -> Tape:
         """Freeze, then drop tokens."""
