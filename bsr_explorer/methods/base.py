@@ -75,12 +75,8 @@ class Method(ABC):
         plain timm model with the trained weights computes the same."""
 
     def drops(self, depth: int) -> Mapping[int, Selection]:
-        """The token drops that ``rewrite`` asks an architecture for, by 0-based block, in a model of ``depth`` blocks: a traced
-        model is traced with them.
-
-        Raises:
-            UserError: a block out of range.
-        """
+        """The token drops that ``rewrite`` asks an architecture for, by 0-based block, in a model of ``depth`` blocks. (A
+        traced model is traced with them.) Nothing is refused yet."""
         return {}
 
     def check_step(self, optimizer: str, precision: str, micro_batches: int) -> None:

@@ -105,12 +105,11 @@ class Bsr(Method):
                 f"--method: {self} drops tokens by the class token's attention, and the model has none; {instead()}, "
                 f"or drop none, for example {without.canonical(depth)}"
             )
-        self.drops(depth)
+        for part, blocks in (("blocks", self.blocks), ("keep", tuple(self.keep))):
+            check_range(self.name, part, blocks, depth, f"; for example {self.stretched(depth)}")
 
     def drops(self, depth: int) -> dict[int, Selection]:
         """See ``Drop``."""
-        for part, blocks in (("blocks", self.blocks), ("keep", tuple(self.keep))):
-            check_range(self.name, part, blocks, depth, f"; for example {self.stretched(depth)}")
         return self.of_tokens.drops(depth)
 
     def rewrite(self, tape: Tape) -> Tape:

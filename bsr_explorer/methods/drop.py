@@ -125,8 +125,7 @@ class Drop(Method):
         return Selection(keep, self.fuse, self.weighs, self.criterion, self.inference)
 
     def drops(self, depth: int) -> dict[int, Selection]:
-        """See ``Method``."""
-        check_range(self.name, "keep", self.keep, depth)
+        """Where fewer than all stay."""
         return {block: self._selection(keep) for block, keep in self.dropping.items()}
 
     def rewrite(self, tape: Tape) -> Tape:

@@ -93,7 +93,7 @@ class Traced(Architecture):
 
         assert isinstance(geometry, TracedGeometry)
         name, size, classes = geometry.name, geometry.image_size, geometry.num_classes
-        schedule = tuple(sorted(drops.items()))
+        schedule = tuple((block, drops[block]) for block in sorted(drops) if block < geometry.depth)
         followed = _followed(
             self, name, self.identity(name), size, classes, attention, precision, device, schedule
         )
