@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.operations.call import bounded
@@ -81,7 +82,7 @@ class Tape:
     traced: frozenset[str] = frozenset()
     held: Mapping[str, str] = field(default_factory=dict)
     lowered: bool = False
-    drops: Mapping[int, object] = field(default_factory=dict)
+    drops: Mapping[int, Any] = field(default_factory=dict)
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
