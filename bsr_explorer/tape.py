@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from bsr_explorer.naming import TIMM, Naming
 from bsr_explorer.operations.call import bounded
@@ -66,6 +67,7 @@ class Tape:
         held: of these, each by the name of its storage, what is written by the operation after which
             Python was seen to let go of it. Without, it follows from calls (``cost.frames``).
         lowered: whether it was traced in its number formats, so that ``models.lowering`` has nothing to say.
+        drops: the token drops that it was traced with, by 0-based block (``models.base.Selection``).
     """
 
     inputs: tuple[Tensor, ...]
@@ -80,6 +82,7 @@ class Tape:
     traced: frozenset[str] = frozenset()
     held: Mapping[str, str] = field(default_factory=dict)
     lowered: bool = False
+    drops: Mapping[int, Any] = field(default_factory=dict)
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:

@@ -82,7 +82,8 @@ def profile(config: Config, lr: float, orders: Orders | None = None) -> Profile:
         places[name, argument] = axis.place(value) if known else 0.0
         if known:
             parts = [replace(p, **{argument: axis.among[0]}) if p.name == name else p for p in parts]
-    seen = _seen(replace(small.with_method(_without_storing(config.how)), lr=None), geometry_of(small).depth)
+    depth = geometry_of(small).depth
+    seen = _seen(replace(small.with_method(_without_storing(config.how, depth)), lr=None), depth)
     return Profile(
         seen.trained,
         seen.tokens,
@@ -97,10 +98,10 @@ def profile(config: Config, lr: float, orders: Orders | None = None) -> Profile:
     )
 
 
-def _without_storing(method: Method) -> Method:
+def _without_storing(method: Method, depth: int) -> Method:
     """What decides which parameters train and which tokens stay."""
     parts = tuple(part for part in parts_of(method) if part.stage < STORING)
-    return Composed(parts).canonical(0) if len(parts) > 1 else parts[0] if parts else parse_method("full")
+    return Composed(parts).canonical(depth) if len(parts) > 1 else parts[0] if parts else parse_method("full")
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,11 @@ def _seen(config: Config, depth: int) -> _Seen:
         if op.block is not None and len(shape := tape.tensors[op.writes].shape) == 3:
             leaving[op.block] = shape[1]
     drops = [op for op in tape.ops if op.kind == "drop_tokens"]
-    fused = any(op.attrs["fuse"] for op in drops)
+    traced = tape.drops.values()  # of which no operation is a drop
+    fused = any(op.attrs["fuse"] for op in drops) or any(each.fuse for each in traced)
     scores = {op.reads[1] for op in drops}
-    scored = {op.kind for op in tape.ops if op.writes in scores} - {"class_attention"}
+    scored = {op.kind for op in tape.ops if op.writes in scores} | {each.criterion for each in traced}
+    scored -= {"class_attention"}
     logs = tuple(math.log2(tokens / first.shape[1]) for tokens in leaving)
     return _Seen(
         tuple(map(float, shares[:depth])),

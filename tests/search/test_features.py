@@ -172,3 +172,16 @@ def test_ways_to_store_have_a_column_each() -> None:
     assert table.width == 2 * 4 + 4 + 2
     assert table.row(mesa)[-2:].tolist() == [0, 1]
     assert table.rows([]).shape == (0, table.width)
+
+
+@pytest.mark.parametrize("model", ["toy", "moe_vit(toy, blocks=(3,), experts=4, top=2)"])
+def test_drops_of_a_composed_method_are_seen_in_any_model(model: str) -> None:
+    config = Config(model, 48, 10, 2)
+    seen = profile(config.with_method("last(k=1)+evit(0.5)"), 1e-3)
+    assert (
+        seen.tokens
+        == profile(config.with_method("last(k=1)+drop({1: 0.5, 2: 0.5, 3: 0.5}, fuse=True)"), 1e-3).tokens
+    )
+    assert min(seen.tokens) < 0 and seen.fused and not seen.scored
+    loose = profile(config.with_method("last(k=1)+drop({2: 0.5}, fuse=False, criterion='norm')"), 1e-3)
+    assert loose.scored and not loose.fused

@@ -54,12 +54,13 @@ def test_rates_go_up_or_down_from_the_recipes_and_the_best_has_three_seeds() -> 
 
 
 def test_every_method_of_the_package_is_in_it() -> None:
-    """But for what moves full fine-tuning elsewhere, the two halves of BSR, and what drops tokens alone."""
+    """But for what moves full fine-tuning elsewhere, the two halves of BSR, what drops tokens alone, and what
+    needs mixtures."""
     named = set()
     for expression in (*train.METHODS, *train.SAME):
         method = parse_method(expression)
         named |= {part.name for part in (method.parts if isinstance(method, Composed) else (method,))}
-    assert set(METHODS) - named <= {"offload", "blocks", "drop", "evit"}
+    assert set(METHODS) - named <= {"offload", "blocks", "drop", "evit", "freeze"}
 
 
 def test_drops_by_chance_stand_beside_the_others() -> None:
