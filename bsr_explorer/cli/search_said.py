@@ -210,7 +210,7 @@ def summary(
             {
                 "trial": p.number,
                 "method": p.method,
-                "accuracy": p.accuracy,
+                p.quality.name: p.value,
                 "counted_bytes": p.bytes,
                 "train_flops": p.record.predicted["train_flops"],
                 "saving": p.saving,

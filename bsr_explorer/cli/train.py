@@ -21,7 +21,9 @@ from bsr_explorer.cli.training_shown import announce, show_trained
 from bsr_explorer.config import PROTOCOLS, Fidelity
 from bsr_explorer.data.places import check_data, default_data_dir
 from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.models.architecture import quality_of
 from bsr_explorer.models.weights import check_weights
+from bsr_explorer.quality import ACCURACY, Quality
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.folder import check_writable, read_study
 from bsr_explorer.store.records import Record
@@ -166,7 +168,7 @@ def train(
     if as_json:
         said = {"folder": str(asked.folder), "files": [str(file) for file in files], "origin": origin}
         print(json.dumps({**said, **record.to_dict()}))
-    if record.accuracy is None:
+    if record.score is None:
         fail(f"{record.status}: {record.reason}; the record is in {asked.folder}", code=1)
     if not as_json:
         show_trained(record, files, "In its folder:" if already else "Written:")
@@ -200,7 +202,8 @@ def _run(asked: Training) -> tuple[Record, list[Path]]:
     from bsr_explorer.trained import training
 
     protocol = PROTOCOLS[asked.experiment.fidelity.protocol]
-    with watching_run(asked.experiment.name, protocol.judged_on) as watcher:
+    quality = quality_of(asked.experiment.config.model)
+    with watching_run(asked.experiment.name, protocol.judged_on, quality) as watcher:
         return training.train(asked, watcher.step, watcher)
 
 
@@ -208,9 +211,10 @@ class Run(Showing):
     """Keeps the bar of one training, with what it holds and the time left at the pace so far, and says how each epoch
     ended."""
 
-    def __init__(self, progress: Progress, what: str, judged_on: str) -> None:
+    def __init__(self, progress: Progress, what: str, judged_on: str, quality: Quality = ACCURACY) -> None:
         super().__init__(progress)
         self.what, self.judged_on, self.memory, self.left = what, judged_on, "", ""
+        self.quality = quality
         self.progress.update(self.bar, description=what)
         self.first: tuple[int, float] | None = None
 
@@ -229,12 +233,16 @@ class Run(Showing):
         self.memory = f"peak {format_mb(measured)} MB, predicted {format_mb(predicted)} MB"
         self.progress.update(self.bar, description=f"{self.what}, {self.memory}")
 
-    def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
+    def epoch(self, number: int, epochs: int, loss: float, score: float) -> None:
         """Say how an epoch ended."""
-        said = [f"loss {loss:.3f}", f"{100 * accuracy:.1f}% on {self.judged_on}", self.memory]
+        said = [f"loss {loss:.3f}", f"{self._said(score)} on {self.judged_on}", self.memory]
         left = f"  [{self.left}]" if self.left and number < epochs else ""
         line = ", ".join(part for part in said if part)
         self.progress.console.print(f"epoch {number} of {epochs}: {line}{left}", markup=False)
+
+    def _said(self, score: float) -> str:
+        name = "" if self.quality.unit else f"{self.quality.name} "
+        return name + self.quality.text(score)
 
     def trained(self, model: object, splits: object) -> None:
         """Say that what is left is being written."""
@@ -242,7 +250,7 @@ class Run(Showing):
 
 
 @contextmanager
-def watching_run(what: str, judged_on: str) -> Iterator[Run]:
+def watching_run(what: str, judged_on: str, quality: Quality = ACCURACY) -> Iterator[Run]:
     """Show one training's progress on the error console."""
-    with showing(lambda progress: Run(progress, what, judged_on)) as watcher:
+    with showing(lambda progress: Run(progress, what, judged_on, quality)) as watcher:
         yield watcher

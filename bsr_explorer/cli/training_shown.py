@@ -48,9 +48,10 @@ def announce(asked: Training, note: str, contents: Contents) -> None:
 
 def show_trained(record: Record, files: list[Path], title: str) -> None:
     after = " after the last epoch" if record.protocol.best else ""
-    test = "" if record.test_accuracy is None else f", {100 * record.test_accuracy:.1f}% on test{after}"
+    said = record.judged.text
+    test = "" if record.test_score is None else f", {said(record.test_score)} on test{after}"
     out.print(
-        f"accuracy {100 * (record.accuracy or 0):.1f}% ({record.accuracy_is}){test}; "
+        f"{record.quality} {said(record.score or 0.0)} ({record.accuracy_is}){test}; "
         f"{plural(record.images_trained, 'image')} in {format_seconds(record.seconds)}; weights: {record.weights}",
         soft_wrap=True,
         markup=False,

@@ -18,6 +18,7 @@ from bsr_explorer.data.places import default_data_dir
 from bsr_explorer.data.splits import Splits, load_splits
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import device_of
+from bsr_explorer.models.architecture import quality_of
 from bsr_explorer.models.hub import pretrained_cfg
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import create_model
@@ -39,7 +40,7 @@ class Job:
             is evaluated as often as the recipe says.)
         test: whether the test set is evaluated too, once, at the end. A search never does. (The authors' protocol looks
             at nothing else.)
-        rungs: the least accuracy in [0, 1] with which training goes on after so many epochs, whereupon
+        rungs: the least score in [0, 1] with which training goes on after so many epochs, whereupon
             validation is evaluated whatever the value (``-inf``: only look; ``inf``: go no further).
         checkpoint: a file that is written after each epoch but the last, and stays. If there is one, of the same
             configuration, seed, data and fidelity, training goes on from it, as if it had never been interrupted.
@@ -125,15 +126,15 @@ def _pretrained_mean_std(config: Config, weights: str) -> MeanStd:
     return (tuple(own.mean), tuple(own.std)) if own is not None else IMAGENET
 
 
-def accuracy_on_test(model: nn.Module, config: Config, job: Job) -> float:
-    """Top-1 accuracy in [0, 1] on a job's test set, of a model that was trained as the job says.
+def score_on_test(model: nn.Module, config: Config, job: Job) -> float:
+    """The score in [0, 1] on a job's test set, of a model that was trained as the job says.
 
     Raises:
         UserError: see ``load_data``.
     """
     splits = load_data(config, job)
     batches = loader(splits.test, config.micro_batch_size, shuffle=False, seed=0, drop_last=False, raw=True)
-    return evaluate(model.to(device_of(config)), batches, config.precision)
+    return evaluate(model.to(device_of(config)), batches, config.precision, quality_of(config.model))
 
 
 def rules_of(config: Config, job: Job) -> Recipe:

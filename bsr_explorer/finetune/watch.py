@@ -19,8 +19,8 @@ class Watch(Protocol):
     def peak(self, measured: int, predicted: int) -> None:
         """What a steady step held, and what was predicted for it, in bytes. Told once, and when training goes on."""
 
-    def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
-        """After an epoch (from 1) that was evaluated: its mean loss, and the accuracy in [0, 1] on the part of the data
+    def epoch(self, number: int, epochs: int, loss: float, score: float) -> None:
+        """After an epoch (from 1) that was evaluated: its mean loss, and the score in [0, 1] on the part of the data
         that the protocol judges by."""
 
     def trained(self, model: nn.Module, splits: Splits) -> None:
@@ -33,7 +33,7 @@ class Nobody:
     def peak(self, measured: int, predicted: int) -> None:
         """See ``Watch``."""
 
-    def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
+    def epoch(self, number: int, epochs: int, loss: float, score: float) -> None:
         """See ``Watch``."""
 
     def trained(self, model: nn.Module, splits: Splits) -> None:

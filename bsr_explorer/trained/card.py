@@ -12,6 +12,7 @@ from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import licence_of, tagged
 from bsr_explorer.prediction import predict
+from bsr_explorer.quality import ACCURACY
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record
 from bsr_explorer.trained import onnx
@@ -44,7 +45,7 @@ def model_card(
     """
     parts = [
         _head(experiment, about, origin),
-        _accuracy(record, origin),
+        _quality(record, origin),
         _data(record),
         _cost(record, about),
         _usage(about),
@@ -67,37 +68,42 @@ def _head(experiment: Experiment, about: trained.About, origin: str) -> str:
     )
 
 
-def _accuracy(record: Record, origin: str) -> str:
+def _quality(record: Record, origin: str) -> str:
     protocol = record.protocol
     last = f"after epoch {record.history_epochs[-1]} of {record.fidelity['epochs']}, the last"
-    rows = [["images", "top-1 accuracy", "of the model"]]
+    quality = record.judged
+    head = "top-1 accuracy" if quality is ACCURACY else quality.brief
+    rows = [[f"{quality.judges}s", head, "of the model"]]
     test = f"test ({_images(record, 'test')})"
     if protocol.best:
-        best = record.history_epochs[record.history.index(max(record.history))]
+        best = record.history_epochs[record.scores.index(max(record.scores))]
         count = len(record.history)
         rows.append(
             [
                 test,
-                _percent(record.accuracy),
+                _said(record, record.score),
                 f"{protocol.mark}; after epoch {best}, of {plural(count, 'evaluation')}",
             ]
         )
-        rows.append([test, _percent(record.test_accuracy), f"{last}: these weights"])
+        rows.append([test, _said(record, record.test_score), f"{last}: these weights"])
     else:
-        rows.append([f"validation ({_images(record, 'validation')})", _percent(record.accuracy), last])
-        again = "" if record.test_accuracy is None else "the same, once"
-        rows.append([test, _percent(record.test_accuracy), again])
-    text = f"## Accuracy\n\nProtocol {protocol.name}: {protocol.summary}.\n\n{_table(rows)}"
+        rows.append([f"validation ({_images(record, 'validation')})", _said(record, record.score), last])
+        again = "" if record.test_score is None else "the same, once"
+        rows.append([test, _said(record, record.test_score), again])
+    text = (
+        f"## {quality.name.capitalize()}\n\nProtocol {protocol.name}: {protocol.summary}.\n\n{_table(rows)}"
+    )
+    unit = f", {quality.unit}" if quality.unit else ""
     if len(record.history) > 1:
         way = ", ".join(
-            f"{epoch}: {100 * accuracy:.1f}"
-            for epoch, accuracy in zip(record.history_epochs, record.history, strict=True)
+            f"{epoch}: {quality.bare(score)}"
+            for epoch, score in zip(record.history_epochs, record.scores, strict=True)
         )
-        text += f"\n\nOn {protocol.judged_on} after each epoch, %: {way}."
+        text += f"\n\nOn {protocol.judged_on} after each epoch{unit}: {way}."
     if origin:
         text += (
-            "\n\nThe configuration was chosen by its accuracy on validation images of the same data, so that accuracy "
-            "on them flatters it."
+            f"\n\nThe configuration was chosen by its {quality.name} on validation {quality.judges}s of the same data, "
+            f"so that {quality.name} on them flatters it."
         )
     return text
 
@@ -219,7 +225,7 @@ def _making(experiment: Experiment, record: Record, about: trained.About, files:
     name = record.fidelity["recipe"]
     rules = recipe(name, experiment.data)
     licence = licence_of(source, tagged(timm_name(about.config.model), rules.tag))
-    options = " --test" if record.test_accuracy is not None else ""
+    options = " --test" if record.test_score is not None else ""
     options += " --export onnx" if any(file.name == onnx.FILE for file in files) else ""
     rows = [
         ["", ""],
@@ -273,10 +279,10 @@ def _known_limits(record: Record, about: trained.About) -> Iterator[str]:
         yield "Trained by a recipe of few epochs that is meant to rank configurations, not to make the best of one."
     if record.weights.startswith("random"):
         yield "Not fine-tuned: it started from random weights."
-    if record.test_accuracy is None:
-        yield "Not evaluated on test images: `--test` does it."
-    yield "One training with one seed; another seed gives another accuracy."
-    yield f"Of images other than those of `{record.data}` nothing is known."
+    if record.test_score is None:
+        yield f"Not evaluated on test {record.judged.judges}s: `--test` does it."
+    yield f"One training with one seed; another seed gives another {record.quality}."
+    yield f"Of {record.judged.judges}s other than those of `{record.data}` nothing is known."
 
 
 def _images(record: Record, part: str) -> str:
@@ -284,8 +290,8 @@ def _images(record: Record, part: str) -> str:
     return plural(int(found.group(1)), "image") if found else "images"
 
 
-def _percent(accuracy: float | None) -> str:
-    return "not evaluated" if accuracy is None else f"{100 * accuracy:.1f}%"
+def _said(record: Record, score: float | None) -> str:
+    return "not evaluated" if score is None else record.judged.text(score)
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -28,7 +28,7 @@ from bsr_explorer.models.weights import check_weights
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.folder import TRAINING, alone, check_writable
-from bsr_explorer.store.records import Record, read_records, write_record, write_text
+from bsr_explorer.store.records import Record, judged, read_records, write_record, write_text
 from bsr_explorer.train.recipes import check_optimizer, recipe
 from bsr_explorer.trained import card, onnx, peft
 from bsr_explorer.trained import weights as trained
@@ -173,9 +173,9 @@ class _Keeping:
         """See ``Watch``."""
         self.other.peak(measured, predicted)
 
-    def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
+    def epoch(self, number: int, epochs: int, loss: float, score: float) -> None:
         """See ``Watch``."""
-        self.other.epoch(number, epochs, loss, accuracy)
+        self.other.epoch(number, epochs, loss, score)
 
     def trained(self, model: nn.Module, splits: Splits) -> None:
         """See ``Watch``."""
@@ -205,7 +205,7 @@ def train(training: Training, progress: Progress, watch: Watch) -> tuple[Record,
         if record is None:
             with interrupt.held():  # what was trained is written
                 record = _trained(training, progress, watch)
-        elif training.test and record.test_accuracy is None:
+        elif training.test and record.test_score is None:
             record = _tested(training, record)
         if record.status in ("finished", "diverged"):  # what failed may go on when its cause is gone
             training.checkpoint.unlink(missing_ok=True)
@@ -253,12 +253,12 @@ def _kept(path: Path) -> Iterator[None]:
 
 
 def _tested(training: Training, record: Record) -> Record:
-    """The record with the accuracy on test, of the weights that are there."""
+    """The record with the quality on test, of the weights that are there."""
     experiment, folder = training.experiment, training.folder
     source = record.weights.partition(":")[0]  # by which images are normalised
     model = trained.load(folder)
-    accuracy = jobs.accuracy_on_test(model, experiment.config, replace(training.job, weights=source))
-    record = replace(record, test_accuracy=accuracy)
+    score = jobs.score_on_test(model, experiment.config, replace(training.job, weights=source))
+    record = replace(record, **judged(record.judged, record.score, score))
     write_record(folder, 0, record)
     (folder / card.FILE).unlink(missing_ok=True)
     return record
@@ -289,4 +289,4 @@ def _complete(training: Training, record: Record) -> bool:
     """Whether nothing that is asked for is missing."""
     names = [trained.FILE, card.FILE, *([onnx.FILE] if training.onnx else [])]
     there = all((training.folder / name).exists() for name in names)
-    return there and not (training.test and record.test_accuracy is None)
+    return there and not (training.test and record.test_score is None)

@@ -22,8 +22,9 @@ def latex(comparison: Comparison, lines: Sequence[Line], rows: Sequence[dict[str
         [name for name in frame if name not in less and not any(word in str(name) for word in beyond)]
     ]
     frame["method"] = [line.entry.label for line in lines]
+    quality = comparison.quality
     bold = {
-        comparison.protocol.column(): best([row["accuracy"] for row in rows], max),
+        comparison.protocol.column(quality.column): best([row[quality.name] for row in rows], quality.best),
         f"{comparison.counts} (MB)": best([row["counted_bytes"] for row in rows]),
         "train GFLOPs a step": best([row["train_flops"] for row in rows]),
         "step (s)": best([row["step_seconds"] for row in rows]),
