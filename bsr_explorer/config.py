@@ -281,6 +281,10 @@ class Protocol:
             f" (protocol {self.name})" if self.mark else ""
         )
 
+    def summarised(self, quality: Quality) -> str:
+        """The summary, of what a quality is counted on."""
+        return self.summary.replace("images", f"{quality.judges}s")
+
     def axis(self, quality: Quality = ACCURACY) -> str:
         """What is said of a quality along an axis."""
         return f"{quality.column},\n{self.mark}" if self.mark else f"{self.judged_on} {quality.column}"
@@ -352,8 +356,14 @@ class Fidelity:
     @property
     def brief(self) -> str:
         """How many images of which size, in words."""
-        images = "all" if self.train_size is None else f"{self.train_size:,}"
-        return f"{images} images" + (f" at {self.image_size} px" if self.image_size else "")
+        return self.said(ACCURACY)
+
+    def said(self, quality: Quality) -> str:
+        """How many images, or sequences, of which size, in words."""
+        count = "all" if self.train_size is None else f"{self.train_size:,}"
+        return f"{count} {quality.judges}s" + (
+            f" at {quality.size(self.image_size)}" if self.image_size else ""
+        )
 
     def at(self, config: Config) -> Config:
         """The configuration as it is really trained: at the proxy image size, if there is one."""

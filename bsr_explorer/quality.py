@@ -25,7 +25,8 @@ class Quality:
         scale, unit: what its number is multiplied by to be said, and what stands behind it then.
         points: what a difference of two is said in.
         decimals: of a number that is said.
-        judges: what it is counted on.
+        judges: what it is counted on: images or sequences.
+        sized: the unit of their size.
     """
 
     name: str
@@ -36,11 +37,16 @@ class Quality:
     points: str
     decimals: int
     judges: str
+    sized: str
 
     @property
     def column(self) -> str:
         """The head of a column: ``accuracy (%)``."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    def size(self, size: int) -> str:
+        """``224 px``, or ``128 tokens``."""
+        return f"{size} {self.sized}"
 
     @property
     def better(self) -> str:
@@ -103,13 +109,13 @@ class Quality:
         return self.scale * error * (1 if self.higher else self.value(score) ** 2)
 
 
-ACCURACY = Quality("accuracy", "top-1", True, 100, "%", "points", 1, "image")
+ACCURACY = Quality("accuracy", "top-1", True, 100, "%", "points", 1, "image", "px")
 """The share of images whose class is right, in [0, 1]."""
 
-PIXEL_ACCURACY = Quality("pixel accuracy", "top-1 of each pixel", True, 100, "%", "points", 1, "image")
+PIXEL_ACCURACY = Quality("pixel accuracy", "top-1 of each pixel", True, 100, "%", "points", 1, "image", "px")
 """The share of pixels whose class is right."""
 
-PERPLEXITY = Quality("perplexity", "perplexity a token", False, 1, "", "", 3, "sequence")
+PERPLEXITY = Quality("perplexity", "perplexity a token", False, 1, "", "", 3, "sequence", "tokens")
 """The exponential of the mean cross entropy of each next token, in nats; chance is the vocabulary, certainty 1."""
 
 QUALITIES = {quality.name: quality for quality in (ACCURACY, PIXEL_ACCURACY, PERPLEXITY)}

@@ -76,7 +76,7 @@ def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
         *(["largest batch"] if budget else []),
     ]
     trained = any(row["trained_saved_bytes_measured"] is not None for row in rows)
-    columns += [f"MB at {comparison.trained_at} px,\npredicted → measured"] if trained else []
+    columns += [f"MB at {quality.size(comparison.trained_at)},\npredicted → measured"] if trained else []
     cells = []
     for entry, row in zip(comparison.entries, rows, strict=True):
         to_full = to_full_text(row, quality)

@@ -29,12 +29,14 @@ def planned(
     ahead, first = len(found.front), found.points[0].record
     then = first.fidelity
     beside = len(points) - ahead
+    quality, many = found.quality, f"{found.quality.judges}s"
     return (
         f"{found.study['name']}: {plural(ahead, 'configuration')} of the front"
         + (f" and the {beside} nearest to it" if beside else "")
         + f", {plural(seeds, 'seed')} each\n"
-        f"said at {then['image_size']} px by {then['train_size']} images; now at {fidelity.image_size} px by "
-        f"{fidelity.train_size} images, {fidelity.val_size} validation images, recipe {fidelity.recipe}\n"
+        f"said at {quality.size(then['image_size'])} by {then['train_size']} {many}; now at "
+        f"{quality.size(fidelity.image_size or 0)} by {fidelity.train_size} {many}, {fidelity.val_size} "
+        f"validation {many}, recipe {fidelity.recipe}\n"
         f"{plural(len(runs), 'run')} to train"
     )
 

@@ -59,7 +59,8 @@ def select(study: options.StudyFolder, which: Which = None, as_json: options.Jso
         return
     out.print(
         f"[bold]{escape(point.method)}[/bold]\n"
-        f"{escape(config['model'])}, {config['image_size']} px, batch {config['batch_size']}, {config['optimizer']}, "
+        f"{escape(config['model'])}, {point.quality.size(config['image_size'])}, batch {config['batch_size']}, "
+        f"{config['optimizer']}, "
         f"{config['precision']}, {config['attention']} attention, {config['device']}\n\n"
         f"{point.quality.name:8}  {point.said}\n"
         f"memory    {format_bytes(point.bytes)}, {format_less(point.saving)} than full fine-tuning; "

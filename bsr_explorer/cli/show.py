@@ -76,7 +76,8 @@ def _say(trial: int, record: Record, replicas: dict[int, float | None]) -> None:
     config, fidelity, made = record.config, record.fidelity, record.provenance
     contents = Contents(record.classes, record.left_out)
     lines = {
-        "configuration": f"{config['model']}, {config['image_size']} px, batch {config['batch_size']}, "
+        "configuration": f"{config['model']}, {record.judged.size(config['image_size'])}, batch "
+        f"{config['batch_size']}, "
         f"{config['optimizer']}, {config['precision']}, {config['attention']} attention, {config['device']}"
         + (f", learning rate {config['lr']:g}" if config.get("lr") else ""),
         "status": record.status + (f": {record.reason}" if record.reason else ""),
@@ -91,9 +92,9 @@ def _say(trial: int, record: Record, replicas: dict[int, float | None]) -> None:
             if number != trial
         ),
         "trained": f"{some(fidelity.get('epochs'), 'epoch', 'the recipe’s')} at "
-        f"{fidelity.get('image_size') or config['image_size']} px, recipe {fidelity.get('recipe')}; "
-        f"{plural(record.images_trained, 'image')} in {format_seconds(record.seconds)}",
-        "protocol": f"{record.protocol.name}: {record.protocol.summary}",
+        f"{record.judged.size(fidelity.get('image_size') or config['image_size'])}, recipe {fidelity.get('recipe')}; "
+        f"{plural(record.images_trained, record.judged.judges)} in {format_seconds(record.seconds)}",
+        "protocol": f"{record.protocol.name}: {record.protocol.summarised(record.judged)}",
         "data": record.split or record.data,
         "classes": contents.of_classes(),
         "left out": contents.of_left_out(),
@@ -136,12 +137,17 @@ def _show_memory(record: Record) -> None:
     if not predicted:
         return
     rows = [
-        (f"{kind}, at {record.config['image_size']} px", *_both(predicted[f"{kind}_bytes"]), "", "")
+        (
+            f"{kind}, at {record.judged.size(record.config['image_size'])}",
+            *_both(predicted[f"{kind}_bytes"]),
+            "",
+            "",
+        )
         for kind in ("peak", "saved")
     ]
     rows += [
         (
-            f"{kind}, at {measured['image_size']} px, as trained",
+            f"{kind}, at {record.judged.size(measured['image_size'])}, as trained",
             *_both(measured[f"predicted_{kind}_bytes"]),
             *_both(measured[f"{kind}_bytes"]),
         )

@@ -19,7 +19,7 @@ from bsr_explorer.cli.progress import Showing, loading, showing
 from bsr_explorer.cli.select import WORDS, selected
 from bsr_explorer.cli.training_shown import announce, show_trained
 from bsr_explorer.config import PROTOCOLS, Fidelity
-from bsr_explorer.data.places import check_data, default_data_dir
+from bsr_explorer.data.places import default_data_dir
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models.architecture import quality_of
 from bsr_explorer.models.weights import check_weights
@@ -136,7 +136,7 @@ def train(
     where, folder = data_dir or default_data_dir(), folder or Path("runs") / experiment.name
     # What needs no torch is refused before it is imported; `training.check` asks once more, and the rest.
     check_weights(experiment.weights)
-    check_data(experiment.data, where)
+    options.check_model_data(experiment.data, where, experiment.config.model)
     rules_of(experiment.fidelity.recipe, experiment.data, experiment.config.optimizer)
     check_optimizer(experiment.config.optimizer)
     check_writable(folder)
@@ -190,10 +190,11 @@ def _of_study(study: Path, select: str | None, as_searched: bool) -> tuple[Exper
     origin = f"Trial {number} of the study {study}. Taken because: {reason}."
     if as_searched:
         return experiment, origin, ""
-    brief = experiment.fidelity
+    brief, quality = experiment.fidelity, record.judged
     note = (
-        f"Not as in the search (--as-searched), where it saw {some(brief.train_size, 'image')} at "
-        f"{brief.image_size or experiment.config.image_size} px; epochs: {brief.epochs}, recipe: {brief.recipe}."
+        f"Not as in the search (--as-searched), where it saw {some(brief.train_size, quality.judges)} at "
+        f"{quality.size(brief.image_size or experiment.config.image_size)}; epochs: {brief.epochs}, recipe: "
+        f"{brief.recipe}."
     )
     return experiment.in_full(), origin, note
 

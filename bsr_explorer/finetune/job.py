@@ -14,14 +14,17 @@ from torch import nn
 
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.data.loader import loader
-from bsr_explorer.data.places import default_data_dir
+from bsr_explorer.data.places import check_kind, default_data_dir
 from bsr_explorer.data.splits import Splits, load_splits
+from bsr_explorer.data.text import BYTES, Texts, load_texts
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import device_of
-from bsr_explorer.models.architecture import quality_of
+from bsr_explorer.models.architecture import architecture_of, quality_of
 from bsr_explorer.models.hub import pretrained_cfg
+from bsr_explorer.models.inputs import TOKENS
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import create_model
+from bsr_explorer.prediction import geometry_of
 from bsr_explorer.prefix.cache import Cache
 from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.loop import evaluate
@@ -33,7 +36,8 @@ class Job:
     """What a fine-tune needs beside its configuration.
 
     Attributes:
-        data: name of a dataset, path of an image folder, or ``hub:OWNER/NAME``.
+        data: name of a dataset, path of an image folder, or ``hub:OWNER/NAME``; of a language model: see
+            ``data.text``.
         data_dir: where datasets lie, or are put.
         weights: ``auto``, ``hub``, ``offline``, ``random`` or a file.
         every_epoch: whether validation is evaluated after each epoch, and not at the end alone. (The authors' protocol
@@ -62,11 +66,46 @@ class Job:
     cache: Cache | None = None
 
 
-def load_data(config: Config, job: Job) -> Splits:
-    """The splits that a job trains and validates on.
+def load_data(config: Config, job: Job) -> Splits | Texts:
+    """The splits that a job trains and validates on: of images or, for a language model, of text.
 
     Raises:
-        UserError: data that is not there, or that has another number of classes.
+        UserError: data that is not there, that the model does not take, or that has another number of classes.
+    """
+    takes = architecture_of(config.model).takes
+    check_kind(job.data, config.model, takes is TOKENS)
+    return load_text(config, job) if takes is TOKENS else load_images(config, job)
+
+
+def load_text(config: Config, job: Job) -> Texts:
+    """The same of a language model.
+
+    Raises:
+        UserError: as ``load_data``, a vocabulary that has no room for bytes, or a protocol or views, which are of
+            images.
+    """
+    vocabulary = geometry_of(config).num_classes
+    if vocabulary < BYTES:
+        raise UserError(
+            f"--model: {config.model} has a vocabulary of {vocabulary}, and text is of {BYTES} bytes; choose one "
+            f"of at least {BYTES}"
+        )
+    fidelity = job.fidelity
+    if fidelity.protocol != HELD_OUT.name:
+        raise UserError(f"--protocol: {fidelity.protocol} is of images; of text, choose {HELD_OUT.name}")
+    return load_texts(
+        job.data,
+        length=fidelity.at(config).image_size,
+        train_size=fidelity.train_size,
+        val_size=fidelity.val_size,
+    )
+
+
+def load_images(config: Config, job: Job) -> Splits:
+    """The same of a model of images.
+
+    Raises:
+        UserError: as ``load_data``.
     """
     rules = recipe(job.fidelity.recipe, job.data, config.optimizer)
     mean, std = rules.mean_std or _pretrained_mean_std(config, job.weights)

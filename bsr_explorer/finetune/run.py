@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from bsr_explorer.config import PROTOCOLS, Config, Fidelity
 from bsr_explorer.data.loader import loader
+from bsr_explorer.data.splits import Splits
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import as_run, build_with, device_of, make_step
 from bsr_explorer.finetune.job import Job, checkpoint_of, epochs_of, load_data, rules_of
@@ -133,7 +134,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     train: Part = splits.train
     validation: Part = splits.validation
     prefix = None
-    if job.cache is not None and len(actual.how.phases()) == 1:
+    if job.cache is not None and len(actual.how.phases()) == 1 and isinstance(splits, Splits):
         prefix = Prefix(
             model,
             stages_of(actual),
@@ -219,4 +220,4 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     )
 
 
-Part = Dataset[tuple[torch.Tensor, int]]
+Part = Dataset[Any]

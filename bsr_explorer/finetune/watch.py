@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import nn
 
 from bsr_explorer.data.splits import Splits
+from bsr_explorer.data.text import Texts
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
@@ -23,7 +24,7 @@ class Watch(Protocol):
         """After an epoch (from 1) that was evaluated: its mean loss, and the score in [0, 1] on the part of the data
         that the protocol judges by."""
 
-    def trained(self, model: nn.Module, splits: Splits) -> None:
+    def trained(self, model: nn.Module, splits: Splits | Texts) -> None:
         """The model at its end, where it came to it, and the data."""
 
 
@@ -36,7 +37,7 @@ class Nobody:
     def epoch(self, number: int, epochs: int, loss: float, score: float) -> None:
         """See ``Watch``."""
 
-    def trained(self, model: nn.Module, splits: Splits) -> None:
+    def trained(self, model: nn.Module, splits: Splits | Texts) -> None:
         """See ``Watch``."""
 
 

@@ -61,9 +61,15 @@ def _head(experiment: Experiment, about: trained.About, origin: str) -> str:
     parts = getattr(config.how, "parts", (config.how,))
     does = "".join(f"\n- `{part.name}`: {part.summary}; {part.citation}" for part in parts)
     said = f"\n\n{origin}" if origin else ""
+    size = config.image_size
+    of = (
+        f"images of {size} × {size} pixels and {config.num_classes} classes"
+        if about.mean
+        else f"sequences of {size} tokens, which are bytes"
+    )
     return (
-        f"# {experiment.name}\n\n`{timm_name(config.model)}` for images of {config.image_size} × {config.image_size} "
-        f"pixels and {config.num_classes} classes, fine-tuned on `{experiment.data}` by `{config.method}`:\n{does}"
+        f"# {experiment.name}\n\n`{timm_name(config.model)}` for {of}, fine-tuned on `{experiment.data}` by "
+        f"`{config.method}`:\n{does}"
         f"{said}"
     )
 
@@ -90,9 +96,7 @@ def _quality(record: Record, origin: str) -> str:
         rows.append([f"validation ({_images(record, 'validation')})", _said(record, record.score), last])
         again = "" if record.test_score is None else "the same, once"
         rows.append([test, _said(record, record.test_score), again])
-    text = (
-        f"## {quality.name.capitalize()}\n\nProtocol {protocol.name}: {protocol.summary}.\n\n{_table(rows)}"
-    )
+    text = f"## {quality.name.capitalize()}\n\nProtocol {protocol.name}: {protocol.summarised(quality)}.\n\n{_table(rows)}"
     unit = f", {quality.unit}" if quality.unit else ""
     if len(record.history) > 1:
         way = ", ".join(
@@ -130,7 +134,8 @@ def _cost(record: Record, about: trained.About) -> str:
     """Memory and FLOPs of a step: as trained, and as configured where that is another size."""
     config = about.config
     mine, measured = predict(config), record.measured or {}
-    size = f"{config.image_size} px"
+    quality = record.judged
+    size = quality.size(config.image_size)
     rows = [["", "predicted", "measured", "difference"]]
     for kind, name, bytes_ in (
         ("peak", "peak memory", mine.peak_bytes),
@@ -152,15 +157,18 @@ def _cost(record: Record, about: trained.About) -> str:
     configured = int(record.config["image_size"])
     if configured != config.image_size:
         peak, flops = record.predicted["peak_bytes"], record.predicted["train_flops"]
-        rows.append([f"peak memory, {configured} px", format_bytes(peak), "not run", ""])
-        rows.append([f"forward, backward and update, {configured} px", format_flops(flops), "", ""])
+        rows.append([f"peak memory, {quality.size(configured)}", format_bytes(peak), "not run", ""])
+        rows.append(
+            [f"forward, backward and update, {quality.size(configured)}", format_flops(flops), "", ""]
+        )
     text = (
-        f"## Memory and compute\n\nOf one training step of {plural(config.batch_size, 'image')}; MB is 10^6 bytes, "
+        f"## Memory and compute\n\nOf one training step of {plural(config.batch_size, quality.judges)}; MB is "
+        "10^6 bytes, "
         f"MiB 2^20, and a multiply-add is 2 FLOPs.\n\n{_table(rows)}"
     )
     few = measured.get("batch_size", config.batch_size)
     if few != config.batch_size:
-        text += f"\n\nMeasured and predicted bytes are those of {plural(few, 'image')}: there were no more."
+        text += f"\n\nMeasured and predicted bytes are those of {plural(few, quality.judges)}: there were no more."
     if "fault" in measured:
         text += f"\n\n**{measured['fault']}**"
     return text
@@ -169,6 +177,8 @@ def _cost(record: Record, about: trained.About) -> str:
 def _usage(about: trained.About) -> str:
     """Snippets that work."""
     config = about.config
+    if not about.mean:
+        return _usage_of_text()
     name, size = timm_name(config.model), config.image_size
     side = f"[{size}, {size}]" if about.squash else str(size)
     if about.as_timm:
@@ -199,6 +209,16 @@ def _usage(about: trained.About) -> str:
         "print(classes[logits.argmax().item()])\n```\n\n"
         "An image of more than 8 bits a channel is scaled to 8 first, as `bsr_explorer.data.reading.to_rgb` does: "
         '`convert("RGB")` makes it white.'
+    )
+
+
+def _usage_of_text() -> str:
+    return (
+        "## Use\n\nTokens are bytes, and the logits of each are those of the next one:\n\n```python\nimport torch\n\n"
+        f'import bsr_explorer as bx\n\nmodel = bx.load("{trained.FILE}")\n'
+        'tokens = torch.tensor([list("import ".encode())])\nwith torch.no_grad():\n    logits = model(tokens)  # '
+        "(1, 7, vocabulary)\nprint(bytes([logits[0, -1].argmax().item()]))\n```\n\n"
+        "What another fine-tuning begins with, by `--weights`, is the same file."
     )
 
 
@@ -234,14 +254,17 @@ def _making(experiment: Experiment, record: Record, about: trained.About, files:
         ["data", f"`{experiment.data}`"],
         ["split", record.split],
         ["started from", f"{record.weights}; licence: {licence or 'not known here'}"],
-        ["images", f"{about.config.image_size} px, {config['batch_size']} a step"],
+        [
+            f"{record.judged.judges}s",
+            f"{record.judged.size(about.config.image_size)}, {config['batch_size']} a step",
+        ],
         ["step", f"{config['optimizer']}, {config['precision']}, {config['attention']} attention"],
         ["recipe", f"`{name}` ({rules.source})"],
         ["protocol", record.protocol.name],
         ["learning rate", str(config["lr"]) if config.get("lr") else "the recipe’s"],
         [
             "length",
-            f"{plural(record.fidelity['epochs'], 'epoch')}, {plural(record.images_trained, 'image')}, "
+            f"{plural(record.fidelity['epochs'], 'epoch')}, {plural(record.images_trained, record.judged.judges)}, "
             f"{format_number(record.seconds)} s",
         ],
         ["seed", str(record.seed)],
@@ -268,13 +291,15 @@ def _limits(record: Record, about: trained.About) -> str:
 def _known_limits(record: Record, about: trained.About) -> Iterator[str]:
     config, fidelity = about.config, record.fidelity
     configured = record.config["image_size"]
+    size = record.judged.size(config.image_size)
     if configured != config.image_size:
         yield (
-            f"Trained at {config.image_size} px, a smaller proxy of the configuration's {configured} px: it is a model "
-            f"for images of {config.image_size} px."
+            f"Trained at {size}, a smaller proxy of the configuration's {record.judged.size(configured)}: it "
+            "is a model "
+            f"for {record.judged.judges}s of {size}."
         )
     if some := re.search(r"train (\d+) of (\d+)", record.split):
-        yield f"Trained on {some.group(1)} of the {some.group(2)} training images."
+        yield f"Trained on {some.group(1)} of the {some.group(2)} training {record.judged.judges}s."
     if fidelity["recipe"] == "short":
         yield "Trained by a recipe of few epochs that is meant to rank configurations, not to make the best of one."
     if record.weights.startswith("random"):
@@ -287,7 +312,8 @@ def _known_limits(record: Record, about: trained.About) -> Iterator[str]:
 
 def _images(record: Record, part: str) -> str:
     found = re.search(rf"\b{part} (\d+)", record.split)
-    return plural(int(found.group(1)), "image") if found else "images"
+    judges = record.judged.judges
+    return plural(int(found.group(1)), judges) if found else f"{judges}s"
 
 
 def _said(record: Record, score: float | None) -> str:

@@ -17,6 +17,7 @@ from bsr_explorer import damage, interrupt
 from bsr_explorer.damage import Told
 from bsr_explorer.data.contents import Contents
 from bsr_explorer.data.places import check_data
+from bsr_explorer.data.text import Texts
 from bsr_explorer.errors import UserError
 from bsr_explorer.files import whole
 from bsr_explorer.finetune import job as jobs
@@ -36,6 +37,7 @@ from bsr_explorer.trained import weights as trained
 if TYPE_CHECKING:
     from torch import nn
 
+    from bsr_explorer.config import Config
     from bsr_explorer.data.splits import Splits
 
 LOCK, CHECKPOINT = "train.lock", "checkpoint.pt"
@@ -167,7 +169,7 @@ class _Keeping:
 
     def __init__(self, other: Watch) -> None:
         self.other = other
-        self.made: tuple[nn.Module, Splits] | None = None
+        self.made: tuple[nn.Module, Splits | Texts] | None = None
 
     def peak(self, measured: int, predicted: int) -> None:
         """See ``Watch``."""
@@ -177,7 +179,7 @@ class _Keeping:
         """See ``Watch``."""
         self.other.epoch(number, epochs, loss, score)
 
-    def trained(self, model: nn.Module, splits: Splits) -> None:
+    def trained(self, model: nn.Module, splits: Splits | Texts) -> None:
         """See ``Watch``."""
         self.made = model, splits
         self.other.trained(model, splits)
@@ -225,15 +227,22 @@ def _trained(training: Training, progress: Progress, watch: Watch) -> Record:
     record = attempt(experiment.config, key, training.job, progress, keeping)
     if keeping.made is not None and record.status == "finished":
         model, splits = keeping.made
-        mean, std = splits.mean_std
         actual = experiment.fidelity.at(experiment.config)
-        about = trained.About(actual, mean, std, splits.interpolation, splits.classes, splits.squash)
+        about = _about(actual, splits)
         with _kept(folder / trained.FILE):
             trained.save(folder / trained.FILE, model, about)
             peft.save(folder, model, actual)
     with _kept(folder / "records" / "0000.json"):
         write_record(folder, 0, record)
     return record
+
+
+def _about(config: Config, splits: Splits | Texts) -> trained.About:
+    """What stands beside the weights."""
+    if isinstance(splits, Texts):
+        return trained.About(config)
+    mean, std = splits.mean_std
+    return trained.About(config, mean, std, splits.interpolation, splits.classes, splits.squash)
 
 
 def _toml(training: Training) -> str:

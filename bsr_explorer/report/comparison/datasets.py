@@ -82,9 +82,10 @@ def _said(compared: Sequence[Report]) -> str:
     config, seeds = first.config, first.seeds
     percent = "in percent, " if first.quality.unit else ""
     return (
-        f"{config['image_size']} px, batch {config['batch_size']}, {config['optimizer']}, {config['precision']}, "
+        f"{first.quality.size(config['image_size'])}, batch {config['batch_size']}, {config['optimizer']}, "
+        f"{config['precision']}, "
         f"{config['attention']} attention, {config['device']}; recipe {first.fidelity['recipe']}. Protocol "
-        f"{first.protocol.name}: {first.protocol.summary}. {first.quality.name.capitalize()} is "
+        f"{first.protocol.name}: {first.protocol.summarised(first.quality)}. {first.quality.name.capitalize()} is "
         f"{first.protocol.says(first.quality)}; {percent}"
         f"mean ± standard deviation over {plural(seeds, 'seed')}. Memory of one step, in MB, is the "
         "most that any of the data sets takes (they differ by the head alone); in brackets, how much less than full "

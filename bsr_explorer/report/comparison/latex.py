@@ -16,7 +16,7 @@ def latex(comparison: Comparison, lines: Sequence[Line], rows: Sequence[dict[str
     """The table for a paper: short names, megabytes only, the best of each column in bold; no ratios of what the
     columns hold, and nothing of the smaller size that was trained at."""
     frame = readable(rows, comparison)
-    beyond = ("MiB", f"at {comparison.trained_at} px")
+    beyond = ("MiB", f"at {comparison.quality.size(comparison.trained_at)}")
     less = [f"{kind}, to full" for kind in ("peak", "saved", "published", "batch")]
     frame = frame[
         [name for name in frame if name not in less and not any(word in str(name) for word in beyond)]

@@ -89,7 +89,7 @@ def readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.DataF
     """The table scaled for reading; columns of which nothing is known are left out."""
     quality = comparison.quality
     kinds = dict.fromkeys([comparison.counts, "peak", "saved"])
-    trained = f"at {comparison.trained_at} px"
+    trained = f"at {quality.size(comparison.trained_at)}"
     ruled = comparison.counts != "published" and any(each["published_bytes"] for each in rows)
     made = []
     for each in rows:

@@ -98,7 +98,8 @@ def _trained(record: Record) -> str:
     fidelity = record.fidelity
     size = fidelity.get("image_size") or record.config["image_size"]
     return (
-        f"{plural(record.images_trained, 'image')} at {size} px in {format_number(record.seconds)} s, "
+        f"{plural(record.images_trained, record.judged.judges)} at {record.judged.size(size)} in "
+        f"{format_number(record.seconds)} s, "
         f"recipe {fidelity.get('recipe')}, protocol {record.protocol.name}, seed {record.seed}"
     )
 

@@ -79,7 +79,8 @@ def _page(found: Findings, drawn: dict[str, Path], tokens: Strip | None) -> str:
     lines = [
         f"# {study['name']}",
         "",
-        f"`{config['model']}`, {config['image_size']} px, batch {config['batch_size']}, {config['optimizer']}, "
+        f"`{config['model']}`, {found.quality.size(config['image_size'])}, batch {config['batch_size']}, "
+        f"{config['optimizer']}, "
         f"{config['precision']}, {config['attention']} attention; data `{record.data}` ({record.split}); "
         f"weights: {record.weights}.",
         "",
@@ -87,9 +88,11 @@ def _page(found: Findings, drawn: dict[str, Path], tokens: Strip | None) -> str:
         f"{said_counts(study['counts'], study.get('quantile', 1.0))}. "
         f"Full fine-tuning would take {format_bytes(found.full['counted_bytes'])}.",
         "",
-        f"Trained at {record.fidelity['image_size']} px for {plural(record.fidelity['epochs'], 'epoch')} "
+        f"Trained at {found.quality.size(record.fidelity['image_size'])} for "
+        f"{plural(record.fidelity['epochs'], 'epoch')} "
         f"(recipe `{record.fidelity['recipe']}`, protocol {record.protocol.name}), {_seeds(found)}; "
-        f"{found.quality.name} is {record.accuracy_is}. Memory and FLOPs are predicted at {config['image_size']} px. "
+        f"{found.quality.name} is {record.accuracy_is}. Memory and FLOPs are predicted at "
+        f"{found.quality.size(config['image_size'])}. "
         f"{calibrated}",
         "",
         "## Front",
@@ -128,7 +131,8 @@ def _page(found: Findings, drawn: dict[str, Path], tokens: Strip | None) -> str:
             "",
         ]
         lines += [
-            f"- trial {number}, `{r.method}`: {r.judged.text(r.score or 0.0)} with {Fidelity(**r.fidelity).brief}"
+            f"- trial {number}, `{r.method}`: {r.judged.text(r.score or 0.0)} with "
+            f"{Fidelity(**r.fidelity).said(r.judged)}"
             for number, r in proxies.items()
         ]
         lines.append("")
