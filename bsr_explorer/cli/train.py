@@ -141,6 +141,10 @@ def train(
     check_optimizer(experiment.config.optimizer)
     check_writable(folder)
     if export == "onnx":
+        if not quality_of(experiment.config.model).judges == "image":
+            raise UserError(
+                f"--export: onnx is for models of images, and {experiment.config.model} takes text; leave it out"
+            )
         check_exporter()
     options.checked_geometry(experiment.config, experiment.fidelity)
     from bsr_explorer.trained import training

@@ -96,7 +96,8 @@ def _quality(record: Record, origin: str) -> str:
         rows.append([f"validation ({_images(record, 'validation')})", _said(record, record.score), last])
         again = "" if record.test_score is None else "the same, once"
         rows.append([test, _said(record, record.test_score), again])
-    text = f"## {quality.name.capitalize()}\n\nProtocol {protocol.name}: {protocol.summarised(quality)}.\n\n{_table(rows)}"
+    text = f"## {quality.name.capitalize()}\n\nProtocol {protocol.name}: {protocol.summarised(quality)}."
+    text += f"\n\n{_table(rows)}"
     unit = f", {quality.unit}" if quality.unit else ""
     if len(record.history) > 1:
         way = ", ".join(
