@@ -1,8 +1,8 @@
 """How a fine-tune is run: named presets. Plain data, no torch.
 
-``short``, ``standard``, ``sgd`` and ``language`` are ours. The ``paper-*`` presets are those of the authors' code of Block
-Selective Reprogramming (github.com/sreetamasarkar/BSR, commit 8b42bbe): beside each setting stands the file that has it.
-``studies/paper/README.md`` says where a training by them differs from one by that code.
+``short``, ``standard``, ``sgd`` and ``language`` are ours. The ``paper-*`` presets are those of the authors' code of
+Block Selective Reprogramming (github.com/sreetamasarkar/BSR, commit 8b42bbe): beside each setting stands the file that
+has it. ``studies/paper/README.md`` says where a training by them differs from one by that code.
 """
 
 from __future__ import annotations
