@@ -64,7 +64,7 @@ def test_what_python_ships(name: str) -> None:
 
 
 def test_what_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--data: there is no file .*nothing.txt"):
+    with pytest.raises(UserError, match=r"--data: there is no file .*nothing\.txt"):
         load_texts(str(tmp_path / "nothing.txt"), length=8)
     (tmp_path / "short.txt").write_text("too short")
     with pytest.raises(UserError, match="has no 65 bytes for a sequence of 64 tokens"):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from bsr_explorer.quality import PERPLEXITY, PIXEL_ACCURACY
 from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.loop import Outcome, evaluate, fit
 from bsr_explorer.train.optimizer import make_optimizer, rate_factor
