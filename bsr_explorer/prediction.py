@@ -78,8 +78,8 @@ def _check_causal(config: Config) -> None:
         alone = part.chooses == (TOKENS,)
         if alone or (TOKENS in part.chooses and part.at_inference is not None):
             raise UserError(
-                f"--method: {part} drops or merges tokens, and {config.model} is causal: every token predicts the next "
-                "one; leave it out, or shorten --sequence-length"
+                "--method: a language model is causal, every token predicts the next one: it cannot drop or merge "
+                f"tokens, as {part} does; leave that out of the method, or shorten --sequence-length"
             )
 
 

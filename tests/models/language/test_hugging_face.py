@@ -49,7 +49,7 @@ def test_it_is_trained_on_text() -> None:
     [
         (LLAMA, "lora", "--method: lora.* needs the layer attn.qkv of each block"),
         (LLAMA, "full+checkpoint", "--method: checkpoint does not go with hf_llama.*by name"),
-        (LLAMA, "evit", "--method: evit.* is causal"),
+        (LLAMA, "evit", "--method: a language model is causal.*evit"),
         ("hf_llama(chunk=8)", "full", "--model: .*leave chunk out"),
         ("hf_gpt2(groups=2)", "full", "--model: .*GPT-2 has as many keys as queries"),
     ],
