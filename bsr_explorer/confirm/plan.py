@@ -9,6 +9,7 @@ from typing import Any
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.again import weights_of
 from bsr_explorer.finetune.job import Job, epochs_of
 from bsr_explorer.report.front import Point
 from bsr_explorer.report.study.findings import Findings
@@ -44,7 +45,7 @@ class Run:
 def chosen(found: Findings, rivals: int) -> list[Point]:
     """The front, and so many others that come nearest to it, least memory first.
 
-    Nearest is what lacks least accuracy to the front at its own memory, in its own standard errors: what might have
+    Nearest is what lacks least quality to the front at its own memory, in its own standard errors: what might have
     been on the front with another seed.
 
     Raises:
@@ -54,8 +55,8 @@ def chosen(found: Findings, rivals: int) -> list[Point]:
     others = [point for point in found.points if point not in front]
 
     def lacks(point: Point) -> float:
-        best = max(ahead.accuracy for ahead in front if ahead.bytes <= point.bytes)
-        return (best - point.accuracy) / max(point.standard_error, 1e-9)
+        best = max(ahead.score for ahead in front if ahead.bytes <= point.bytes)
+        return (best - point.score) / max(point.standard_error, 1e-9)
 
     points = [*front, *sorted(others, key=lacks)[:rivals]]
     if len(points) < LEAST:
@@ -119,7 +120,7 @@ def _differences(record: Record, job: Job) -> list[str]:
     then: dict[str, Any] = {
         **record.fidelity,
         "data": record.data,
-        "weights": record.weights.partition(":")[0],
+        "weights": weights_of(record),
     }
     now = {**asdict(job.fidelity), "data": job.data, "weights": job.weights}
     return differences({key: then.get(key) for key in now}, now)

@@ -16,12 +16,14 @@ from torch.utils.data import Dataset
 
 from bsr_explorer.config import PROTOCOLS, Config, Fidelity
 from bsr_explorer.data.loader import loader
+from bsr_explorer.data.splits import Splits
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import as_run, build_with, device_of, make_step
 from bsr_explorer.finetune.job import Job, checkpoint_of, epochs_of, load_data, rules_of
 from bsr_explorer.finetune.phases import Phases
 from bsr_explorer.finetune.watch import NOBODY, Progress, Watch
 from bsr_explorer.finetune.watched import WatchedStep, step_of
+from bsr_explorer.models.architecture import quality_of
 from bsr_explorer.models.inputs import IMAGES, PIXELS, inputs_of
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.prediction import geometry_of, predict
@@ -29,7 +31,7 @@ from bsr_explorer.prefix.cache import Cache
 from bsr_explorer.prefix.prefix import Changed, Prefix
 from bsr_explorer.prefix.stages import stages_of
 from bsr_explorer.store.provenance import provenance
-from bsr_explorer.store.records import Record
+from bsr_explorer.store.records import Record, judged
 from bsr_explorer.train.loop import evaluate, fit
 from bsr_explorer.train.step import in_precision
 
@@ -105,6 +107,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     actual = as_run(job.fidelity.at(config))
     predicted = predict(config)
     rules, protocol = rules_of(config, job), PROTOCOLS[job.fidelity.protocol]
+    quality = quality_of(config.model)
     device = device_of(config)
     phases = Phases(actual, rules)
     model, used = build_with(phases.config, job.weights, job.seed, rules)
@@ -131,7 +134,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     train: Part = splits.train
     validation: Part = splits.validation
     prefix = None
-    if job.cache is not None and len(actual.how.phases()) == 1:
+    if job.cache is not None and len(actual.how.phases()) == 1 and isinstance(splits, Splits):
         prefix = Prefix(
             model,
             stages_of(actual),
@@ -177,7 +180,8 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
         every=rules.evaluate_every if protocol.best else 1 if job.every_epoch else None,
         rungs=job.rungs,
         checkpoint=checkpoint_of(job, about, rules),
-        evaluated=lambda number, loss, accuracy: watch.epoch(number, epochs, loss, accuracy),
+        evaluated=lambda number, loss, score: watch.epoch(number, epochs, loss, score),
+        quality=quality,
     )
     if prefix is not None:
         prefix.close()
@@ -185,9 +189,9 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     model, test = step.model, None
     if not (outcome.diverged or outcome.stopped):
         if protocol.judged_on == "test":
-            test = outcome.accuracy[-1]
+            test = outcome.scores[-1]
         elif job.test:
-            test = evaluate(model, check(splits.test), config.precision)
+            test = evaluate(model, check(splits.test), config.precision, quality)
     if not (outcome.diverged or outcome.stopped):
         watch.trained(model, splits)
     return Record(
@@ -197,10 +201,13 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
         **asdict(splits.contents),
         predicted=predicted.summary(),
         measured=step.fullest(phases.config),
-        accuracy=protocol.accuracy(outcome.accuracy) if outcome.accuracy and not outcome.diverged else None,
-        accuracy_is=protocol.accuracy_is,
-        test_accuracy=test,
-        history=outcome.accuracy,
+        **judged(
+            quality,
+            protocol.score(outcome.scores) if outcome.scores and not outcome.diverged else None,
+            test,
+        ),
+        accuracy_is=protocol.says(quality),
+        history=[quality.value(score) for score in outcome.scores],
         history_epochs=outcome.evaluated,
         losses=outcome.losses,
         seconds=outcome.seconds,
@@ -213,4 +220,4 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     )
 
 
-Part = Dataset[tuple[torch.Tensor, int]]
+Part = Dataset[Any]

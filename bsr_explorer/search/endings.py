@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
+from bsr_explorer.models.architecture import quality_of
 from bsr_explorer.prediction import predict
 from bsr_explorer.search.choices import Candidate
 from bsr_explorer.search.executors.base import Crashed, Task
@@ -53,6 +54,7 @@ def record_of_crash(crash: Crashed, running: Running) -> Record:
         key=task.key,
         fidelity=asdict(task.job.fidelity),
         data=task.job.data,
+        quality=quality_of(task.config.model).name,
         seed=task.job.seed,
         reason=crash.reason + (f" (attempt {attempts})" if attempts > 1 else ""),
         predicted=predict(task.config).summary(),
@@ -71,10 +73,11 @@ def failing(statuses: Mapping[int, str]) -> bool:
 
 
 def sound(record: Record) -> Record:
-    """An accuracy that is no number is no result."""
-    if record.accuracy is None or math.isfinite(record.accuracy):
+    """A quality that is no number is no result."""
+    if record.score is None or math.isfinite(record.score):
         return record
-    return replace(record, status="diverged", accuracy=None, reason=f"the accuracy was {record.accuracy}")
+    reason = f"the {record.quality} was {record.judged.value(record.score)}"
+    return replace(record, status="diverged", accuracy=None, perplexity=None, reason=reason)
 
 
 def why_not_again(record: Record | None, room: int) -> str | None:

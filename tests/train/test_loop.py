@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from bsr_explorer.quality import PERPLEXITY, PIXEL_ACCURACY
 from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.loop import Outcome, evaluate, fit
 from bsr_explorer.train.optimizer import make_optimizer, rate_factor
@@ -72,7 +73,7 @@ def test_the_recipes_steps_end_training_earlier(limit: int, steps: int, epochs: 
     assert outcome.steps == steps
     assert outcome.images == 4 * steps
     assert len(outcome.losses) == epochs
-    assert len(outcome.accuracy) == 1
+    assert len(outcome.scores) == 1
 
 
 def test_the_gradient_is_clipped() -> None:
@@ -135,7 +136,7 @@ def test_a_loss_that_is_not_finite_ends_training() -> None:
     outcome = train(model, poisoned, epochs=2)
     assert outcome.diverged == "the loss was nan at step 3 of 10"
     assert outcome.steps == 2
-    assert outcome.accuracy == []
+    assert outcome.scores == []
     assert len(outcome.losses) == 1
     assert all(bool(p.isfinite().all()) for p in model.parameters())
 
@@ -144,9 +145,9 @@ def test_a_loss_that_is_not_finite_ends_training() -> None:
 
 
 def test_a_trial_below_a_rung_stops_there() -> None:
-    accuracy = train(Line(), batches(), epochs=4, every=1).accuracy
+    accuracy = train(Line(), batches(), epochs=4, every=1).scores
     outcome = train(Line(), batches(), epochs=4, rungs={1: -math.inf, 2: accuracy[1] + 0.001, 3: 0.0})
-    assert (outcome.accuracy, outcome.evaluated) == (accuracy[:2], [1, 2])
+    assert (outcome.scores, outcome.evaluated) == (accuracy[:2], [1, 2])
     assert (outcome.steps, len(outcome.losses)) == (10, 2)
     assert outcome.stopped == (
         f"stopped after epoch 2 of 4: the accuracy was {accuracy[1]:.2%}, and {accuracy[1] + 0.001:.2%} was asked for"
@@ -156,9 +157,9 @@ def test_a_trial_below_a_rung_stops_there() -> None:
 
 def test_a_trial_that_is_as_good_as_a_rung_goes_on() -> None:
     plain = train(Line(), batches(), epochs=3, every=1)
-    outcome = train(Line(), batches(), epochs=3, rungs={1: plain.accuracy[0], 2: plain.accuracy[1]})
+    outcome = train(Line(), batches(), epochs=3, rungs={1: plain.scores[0], 2: plain.scores[1]})
     assert outcome.stopped is None
-    assert (outcome.accuracy, outcome.evaluated) == (plain.accuracy, [1, 2, 3])
+    assert (outcome.scores, outcome.evaluated) == (plain.scores, [1, 2, 3])
     assert outcome.losses == plain.losses
 
 
@@ -171,7 +172,7 @@ def test_no_trial_is_stopped_at_its_end() -> None:
 def test_a_trial_may_be_asked_to_go_no_further() -> None:
     outcome = train(Line(), batches(), epochs=2, rungs={1: math.inf})
     assert outcome.stopped == (
-        f"stopped after epoch 1 of 2: the accuracy was {outcome.accuracy[0]:.2%}, and no more was asked for"
+        f"stopped after epoch 1 of 2: the accuracy was {outcome.scores[0]:.2%}, and no more was asked for"
     )
 
 
@@ -180,7 +181,7 @@ def test_outputs_that_are_not_finite_at_a_rung_are_divergence() -> None:
     poisoned.dataset.tensors[0][:] = math.inf  # type: ignore[attr-defined]
     outcome = train(Line(), batches(), epochs=3, validation=poisoned, rungs={2: 0.0})
     assert outcome.diverged == "the outputs were not finite after step 10 of 15"
-    assert outcome.accuracy == outcome.evaluated == []
+    assert outcome.scores == outcome.evaluated == []
 
 
 # --- evaluation -----------------------------------------------------------------------------------------
@@ -190,8 +191,8 @@ def test_outputs_that_are_not_finite_at_a_rung_are_divergence() -> None:
 def test_validation_is_evaluated_after_each_epoch_or_at_the_end(every: int | None, count: int) -> None:
     model = Line()
     outcome = train(model, batches(), epochs=3, validation=batches(21), every=every)
-    assert len(outcome.accuracy) == count
-    assert outcome.accuracy[-1] == evaluate(model, batches(21))
+    assert len(outcome.scores) == count
+    assert outcome.scores[-1] == evaluate(model, batches(21))
 
 
 def test_validation_is_evaluated_when_an_epoch_is_over_in_which_enough_steps_are_done() -> None:
@@ -277,7 +278,7 @@ def test_what_was_trained_on_is_not_loaded_again(tmp_path: Path) -> None:
     outcome = train(again, shuffled(rest), epochs=2, every=1, checkpoint=checkpoint)
     assert rest.loaded == whole.loaded[4 * 8 :]
     assert torch.equal(again.head.weight, model.head.weight)
-    assert (outcome.losses, outcome.accuracy, outcome.images) == (expected.losses, expected.accuracy, 40)
+    assert (outcome.losses, outcome.scores, outcome.images) == (expected.losses, expected.scores, 40)
     assert outcome.running == []
 
 
@@ -297,7 +298,7 @@ def test_checkpoints_within_an_epoch_are_as_far_apart_as_is_said(
 def test_each_evaluation_is_told() -> None:
     told: list[tuple[int, float, float]] = []
     outcome = train(Line(), batches(), epochs=3, rungs={2: 0.0}, evaluated=lambda *said: told.append(said))
-    assert told == [(2, outcome.losses[1], outcome.accuracy[0]), (3, outcome.losses[2], outcome.accuracy[1])]
+    assert told == [(2, outcome.losses[1], outcome.scores[0]), (3, outcome.losses[2], outcome.scores[1])]
 
 
 # --- looking before the first step ------------------------------------------------------------------------
@@ -377,3 +378,35 @@ def test_what_goes_on_looks_no_more(tmp_path: Path) -> None:
     train(Line(), batches(20), epochs=2, kind=LooksFirst, checkpoint=checkpoint)
     counts = [step.changes.began for step in NOTED[-2:] if isinstance(step.changes, Looking)]
     assert counts == [1, 0]
+
+
+class Constant(nn.Module):
+    """Says the same of each token: the logits of a distribution."""
+
+    def __init__(self, chances: list[float]) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(chances).log())
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(*tokens.shape, -1)
+
+
+def test_a_perplexity_is_of_all_tokens_alike() -> None:
+    labels = torch.tensor([[0, 0, 1], [1, 1, 1], [0, 1, 1]])
+    pairs = list(zip(torch.zeros_like(labels), labels, strict=True))
+    score = evaluate(Constant([0.25, 0.75]), DataLoader(pairs, batch_size=2), quality=PERPLEXITY)  # type: ignore[arg-type]
+    nats = -(3 * math.log(0.25) + 6 * math.log(0.75)) / 9
+    assert PERPLEXITY.value(score) == pytest.approx(math.exp(nats))
+
+
+def test_an_accuracy_of_pixels_is_of_all_pixels() -> None:
+    logits = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(2, 2, 3, 3)
+    labels = torch.zeros(2, 3, 3, dtype=torch.int64)
+    labels[0, 0, :2] = 1
+
+    class Fixed(nn.Linear):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return logits
+
+    loader = DataLoader(list(zip(torch.zeros(2, 3, 3, 3), labels, strict=True)), batch_size=2)  # type: ignore[arg-type]
+    assert evaluate(Fixed(1, 1), loader, quality=PIXEL_ACCURACY) == pytest.approx(16 / 18)

@@ -254,7 +254,7 @@ def test_tokens_and_bars_of_each_block(look: Open, troubled: Path, written: Path
 def test_all_can_be_done_with_a_keyboard(look: Open, troubled: Path, written: Path) -> None:
     page = look(written).page
     found = Findings.read(troubled)
-    by_bytes = sorted(found.points, key=lambda p: (p.bytes, p.accuracy, p.number))
+    by_bytes = sorted(found.points, key=lambda p: (p.bytes, p.score, p.number))
 
     def here() -> str | None:
         answer = page.evaluate("document.activeElement.dataset.trial ?? document.activeElement.id")
@@ -503,7 +503,7 @@ def test_two_are_compared(look: Open, troubled: Path, written: Path) -> None:
     sizes = [p.record.predicted["saved_bytes"] for p in (a, b)]
     said = [format_mb(size) for size in sizes]
     assert rows["Saved activations, MB"].split("\t") == [*said, f"{sizes[1] / sizes[0]:,.2f}×"]
-    points = 100 * (b.accuracy - a.accuracy)
+    points = 100 * (b.score - a.score)
     assert rows["Accuracy"].split("\t")[2] == f"+{points:.1f} points"
     assert rows["Parameters, MB"].endswith("same")
     blocks = page.locator("#side-by-side tbody tr")
