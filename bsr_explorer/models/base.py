@@ -27,6 +27,7 @@ class Geometry(Protocol):
         patch: image sizes are multiples of this, pixels.
         depth: blocks.
         class_token: whether a class token goes through the blocks, by whose attention tokens can be dropped.
+        tasks: classes of each task, where the head is that of several side by side; nothing: it is of one.
     """
 
     @property
@@ -56,6 +57,11 @@ class Geometry(Protocol):
 
     @property
     def class_token(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def tasks(self) -> tuple[int, ...]:
         """See above."""
         ...
 
@@ -152,6 +158,20 @@ class Architecture(ABC):
         Raises:
             UserError: there is no such model, or it does not take such images.
         """
+
+    def with_tasks(self, geometry: Geometry, tasks: tuple[int, ...]) -> Geometry:
+        """The geometry of a model whose head is that of several tasks side by side (see ``models.tasks``).
+
+        Args:
+            tasks: classes of each; their sum is ``num_classes``.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise UserError(
+            f"--tasks: models of the architecture {self.name} cannot learn several tasks; choose a model that "
+            "classifies images"
+        )
 
     @abstractmethod
     def step_tape(self, geometry: Geometry, batch_size: int, attention: str) -> Tape:

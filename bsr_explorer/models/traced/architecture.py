@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,6 +34,7 @@ class TracedGeometry:
     naming: Naming
     patch: int = 1
     class_token: bool = False
+    tasks: tuple[int, ...] = ()
 
 
 class Traced(Architecture):
@@ -69,6 +70,11 @@ class Traced(Architecture):
         )
         return naming_by_structure(model, trace, heads)
 
+    def with_tasks(self, geometry: AnyGeometry, tasks: tuple[int, ...]) -> TracedGeometry:
+        """See ``Architecture``."""
+        assert isinstance(geometry, TracedGeometry)
+        return replace(geometry, tasks=tasks)
+
     def step_tape(self, geometry: AnyGeometry, batch_size: int, attention: str) -> Tape:
         """In fp32, on the CPU."""
         return self.step_tape_in(geometry, batch_size, attention, "fp32", "cpu")
@@ -81,7 +87,9 @@ class Traced(Architecture):
 
         assert isinstance(geometry, TracedGeometry)
         name, size, classes = geometry.name, geometry.image_size, geometry.num_classes
-        followed = _followed(self, name, self.identity(name), size, classes, attention, precision, device)
+        followed = _followed(
+            self, name, self.identity(name), size, classes, attention, precision, device, geometry.tasks
+        )
         return tape_of_trace(
             followed.trace.at(batch_size),
             followed.parameters,
@@ -161,10 +169,13 @@ def _followed(
     attention: str,
     precision: str,
     device: str,
+    tasks: tuple[int, ...] = (),
 ) -> Followed:
+    from bsr_explorer.models.tasks import give_tasks
     from bsr_explorer.models.traced.following import follow
 
     built = _built(architecture, model, image_size, num_classes)
+    give_tasks(built, tasks)
     return follow(built, image_size, attention, precision, device, architecture.takes)
 
 
