@@ -17,6 +17,7 @@ from bsr_explorer.data.catalogue import (
     HUB,
     DatasetInfo,
 )
+from bsr_explorer.data.expression import MADE, made_in, tasks_in
 from bsr_explorer.data.folders import class_folders
 from bsr_explorer.data.reach import answers
 from bsr_explorer.errors import UserError, nearest, require
@@ -81,13 +82,20 @@ def check_data(data: str, data_dir: Path) -> None:
     data set of the Hugging Face Hub that is not in its cache.
 
     Args:
-        data: a name in ``DATASETS``, ``hub:OWNER/NAME`` or the path of an image folder. A name wins; ``./digits`` is a
-            folder.
+        data: a name in ``DATASETS``, ``hub:OWNER/NAME`` or the path of an image folder, or an expression of them (see
+            ``expression``). A name wins; ``./digits`` is a folder.
         data_dir: where the files of the named data sets are, or go.
 
     Raises:
         UserError: none of these, or neither on disk nor within reach.
     """
+    if (tasks := tasks_in(data)) is not None:
+        for member in tasks.members:
+            check_data(member, data_dir)
+        return
+    if (making := made_in(data)) is not None:
+        check_data(making[1], data_dir)
+        return
     info = DATASETS.get(data)
     if data.startswith(hub.PREFIX):
         from bsr_explorer.data import tables  # here, for no other data set needs NumPy to be checked
@@ -110,12 +118,26 @@ def check_data(data: str, data_dir: Path) -> None:
         )
 
 
+def classes_of(data: str) -> tuple[int, ...]:
+    """Classes of each task of the data: one number, where it is one data set. No image is read.
+
+    Raises:
+        UserError: see ``count_classes``.
+    """
+    tasks = tasks_in(data)
+    return tuple(count_classes(member) for member in ([data] if tasks is None else tasks.members))
+
+
 def count_classes(data: str) -> int:
-    """Classes of a data set or image folder, without reading an image.
+    """Classes of data, of all its tasks together, without reading an image.
 
     Raises:
         UserError: see ``folder_parts`` and ``tables.checked``.
     """
+    if (tasks := tasks_in(data)) is not None:
+        return sum(map(count_classes, tasks.members))
+    if (making := made_in(data)) is not None:
+        return len(MADE[making[0]].classes(count_classes(making[1])))
     if data.startswith(hub.PREFIX):
         from bsr_explorer.data import tables
 

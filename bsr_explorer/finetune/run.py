@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -30,7 +31,7 @@ from bsr_explorer.prefix.prefix import Changed, Prefix
 from bsr_explorer.prefix.stages import stages_of
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record
-from bsr_explorer.train.loop import evaluate, fit
+from bsr_explorer.train.loop import accuracies, fit
 from bsr_explorer.train.step import in_precision
 
 LOG = logging.getLogger(__name__)
@@ -182,14 +183,18 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     if prefix is not None:
         prefix.close()
         step.model = prefix.model.model
-    model, test = step.model, None
-    if not (outcome.diverged or outcome.stopped):
-        if protocol.judged_on == "test":
-            test = outcome.accuracy[-1]
-        elif job.test:
-            test = evaluate(model, check(splits.test), config.precision)
+    model, test, test_by_task = step.model, None, dict[str, float]()
+    if not (outcome.diverged or outcome.stopped) and (protocol.judged_on == "test" or job.test):
+        found = outcome.by_task[-1] if protocol.judged_on == "test" else None
+        found = found or list(accuracies(model, check(splits.test), config.precision))
+        test, test_by_task = fmean(found), dict(zip(splits.tasks, found, strict=False))
     if not (outcome.diverged or outcome.stopped):
         watch.trained(model, splits)
+    accuracy, by_task = None, dict[str, float]()
+    if outcome.accuracy and not outcome.diverged:
+        accuracy = protocol.accuracy(outcome.accuracy)
+        of_it = outcome.by_task[outcome.accuracy.index(accuracy)]
+        by_task = dict(zip(splits.tasks, of_it, strict=False))
     return Record(
         status="diverged" if outcome.diverged else "stopped" if outcome.stopped else "finished",
         reason=outcome.diverged or outcome.stopped or "",
@@ -197,9 +202,11 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
         **asdict(splits.contents),
         predicted=predicted.summary(),
         measured=step.fullest(phases.config),
-        accuracy=protocol.accuracy(outcome.accuracy) if outcome.accuracy and not outcome.diverged else None,
+        accuracy=accuracy,
+        accuracy_by_task=by_task,
         accuracy_is=protocol.accuracy_is,
         test_accuracy=test,
+        test_accuracy_by_task=test_by_task,
         history=outcome.accuracy,
         history_epochs=outcome.evaluated,
         losses=outcome.losses,

@@ -30,6 +30,7 @@ class Record:
         classes, left_out: the images of each class in each of these, and the files that are in none; see ``Contents``.
         weights: where the pretrained weights came from.
         accuracy: top-1 in [0, 1], of what the protocol says: on validation after the last epoch that was trained.
+        accuracy_by_task: of several tasks, that of each, by its name; ``accuracy`` is their mean. So on test.
         history: accuracies on the part of the data that the protocol judges by, and ``history_epochs``: after how many
             epochs each.
         measured: what the run held at the image size that it trained at, beside what was predicted for it;
@@ -53,6 +54,8 @@ class Record:
     accuracy: float | None = None
     accuracy_is: str = HELD_OUT.accuracy_is
     test_accuracy: float | None = None
+    accuracy_by_task: dict[str, float] = field(default_factory=dict)
+    test_accuracy_by_task: dict[str, float] = field(default_factory=dict)
     history: list[float] = field(default_factory=list)
     history_epochs: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)

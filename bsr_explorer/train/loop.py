@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from statistics import median
+from statistics import fmean, median
 from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 import torch
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from bsr_explorer import interrupt
 from bsr_explorer.models.outputs import logits_of
+from bsr_explorer.models.tasks import bounds_of, right_of, tasks_of
 from bsr_explorer.train.batches import Batch, on_device, without
 from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.losses import KEPT
@@ -37,8 +38,10 @@ class Outcome:
     """What a fine-tune came to.
 
     Attributes:
-        accuracy: top-1 accuracies on validation, in [0, 1], the last one of the model as it is in the end.
+        accuracy: top-1 accuracies on validation, in [0, 1], the last one of the model as it is in the end; of several
+            tasks, their mean.
         evaluated: after how many epochs each.
+        by_task: of each, the accuracies of the tasks, of which it is the mean (one, if there is one task).
         losses: mean training loss of each epoch.
         running: loss of each step of the epoch that is under way.
         steps, images: what was trained.
@@ -50,6 +53,7 @@ class Outcome:
 
     accuracy: list[float] = field(default_factory=list)
     evaluated: list[int] = field(default_factory=list)
+    by_task: list[list[float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     running: list[float] = field(default_factory=list)
     steps: int = 0
@@ -124,11 +128,13 @@ def fit(
         over, finished = outcome.steps == total, len(outcome.losses)
         due = every is not None and outcome.steps // every > before // every
         if outcome.diverged is None and (due or over or finished in rungs):
-            accuracy = evaluate(step.model, validation, step.precision)
+            by_task = accuracies(step.model, validation, step.precision)
+            accuracy = fmean(by_task)
             if math.isnan(accuracy):
                 outcome.diverged = f"the outputs were not finite after step {outcome.steps} of {total}"
             else:
                 outcome.accuracy.append(accuracy)
+                outcome.by_task.append(list(by_task))
                 outcome.evaluated.append(finished)
                 evaluated(finished, outcome.losses[-1], accuracy)
         outcome.seconds = time.perf_counter() - began
@@ -277,18 +283,34 @@ def _resumed(checkpoint: Checkpoint | None, step: Step, train: DataLoader[Batch]
     return Outcome(**state["outcome"])
 
 
-@torch.no_grad()
 def evaluate(model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32") -> float:
-    """Top-1 accuracy in [0, 1]; not a number if an output is not finite."""
+    """Top-1 accuracy in [0, 1], of several tasks their mean; not a number if an output is not finite."""
+    return fmean(accuracies(model, loader, precision))
+
+
+@torch.no_grad()
+def accuracies(model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32") -> tuple[float, ...]:
+    """Top-1 accuracy in [0, 1] of each task, among its own classes (one, if the model has one task); not a number if an
+    output is not finite."""
     model.eval()
     device = next(model.parameters()).device
     finite = torch.ones((), dtype=torch.bool, device=device)
-    right, total = torch.zeros((), dtype=torch.int64, device=device), 0
+    tasks = tasks_of(model)
+    right, total = torch.zeros((2, max(1, len(tasks))), dtype=torch.int64, device=device)
     for images, labels in on_device(device, loader, image_dtype(precision)):
         interrupt.check()
         with autocast(precision, device):
             logits = logits_of(model(images))
         finite &= logits.isfinite().all()  # nothing is read before the end: that would wait for each batch
-        right += (logits.argmax(dim=1) == labels).sum()
-        total += len(labels)
-    return int(right) / total if finite else math.nan
+        if not tasks:
+            right += (logits.argmax(dim=1) == labels).sum()
+            total += len(labels)
+            continue
+        hits = right_of(tasks, logits, labels)
+        for task, (first, end) in enumerate(bounds_of(tasks)):
+            own = (labels >= first) & (labels < end)
+            right[task] += (hits & own).sum()
+            total[task] += own.sum()
+    if not finite:
+        return (math.nan,) * len(right)
+    return tuple(hit / of if of else math.nan for hit, of in zip(right.tolist(), total.tolist(), strict=True))

@@ -257,8 +257,8 @@ def _tested(training: Training, record: Record) -> Record:
     experiment, folder = training.experiment, training.folder
     source = record.weights.partition(":")[0]  # by which images are normalised
     model = trained.load(folder)
-    accuracy = jobs.accuracy_on_test(model, experiment.config, replace(training.job, weights=source))
-    record = replace(record, test_accuracy=accuracy)
+    accuracy, by_task = jobs.accuracy_on_test(model, experiment.config, replace(training.job, weights=source))
+    record = replace(record, test_accuracy=accuracy, test_accuracy_by_task=by_task)
     write_record(folder, 0, record)
     (folder / card.FILE).unlink(missing_ok=True)
     return record
