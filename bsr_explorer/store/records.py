@@ -82,6 +82,17 @@ class Record:
         """How the accuracy came about; records of before there were several have the usual one."""
         return PROTOCOLS[self.fidelity.get("protocol", HELD_OUT.name)]
 
+    @property
+    def by_task(self) -> str:
+        """The accuracy of each task, in words; nothing, if there is one task."""
+        on_test = self.test_accuracy_by_task
+        said = (
+            f"{task} {100 * accuracy:.1f}%"
+            + (f" ({100 * on_test[task]:.1f}% on test)" if task in on_test else "")
+            for task, accuracy in self.accuracy_by_task.items()
+        )
+        return ", ".join(said)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)

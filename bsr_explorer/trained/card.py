@@ -88,6 +88,11 @@ def _accuracy(record: Record, origin: str) -> str:
         again = "" if record.test_accuracy is None else "the same, once"
         rows.append([test, _percent(record.test_accuracy), again])
     text = f"## Accuracy\n\nProtocol {protocol.name}: {protocol.summary}.\n\n{_table(rows)}"
+    if record.by_task:
+        text += (
+            "\n\nOf several tasks: an accuracy is the mean of theirs, and each is counted among the classes of its own "
+            f"task alone. By task: {record.by_task}."
+        )
     if len(record.history) > 1:
         way = ", ".join(
             f"{epoch}: {100 * accuracy:.1f}"

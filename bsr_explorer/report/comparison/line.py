@@ -44,6 +44,12 @@ class Line:
         return stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
     @property
+    def by_task(self) -> dict[str, float]:
+        """The same mean of each task, by its name; nothing, if there is one task."""
+        runs = [run.accuracy_by_task for run in self.runs if run.status == "finished"]
+        return {task: mean(run[task] for run in runs) for task in (runs[0] if runs else {})}
+
+    @property
     def status(self) -> str:
         """``finished`` if any run is, else what became of them."""
         if not self.entry.fits:

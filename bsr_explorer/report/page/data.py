@@ -92,6 +92,7 @@ def _trained(record: Record) -> str:
     return (
         f"{plural(record.images_trained, 'image')} at {size} px in {format_number(record.seconds)} s, "
         f"recipe {fidelity.get('recipe')}, protocol {record.protocol.name}, seed {record.seed}"
+        + (f"; by task: {record.by_task}" if record.by_task else "")
     )
 
 
