@@ -34,7 +34,8 @@ Method = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        help="A dataset (see `list datasets`), the path of an image folder, or hub:OWNER/NAME of the Hugging Face Hub."
+        help="A dataset (see `list datasets`), the path of an image folder, hub:OWNER/NAME of the Hugging Face Hub, or "
+        "several as tasks(NAME, NAME, …)."
     ),
 ]
 RecipeName = Annotated[str, typer.Option("--recipe", help=f"How to fine-tune: {', '.join(RECIPES)}.")]

@@ -17,7 +17,7 @@ from bsr_explorer.data.catalogue import (
     HUB,
     DatasetInfo,
 )
-from bsr_explorer.data.expression import MADE, made_in, tasks_in
+from bsr_explorer.data.expression import MADE, TASKS, made_in, tasks_in
 from bsr_explorer.data.folders import class_folders
 from bsr_explorer.data.reach import answers
 from bsr_explorer.errors import UserError, nearest, require
@@ -48,7 +48,8 @@ def _in_hub_cache(info: DatasetInfo) -> bool:
 
 
 def list_datasets(data_dir: Path) -> list[dict[str, str | int]]:
-    """One row for each name, one for image folders and one for the Hugging Face Hub, to be printed.
+    """One row for each name, one for image folders, one for the Hugging Face Hub, and one for each way to make data of
+    others, to be printed.
 
     The keys are ``name``, ``classes``, ``train``, ``validation``, ``test`` (numbers of images),
     ``availability``, ``split`` and ``description``.
@@ -74,7 +75,20 @@ def list_datasets(data_dir: Path) -> list[dict[str, str | int]]:
         }
         for name, where, what in (("PATH", "on disk", FOLDER), (f"{hub.PREFIX}…", "hub cache", HUB))
     ]
-    return [*rows, *others]
+    composed: list[dict[str, str | int]] = [
+        {
+            "name": name,
+            **dict.fromkeys(("classes", "train", "validation", "test"), "-"),
+            "availability": "-",
+            "split": "as those that it is made of",
+            "description": what,
+        }
+        for name, what in (
+            *((f"{name}({made.of or 'NAME'})", made.summary) for name, made in MADE.items()),
+            (f"{TASKS}(NAME, NAME, …)", "several tasks, a head for each"),
+        )
+    ]
+    return [*rows, *others, *composed]
 
 
 def check_data(data: str, data_dir: Path) -> None:

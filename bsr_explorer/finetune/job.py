@@ -95,7 +95,7 @@ def load_data(config: Config, job: Job) -> Splits:
     if tuple(splits.tasks.values()) != config.tasks:
         raise UserError(
             f"--tasks: the configuration has {_said(config.tasks)} and {job.data} has {_said(splits.tasks.values())}; "
-            "give the data whose tasks these are, or leave [config] tasks out"
+            f"set [config] tasks = {list(splits.tasks.values())}, or give other data"
         )
     return splits
 

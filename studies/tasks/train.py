@@ -47,10 +47,10 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64, help="pixels")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument(
-        "--train-size", type=int, default=3000, help="training images, an equal share of each task"
+        "--train-size", type=int, default=1600, help="training images, an equal share of each task"
     )
-    parser.add_argument("--val-size", type=int, default=1500, help="validation images, likewise")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--val-size", type=int, default=1000, help="validation images, likewise")
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("reports/tasks"), help="folder of the table")
     options = parser.parse_args()
     ends = time.monotonic() + 60 * options.minutes
@@ -67,7 +67,7 @@ def main() -> None:
             here = config.with_method(method)
             if (str(here.method), str(seed)) in known or time.monotonic() > ends:
                 continue
-            record = fine_tune(here, options.data, fidelity, options.weights, seed, every_epoch=True)
+            record = fine_tune(here, options.data, fidelity, options.weights, seed)
             append_row(file, row_of(here, seed, record))
             err.print(f"{here.method}, seed {seed}: {100 * (record.accuracy or 0):.1f}%", markup=False)
     rows = read_rows(file)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bsr_explorer.train.checkpoint import Checkpoint
-from bsr_explorer.train.loop import Outcome, evaluate, fit
+from bsr_explorer.train.loop import Outcome, accuracies, evaluate, fit
 from bsr_explorer.train.optimizer import make_optimizer, rate_factor
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, in_precision
@@ -377,3 +377,39 @@ def test_what_goes_on_looks_no_more(tmp_path: Path) -> None:
     train(Line(), batches(20), epochs=2, kind=LooksFirst, checkpoint=checkpoint)
     counts = [step.changes.began for step in NOTED[-2:] if isinstance(step.changes, Looking)]
     assert counts == [1, 0]
+
+
+# --- several tasks --------------------------------------------------------------------------------------
+
+
+class Fixed(nn.Module):
+    """Gives logits of its own, in turn, whatever it is given."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+        self.tasks = (2, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits[images[:, 0].long()]
+
+
+def test_each_task_is_judged_among_its_own_classes() -> None:
+    """Whatever is greatest beyond them."""
+    logits = torch.tensor(
+        [[1.0, 0, 9, 9, 9], [1, 0, 9, 9, 9], [9, 9, 0, 2, 1], [9, 9, 0, 1, 2], [9, 9, 3, 1, 2]]
+    )
+    labels = torch.tensor([0, 1, 3, 4, 4])
+    loader = [(torch.arange(5.0)[n : n + 2, None], labels[n : n + 2]) for n in (0, 2, 4)]
+
+    class Batches(list):  # type: ignore[type-arg]
+        dataset = None
+
+    model, given = Fixed(logits), Batches(loader)
+    assert accuracies(model, given) == (1 / 2, 2 / 3)  # type: ignore[arg-type]
+    assert evaluate(model, given) == pytest.approx((1 / 2 + 2 / 3) / 2)  # type: ignore[arg-type]
+    model.tasks = ()
+    assert accuracies(model, given) == (0.0,)  # type: ignore[arg-type]
+    model.tasks = (2, 3)
+    model.logits.data[0, 0] = math.nan
+    assert all(map(math.isnan, accuracies(model, given)))  # type: ignore[arg-type]
