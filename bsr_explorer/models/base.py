@@ -27,7 +27,6 @@ class Geometry(Protocol):
         patch: image sizes are multiples of this, pixels.
         depth: blocks.
         class_token: whether a class token goes through the blocks, by whose attention tokens can be dropped.
-        tasks: classes of each task, where the head is that of several side by side; nothing: it is of one.
     """
 
     @property
@@ -57,11 +56,6 @@ class Geometry(Protocol):
 
     @property
     def class_token(self) -> bool:
-        """See above."""
-        ...
-
-    @property
-    def tasks(self) -> tuple[int, ...]:
         """See above."""
         ...
 

@@ -898,9 +898,9 @@ def test_sizes_of_tasks_are_refused(refused: Refused) -> None:
     ("tasks", "classes", "words"),
     [
         (
-            [10, 5],
-            15,
-            "--tasks: the configuration has tasks of 10, 5 classes and tasks(digits, turned(digits)) has tasks",
+            [4, 10],
+            14,
+            "--tasks: the configuration has tasks of 4, 10 classes and tasks(digits, turned(digits)) has tasks",
         ),
         ([10, 4], 10, "--num-classes: 10 is not the sum of --tasks 10,4, which is 14"),
         ([14], 14, "--tasks: 14 is one task"),

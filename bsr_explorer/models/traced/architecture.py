@@ -25,6 +25,7 @@ class TracedGeometry:
 
     Attributes:
         naming: of its parameters.
+        tasks: as of a plain vision transformer.
     """
 
     name: str

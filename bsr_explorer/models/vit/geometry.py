@@ -26,7 +26,7 @@ class Geometry:
         final_norm: where the last LayerNorm stands: ``norm`` (all tokens), ``fc_norm`` (after pooling)
             or ``none``.
         pool: ``token`` (the class token) or ``avg``.
-        tasks: see ``models.base.Geometry``.
+        tasks: classes of each task, where the head is that of several side by side; nothing: it is of one.
     """
 
     name: str
