@@ -38,14 +38,17 @@ def size_of(config: Config) -> str:
 
 def note_of(config: Config) -> str:
     """What is to be said beside the costs of a configuration's model; nothing, if there is nothing."""
-    return architecture_of(config.model).note(geometry_of(config))
+    geometry = geometry_of(config)
+    return architecture_of(config.model).note(geometry, config.how.drops(geometry.depth))
 
 
 def tape_of(config: Config) -> Tape:
     """The tape of a configuration's forward and backward pass (of one micro-batch), rewritten by its method
     and lowered to its precision and device."""
+    geometry = geometry_of(config)
+    drops = config.how.drops(geometry.depth)
     tape = architecture_of(config.model).step_tape_in(
-        geometry_of(config), config.micro_batch_size, config.attention, config.precision, config.place
+        geometry, config.micro_batch_size, config.attention, config.precision, config.place, drops
     )
     if config.unknown == "bound":
         tape = tape.bounded()
@@ -250,12 +253,15 @@ def over_time(config: Config) -> list[Level]:
 
 def tokens_by_block(config: Config) -> dict[int, tuple[int, int]]:
     """For each block (0-based) the tokens of an image that enter it and that leave it, class token and registers
-    among them. (Nothing of a traced model: which of its tensors are tokens, nobody says.)"""
+    among them. (Nothing of a traced model, unless it can drop tokens: which of its tensors are tokens, nobody says.)"""
     tape = tape_of(config)
-    if tape.traced:
+    if tape.traced and not tape.prefix_tokens:
         return {}
+    sums = {tape.naming.path(block) for block in tape.blocks}
     seen: dict[int, list[int]] = {}
     for op in tape.backbone:
+        if tape.traced and op.name not in sums:
+            continue
         if op.block is not None and len(shape := tape.tensors[op.writes].shape) == 3:
             seen.setdefault(op.block, []).append(shape[1])
     return {block: (counts[0], counts[-1]) for block, counts in seen.items()}

@@ -66,6 +66,7 @@ class Tape:
         held: of these, each by the name of its storage, what is written by the operation after which
             Python was seen to let go of it. Without, it follows from calls (``cost.frames``).
         lowered: whether it was traced in its number formats, so that ``models.lowering`` has nothing to say.
+        drops: the token drops that it was traced with, by 0-based block (``models.base.Selection``).
     """
 
     inputs: tuple[Tensor, ...]
@@ -80,6 +81,7 @@ class Tape:
     traced: frozenset[str] = frozenset()
     held: Mapping[str, str] = field(default_factory=dict)
     lowered: bool = False
+    drops: Mapping[int, object] = field(default_factory=dict)
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:

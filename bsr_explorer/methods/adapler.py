@@ -43,16 +43,20 @@ class Adapler(AtQuarters):
     def _selection(self) -> Selection:
         return Selection(self.keep, fuse=True, faithful=True, criterion=LEARNED)
 
+    def drops(self, depth: int) -> dict[int, Selection]:
+        """At each quarter of the depth."""
+        return dict.fromkeys(halves_at_quarters(depth) if self.keep < 1 else (), self._selection)
+
     def rewrite(self, tape: Tape) -> Tape:
         """Drop tokens from the lowest block to the highest."""
-        for block in halves_at_quarters(len(tape.blocks)) if self.keep < 1 else ():
-            tape = ARCHITECTURES[tape.architecture].drop_tokens(tape, block, self._selection)
+        for block, selection in self.drops(len(tape.blocks)).items():
+            tape = ARCHITECTURES[tape.architecture].drop_tokens(tape, block, selection)
         return tape
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Let the blocks at each quarter drop tokens."""
-        for block in halves_at_quarters(len(blocks_of(model))) if self.keep < 1 else ():
-            architecture_of_model(model).drop_tokens_in(model, block, self._selection)
+        for block, selection in self.drops(len(blocks_of(model))).items():
+            architecture_of_model(model).drop_tokens_in(model, block, selection)
         return model
 
     def canonical(self, depth: int) -> Method:

@@ -20,7 +20,7 @@ from bsr_explorer.tape import Tape
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from bsr_explorer.models.base import Geometry
+    from bsr_explorer.models.base import Geometry, Selection
 
 
 PARAMETERS = "which parameters train"
@@ -73,6 +73,11 @@ class Method(ABC):
     def at_inference(self) -> Method | None:
         """What is left of it when training is over: a method that changes what the model computes, or None where a
         plain timm model with the trained weights computes the same."""
+
+    def drops(self, depth: int) -> Mapping[int, Selection]:
+        """The token drops that ``rewrite`` asks an architecture for, by 0-based block, in a model of ``depth`` blocks. (A
+        traced model is traced with them.) Nothing is refused yet."""
+        return {}
 
     def check_step(self, optimizer: str, precision: str, micro_batches: int) -> None:
         """Refuse a step that it does not go with: an optimiser, a precision, or parts that pass one after another.

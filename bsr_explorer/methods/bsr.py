@@ -26,7 +26,7 @@ from bsr_explorer.tape import Tape
 if TYPE_CHECKING:
     from torch import nn
 
-    from bsr_explorer.models.base import Geometry
+    from bsr_explorer.models.base import Geometry, Selection
 
 Made = TypeVar("Made")
 
@@ -107,6 +107,10 @@ class Bsr(Method):
             )
         for part, blocks in (("blocks", self.blocks), ("keep", tuple(self.keep))):
             check_range(self.name, part, blocks, depth, f"; for example {self.stretched(depth)}")
+
+    def drops(self, depth: int) -> dict[int, Selection]:
+        """See ``Drop``."""
+        return self.of_tokens.drops(depth)
 
     def rewrite(self, tape: Tape) -> Tape:
         """Freeze, then drop tokens."""

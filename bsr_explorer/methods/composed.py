@@ -17,6 +17,8 @@ from bsr_explorer.tape import Tape
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from bsr_explorer.models.base import Selection
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Composed(Method):
@@ -56,6 +58,10 @@ class Composed(Method):
                         f"--method: {part} needs the same {what} in each step, and {other} changes them; keep one of "
                         "them"
                     )
+
+    def drops(self, depth: int) -> dict[int, Selection]:
+        """Of the part that chooses tokens, if one does."""
+        return {block: selection for part in self.parts for block, selection in part.drops(depth).items()}
 
     def rewrite(self, tape: Tape) -> Tape:
         """Each part's rewrite, in order."""

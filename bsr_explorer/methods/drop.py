@@ -124,19 +124,23 @@ class Drop(Method):
     def _selection(self, keep: float) -> Selection:
         return Selection(keep, self.fuse, self.weighs, self.criterion, self.inference)
 
+    def drops(self, depth: int) -> dict[int, Selection]:
+        """Where fewer than all stay."""
+        return {block: self._selection(keep) for block, keep in self.dropping.items()}
+
     def rewrite(self, tape: Tape) -> Tape:
         """Drop tokens from the lowest block to the highest."""
         self.check(len(tape.blocks), tape.class_token)
-        for block, keep in self.dropping.items():
-            tape = ARCHITECTURES[tape.architecture].drop_tokens(tape, block, self._selection(keep))
+        for block, selection in self.drops(len(tape.blocks)).items():
+            tape = ARCHITECTURES[tape.architecture].drop_tokens(tape, block, selection)
         return tape
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Let the chosen blocks drop tokens."""
         architecture = architecture_of_model(model)
         self.check(len(blocks_of(model)), architecture.has_class_token(model))
-        for block, keep in self.dropping.items():
-            architecture.drop_tokens_in(model, block, self._selection(keep))
+        for block, selection in self.drops(len(blocks_of(model))).items():
+            architecture.drop_tokens_in(model, block, selection)
         return model
 
     @property

@@ -19,7 +19,7 @@ from bsr_explorer.tape import Tape
 if TYPE_CHECKING:
     from torch import nn
 
-    from bsr_explorer.models.base import Geometry
+    from bsr_explorer.models.base import Geometry, Selection
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,6 +43,10 @@ class Evit(AtQuarters):
     def drop(self, depth: int) -> Drop:
         """The same as a drop, in a model of ``depth`` blocks."""
         return Drop(dict.fromkeys(halves_at_quarters(depth), self.keep))
+
+    def drops(self, depth: int) -> dict[int, Selection]:
+        """See ``Drop``."""
+        return self.drop(depth).drops(depth)
 
     def rewrite(self, tape: Tape) -> Tape:
         """See ``Drop``."""

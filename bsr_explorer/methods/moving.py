@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,8 @@ from bsr_explorer.tape import Parameter, Tape
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from bsr_explorer.models.base import Selection
 
 REMEMBERED = "remembered"
 """The module of a model that holds tensors which a method goes by from step to step, in fp32 in any precision."""
@@ -108,6 +111,10 @@ class InStep(Method):
     name: ClassVar[str] = "step"
     summary: ClassVar[str] = "one step of a training whose steps differ"
     citation: ClassVar[str] = ""
+
+    def drops(self, depth: int) -> Mapping[int, Selection]:
+        """Those of the method."""
+        return self.of.drops(depth)
 
     def rewrite(self, tape: Tape) -> Tape:
         """The step, in which what rests does not train, and no gradient passes where it is skipped."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from bsr_explorer.errors import UserError
@@ -109,6 +111,10 @@ class Selection:
         """Whether it changes nothing of so many patch tokens."""
         return not self.faithful and kept_tokens(patches, self.keep) == patches
 
+    def left_of(self, patches: int) -> int:
+        """How many of so many patch tokens there are behind it, the fused one among them."""
+        return patches if self.keeps_all(patches) else kept_tokens(patches, self.keep) + self.fuse
+
 
 @dataclass(frozen=True)
 class Followed:
@@ -124,6 +130,9 @@ class Followed:
     block: int
     by: str | None
     places: Tensor
+
+
+NO_DROPS: Mapping[int, Selection] = MappingProxyType({})
 
 
 class Architecture(ABC):
@@ -180,7 +189,13 @@ class Architecture(ABC):
         """
 
     def step_tape_in(
-        self, geometry: Geometry, batch_size: int, attention: str, precision: str, device: str
+        self,
+        geometry: Geometry,
+        batch_size: int,
+        attention: str,
+        precision: str,
+        device: str,
+        drops: Mapping[int, Selection] = NO_DROPS,
     ) -> Tape:
         """The same, where the number formats and the device decide what is called; otherwise ``models.lowering`` says
         what becomes of a tape.
@@ -188,6 +203,8 @@ class Architecture(ABC):
         Args:
             precision: key of ``models.lowering.PRECISIONS``.
             device: key of ``devices.DEVICES``.
+            drops: the token drops that ``drop_tokens`` will ask for, by 0-based block (``Method.drops``). A tape that
+                is traced must know them beforehand; one that is written follows.
         """
         return self.step_tape(geometry, batch_size, attention)
 
@@ -208,8 +225,12 @@ class Architecture(ABC):
         nothing to do."""
         return
 
-    def note(self, geometry: Geometry) -> str:
-        """What is to be said beside the costs of a model, in a line; nothing, if there is nothing."""
+    def note(self, geometry: Geometry, drops: Mapping[int, Selection] = NO_DROPS) -> str:
+        """What is to be said beside the costs of a model, in a line; nothing, if there is nothing.
+
+        Args:
+            drops: see ``step_tape_in``.
+        """
         return ""
 
     def begins_as(self, model: str) -> str | None:

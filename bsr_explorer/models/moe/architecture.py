@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.models.base import NO_DROPS, Selection
 from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.models.expression import check_number, check_whole, name_in, parsed
 from bsr_explorer.models.names import timm_name
@@ -123,16 +125,17 @@ class Mixtures(Traced):
             built.own_loss = BalancedLoss(layers, numbers.balance)
         return cast("nn.Module", built)
 
-    def note(self, geometry: AnyGeometry) -> str:
+    def note(self, geometry: AnyGeometry, drops: Mapping[int, Selection] = NO_DROPS) -> str:
         """How many rows experts compute, and that this holds for every routing."""
         from bsr_explorer.models.moe.layer import capacity_of_image
 
         numbers = numbers_of(geometry.name)
-        tokens = _dense(geometry.name, geometry.image_size, geometry.num_classes).tokens
+        dense = _dense(geometry.name, geometry.image_size, geometry.num_classes)
         rows = f"all rows of {numbers.top} for each token"
         if numbers.capacity is not None:
-            each = capacity_of_image(numbers.capacity, numbers.top, tokens, numbers.experts)
-            rows = f"{each} rows each for an image of {tokens} tokens, filled or not"
+            tokens = dict.fromkeys(tokens_of_mixtures(dense, numbers.blocks, drops).values())
+            each = [capacity_of_image(numbers.capacity, numbers.top, n, numbers.experts) for n in tokens]
+            rows = f"{_listed(each)} rows each for an image of {_listed(tokens)} tokens, filled or not"
         return f"{numbers.experts} experts in blocks {_listed(numbers.blocks)} compute {rows}: exact for every routing"
 
     def begins_as(self, model: str) -> str | None:
@@ -146,8 +149,20 @@ class Mixtures(Traced):
         return begin(model, dense)
 
 
-def _listed(blocks: tuple[int, ...]) -> str:
-    return ", ".join(map(str, blocks))
+def tokens_of_mixtures(
+    dense: Geometry, blocks: Iterable[int], drops: Mapping[int, Selection]
+) -> dict[int, int]:
+    """For each block with a mixture, the tokens of an image that reach it: those that a block drops are gone before its
+    MLP."""
+    patches, found = dense.patches, {}
+    for block in range(dense.depth):
+        patches = drops[block].left_of(patches) if block in drops else patches
+        found[block] = dense.prefix_tokens + patches
+    return {block: found[block] for block in blocks}
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _hidden(numbers: Numbers, dense: Geometry) -> int:

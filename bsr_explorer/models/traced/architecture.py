@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.models.base import Architecture
+from bsr_explorer.models.base import NO_DROPS, Architecture, Followed, Selection
 from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.naming import Naming
 from bsr_explorer.tape import Tape
 
 if TYPE_CHECKING:
-    from torch import nn
+    from contextlib import AbstractContextManager
 
+    from torch import Tensor, nn
+
+    from bsr_explorer.models.traced import following
     from bsr_explorer.models.traced.calls import Trace
-    from bsr_explorer.models.traced.following import Followed
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class TracedGeometry:
 
     Attributes:
         naming: of its parameters.
+        class_token: whether it can drop tokens (``traced.tokens``), and has a class token to drop them by.
+        prefix_tokens: tokens before the patches, where it can drop tokens.
         tasks: as of a plain vision transformer.
     """
 
@@ -35,6 +40,7 @@ class TracedGeometry:
     naming: Naming
     patch: int = 1
     class_token: bool = False
+    prefix_tokens: int = 0
     tasks: tuple[int, ...] = ()
 
 
@@ -81,17 +87,33 @@ class Traced(Architecture):
         return self.step_tape_in(geometry, batch_size, attention, "fp32", "cpu")
 
     def step_tape_in(
-        self, geometry: AnyGeometry, batch_size: int, attention: str, precision: str, device: str
+        self,
+        geometry: AnyGeometry,
+        batch_size: int,
+        attention: str,
+        precision: str,
+        device: str,
+        drops: Mapping[int, Selection] = NO_DROPS,
     ) -> Tape:
-        """See ``Architecture``."""
+        """See ``Architecture``. It is traced with its token drops, for each schedule anew."""
         from bsr_explorer.models.traced.tape import tape_of_trace
 
         assert isinstance(geometry, TracedGeometry)
         name, size, classes = geometry.name, geometry.image_size, geometry.num_classes
+        schedule = tuple((block, drops[block]) for block in sorted(drops) if block < geometry.depth)
         followed = _followed(
-            self, name, self.identity(name), size, classes, attention, precision, device, geometry.tasks
+            self,
+            name,
+            self.identity(name),
+            size,
+            classes,
+            attention,
+            precision,
+            device,
+            geometry.tasks,
+            schedule,
         )
-        return tape_of_trace(
+        tape = tape_of_trace(
             followed.trace.at(batch_size),
             followed.parameters,
             followed.buffers,
@@ -99,6 +121,8 @@ class Traced(Architecture):
             self.name,
             device,
         )
+        prefix, class_token = geometry.prefix_tokens, geometry.class_token
+        return replace(tape, drops=dict(drops), prefix_tokens=prefix, class_token=class_token)
 
     def build(self, model: str, image_size: int, num_classes: int) -> nn.Module:
         """As timm builds it, at an image size where it has one."""
@@ -124,6 +148,50 @@ class Traced(Architecture):
         from bsr_explorer.models.vit.attention_path import use_attention_path
 
         use_attention_path(model, path)
+
+    # --- dropping tokens --------------------------------------------------------------------------------
+
+    def has_class_token(self, model: nn.Module) -> bool:
+        """See ``traced.tokens``."""
+        from bsr_explorer.models.traced.tokens import has_class_token
+
+        return has_class_token(model)
+
+    def drop_tokens(self, tape: Tape, block: int, selection: Selection) -> Tape:
+        """The tape itself: it was traced with its drops."""
+        if tape.drops.get(block) != selection:
+            raise UserError(
+                "--method: of a traced model, tokens are dropped by methods that say beforehand which (Method.drops): "
+                "bsr, drop, evit and adapler; choose one of them"
+            )
+        return tape
+
+    def drop_tokens_in(self, model: nn.Module, block: int, selection: Selection) -> None:
+        """See ``models.vit.drop``.
+
+        Raises:
+            UserError: its blocks are not as a plain vision transformer's.
+        """
+        from bsr_explorer.models.traced.tokens import why_not
+        from bsr_explorer.models.vit.drop import drop_tokens_in
+
+        if why := why_not(model):
+            raise UserError(
+                f"--method: the model cannot drop tokens, for {why}; choose a method that drops none"
+            )
+        drop_tokens_in(model, block, selection)
+
+    def follow_tokens(self, model: nn.Module, images: Tensor, at_random: bool = False) -> list[Followed]:
+        """See ``models.vit.followed``."""
+        from bsr_explorer.models.vit.followed import follow_tokens
+
+        return follow_tokens(model, images, at_random)
+
+    def all_tokens(self, model: nn.Module) -> AbstractContextManager[None]:
+        """See ``models.vit.followed``."""
+        from bsr_explorer.models.vit.followed import all_tokens
+
+        return all_tokens(model)
 
 
 @lru_cache(maxsize=256)
@@ -171,12 +239,15 @@ def _followed(
     precision: str,
     device: str,
     tasks: tuple[int, ...] = (),
-) -> Followed:
+    drops: tuple[tuple[int, Selection], ...] = (),
+) -> following.Followed:
     from bsr_explorer.models.tasks import give_tasks
     from bsr_explorer.models.traced.following import follow
 
     built = _built(architecture, model, image_size, num_classes)
     give_tasks(built, tasks)
+    for block, selection in drops:
+        architecture.drop_tokens_in(built, block, selection)
     return follow(built, image_size, attention, precision, device, architecture.takes)
 
 
@@ -184,9 +255,14 @@ def _followed(
 def _geometry(
     architecture: Traced, model: str, identity: object, image_size: int, num_classes: int
 ) -> TracedGeometry:
+    from bsr_explorer.models.traced.tokens import has_class_token, prefix_tokens
+
     if image_size < 1:
         raise UserError(f"--image-size: {image_size} is not a positive number of pixels")
     followed = _followed(architecture, model, identity, image_size, num_classes, "fused", "fp32", "cpu")
     built = _built(architecture, model, image_size, num_classes)
     naming = architecture.read(model, built, followed.trace)
-    return TracedGeometry(model, image_size, num_classes, len(naming.paths), naming)
+    token, prefix = has_class_token(built), prefix_tokens(built)
+    return TracedGeometry(
+        model, image_size, num_classes, len(naming.paths), naming, class_token=token, prefix_tokens=prefix
+    )

@@ -7,9 +7,10 @@ import random
 from typing import Any
 
 import torch
+from torch._subclasses import FakeTensor
 from torch.autograd import Function
 
-from bsr_explorer.models.vit.tokens import without_autocast
+from bsr_explorer.models.vit.tokens import recorded, without_autocast
 
 
 @torch.no_grad()
@@ -60,7 +61,7 @@ def patch_softmax(numbers: torch.Tensor, prefix: int) -> torch.Tensor:
     # Autocast's softmax on CUDA is fp32.
     wide = torch.float32 if numbers.is_cuda and torch.is_autocast_enabled("cuda") else None
     with without_autocast(numbers.device.type):
-        if torch.is_grad_enabled() and numbers.requires_grad:
+        if recorded(numbers):
             made: torch.Tensor = _PatchSoftmax.apply(numbers, prefix, wide)
         else:
             made = numbers[:, prefix:, 0].softmax(dim=1, dtype=wide)
@@ -88,7 +89,8 @@ class _PatchSoftmax(Function):
 def drawn_scores(x: torch.Tensor, prefix: int, seed: int) -> torch.Tensor:
     """A random number for each patch token of each image, the same for the same seed: (B, N, D) → (B, N − P)."""
     shape = (x.shape[0], int(x.shape[1]) - prefix)
-    generator = torch.Generator(x.device).manual_seed(seed)
+    # (Two traces of one call are alike, and draw nothing.)
+    generator = None if isinstance(x, FakeTensor) else torch.Generator(x.device).manual_seed(seed)
     return torch.rand(shape, dtype=torch.float32, device=x.device, generator=generator)
 
 
@@ -103,4 +105,5 @@ def fixed_scores(x: torch.Tensor, prefix: int, seed: int) -> torch.Tensor:
 
 def fresh_seed() -> int:
     """A seed of torch's global generator."""
-    return int(torch.empty((), dtype=torch.int64).random_())
+    drawn = torch.empty((), dtype=torch.int64).random_()
+    return 0 if isinstance(drawn, FakeTensor) else int(drawn)  # a trace has no numbers, and needs none

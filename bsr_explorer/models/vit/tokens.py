@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
+from torch._subclasses import FakeTensor
 from torch.autograd import Function
 
 from bsr_explorer.storages.keeper import Kept
@@ -44,7 +45,7 @@ def class_attention(
     # Autocast's softmax on CUDA is fp32.
     wide = torch.float32 if qkv.is_cuda and torch.is_autocast_enabled("cuda") else None
     with without_autocast(qkv.device.type):
-        if torch.is_grad_enabled() and qkv.requires_grad:
+        if recorded(qkv):
             scores: torch.Tensor = _ClassAttention.apply(qkv, heads, prefix, explicit, kept, wide)
         else:
             scores = _attend(qkv, heads, prefix, wide).scores
@@ -70,7 +71,7 @@ def drop_tokens(
         (B, P + ceil(keep · (N − P)) [+ 1 if fused], D).
     """
     with without_autocast(x.device.type):
-        if torch.is_grad_enabled() and (x.requires_grad or scores.requires_grad):
+        if recorded(x, scores):
             tokens: torch.Tensor = _DropTokens.apply(x, scores, keep, prefix, fuse, mean)
         else:
             tokens = _drop(x, scores, keep, prefix, fuse, mean).tokens
@@ -84,6 +85,13 @@ def places(scores: torch.Tensor, keep: float, fuse: bool) -> torch.Tensor:
     kept = _best(scores, count, fuse)[1][:, :count]
     there = torch.arange(count, device=scores.device).expand_as(kept)
     return torch.full(scores.shape, -1, device=scores.device).scatter_(1, kept, there)
+
+
+def recorded(*tensors: torch.Tensor) -> bool:
+    """Whether autograd records what is made of tensors. A trace, which runs without gradients, sees what it
+    would record (``models.traced``)."""
+    traced = isinstance(tensors[0], FakeTensor) and not torch.compiler.is_exporting()
+    return torch.is_grad_enabled() and (traced or any(tensor.requires_grad for tensor in tensors))
 
 
 def without_autocast(device: str) -> AbstractContextManager[object]:

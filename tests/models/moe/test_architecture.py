@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
@@ -11,7 +12,7 @@ from bsr_explorer.finetune.measure import measure
 from bsr_explorer.models.architecture import ARCHITECTURES, architecture_of, geometry
 from bsr_explorer.models.moe.architecture import Numbers, numbers_of
 from bsr_explorer.naming import blocks_of
-from bsr_explorer.prediction import note_of, predict
+from bsr_explorer.prediction import note_of, predict, tokens_by_block
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -96,11 +97,46 @@ def test_so_it_is_in_16_bits(precision: str) -> None:
     ],
 )
 def test_what_experts_compute_is_said(options: str, said: str) -> None:
-    note = note_of(Config(SMALL.format(options), 48))
+    note = note_of(Config(SMALL.format(options), 48, method="full"))
     assert note == f"4 experts in blocks 1, 3 compute {said}: exact for every routing"
-    assert note_of(Config("toy", 48)) == ""
+    assert note_of(Config("toy", 48, method="full")) == ""
 
 
-def test_what_tokens_are_dropped_by_is_not_known_here() -> None:
-    with pytest.raises(UserError, match="--method"):
-        predict(Config(SMALL.format(""), 48, 10, 2, method="bsr(blocks=(1,), keep={1: 0.5})"))
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ("", "bsr(blocks=(1, 3), keep={0: 0.5, 2: 0.5}, fuse=True)"),
+        (", capacity=1.25", "bsr(blocks=(3,), keep={1: 0.5}, fuse=False)"),
+        (", capacity=0.5", "full+drop({3: 0.5}, fuse=True)"),
+        (", capacity=1.25, noise=False", "full+evit(0.5)+checkpoint"),
+        ("", "lora+evit(0.5)"),
+    ],
+)
+def test_experts_take_rows_of_the_tokens_that_are_left(options: str, method: str) -> None:
+    for precision in ("fp32", "bf16", "amp_bf16"):
+        if precision == "amp_bf16" and "lora" in method:
+            continue
+        config = Config(SMALL.format(options), 48, 10, 3, precision=precision, method=method, optimizer="sgd")
+        predicted, measured = predict(config), measure(config)
+        assert predicted.saved_bytes == measured.saved_bytes
+        assert predicted.train_flops == measured.train_flops
+        assert predicted.held_bytes == measured.held_bytes
+        assert abs(predicted.peak_bytes - measured.peak_bytes) <= 0.01 * measured.peak_bytes
+
+
+def test_rows_are_said_of_the_tokens_that_are_left() -> None:
+    config = Config(SMALL.format(", capacity=1.25"), 48, method="full+drop({2: 0.5}, fuse=True)")
+    note = note_of(config)
+    assert "7, 5 rows each for an image of 10, 7 tokens" in note
+    assert tokens_by_block(config) == {0: (10, 10), 1: (10, 10), 2: (10, 7), 3: (7, 7)}
+
+
+def test_what_is_dropped_may_be_followed() -> None:
+    config = Config(SMALL.format(""), 48, 10, 2, method="bsr(blocks=(3,), keep={1: 0.5}, fuse=False)")
+    model = build(config)
+    architecture = ARCHITECTURES["moe"]
+    (found,) = architecture.follow_tokens(model, torch.randn(2, 3, 48, 48))
+    assert found.block == 1 and (found.places >= 0).sum(1).tolist() == [5, 5]
+    model.eval()
+    with torch.no_grad(), architecture.all_tokens(model):
+        assert model.forward_features(torch.randn(1, 3, 48, 48)).shape[1] == 10
