@@ -196,7 +196,7 @@ def train(
         append_row(file, {"fidelity": name_of(fidelity), **make.row_of(method, replica, outcome)})
         left = (time.perf_counter() - started) / number * (len(missing) - number)
         make.say(
-            f"{len(wanted) - len(missing) + number} of {len(wanted)}: {outcome.accuracy[-1]:.3f} in "
+            f"{len(wanted) - len(missing) + number} of {len(wanted)}: {outcome.scores[-1]:.3f} in "
             f"{outcome.seconds:.1f} s, {name_of(fidelity)}, {method}; {left / 60:.0f} min left"
         )
     rows = {(row["fidelity"], row["replica"], row["method"]): row["history"] for row in read_rows(file)}

@@ -19,6 +19,7 @@ from bsr_explorer.methods import Method, parse_method
 from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.models.lowering import PRECISIONS
 from bsr_explorer.models.names import timm_name
+from bsr_explorer.quality import ACCURACY, Quality
 
 COUNTS_FLAG = "--budget-counts"
 """What most commands call the choice of what a budget counts."""
@@ -282,7 +283,7 @@ def _flag(key: str) -> str:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How an accuracy comes about.
+    """How an accuracy, or another quality, comes about.
 
     Attributes:
         summary: what it is, in words.
@@ -301,20 +302,29 @@ class Protocol:
     @property
     def accuracy_is(self) -> str:
         """What is said as the accuracy, in words."""
+        return self.says(ACCURACY)
+
+    def says(self, quality: Quality) -> str:
+        """What is said as a quality, in words."""
         which = "the best of all evaluations" if self.best else "after the last epoch"
-        return f"top-1 on {self.judged_on}, {which}" + (f" (protocol {self.name})" if self.mark else "")
+        return f"{quality.brief} on {self.judged_on}, {which}" + (
+            f" (protocol {self.name})" if self.mark else ""
+        )
 
-    @property
-    def axis(self) -> str:
-        """What is said of accuracies along an axis, in percent."""
-        return f"accuracy (%),\n{self.mark}" if self.mark else f"{self.judged_on} accuracy (%)"
+    def summarised(self, quality: Quality) -> str:
+        """The summary, of what a quality is counted on."""
+        return self.summary.replace("images", f"{quality.judges}s")
 
-    def column(self, name: str = "accuracy (%)") -> str:
-        """The head of a column of accuracies."""
+    def axis(self, quality: Quality = ACCURACY) -> str:
+        """What is said of a quality along an axis."""
+        return f"{quality.column},\n{self.mark}" if self.mark else f"{self.judged_on} {quality.column}"
+
+    def column(self, name: str = ACCURACY.column) -> str:
+        """The head of a column of accuracies, or of another quality."""
         return f"{name}, {self.mark}" if self.mark else name
 
-    def accuracy(self, evaluations: Sequence[float]) -> float:
-        """The accuracy of a training, of those on its way, in order."""
+    def score(self, evaluations: Sequence[float]) -> float:
+        """The score of a training, of those on its way, in order."""
         return max(evaluations) if self.best else evaluations[-1]
 
 
@@ -376,8 +386,14 @@ class Fidelity:
     @property
     def brief(self) -> str:
         """How many images of which size, in words."""
-        images = "all" if self.train_size is None else f"{self.train_size:,}"
-        return f"{images} images" + (f" at {self.image_size} px" if self.image_size else "")
+        return self.said(ACCURACY)
+
+    def said(self, quality: Quality) -> str:
+        """How many images, or sequences, of which size, in words."""
+        count = "all" if self.train_size is None else f"{self.train_size:,}"
+        return f"{count} {quality.judges}s" + (
+            f" at {quality.size(self.image_size)}" if self.image_size else ""
+        )
 
     def at(self, config: Config) -> Config:
         """The configuration as it is really trained: at the proxy image size, if there is one."""

@@ -14,6 +14,7 @@ from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.data.cells import Encoded
 from bsr_explorer.data.reading import RULES, unreadable
 from bsr_explorer.data.splits import Splits
+from bsr_explorer.data.text import Texts
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.job import Job, load_data
 from bsr_explorer.models.names import timm_name
@@ -55,7 +56,7 @@ def settled(
     )
     job = replace(job, weights=used.source)
 
-    def plan(given: Fidelity, splits: Splits) -> Fidelity:
+    def plan(given: Fidelity, splits: Splits | Texts) -> Fidelity:
         return fill(given, len(splits.train), len(splits.validation))
 
     return replace(job, fidelity=planned(config, job, plan, skip_bad=skip_bad, told=told))
@@ -64,7 +65,7 @@ def settled(
 def planned(
     config: Config,
     job: Job,
-    plan: Callable[[Fidelity, Splits], Fidelity] = lambda fidelity, splits: fidelity,
+    plan: Callable[[Fidelity, Splits | Texts], Fidelity] = lambda fidelity, splits: fidelity,
     *,
     skip_bad: bool = False,
     told: Told = lambda done, total: None,
@@ -89,11 +90,13 @@ def planned(
     return plan(without.fidelity, load_data(config, without))
 
 
-def _damaged(splits: Splits, test: bool, told: Told) -> dict[str, str]:
+def _damaged(splits: Splits | Texts, test: bool, told: Told) -> dict[str, str]:
     """The files that cannot be read, by name, and why.
 
     Those that are used are looked at; if one of them is damaged, so are all others that they were taken from.
     """
+    if isinstance(splits, Texts):  # any bytes are text
+        return {}
     parts = [splits.train, splits.validation, *([splits.test] if test else [])]
     used = {path: name for part in parts for path, name in part.files().items()}
     if not used or (seen := _seen(used)).exists():

@@ -17,7 +17,7 @@ from bsr_explorer.cli.console import err, fail, say_written
 from bsr_explorer.cli.progress import loading, watching_tasks
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.data.expression import in_paths as data_in_paths
-from bsr_explorer.data.places import check_data, classes_of, default_data_dir
+from bsr_explorer.data.places import classes_of, default_data_dir
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import parse_methods
 from bsr_explorer.models.names import in_paths
@@ -142,7 +142,7 @@ def compare(
     with _own_flags():
         parse_methods(methods)  # which refuses at once what is no method
     rules = recipe(recipe_name, data, optimizer)
-    how.check(weights, data, optimizer or rules.optimizer)
+    how.check(weights, data, optimizer or rules.optimizer, model)
     config = Config(
         model=model,
         image_size=image_size,
@@ -203,7 +203,7 @@ class How:
     quiet: bool
     skip_bad: bool = False
 
-    def check(self, weights: str, data: str, optimizer: str) -> None:
+    def check(self, weights: str, data: str, optimizer: str, model: str) -> None:
         """Check, before any work is done, what runs need and costs do not.
 
         Raises:
@@ -212,7 +212,7 @@ class How:
         if not self.costs_only:
             check_optimizer(optimizer)
             check_weights(weights)
-            check_data(data, self.data_dir)
+            options.check_model_data(data, self.data_dir, model)
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _run_file(asked: ComparisonFile, folder: Path, how: How) -> None:
 
     for data in asked.data:
         recipe(asked.fidelity.recipe, data, asked.config.optimizer)
-        how.check(asked.weights, data, asked.config.optimizer)
+        how.check(asked.weights, data, asked.config.optimizer, asked.config.model)
     options.checked_geometry(asked.config, asked.fidelity)
     several = len(asked.data) > 1
     made = []

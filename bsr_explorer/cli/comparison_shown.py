@@ -56,15 +56,15 @@ def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
     """A method takes two lines: what it comes to, and below that its ratios to full fine-tuning."""
     from bsr_explorer.ledger import said_bound
     from bsr_explorer.report.comparison.said import described
-    from bsr_explorer.report.comparison.table import accuracy_text, mark, points_text
+    from bsr_explorer.report.comparison.table import mark, quality_text, to_full_text
 
     out.print(escape("\n".join(described(comparison))) + "\n")
     others = [kind for kind in ("peak", "saved") if kind != comparison.counts]
-    budget = comparison.budget is not None
+    budget, quality = comparison.budget is not None, comparison.quality
     published = comparison.counts != "published" and any(row["published_bytes"] for row in rows)
     columns = [
         "method",
-        comparison.protocol.column("accuracy %"),
+        comparison.protocol.column(f"{quality.name} {quality.unit}".strip()),
         f"{comparison.counts} MB",
         "MiB",
         *(f"{kind} MB" for kind in others),
@@ -76,14 +76,14 @@ def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
         *(["largest batch"] if budget else []),
     ]
     trained = any(row["trained_saved_bytes_measured"] is not None for row in rows)
-    columns += [f"MB at {comparison.trained_at} px,\npredicted → measured"] if trained else []
+    columns += [f"MB at {quality.size(comparison.trained_at)},\npredicted → measured"] if trained else []
     cells = []
     for entry, row in zip(comparison.entries, rows, strict=True):
-        to_full = points_text(row["accuracy_minus_full"])
+        to_full = to_full_text(row, quality)
         cells.append(
             [
                 entry.label,
-                f"{accuracy_text(row)}\n{to_full and f'{to_full} points'}",
+                f"{quality_text(row, quality)}\n{to_full and f'{to_full} {quality.points}'.rstrip()}",
                 _memory(row, "counted"),
                 mark(row, "counted_bytes") + format_mib(row["counted_bytes"]),
                 *(_memory(row, kind) for kind in others),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,14 @@ def planned(
     ahead, first = len(found.front), found.points[0].record
     then = first.fidelity
     beside = len(points) - ahead
+    quality, many = found.quality, f"{found.quality.judges}s"
     return (
         f"{found.study['name']}: {plural(ahead, 'configuration')} of the front"
         + (f" and the {beside} nearest to it" if beside else "")
         + f", {plural(seeds, 'seed')} each\n"
-        f"said at {then['image_size']} px by {then['train_size']} images; now at {fidelity.image_size} px by "
-        f"{fidelity.train_size} images, {fidelity.val_size} validation images, recipe {fidelity.recipe}\n"
+        f"said at {quality.size(then['image_size'])} by {then['train_size']} {many}; now at "
+        f"{quality.size(fidelity.image_size or 0)} by {fidelity.train_size} {many}, {fidelity.val_size} "
+        f"validation {many}, recipe {fidelity.recipe}\n"
         f"{plural(len(runs), 'run')} to train"
     )
 
@@ -50,14 +53,21 @@ def show(orders: Orders) -> None:
         ]
         for each, (rank, now) in zip(orders.reached, orders.ranks(), strict=True)
     ]
-    columns = ["trial", "method", "MB", "MiB", "said %\nrank", "reached %\nrank"]
+    column = partial(_head, orders)
+    columns = ["trial", "method", "MB", "MiB", f"{column('said')}\nrank", f"{column('reached')}\nrank"]
     out.print(table(columns, cells, left=(0, 1), fold=(1,)))
     out.print(f"\n{escape(_verdict(orders))}", soft_wrap=True)
 
 
 def _reached(each: Reached) -> str:
-    seeds = f" ({len(each.accuracies)} seeds)" if len(each.accuracies) > 1 else ""
-    return f"{100 * each.accuracy:.1f} ± {100 * each.standard_error:.1f}{seeds}"
+    seeds = f" ({len(each.scores)} seeds)" if len(each.scores) > 1 else ""
+    error = each.quality.slip(each.score, each.standard_error)
+    return f"{each.quality.bare(each.score)} ± {error:.{each.quality.decimals}f}{seeds}"
+
+
+def _head(orders: Orders, what: str) -> str:
+    unit = orders.reached[0].quality.unit
+    return f"{what} {unit}" if unit else what
 
 
 def _verdict(orders: Orders) -> str:
@@ -70,12 +80,14 @@ def _verdict(orders: Orders) -> str:
     taken, best = orders.taken, orders.best
     if taken is None or best is None:
         return said
-    lost = 100 * (best.accuracy - taken.accuracy)
+    quality, unit = best.quality, best.quality.unit
+    lost = quality.difference(abs(quality.value(best.score) - quality.value(taken.score))).lstrip("+")
+    lost += f" {quality.points} more" if quality.points else f" of {quality.name} less"
     return said + (
-        f"\n* recommended: {_reached(taken)}%, the best of what takes no more memory."
+        f"\n* recommended: {_reached(taken)}{unit}, the best of what takes no more memory."
         if best is taken
-        else f"\n* recommended: {_reached(taken)}%; the best of what takes no more memory is trial "
-        f"{best.point.number}, {_reached(best)}%: {lost:.1f} points more."
+        else f"\n* recommended: {_reached(taken)}{unit}; the best of what takes no more memory is trial "
+        f"{best.point.number}, {_reached(best)}{unit}: {lost}."
     )
 
 
@@ -85,11 +97,11 @@ def _rows(orders: Orders) -> list[dict[str, Any]]:
             "trial": each.point.number,
             "method": each.point.method,
             "counted_bytes": each.point.bytes,
-            "accuracy_said": round(each.point.accuracy, 6),
+            f"{each.quality.name}_said": round(each.point.value, 6),
             "rank_said": said,
-            "accuracy_reached": round(each.accuracy, 6),
+            f"{each.quality.name}_reached": round(each.quality.value(each.score), 6),
             "standard_error": round(each.standard_error, 6),
-            "seeds": len(each.accuracies),
+            "seeds": len(each.scores),
             "rank_reached": reached,
             "recommended": each.point.number == orders.recommended,
         }
@@ -118,7 +130,7 @@ def write(orders: Orders, folder: Path) -> list[Path]:
     writer.writeheader()
     writer.writerows(rows)
     lines = [
-        "| trial | method | MB | said % | rank | reached % | rank |",
+        f"| trial | method | MB | {_head(orders, 'said')} | rank | {_head(orders, 'reached')} | rank |",
         "| ---: | :--- | ---: | ---: | ---: | ---: | ---: |",
         *(
             f"| {each.point.number}{' *' if each.point.number == orders.recommended else ''} | `{each.point.method}` | "

@@ -36,10 +36,10 @@ def export(
     trial, record, reason = selected(study, select)
     settings = read_study(study)
     experiment = Experiment.of_record(f"{settings.name}-trial-{trial}", record, settings.weights)
-    accuracy_said = record.status if record.accuracy is None else f"{100 * record.accuracy:.1f}%"
+    said = record.status if record.score is None else record.judged.text(record.score)
     size = format_bytes(int(record.study["counted_bytes"]))
     head = [
-        f"Trial {trial} of {study}: {accuracy_said}, {size} counting {settings.counts}.",
+        f"Trial {trial} of {study}: {said}, {size} counting {settings.counts}.",
         f"Taken because: {reason}.",
         *(f"  bsr-explore {command} {file or 'FILE'}" for command in ("profile", "train", "search")),
     ]

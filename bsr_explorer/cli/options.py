@@ -296,6 +296,20 @@ def checked_geometry(config: Config, fidelity: Fidelity) -> Geometry:
     return geometry
 
 
+def check_model_data(data: str, data_dir: Path, model: str) -> None:
+    """Check a data set, and that it is of what a model takes, before any work is done.
+
+    Raises:
+        UserError: see ``data.places.check_data`` and ``check_kind``.
+    """
+    from bsr_explorer.data.places import check_data, check_kind
+    from bsr_explorer.models.architecture import architecture_of
+    from bsr_explorer.models.inputs import TOKENS
+
+    check_kind(data, model, architecture_of(model).takes is TOKENS)
+    check_data(data, data_dir)
+
+
 def batch_sizes(text: str) -> tuple[int, ...]:
     """The numbers of a list such as ``16,32,64``."""
     parts = [part.strip() for part in text.split(",")]

@@ -178,8 +178,8 @@ class Progressing(Showing):
         return sum(trial.candidate.proxy > 0 for trial in self.running.values())
 
     def _known(self) -> tuple[list[float], list[int]]:
-        """Accuracy and bytes of each single run so far."""
-        return [accuracy for accuracy, _ in self.points], [int(size) for _, size in self.points]
+        """Score and bytes of each single run so far."""
+        return [score for score, _ in self.points], [int(size) for _, size in self.points]
 
     def _show(self) -> None:
         left, study = self._left(), self.searching.study
@@ -275,9 +275,7 @@ def mean_expected(space: Space, clock: Clock, proxy: int = 0) -> float:
 
 def _result(record: Record) -> str:
     return (
-        f"{100 * record.accuracy:.1f}%"
-        if record.accuracy is not None
-        else f"{record.status}: {record.reason}"
+        record.judged.text(record.score) if record.score is not None else f"{record.status}: {record.reason}"
     )
 
 

@@ -11,7 +11,7 @@ from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.cli.progress import loading
 from bsr_explorer.config import Config
-from bsr_explorer.data.places import check_data, classes_of, default_data_dir
+from bsr_explorer.data.places import classes_of, default_data_dir
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Asi, Wasi
 from bsr_explorer.methods.adding import LAYERS
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bsr_explorer.data.images import ImageSplit
+    from bsr_explorer.data.text import Sequences
     from bsr_explorer.finetune.ranks import Choice
 
 STORING: dict[str, Any] = {method.name: method for method in (Asi, Wasi)}
@@ -93,7 +94,7 @@ def ranks(
     most, share = _limit(budget, explained, of)
     where = data_dir or default_data_dir()
     check_weights(weights)
-    check_data(data, where)
+    options.check_model_data(data, where, model)
     config = Config(
         model,
         image_size,
@@ -109,6 +110,8 @@ def ranks(
     config = config.with_method(methods[0])
     predict(config.with_method(config.how + storing(on=layers)))  # which refuses what does not go together
 
+    import torch
+
     from bsr_explorer.finetune.build import build_with
     from bsr_explorer.finetune.job import Job, load_data
     from bsr_explorer.finetune.ranks import EXPLAINED, chosen_ranks, weight_ranks
@@ -119,7 +122,7 @@ def ranks(
         in_precision(net, precision)
         splits = load_data(config, Job(data, weights=used.source, seed=seed, data_dir=where))
         images, labels = _batch(splits.train, batch_size, seed)
-        images = images.to(image_dtype(precision))
+        images = images if images.dtype == torch.int64 else images.to(image_dtype(precision))
         shares = EXPLAINED if share is None else (share,)
         found = chosen_ranks(net, images, labels, most, layers, shares, precision, told)
         rank = weight_ranks(net, found, share) if of == Wasi.name and share is not None else {}
@@ -155,17 +158,22 @@ def _limit(budget: str | None, explained: float | None, of: str) -> tuple[int | 
     return (parse_bytes(budget or DEFAULT_BUDGET) if explained is None else None), explained
 
 
-def _batch(images: ImageSplit, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Training images (B, 3, S, S) in which each class has its share, and their labels (B,)."""
+def _batch(part: ImageSplit | Sequences, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Training images (B, 3, S, S) in which each class has its share, and their labels (B,); of text, the first
+    sequences (B, T), and the next tokens."""
     import torch
 
     from bsr_explorer.data.splits import stratified_order
+    from bsr_explorer.data.text import Sequences
 
-    if len(images) < count:
+    if len(part) < count:
         raise UserError(
-            f"--batch-size: {count} is more than the {len(images)} images; choose at most {len(images)}"
+            f"--batch-size: {count} is more than the {len(part)} there are; choose at most {len(part)}"
         )
-    pairs = images.few([int(item) for item in stratified_order(images.labels, seed)[:count]])
+    if isinstance(part, Sequences):
+        rows = part.rows[:count].long()
+        return rows[:, :-1], rows[:, 1:]
+    pairs = part.few([int(item) for item in stratified_order(part.labels, seed)[:count]])
     return torch.stack([image for image, _ in pairs]), torch.tensor([label for _, label in pairs])
 
 

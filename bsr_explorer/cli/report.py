@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -15,9 +15,6 @@ from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.store.comparison_folder import FILE
 from bsr_explorer.store.folder import check_writable
 from bsr_explorer.units import format_bytes, format_gflops, format_less, format_mb, format_mib
-
-if TYPE_CHECKING:
-    from bsr_explorer.report.front import Point
 
 
 def report(
@@ -71,9 +68,10 @@ def show_found(found: Findings, folder: Path) -> None:
     from bsr_explorer.report.commands import train_command
     from bsr_explorer.report.front import covered_text
 
+    quality = found.quality
     rows = [
         (
-            f"{100 * point.accuracy:.1f}" + _deviation(point),
+            point.quality.bare(point.score, point.deviation),
             format_mb(point.bytes),
             format_mib(point.bytes),
             format_less(point.saving),
@@ -84,8 +82,17 @@ def show_found(found: Findings, folder: Path) -> None:
         )
         for point in found.front
     ]
-    columns = ["accuracy %", "MB", "MiB", "memory", "GFLOPs a step", "FLOPs", "trial", "method"]
-    out.print(table(columns, rows, title="Front: accuracy against memory", left=(7,), fold=(7,)))
+    columns = [
+        f"{quality.name} {quality.unit}".strip(),
+        "MB",
+        "MiB",
+        "memory",
+        "GFLOPs a step",
+        "FLOPs",
+        "trial",
+        "method",
+    ]
+    out.print(table(columns, rows, title=f"Front: {quality.name} against memory", left=(7,), fold=(7,)))
     seeds = max(point.seeds for point in found.front)
     out.print(
         covered_text(found.hypervolume)
@@ -98,7 +105,3 @@ def show_found(found: Findings, folder: Path) -> None:
         f"[bold]Recommended:[/bold] {escape(chosen.point.method)}\n  {chosen.reason}"
     )
     out.print(f"  to train it in full:  {train_command(folder)}", soft_wrap=True, markup=False)
-
-
-def _deviation(point: Point) -> str:
-    return "" if point.deviation is None else f" ± {100 * point.deviation:.1f}"

@@ -27,8 +27,9 @@ def reproduce(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="Largest allowed difference of the accuracies, in [0, 1]. If left out: none for the same "
-            "versions on the same kind of CPU, else one standard error of the validation accuracy."
+            help="Largest allowed difference of the accuracies, in [0, 1], or perplexities. If left out: none for the "
+            "same versions on the same kind of CPU, else one standard error of the validation accuracy, or 1% of the "
+            "perplexity."
         ),
     ] = None,
     data_dir: options.DataDir = None,
@@ -64,7 +65,7 @@ def reproduce(
         ) from None
     with err.status("loading weights and data…"):
         try_out(experiment.config, job)
-    with watching_run(f"trial {trial} again", record.protocol.judged_on) as watcher:
+    with watching_run(f"trial {trial} again", record.protocol.judged_on, record.judged) as watcher:
         made = reproduction.reproduce(record, where, tolerance, watcher.step)
     if as_json:
         print(json.dumps(_answer(trial, made)))
@@ -103,10 +104,10 @@ def _column(record: Record) -> dict[str, str]:
     from bsr_explorer.store.trials import evaluations
 
     made: dict[str, str] = {"status": record.status}
-    for epoch, accuracy in evaluations(record):
-        made[f"accuracy after epoch {epoch}"] = f"{100 * accuracy:.4f}%"
-    if record.test_accuracy is not None:
-        made["accuracy on test"] = f"{100 * record.test_accuracy:.4f}%"
+    for epoch, score in evaluations(record):
+        made[f"{record.quality} after epoch {epoch}"] = record.judged.text(score, decimals=4)
+    if record.test_score is not None:
+        made[f"{record.quality} on test"] = record.judged.text(record.test_score, decimals=4)
     for key, name in _MEMORY.items():
         if record.measured and key in record.measured:
             size = record.measured[key]
@@ -131,6 +132,8 @@ def _verdict(made: Reproduction) -> str:
         return f"it ended as {again.status}{again.reason and f' ({again.reason})'}"
     if made.difference is None:
         return f"{len(again.history)} evaluations instead of {len(made.record.history)}"
-    may = f"±{100 * made.tolerance:.4f} points" if made.tolerance else "no difference"
-    apart = f"{100 * made.difference:.4f} points apart" if made.difference else "identical"
+    quality = made.record.judged
+    unit = f" {quality.points}" if quality.points else ""
+    may = f"±{quality.scale * made.tolerance:.4f}{unit}" if made.tolerance else "no difference"
+    apart = f"{quality.scale * made.difference:.4f}{unit} apart" if made.difference else "identical"
     return f"{apart}, where {may} was allowed ({made.why})"

@@ -15,7 +15,7 @@ from bsr_explorer.cli.search_run import run as run_search
 from bsr_explorer.cli.trials import cache_bytes, checked_jobs
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.data.expression import in_paths as data_in_paths
-from bsr_explorer.data.places import check_data, classes_of, default_data_dir
+from bsr_explorer.data.places import classes_of, default_data_dir
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
@@ -207,7 +207,7 @@ def search(
     else:
         parse_bytes(budget)
         check_weights(weights)
-        check_data(data, where)
+        options.check_model_data(data, where, model)
         rules = recipe(recipe_name, data, optimizer)
         check_optimizer(optimizer or rules.optimizer)
         sizes = options.batch_sizes(batch_size)
@@ -257,7 +257,7 @@ _BESIDE_FILE = {
 
 def _check(study: Study, data_dir: Path) -> None:
     check_weights(study.weights)
-    check_data(study.data, data_dir)
+    options.check_model_data(study.data, data_dir, study.config.model)
     recipe(study.fidelity.recipe, study.data, study.config.optimizer)
     check_optimizer(study.config.optimizer)
     for text, fidelity in zip(study.proxies, study.fidelities[1:], strict=True):

@@ -13,6 +13,8 @@ from rich.markup import escape
 from bsr_explorer.cli.console import format_seconds, out, table
 from bsr_explorer.cli.profile_shown import show_compared
 from bsr_explorer.config import HELD_OUT
+from bsr_explorer.models.architecture import quality_of
+from bsr_explorer.quality import Quality
 from bsr_explorer.store.proxies import PROXIES_A_TRIAL, at_proxy
 from bsr_explorer.store.study import Study, said_counts
 from bsr_explorer.units import format_bytes, format_mb, plural, some
@@ -30,17 +32,18 @@ if TYPE_CHECKING:
 def show_plan(settled: Settled, space: Space, folder: Path, searching: Search, contents: Contents) -> None:
     study, (low, high) = settled.study, space.range_bytes
     done = searching.book.counts()["worth"]
-    trained, target = study.fidelity.image_size, study.config.image_size
+    trained, target = study.fidelity.image_size or study.config.image_size, study.config.image_size
+    quality = quality_of(study.config.model)
     out.print(
         f"[bold]{escape(study.name)}[/bold]: {plural(len(space), 'configuration')} of {study.config.model} at "
-        f"{target} px, batch {study.config.batch_size}, from {format_bytes(low)} to {format_bytes(high)}\n"
+        f"{quality.size(target)}, batch {study.config.batch_size}, from {format_bytes(low)} to {format_bytes(high)}\n"
         f"budget {study.budget} = {format_bytes(study.budget_bytes)}, counting "
         f"{said_counts(study.counts, study.quantile)}: {space.fitting:,} fit\n"
         + "".join(f"{what}: {why}\n" for what, why in _unaffected(study, space))
         + f"weights: {study.weights}; data: {escape(study.data)}; protocol {study.fidelity.protocol}"
         + f"\n{escape(str(contents))}\n{planned(settled, searching.workers.parallel(study.config.device))}\n"
         + (
-            f"a proxy: trials train at {trained} px; memory is counted at {target} px\n"
+            f"a proxy: trials train at {quality.size(trained)}; memory is counted at {quality.size(target)}\n"
             if trained != target
             else ""
         )
@@ -54,30 +57,30 @@ def show_plan(settled: Settled, space: Space, folder: Path, searching: Search, c
 def planned(settled: Settled, parallel: int) -> str:
     """The plan in words, and what more time would buy."""
     now, limit = settled.plan, settled.study.time_limit or 0.0
-    seconds = now.seconds / parallel
-    lines = [f"plan: {_effort(now)}, about {format_seconds(seconds)}"]
+    seconds, quality = now.seconds / parallel, quality_of(settled.study.config.model)
+    lines = [f"plan: {_effort(now, quality)}, about {format_seconds(seconds)}"]
     if seconds > limit:
         room = max(1, int(now.trials * limit / seconds))
         lines.append(
-            f"  the time limit of {format_seconds(limit)} has room for about {room} of them: fewer or smaller images "
-            "would not rank configurations as the target does"
+            f"  the time limit of {format_seconds(limit)} has room for about {room} of them: fewer or smaller "
+            f"{quality.judges}s would not rank configurations as the target does"
         )
     if settled.more is not None:
         more, then = settled.more
-        lines.append(f"  with --time-limit {format_limit(more)}: {_effort(then)}")
+        lines.append(f"  with --time-limit {format_limit(more)}: {_effort(then, quality)}")
     return "\n".join(lines)
 
 
-def _effort(of: Plan) -> str:
+def _effort(of: Plan, quality: Quality) -> str:
     fidelity = of.fidelity
     fresh = f", the front again on {plural(of.replicas, 'fresh seed')}" if of.replicas else ""
-    error = f" (one trial: ± {of.error:.1f} points)" if fidelity.val_size else ""
+    error = f" (one trial: ± {of.error:.1f} points)" if fidelity.val_size and quality.higher else ""
     return (
-        f"{plural(of.trials, 'configuration')}{fresh}, {some(fidelity.train_size, 'training image')}, "
-        f"{some(fidelity.epochs, 'epoch', 'the recipe’s')}, {fidelity.image_size} px{error}"
+        f"{plural(of.trials, 'configuration')}{fresh}, {some(fidelity.train_size, f'training {quality.judges}')}, "
+        f"{some(fidelity.epochs, 'epoch', 'the recipe’s')}, {quality.size(fidelity.image_size or 0)}{error}"
         + (
             f"; to learn where to look, up to {PROXIES_A_TRIAL * of.trials} cheaper trainings with "
-            + " or ".join(at_proxy(proxy, fidelity).brief for proxy in of.proxies)
+            + " or ".join(at_proxy(proxy, fidelity).said(quality) for proxy in of.proxies)
             if of.proxies
             else ""
         )
@@ -123,7 +126,7 @@ def show_dry_run(
     rows = [
         *_fitting(study, space),
         ("data", str(contents)),
-        ("protocol", f"{HELD_OUT.name}: {HELD_OUT.summary}"),
+        ("protocol", f"{HELD_OUT.name}: {HELD_OUT.summarised(quality_of(study.config.model))}"),
         ("plan", planned(settled, workers.parallel(study.config.device)).removeprefix("plan: ")),
         ("how", f"{_how(study)}; {workers.jobs} at once"),
         ("expected time", format_seconds(seconds)),
@@ -210,7 +213,7 @@ def summary(
             {
                 "trial": p.number,
                 "method": p.method,
-                "accuracy": p.accuracy,
+                p.quality.name: p.value,
                 "counted_bytes": p.bytes,
                 "train_flops": p.record.predicted["train_flops"],
                 "saving": p.saving,

@@ -36,8 +36,8 @@ Which = Annotated[
 def select(study: options.StudyFolder, which: Which = None, as_json: options.Json = False) -> None:
     """Choose one configuration of a study, and say why: the recommended one, the knee of its front, and so on.
 
-    Recommended is the least memory whose accuracy cannot be told from the best; beyond the knee, more memory buys less.
-    `train --select` and `export --select` take the same words.
+    Recommended is the least memory whose accuracy (or perplexity) cannot be told from the best; beyond the knee, more
+    memory buys less. `train --select` and `export --select` take the same words.
 
     Examples:
 
@@ -59,9 +59,10 @@ def select(study: options.StudyFolder, which: Which = None, as_json: options.Jso
         return
     out.print(
         f"[bold]{escape(point.method)}[/bold]\n"
-        f"{escape(config['model'])}, {config['image_size']} px, batch {config['batch_size']}, {config['optimizer']}, "
+        f"{escape(config['model'])}, {point.quality.size(config['image_size'])}, batch {config['batch_size']}, "
+        f"{config['optimizer']}, "
         f"{config['precision']}, {config['attention']} attention, {config['device']}\n\n"
-        f"accuracy  {point.said}\n"
+        f"{point.quality.name:8}  {point.said}\n"
         f"memory    {format_bytes(point.bytes)}, {format_less(point.saving)} than full fine-tuning; "
         f"counted is {COUNTS[point.record.study['counts']]}\n"
         f"compute   {format_flops(point.record.predicted['train_flops'])} a step, "
@@ -82,7 +83,7 @@ def selected(study: Path, words: str, key: str = "--select") -> tuple[int, Recor
     Raises:
         UserError: they cannot be read, nothing satisfies them, or there is no such trial.
     """
-    from bsr_explorer.report.choice import knee, reaching, recommend, under
+    from bsr_explorer.report.choice import knee, recommend, under
     from bsr_explorer.report.front import study_front
     from bsr_explorer.store.trials import pick, read_trials
 
@@ -102,7 +103,7 @@ def selected(study: Path, words: str, key: str = "--select") -> tuple[int, Recor
         case "under", True:
             choose = partial(under, limit=parse_bytes(value, key))
         case "reaching", True:
-            choose = partial(reaching, accuracy=parse_accuracy(value, key))
+            choose = partial(_reaching, text=value, key=key)
         case _:
             raise UserError(f"{key}: cannot read {words!r}; write {WORDS}")
     ahead = study_front(study)
@@ -111,6 +112,27 @@ def selected(study: Path, words: str, key: str = "--select") -> tuple[int, Recor
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
     return choice.point.number, choice.point.record, choice.reason
+
+
+def _reaching(ahead: Sequence[Point], text: str, key: str) -> Choice:
+    from bsr_explorer.report.choice import reaching
+
+    parse = parse_accuracy if ahead[0].quality.higher else parse_perplexity
+    return reaching(ahead, parse(text, key))
+
+
+def parse_perplexity(text: str, key: str = "--select") -> float:
+    """The perplexity of ``4.2``, of at least 1.
+
+    Raises:
+        UserError: anything else.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*", text)
+    if match is None or float(match.group(1)) < 1:
+        raise UserError(
+            f"{key}: cannot read the perplexity {text!r}; write a number of at least 1, such as 4.2"
+        )
+    return float(match.group(1))
 
 
 def parse_accuracy(text: str, key: str = "--select") -> float:
@@ -132,8 +154,8 @@ def _answer(choice: Choice) -> dict[str, Any]:
         "trial": point.number,
         "method": point.method,
         "reason": choice.reason,
-        "accuracy": point.accuracy,
-        "accuracy_std": point.deviation,
+        point.quality.name: point.value,
+        f"{point.quality.name}_std": point.deviation,
         "seeds": point.seeds,
         "counts": point.record.study["counts"],
         "counted_bytes": point.bytes,

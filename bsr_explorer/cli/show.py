@@ -34,7 +34,7 @@ def show(study: options.StudyFolder, trial: options.Trial, as_json: options.Json
     records = read_runs(study)
     record = pick(records, trial)
     replicas = {
-        number: other.accuracy
+        number: other.score
         for number, other in sorted(records.items())
         if other.key == record.key and replica(other)
     }
@@ -44,7 +44,7 @@ def show(study: options.StudyFolder, trial: options.Trial, as_json: options.Json
         answer = {
             "trial": trial,
             **record.to_dict(),
-            "replicas": replicas,
+            "replicas": {n: score and record.judged.value(score) for n, score in replicas.items()},
             "log": log,
             "commands": commands,
         }
@@ -76,25 +76,26 @@ def _say(trial: int, record: Record, replicas: dict[int, float | None]) -> None:
     config, fidelity, made = record.config, record.fidelity, record.provenance
     contents = Contents(record.classes, record.left_out)
     lines = {
-        "configuration": f"{config['model']}, {config['image_size']} px, batch {config['batch_size']}, "
+        "configuration": f"{config['model']}, {record.judged.size(config['image_size'])}, batch "
+        f"{config['batch_size']}, "
         f"{config['optimizer']}, {config['precision']}, {config['attention']} attention, {config['device']}"
         + (f", learning rate {config['lr']:g}" if config.get("lr") else ""),
         "status": record.status + (f": {record.reason}" if record.reason else ""),
         "attempts before": "; ".join(map(str, record.study.get("attempts", []))),
-        "accuracy": _accuracy(record) + (", mean of the tasks" if record.by_task else ""),
+        record.quality: _quality(record) + (", mean of the tasks" if record.by_task else ""),
         "by task": record.by_task,
         "on the way": _history(record),
         "seed": f"{record.seed}"
         + (f", replica {record.study['replica']}" if record.study.get("replica") else ""),
         "fresh runs": ", ".join(
-            f"trial {number}: {'none' if accuracy is None else f'{100 * accuracy:.1f}%'}"
-            for number, accuracy in replicas.items()
+            f"trial {number}: {'none' if score is None else record.judged.text(score)}"
+            for number, score in replicas.items()
             if number != trial
         ),
         "trained": f"{some(fidelity.get('epochs'), 'epoch', 'the recipe’s')} at "
-        f"{fidelity.get('image_size') or config['image_size']} px, recipe {fidelity.get('recipe')}; "
-        f"{plural(record.images_trained, 'image')} in {format_seconds(record.seconds)}",
-        "protocol": f"{record.protocol.name}: {record.protocol.summary}",
+        f"{record.judged.size(fidelity.get('image_size') or config['image_size'])}, recipe {fidelity.get('recipe')}; "
+        f"{plural(record.images_trained, record.judged.judges)} in {format_seconds(record.seconds)}",
+        "protocol": f"{record.protocol.name}: {record.protocol.summarised(record.judged)}",
         "data": record.split or record.data,
         "classes": contents.of_classes(),
         "left out": contents.of_left_out(),
@@ -114,19 +115,20 @@ def _say(trial: int, record: Record, replicas: dict[int, float | None]) -> None:
             out.print(f"{name:15}  {text}", soft_wrap=True, markup=False)
 
 
-def _accuracy(record: Record) -> str:
-    if record.accuracy is None:
+def _quality(record: Record) -> str:
+    if record.score is None:
         return ""
-    test = "" if record.test_accuracy is None else f"; {100 * record.test_accuracy:.1f}% on test"
-    return f"{100 * record.accuracy:.1f}%, {record.accuracy_is}{test}"
+    said = record.judged.text
+    test = "" if record.test_score is None else f"; {said(record.test_score)} on test"
+    return f"{said(record.score)}, {record.accuracy_is}{test}"
 
 
 def _history(record: Record) -> str:
-    """Accuracies on the way, where there was more than the last one."""
+    """Accuracies, or perplexities, on the way, where there was more than the last one."""
     from bsr_explorer.store.trials import evaluations
 
     seen = evaluations(record)
-    said = ", ".join(f"{100 * accuracy:.1f}% after epoch {epoch}" for epoch, accuracy in seen)
+    said = ", ".join(f"{record.judged.text(score)} after epoch {epoch}" for epoch, score in seen)
     return said if len(seen) > 1 or record.status == "stopped" else ""
 
 
@@ -136,12 +138,17 @@ def _show_memory(record: Record) -> None:
     if not predicted:
         return
     rows = [
-        (f"{kind}, at {record.config['image_size']} px", *_both(predicted[f"{kind}_bytes"]), "", "")
+        (
+            f"{kind}, at {record.judged.size(record.config['image_size'])}",
+            *_both(predicted[f"{kind}_bytes"]),
+            "",
+            "",
+        )
         for kind in ("peak", "saved")
     ]
     rows += [
         (
-            f"{kind}, at {measured['image_size']} px, as trained",
+            f"{kind}, at {record.judged.size(measured['image_size'])}, as trained",
             *_both(measured[f"predicted_{kind}_bytes"]),
             *_both(measured[f"{kind}_bytes"]),
         )

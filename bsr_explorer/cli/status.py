@@ -13,6 +13,7 @@ from rich.markup import escape
 from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.config import PROTOCOLS
+from bsr_explorer.models.architecture import quality_of
 from bsr_explorer.store.database import fresh_seeds, look, own, proxy_of, replica_of, told
 from bsr_explorer.store.folder import at_work, read_study
 from bsr_explorer.store.records import Record
@@ -106,7 +107,7 @@ def read_status(folder: Path) -> Status:
 def _show(found: Status) -> None:
     from bsr_explorer.report.front import covered_text
 
-    study = found.study
+    study, quality = found.study, quality_of(found.study.config.model)
     said = ", ".join(f"{count} {word}" for word, count in found.states.items() if count) or "none begun"
     left = " (left by a search that was stopped)" if found.states["running"] and not found.at_work else ""
     seeds = f"; {plural(found.seeds, 'run')} on fresh seeds" if found.seeds else ""
@@ -115,14 +116,15 @@ def _show(found: Status) -> None:
         f"{format_bytes(study.budget_bytes)}, counting {said_counts(study.counts, study.quantile)}\n"
         f"{plural(study.trials, 'trial')} wanted: {said}{left}{seeds}"
         + ("; a search is at work" if found.at_work else "")
-        + f"\nprotocol {study.fidelity.protocol}: accuracy is {PROTOCOLS[study.fidelity.protocol].accuracy_is}",
+        + f"\nprotocol {study.fidelity.protocol}: {quality.name} is "
+        f"{PROTOCOLS[study.fidelity.protocol].says(quality)}",
         soft_wrap=True,
     )
     if found.front:
         rows = [
             (p.said, format_mb(p.bytes), format_mib(p.bytes), str(p.number), p.method) for p in found.front
         ]
-        columns = ["accuracy", "MB", "MiB", "trial", "method"]
+        columns = [quality.name, "MB", "MiB", "trial", "method"]
         out.print()
         out.print(table(columns, rows, title="Front so far", left=(4,), fold=(4,)))
         out.print(covered_text(found.hypervolume))
@@ -146,8 +148,8 @@ def _answer(found: Status) -> dict[str, Any]:
             {
                 "trial": p.number,
                 "method": p.method,
-                "accuracy": p.accuracy,
-                "accuracy_std": p.deviation,
+                p.quality.name: p.value,
+                f"{p.quality.name}_std": p.deviation,
                 "seeds": p.seeds,
                 "counted_bytes": p.bytes,
             }

@@ -19,9 +19,11 @@ from bsr_explorer.cli.progress import Showing, loading, showing
 from bsr_explorer.cli.select import WORDS, selected
 from bsr_explorer.cli.training_shown import announce, show_trained
 from bsr_explorer.config import PROTOCOLS, Fidelity
-from bsr_explorer.data.places import check_data, default_data_dir
+from bsr_explorer.data.places import default_data_dir
 from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.models.architecture import quality_of
 from bsr_explorer.models.weights import check_weights
+from bsr_explorer.quality import ACCURACY, Quality
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.folder import check_writable, read_study
 from bsr_explorer.store.records import Record
@@ -134,11 +136,15 @@ def train(
     where, folder = data_dir or default_data_dir(), folder or Path("runs") / experiment.name
     # What needs no torch is refused before it is imported; `training.check` asks once more, and the rest.
     check_weights(experiment.weights)
-    check_data(experiment.data, where)
+    options.check_model_data(experiment.data, where, experiment.config.model)
     rules_of(experiment.fidelity.recipe, experiment.data, experiment.config.optimizer)
     check_optimizer(experiment.config.optimizer)
     check_writable(folder)
     if export == "onnx":
+        if not quality_of(experiment.config.model).judges == "image":
+            raise UserError(
+                f"--export: onnx is for models of images, and {experiment.config.model} takes text; leave it out"
+            )
         check_exporter()
     options.checked_geometry(experiment.config, experiment.fidelity)
     from bsr_explorer.trained import training
@@ -166,7 +172,7 @@ def train(
     if as_json:
         said = {"folder": str(asked.folder), "files": [str(file) for file in files], "origin": origin}
         print(json.dumps({**said, **record.to_dict()}))
-    if record.accuracy is None:
+    if record.score is None:
         fail(f"{record.status}: {record.reason}; the record is in {asked.folder}", code=1)
     if not as_json:
         show_trained(record, files, "In its folder:" if already else "Written:")
@@ -188,10 +194,11 @@ def _of_study(study: Path, select: str | None, as_searched: bool) -> tuple[Exper
     origin = f"Trial {number} of the study {study}. Taken because: {reason}."
     if as_searched:
         return experiment, origin, ""
-    brief = experiment.fidelity
+    brief, quality = experiment.fidelity, record.judged
     note = (
-        f"Not as in the search (--as-searched), where it saw {some(brief.train_size, 'image')} at "
-        f"{brief.image_size or experiment.config.image_size} px; epochs: {brief.epochs}, recipe: {brief.recipe}."
+        f"Not as in the search (--as-searched), where it saw {some(brief.train_size, quality.judges)} at "
+        f"{quality.size(brief.image_size or experiment.config.image_size)}; epochs: {brief.epochs}, recipe: "
+        f"{brief.recipe}."
     )
     return experiment.in_full(), origin, note
 
@@ -200,7 +207,8 @@ def _run(asked: Training) -> tuple[Record, list[Path]]:
     from bsr_explorer.trained import training
 
     protocol = PROTOCOLS[asked.experiment.fidelity.protocol]
-    with watching_run(asked.experiment.name, protocol.judged_on) as watcher:
+    quality = quality_of(asked.experiment.config.model)
+    with watching_run(asked.experiment.name, protocol.judged_on, quality) as watcher:
         return training.train(asked, watcher.step, watcher)
 
 
@@ -208,9 +216,10 @@ class Run(Showing):
     """Keeps the bar of one training, with what it holds and the time left at the pace so far, and says how each epoch
     ended."""
 
-    def __init__(self, progress: Progress, what: str, judged_on: str) -> None:
+    def __init__(self, progress: Progress, what: str, judged_on: str, quality: Quality = ACCURACY) -> None:
         super().__init__(progress)
         self.what, self.judged_on, self.memory, self.left = what, judged_on, "", ""
+        self.quality = quality
         self.progress.update(self.bar, description=what)
         self.first: tuple[int, float] | None = None
 
@@ -229,12 +238,16 @@ class Run(Showing):
         self.memory = f"peak {format_mb(measured)} MB, predicted {format_mb(predicted)} MB"
         self.progress.update(self.bar, description=f"{self.what}, {self.memory}")
 
-    def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
+    def epoch(self, number: int, epochs: int, loss: float, score: float) -> None:
         """Say how an epoch ended."""
-        said = [f"loss {loss:.3f}", f"{100 * accuracy:.1f}% on {self.judged_on}", self.memory]
+        said = [f"loss {loss:.3f}", f"{self._said(score)} on {self.judged_on}", self.memory]
         left = f"  [{self.left}]" if self.left and number < epochs else ""
         line = ", ".join(part for part in said if part)
         self.progress.console.print(f"epoch {number} of {epochs}: {line}{left}", markup=False)
+
+    def _said(self, score: float) -> str:
+        name = "" if self.quality.unit else f"{self.quality.name} "
+        return name + self.quality.text(score)
 
     def trained(self, model: object, splits: object) -> None:
         """Say that what is left is being written."""
@@ -242,7 +255,7 @@ class Run(Showing):
 
 
 @contextmanager
-def watching_run(what: str, judged_on: str) -> Iterator[Run]:
+def watching_run(what: str, judged_on: str, quality: Quality = ACCURACY) -> Iterator[Run]:
     """Show one training's progress on the error console."""
-    with showing(lambda progress: Run(progress, what, judged_on)) as watcher:
+    with showing(lambda progress: Run(progress, what, judged_on, quality)) as watcher:
         yield watcher

@@ -9,7 +9,8 @@ from rich.markup import escape
 
 from bsr_explorer.cli.console import format_seconds, out, say_written, table
 from bsr_explorer.config import PROTOCOLS
-from bsr_explorer.prediction import predict, steps_of
+from bsr_explorer.models.architecture import quality_of
+from bsr_explorer.prediction import predict, size_of, steps_of
 from bsr_explorer.store.records import Record
 from bsr_explorer.train.recipes import recipe as rules_of
 from bsr_explorer.units import format_bytes, format_mb, plural, some
@@ -24,11 +25,10 @@ def announce(asked: Training, note: str, contents: Contents) -> None:
     experiment = asked.experiment
     config, fidelity = experiment.config, experiment.fidelity
     actual = fidelity.at(config)
-    proxy = (
-        "" if actual == config else f"; {format_bytes(predict(actual).peak_bytes)} at {actual.image_size} px"
-    )
+    proxy = "" if actual == config else f"; {format_bytes(predict(actual).peak_bytes)} at {size_of(actual)}"
     origin = "".join(f"{escape(line)}\n" for line in (asked.origin, note) if line)
     rules, protocol = rules_of(fidelity.recipe, experiment.data), PROTOCOLS[fidelity.protocol]
+    judges = quality_of(config.model).judges
     steps = rules.steps if fidelity.epochs is None else None
     on = " (goes on from its checkpoint)" if asked.checkpoint.exists() else ""
     length = plural(steps, "step") if steps else plural(fidelity.epochs or rules.epochs, "epoch")
@@ -36,11 +36,11 @@ def announce(asked: Training, note: str, contents: Contents) -> None:
     out.print(
         f"{origin}[bold]{escape(str(config.method))}[/bold]\n{escape(config.model)}, batch {config.batch_size}, "
         f"{config.optimizer}, {config.precision}, {config.device}; weights {escape(experiment.weights)}, seed "
-        f"{experiment.seed}\n{escape(experiment.data)}, {some(fidelity.train_size, 'training image')}, "
-        f"{length} at {actual.image_size} px, recipe {fidelity.recipe} ({escape(rules.source)})\n"
-        f"{escape(str(contents))}\n"
-        f"protocol {protocol.name}: {protocol.summary}\n"
-        f"{peak}: {format_bytes(predict(config).peak_bytes)} at {config.image_size} px{proxy}\n"
+        f"{experiment.seed}\n{escape(experiment.data)}, {some(fidelity.train_size, f'training {judges}')}, "
+        f"{length} at {size_of(actual)}, recipe {fidelity.recipe} ({escape(rules.source)})\n"
+        + "".join(f"{escape(line)}\n" for line in [str(contents)] if line)
+        + f"protocol {protocol.name}: {protocol.summarised(quality_of(config.model))}\n"
+        f"{peak}: {format_bytes(predict(config).peak_bytes)} at {size_of(config)}{proxy}\n"
         f"folder: {escape(str(asked.folder))}{on}\n",
         soft_wrap=True,
     )
@@ -48,10 +48,12 @@ def announce(asked: Training, note: str, contents: Contents) -> None:
 
 def show_trained(record: Record, files: list[Path], title: str) -> None:
     after = " after the last epoch" if record.protocol.best else ""
-    test = "" if record.test_accuracy is None else f", {100 * record.test_accuracy:.1f}% on test{after}"
+    said = record.judged.text
+    test = "" if record.test_score is None else f", {said(record.test_score)} on test{after}"
     out.print(
-        f"accuracy {100 * (record.accuracy or 0):.1f}% ({record.accuracy_is}){test}; "
-        f"{plural(record.images_trained, 'image')} in {format_seconds(record.seconds)}; weights: {record.weights}",
+        f"{record.quality} {said(record.score or 0.0)} ({record.accuracy_is}){test}; "
+        f"{plural(record.images_trained, record.judged.judges)} in {format_seconds(record.seconds)}; weights: "
+        f"{record.weights}",
         soft_wrap=True,
         markup=False,
     )
@@ -69,7 +71,12 @@ def show_trained(record: Record, files: list[Path], title: str) -> None:
         if f"predicted_{kind}_bytes" in measured
     ]
     if rows:
-        columns = [f"of a step at {measured['image_size']} px", "predicted MB", "measured MB", "difference"]
+        columns = [
+            f"of a step at {record.judged.size(measured['image_size'])}",
+            "predicted MB",
+            "measured MB",
+            "difference",
+        ]
         out.print(table(columns, rows))
     if "steps" in measured:
         out.print(said_of_steps(measured["steps"]), soft_wrap=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import mean, stdev
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
+from bsr_explorer.quality import Quality
 from bsr_explorer.report.front import Point
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.trials import validation_images
@@ -18,30 +17,33 @@ from bsr_explorer.store.trials import validation_images
 
 @dataclass(frozen=True)
 class Reached:
-    """A configuration with the accuracy that it reached.
+    """A configuration with the score that it reached (see ``quality``).
 
     Attributes:
         point: what the study said.
-        accuracies: in [0, 1], one a seed.
+        scores: in [0, 1], one a seed.
         images: validation images of each.
     """
 
     point: Point
-    accuracies: tuple[float, ...]
+    scores: tuple[float, ...]
     images: int
 
     @property
-    def accuracy(self) -> float:
-        """Mean over the seeds, in [0, 1]."""
-        return mean(self.accuracies)
+    def quality(self) -> Quality:
+        """What it was judged by."""
+        return self.point.quality
+
+    @property
+    def score(self) -> float:
+        """That of the mean over the seeds."""
+        return self.quality.mean(self.scores)
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy: of so many validation images, and of so many seeds."""
-        seeds = len(self.accuracies)
-        spread = stdev(self.accuracies) if seeds > 1 else 0.0
-        binomial = self.accuracy * (1 - self.accuracy) / self.images if self.images else 0.0
-        return math.sqrt(binomial + spread**2 / seeds)
+        """Of the score: of so many validation images, and of so many seeds."""
+        deviation = self.quality.deviation(self.scores)
+        return self.quality.standard_error(self.score, self.images, deviation, len(self.scores))
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,12 @@ class Orders:
         """The configurations of which a run has finished."""
         runs: dict[str, list[Record]] = {}
         for record in records:
-            if record.status == "finished" and record.accuracy is not None:
+            if record.status == "finished" and record.score is not None:
                 runs.setdefault(record.key, []).append(record)
         found = [
             Reached(
                 point,
-                tuple(record.accuracy or 0.0 for record in runs[point.record.key]),
+                tuple(record.score or 0.0 for record in runs[point.record.key]),
                 validation_images(runs[point.record.key][0]),
             )
             for point in points
@@ -75,7 +77,7 @@ class Orders:
 
     @cached_property
     def spearman(self) -> float | None:
-        """Rank correlation of the accuracies said and reached; None of fewer than 3, or of all alike."""
+        """Rank correlation of the scores said and reached; None of fewer than 3, or of all alike."""
         return self._correlation(spearmanr)
 
     @cached_property
@@ -84,8 +86,8 @@ class Orders:
         return self._correlation(kendalltau)
 
     def _correlation(self, how: object) -> float | None:
-        said = [each.point.accuracy for each in self.reached]
-        got = [each.accuracy for each in self.reached]
+        said = [each.point.score for each in self.reached]
+        got = [each.score for each in self.reached]
         if len(said) < 3 or len(set(said)) == 1 or len(set(got)) == 1:
             return None
         assert callable(how)
@@ -102,12 +104,12 @@ class Orders:
         if self.taken is None:
             return None
         within = [each for each in self.reached if each.point.bytes <= self.taken.point.bytes]
-        return max(within, key=lambda each: each.accuracy)
+        return max(within, key=lambda each: each.score)
 
     def ranks(self) -> list[tuple[int, int]]:
         """The ranks, 1 being the best, that each configuration has by what was said and by what was reached."""
-        said = _ranks([each.point.accuracy for each in self.reached])
-        return list(zip(said, _ranks([each.accuracy for each in self.reached]), strict=True))
+        said = _ranks([each.point.score for each in self.reached])
+        return list(zip(said, _ranks([each.score for each in self.reached]), strict=True))
 
 
 def _ranks(values: Sequence[float]) -> list[int]:

@@ -44,7 +44,7 @@ class Run:
 def chosen(found: Findings, rivals: int) -> list[Point]:
     """The front, and so many others that come nearest to it, least memory first.
 
-    Nearest is what lacks least accuracy to the front at its own memory, in its own standard errors: what might have
+    Nearest is what lacks least quality to the front at its own memory, in its own standard errors: what might have
     been on the front with another seed.
 
     Raises:
@@ -54,8 +54,8 @@ def chosen(found: Findings, rivals: int) -> list[Point]:
     others = [point for point in found.points if point not in front]
 
     def lacks(point: Point) -> float:
-        best = max(ahead.accuracy for ahead in front if ahead.bytes <= point.bytes)
-        return (best - point.accuracy) / max(point.standard_error, 1e-9)
+        best = max(ahead.score for ahead in front if ahead.bytes <= point.bytes)
+        return (best - point.score) / max(point.standard_error, 1e-9)
 
     points = [*front, *sorted(others, key=lacks)[:rivals]]
     if len(points) < LEAST:

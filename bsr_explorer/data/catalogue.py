@@ -162,6 +162,14 @@ DATASETS: dict[str, DatasetInfo] = {
 }
 """By name. The order is the order in which they are listed."""
 
+TEXTS: dict[str, str] = {
+    "text": "the pages of the language reference that Python's help() shows",
+    "python": "the sources of the standard library's modules",
+}
+"""Text that every Python ships, by name: for language models."""
+
+TEXT = "the path of a .txt file, or of a folder of them"
+
 FOLDER = "the path of an image folder: class folders, below train/ (val/, test/) or directly"
 
 HUB = "hub:OWNER/NAME or hub:OWNER/NAME/CONFIG, a data set of the Hugging Face Hub in Parquet"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,8 @@ from bsr_explorer.data.catalogue import (
     FASHION_MNIST_FILES,
     FOLDER,
     HUB,
+    TEXT,
+    TEXTS,
     DatasetInfo,
 )
 from bsr_explorer.data.expression import MADE, TASKS, made_in, tasks_in
@@ -88,7 +91,65 @@ def list_datasets(data_dir: Path) -> list[dict[str, str | int]]:
             (f"{TASKS}(NAME, NAME, …)", "several tasks, a head for each"),
         )
     ]
-    return [*rows, *others, *composed]
+    texts: list[dict[str, str | int]] = [
+        {
+            "name": name,
+            **dict.fromkeys(("classes", "train", "validation", "test"), "-"),
+            "availability": where,
+            "split": "80/10/10, by documents",
+            "description": f"for language models: {what}",
+        }
+        for name, where, what in (
+            *((name, "embedded", what) for name, what in TEXTS.items()),
+            ("PATH.txt", "on disk", TEXT),
+        )
+    ]
+    return [*rows, *others, *composed, *texts]
+
+
+def is_text(data: str) -> bool:
+    """Whether a value of ``--data`` is text: a name in ``TEXTS``, a ``.txt`` file, or a folder that holds some."""
+    path = Path(data).expanduser()
+    if data in TEXTS or path.suffix.lower() == ".txt":
+        return True
+    return data not in DATASETS and path.is_dir() and any(path.glob("*.txt"))
+
+
+def text_files(data: str) -> tuple[list[Path], dict[str, int]]:
+    """The files of a text of one's own, by name, and the other files of its folder, by extension.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = Path(data).expanduser()
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if file.is_file()]
+        others = Counter(file.suffix or "no extension" for file in files if file.suffix.lower() != ".txt")
+        return [file for file in files if file.suffix.lower() == ".txt"], dict(others)
+    if not path.is_file():
+        raise UserError(f"--data: there is no file {data!r}; choose from {', '.join(TEXTS)}, or {TEXT}")
+    return [path], {}
+
+
+def check_kind(data: str, model: str, text: bool) -> None:
+    """Refuse text for a model of images, and images for a language model.
+
+    Args:
+        model: its name.
+        text: whether it takes text.
+
+    Raises:
+        UserError: it says what goes with the model.
+    """
+    if text and not is_text(data):
+        raise UserError(
+            f"--data: {model} is a language model, and {data!r} is no text; choose {', '.join(TEXTS)}, or {TEXT}"
+        )
+    if not text and is_text(data):
+        raise UserError(
+            f"--data: {data!r} is text, and {model} takes images; choose from {', '.join(DATASETS)}, {FOLDER}, or a "
+            "language model, such as --model llama_tiny"
+        )
 
 
 def check_data(data: str, data_dir: Path) -> None:
@@ -105,6 +166,11 @@ def check_data(data: str, data_dir: Path) -> None:
     """
     if (tasks := tasks_in(data)) is not None:
         for member in tasks.members:
+            if is_text(member):
+                raise UserError(
+                    f"--data: {member!r} in {data!r} is text, and tasks are of images; leave it out, or choose from "
+                    f"{', '.join(DATASETS)}, or {FOLDER}"
+                )
             check_data(member, data_dir)
         return
     if (making := made_in(data)) is not None:
@@ -115,6 +181,9 @@ def check_data(data: str, data_dir: Path) -> None:
         from bsr_explorer.data import tables  # here, for no other data set needs NumPy to be checked
 
         tables.checked(data)
+    elif is_text(data):
+        if data not in TEXTS:
+            text_files(data)
     elif info is None:
         folder_parts(data)
     elif (where := availability(info, data_dir)) == "hub cache":
@@ -143,7 +212,7 @@ def classes_of(data: str) -> tuple[int, ...]:
 
 
 def count_classes(data: str) -> int:
-    """Classes of data, of all its tasks together, without reading an image.
+    """Classes of data, of all its tasks together, without reading an image; of text, 1: nothing is classified.
 
     Raises:
         UserError: see ``folder_parts`` and ``tables.checked``.
@@ -152,6 +221,8 @@ def count_classes(data: str) -> int:
         return sum(map(count_classes, tasks.members))
     if (making := made_in(data)) is not None:
         return len(MADE[making[0]].classes(count_classes(making[1])))
+    if is_text(data):
+        return 1
     if data.startswith(hub.PREFIX):
         from bsr_explorer.data import tables
 

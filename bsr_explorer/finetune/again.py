@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 DECIDES = ("bsr_explorer", "torch", "timm", "torchvision", "numpy", "device", "processor", "threads")
 """Keys of a record's provenance that its numbers follow from, to the last bit."""
 
+SLACK = 0.01
+"""The part of itself by which a perplexity may be another where not all is the same."""
+
 
 @dataclass(frozen=True)
 class Reproduction:
     """A run, the same run again, and how far apart they may be.
 
     Attributes:
-        tolerance: the most by which accuracies may differ, in [0, 1].
+        tolerance: the most by which accuracies may differ, in [0, 1], or perplexities.
         why: which tolerance that is, in words.
     """
 
@@ -37,8 +40,8 @@ class Reproduction:
 
     @property
     def difference(self) -> float | None:
-        """The most by which accuracies after the same epochs differ; None if one run has some that the other
-        has not."""
+        """The most by which accuracies, or perplexities, after the same epochs differ; None if one run has some that
+        the other has not."""
         mine, theirs = self.record.history, self.again.history
         if len(mine) != len(theirs):
             return None
@@ -63,10 +66,10 @@ def reproduce(
 
     Args:
         tolerance: None: 0 where the same versions run on the same kind of CPU, else one standard error of
-            the validation accuracy.
+            the validation accuracy, or ``SLACK`` of the perplexity.
 
     Raises:
-        UserError: a record without an accuracy, or data or weights that are not there.
+        UserError: a record without a result, or data or weights that are not there.
     """
     check_tolerance(tolerance)
     experiment, job = plan(record, data_dir)
@@ -79,7 +82,7 @@ def reproduce(
 
 
 def check_tolerance(tolerance: float | None) -> None:
-    """Refuse what is no difference of accuracies.
+    """Refuse what is no difference of accuracies or perplexities.
 
     Raises:
         UserError: it is below 0, above 1, or no number.
@@ -92,11 +95,11 @@ def plan(record: Record, data_dir: Path | None = None) -> tuple[Experiment, Job]
     """What to run to have a record again.
 
     Raises:
-        UserError: a record without an accuracy.
+        UserError: a record without a result.
     """
     if record.status in ("failed", "out_of_memory"):
         raise UserError(
-            f"TRIAL: it ended as {record.status} ({record.reason}), without an accuracy to come to again; "
+            f"TRIAL: it ended as {record.status} ({record.reason}), without a result to come to again; "
             "choose one that finished"
         )
     from bsr_explorer.finetune.job import Job
@@ -111,7 +114,7 @@ def plan(record: Record, data_dir: Path | None = None) -> tuple[Experiment, Job]
         weights=experiment.weights,
         seed=record.seed,
         data_dir=data_dir,
-        test=record.test_accuracy is not None,
+        test=record.test_score is not None,
         every_epoch=not looks and len(record.history) > 1,  # before records said after which epochs
         rungs=looks,
     )
@@ -149,10 +152,12 @@ def _tolerance(record: Record, again: Record) -> tuple[float, str]:
     others = changed(record, again)
     if not others and record.config["device"] == "cpu":
         return 0.0, "the same versions on the same kind of CPU give the same to the last bit"
-    images = validation_images(record)
-    accuracy = record.accuracy or 0.0
-    error = math.sqrt(accuracy * (1 - accuracy) / images) if images else 0.0
+    images, quality, score = validation_images(record), record.judged, record.score or 0.0
     because = "; ".join(others) or "a GPU's kernels add up in no fixed order"
+    if not quality.higher:
+        slack = SLACK * quality.value(score)
+        return slack, f"{SLACK:.0%} of the {quality.name}, for not all is the same: {because}"
+    error = quality.standard_error(score, images)
     error = max(error, 1 / images) if images else 0.0
     return (
         error,

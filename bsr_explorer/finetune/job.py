@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -15,17 +15,21 @@ from torch import nn
 
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
 from bsr_explorer.data.loader import loader
-from bsr_explorer.data.places import default_data_dir
+from bsr_explorer.data.places import check_kind, default_data_dir
 from bsr_explorer.data.splits import Splits, load_splits
+from bsr_explorer.data.text import BYTES, Texts, load_texts
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import device_of
+from bsr_explorer.models.architecture import architecture_of, quality_of
 from bsr_explorer.models.hub import pretrained_cfg
+from bsr_explorer.models.inputs import TOKENS
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.tasks import give_tasks
 from bsr_explorer.models.weights import create_model
+from bsr_explorer.prediction import geometry_of
 from bsr_explorer.prefix.cache import Cache
 from bsr_explorer.train.checkpoint import Checkpoint
-from bsr_explorer.train.loop import accuracies
+from bsr_explorer.train.loop import scores
 from bsr_explorer.train.recipes import IMAGENET, MeanStd, Recipe, recipe
 
 
@@ -34,14 +38,15 @@ class Job:
     """What a fine-tune needs beside its configuration.
 
     Attributes:
-        data: name of a dataset, path of an image folder, or ``hub:OWNER/NAME``.
+        data: name of a dataset, path of an image folder, or ``hub:OWNER/NAME``; of a language model: see
+            ``data.text``.
         data_dir: where datasets lie, or are put.
         weights: ``auto``, ``hub``, ``offline``, ``random`` or a file.
         every_epoch: whether validation is evaluated after each epoch, and not at the end alone. (The authors' protocol
             is evaluated as often as the recipe says.)
         test: whether the test set is evaluated too, once, at the end. A search never does. (The authors' protocol looks
             at nothing else.)
-        rungs: the least accuracy in [0, 1] with which training goes on after so many epochs, whereupon
+        rungs: the least score in [0, 1] with which training goes on after so many epochs, whereupon
             validation is evaluated whatever the value (``-inf``: only look; ``inf``: go no further).
         checkpoint: a file that is written after each epoch but the last, and stays. If there is one, of the same
             configuration, seed, data and fidelity, training goes on from it, as if it had never been interrupted.
@@ -63,11 +68,46 @@ class Job:
     cache: Cache | None = None
 
 
-def load_data(config: Config, job: Job) -> Splits:
-    """The splits that a job trains and validates on.
+def load_data(config: Config, job: Job) -> Splits | Texts:
+    """The splits that a job trains and validates on: of images or, for a language model, of text.
 
     Raises:
-        UserError: data that is not there, or that has another number of classes.
+        UserError: data that is not there, that the model does not take, or that has another number of classes.
+    """
+    takes = architecture_of(config.model).takes
+    check_kind(job.data, config.model, takes is TOKENS)
+    return load_text(config, job) if takes is TOKENS else load_images(config, job)
+
+
+def load_text(config: Config, job: Job) -> Texts:
+    """The same of a language model.
+
+    Raises:
+        UserError: as ``load_data``, a vocabulary that has no room for bytes, or a protocol or views, which are of
+            images.
+    """
+    vocabulary = geometry_of(config).num_classes
+    if vocabulary < BYTES:
+        raise UserError(
+            f"--model: {config.model} has a vocabulary of {vocabulary}, and text is of {BYTES} bytes; choose one "
+            f"of at least {BYTES}"
+        )
+    fidelity = job.fidelity
+    if fidelity.protocol != HELD_OUT.name:
+        raise UserError(f"--protocol: {fidelity.protocol} is of images; of text, choose {HELD_OUT.name}")
+    return load_texts(
+        job.data,
+        length=fidelity.at(config).image_size,
+        train_size=fidelity.train_size,
+        val_size=fidelity.val_size,
+    )
+
+
+def load_images(config: Config, job: Job) -> Splits:
+    """The same of a model of images.
+
+    Raises:
+        UserError: as ``load_data``.
     """
     rules = recipe(job.fidelity.recipe, job.data, config.optimizer)
     mean, std = rules.mean_std or _pretrained_mean_std(config, job.weights)
@@ -136,9 +176,9 @@ def _pretrained_mean_std(config: Config, weights: str) -> MeanStd:
     return (tuple(own.mean), tuple(own.std)) if own is not None else IMAGENET
 
 
-def accuracy_on_test(model: nn.Module, config: Config, job: Job) -> tuple[float, dict[str, float]]:
-    """Top-1 accuracy in [0, 1] on a job's test set, of a model that was trained as the job says; and of several tasks
-    that of each, by its name.
+def score_on_test(model: nn.Module, config: Config, job: Job) -> tuple[float, dict[str, float]]:
+    """The score in [0, 1] on a job's test set, of a model that was trained as the job says; and of several tasks that
+    of each, by its name.
 
     Raises:
         UserError: see ``load_data``.
@@ -147,8 +187,13 @@ def accuracy_on_test(model: nn.Module, config: Config, job: Job) -> tuple[float,
     batches = loader(splits.test, config.micro_batch_size, shuffle=False, seed=0, drop_last=False, raw=True)
     model = model.to(device_of(config))
     give_tasks(model, config.tasks)
-    found = accuracies(model, batches, config.precision)
-    return fmean(found), dict(zip(splits.tasks, found, strict=False))
+    found = scores(model, batches, config.precision, quality_of(config.model))
+    return fmean(found), by_name(splits, found)
+
+
+def by_name(splits: Splits | Texts, found: Sequence[float]) -> dict[str, float]:
+    """The scores of several tasks, in their order, by name; nothing, if there is one task."""
+    return dict(zip(splits.tasks, found, strict=True)) if isinstance(splits, Splits) and splits.tasks else {}
 
 
 def rules_of(config: Config, job: Job) -> Recipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,14 @@ from torch.utils.data import Dataset
 
 from bsr_explorer.config import PROTOCOLS, Config, Fidelity
 from bsr_explorer.data.loader import loader
+from bsr_explorer.data.splits import Splits
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import as_run, build_with, device_of, make_step
-from bsr_explorer.finetune.job import Job, checkpoint_of, epochs_of, load_data, rules_of
+from bsr_explorer.finetune.job import Job, by_name, checkpoint_of, epochs_of, load_data, rules_of
 from bsr_explorer.finetune.phases import Phases
 from bsr_explorer.finetune.watch import NOBODY, Progress, Watch
 from bsr_explorer.finetune.watched import WatchedStep, step_of
+from bsr_explorer.models.architecture import quality_of
 from bsr_explorer.models.inputs import IMAGES, PIXELS, inputs_of
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.prediction import geometry_of, predict
@@ -30,8 +32,8 @@ from bsr_explorer.prefix.cache import Cache
 from bsr_explorer.prefix.prefix import Changed, Prefix
 from bsr_explorer.prefix.stages import stages_of
 from bsr_explorer.store.provenance import provenance
-from bsr_explorer.store.records import Record
-from bsr_explorer.train.loop import accuracies, fit
+from bsr_explorer.store.records import Record, judged
+from bsr_explorer.train.loop import fit, scores
 from bsr_explorer.train.step import in_precision
 
 LOG = logging.getLogger(__name__)
@@ -106,6 +108,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     actual = as_run(job.fidelity.at(config))
     predicted = predict(config)
     rules, protocol = rules_of(config, job), PROTOCOLS[job.fidelity.protocol]
+    quality = quality_of(config.model)
     device = device_of(config)
     phases = Phases(actual, rules)
     model, used = build_with(phases.config, job.weights, job.seed, rules)
@@ -132,7 +135,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     train: Part = splits.train
     validation: Part = splits.validation
     prefix = None
-    if job.cache is not None and len(actual.how.phases()) == 1:
+    if job.cache is not None and len(actual.how.phases()) == 1 and isinstance(splits, Splits):
         prefix = Prefix(
             model,
             stages_of(actual),
@@ -178,23 +181,26 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
         every=rules.evaluate_every if protocol.best else 1 if job.every_epoch else None,
         rungs=job.rungs,
         checkpoint=checkpoint_of(job, about, rules),
-        evaluated=lambda number, loss, accuracy: watch.epoch(number, epochs, loss, accuracy),
+        evaluated=lambda number, loss, score: watch.epoch(number, epochs, loss, score),
+        quality=quality,
     )
     if prefix is not None:
         prefix.close()
         step.model = prefix.model.model
     model, test, test_by_task = step.model, None, dict[str, float]()
     if not (outcome.diverged or outcome.stopped) and (protocol.judged_on == "test" or job.test):
-        found = outcome.by_task[-1] if protocol.judged_on == "test" else None
-        found = found or list(accuracies(model, check(splits.test), config.precision))
-        test, test_by_task = fmean(found), dict(zip(splits.tasks, found, strict=False))
+        found: Sequence[float] = (
+            outcome.by_task[-1]
+            if protocol.judged_on == "test"
+            else scores(model, check(splits.test), config.precision, quality)
+        )
+        test, test_by_task = fmean(found), by_name(splits, found)
     if not (outcome.diverged or outcome.stopped):
         watch.trained(model, splits)
-    accuracy, by_task = None, dict[str, float]()
-    if outcome.accuracy and not outcome.diverged:
-        accuracy = protocol.accuracy(outcome.accuracy)
-        of_it = outcome.by_task[outcome.accuracy.index(accuracy)]
-        by_task = dict(zip(splits.tasks, of_it, strict=False))
+    score, by_task = None, dict[str, float]()
+    if outcome.scores and not outcome.diverged:
+        score = protocol.score(outcome.scores)
+        by_task = by_name(splits, outcome.by_task[outcome.scores.index(score)])
     return Record(
         status="diverged" if outcome.diverged else "stopped" if outcome.stopped else "finished",
         reason=outcome.diverged or outcome.stopped or "",
@@ -202,12 +208,11 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
         **asdict(splits.contents),
         predicted=predicted.summary(),
         measured=step.fullest(phases.config),
-        accuracy=accuracy,
+        **judged(quality, score, test),
         accuracy_by_task=by_task,
-        accuracy_is=protocol.accuracy_is,
-        test_accuracy=test,
         test_accuracy_by_task=test_by_task,
-        history=outcome.accuracy,
+        accuracy_is=protocol.says(quality),
+        history=[quality.value(score) for score in outcome.scores],
         history_epochs=outcome.evaluated,
         losses=outcome.losses,
         seconds=outcome.seconds,
@@ -220,4 +225,4 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     )
 
 
-Part = Dataset[tuple[torch.Tensor, int]]
+Part = Dataset[Any]

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import nn
 
 from bsr_explorer.data.splits import Splits
+from bsr_explorer.data.text import Texts
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
@@ -19,11 +20,11 @@ class Watch(Protocol):
     def peak(self, measured: int, predicted: int) -> None:
         """What a steady step held, and what was predicted for it, in bytes. Told once, and when training goes on."""
 
-    def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
-        """After an epoch (from 1) that was evaluated: its mean loss, and the accuracy in [0, 1] on the part of the data
+    def epoch(self, number: int, epochs: int, loss: float, score: float) -> None:
+        """After an epoch (from 1) that was evaluated: its mean loss, and the score in [0, 1] on the part of the data
         that the protocol judges by."""
 
-    def trained(self, model: nn.Module, splits: Splits) -> None:
+    def trained(self, model: nn.Module, splits: Splits | Texts) -> None:
         """The model at its end, where it came to it, and the data."""
 
 
@@ -33,10 +34,10 @@ class Nobody:
     def peak(self, measured: int, predicted: int) -> None:
         """See ``Watch``."""
 
-    def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
+    def epoch(self, number: int, epochs: int, loss: float, score: float) -> None:
         """See ``Watch``."""
 
-    def trained(self, model: nn.Module, splits: Splits) -> None:
+    def trained(self, model: nn.Module, splits: Splits | Texts) -> None:
         """See ``Watch``."""
 
 

@@ -13,6 +13,7 @@ from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.traced.architecture import Traced
 from bsr_explorer.models.traced.own import Own
 from bsr_explorer.models.vit.architecture import PlainViT
+from bsr_explorer.quality import Quality
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,6 +36,11 @@ def architecture_of(model: str) -> Architecture:
     others = (each for key, each in ARCHITECTURES.items() if key not in ("vit", "traced"))
     known = next((each for each in others if each.knows(name)), None)
     return known or ARCHITECTURES["traced" if ARCHITECTURES["traced"].knows(name) else "vit"]
+
+
+def quality_of(model: str) -> Quality:
+    """What a training of a model is judged by, by the model's name."""
+    return architecture_of(model).takes.quality
 
 
 def architecture_of_model(model: nn.Module) -> Architecture:

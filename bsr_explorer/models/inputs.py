@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.quality import ACCURACY, PERPLEXITY, PIXEL_ACCURACY, Quality
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, dtype, nn
@@ -21,6 +22,7 @@ class Inputs:
         one: of a batch, in words.
         unit: of their size, in words.
         shape, labels: of a batch of so many of a size, and of its labels.
+        quality: what a model of them is judged by.
         numbered: whether they are numbers of a vocabulary, int64; otherwise they have the number format of the step.
     """
 
@@ -29,6 +31,7 @@ class Inputs:
     unit: str
     shape: Callable[[int, int], tuple[int, ...]]
     labels: Callable[[int, int], tuple[int, ...]]
+    quality: Quality = ACCURACY
     numbered: bool = False
 
     def empty(self, batch: int, size: int, numbers: dtype) -> dict[str, Tensor]:
@@ -77,10 +80,10 @@ def _sequence(batch: int, size: int) -> tuple[int, ...]:
 IMAGES = Inputs("images", "an image", "px", _square, _one)
 """(B, 3, S, S), of which each has one label."""
 
-PIXELS = replace(IMAGES, labels=_plane)
+PIXELS = replace(IMAGES, labels=_plane, quality=PIXEL_ACCURACY)
 """The same, of which each pixel has one: (B, S, S)."""
 
-TOKENS = Inputs("tokens", "a sequence", "tokens", _sequence, _sequence, numbered=True)
+TOKENS = Inputs("tokens", "a sequence", "tokens", _sequence, _sequence, PERPLEXITY, numbered=True)
 """(B, T), of which each has a label: the next one."""
 
 LABELS = ("images", "pixels")

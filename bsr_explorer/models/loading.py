@@ -100,7 +100,7 @@ def _load_if_it_fits(model: nn.Module, state: Mapping[str, Tensor]) -> str | Non
 
 def head_prefixes(model: nn.Module) -> tuple[str, ...]:
     """What the names of the head's parameters start with (a distilled model has two heads)."""
-    config: Any = model.pretrained_cfg
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
     names = config.get("classifier") or ()
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 

@@ -185,7 +185,7 @@ class Book:
             return
         if record.history_epochs:
             epochs = map(str, record.history_epochs)
-            self.note(number, "history", dict(zip(epochs, record.history, strict=True)))
+            self.note(number, "history", dict(zip(epochs, record.scores, strict=True)))
         if record.reason:
             self.note(number, "reason", record.reason)
         state, values = outcome(record, len(self.study.objectives))

@@ -233,7 +233,7 @@ class Search:
         watcher.trial_starts(number, candidate, replica)
 
     def _bars(self, number: int, candidate: Candidate) -> dict[int, float]:
-        """Accuracies below which a trial is stopped, by epoch."""
+        """Scores below which a trial is stopped, by epoch."""
         if not self.study.rungs:
             return {}
         others = [

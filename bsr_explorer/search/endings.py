@@ -71,10 +71,11 @@ def failing(statuses: Mapping[int, str]) -> bool:
 
 
 def sound(record: Record) -> Record:
-    """An accuracy that is no number is no result."""
-    if record.accuracy is None or math.isfinite(record.accuracy):
+    """A quality that is no number is no result."""
+    if record.score is None or math.isfinite(record.score):
         return record
-    return replace(record, status="diverged", accuracy=None, reason=f"the accuracy was {record.accuracy}")
+    reason = f"the {record.quality} was {record.judged.value(record.score)}"
+    return replace(record, status="diverged", accuracy=None, perplexity=None, reason=reason)
 
 
 def why_not_again(record: Record | None, room: int) -> str | None:

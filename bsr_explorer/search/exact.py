@@ -1,4 +1,4 @@
-"""The exact-cost sampler: only accuracy is learned, for memory and FLOPs are known.
+"""The exact-cost sampler: only a configuration's score is learned, for memory and FLOPs are known.
 
 An ordinary sampler of Optuna: what it proposes is always within the budget and new.
 
@@ -46,9 +46,9 @@ LOOKED_AT = 256
 class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unused-ignore]
     """Proposes the configuration whose expected growth of the front's hypervolume is largest.
 
-    A Gaussian process learns accuracy; memory is exact, and so are training FLOPs, where a study has them as its
-    third objective. Running trials count as if they would come out as expected, so that parallel workers get
-    different proposals.
+    A Gaussian process learns the score (an accuracy, or one over a perplexity: see ``quality``); memory is exact, and
+    so are training FLOPs, where a study has them as its third objective. Running trials count as if they would come out
+    as expected, so that parallel workers get different proposals.
 
     Args:
         choices: what there is to choose among, with its costs.
@@ -102,13 +102,13 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         candidates = self._candidates(trials)
         proxies = len(self.choices.efforts) - 1
         begun = {c.place for c in candidates} | set(done)
-        numbers, accuracy, doubt = _outcomes(trials)
+        numbers, scores, doubt = _outcomes(trials)
         start = START if self.choices.prior is None else GUIDED
         ended = [n for n in numbers if candidates[n].proxy or trials[n].state == TrialState.COMPLETE]
         if len({candidates[n].key for n in ended}) < start:
             return self._from_strata(candidates, done, proxies)
         rows = self.choices.rows(candidates)
-        surrogate = self._fitted(rows, candidates, numbers, accuracy, doubt)
+        surrogate = self._fitted(rows, candidates, numbers, scores, doubt)
         # What is seen is believed as the surrogate believes it: without its noise.
         seen, doubted = surrogate.predict(rows)
         at_target = sum(not c.proxy for c in candidates)
@@ -128,7 +128,7 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         return _first_new(pool, order, begun, self.choices.fits) or self._from_strata(candidates, done)
 
     def expected_front(self, trials: Sequence[FrozenTrial]) -> list[Candidate]:
-        """The front of all that was trained anywhere, by the accuracies that are expected of it at the target."""
+        """The front of all that was trained anywhere, by the scores that are expected of it at the target."""
         candidates = self._candidates(trials)
         rows = self.choices.rows(candidates)
         surrogate = self._fitted(rows, candidates, *_outcomes(trials))
@@ -142,7 +142,7 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         rows: Floats,
         candidates: Sequence[Candidate],
         numbers: Sequence[int],
-        accuracy: Floats,
+        scores: Floats,
         doubt: Floats,
     ) -> Surrogate:
         """What ``_outcomes`` teach; what has none is believed to come out as expected."""
@@ -150,7 +150,7 @@ class ExactCostSampler(BaseSampler):  # type: ignore[no-untyped-call, misc, unus
         prior = None if self.choices.prior is None else self.choices.prior.fitted(self.choices)
         proxies = len(self.choices.efforts) - 1
         surrogate = Surrogate.fit(
-            rows[numbers], accuracy, doubt, self.choices.depth, prior, proxy[numbers], proxies
+            rows[numbers], scores, doubt, self.choices.depth, prior, proxy[numbers], proxies
         )
         waiting = [n for n in range(len(candidates)) if n not in set(numbers)]
         return surrogate.believing(rows[waiting], proxy[waiting]) if waiting else surrogate
@@ -205,23 +205,23 @@ def _first_new(
     return None
 
 
-def _best(candidates: Sequence[Candidate], accuracy: Floats) -> list[Candidate]:
-    """The front so far, by accuracy and memory."""
+def _best(candidates: Sequence[Candidate], scores: Floats) -> list[Candidate]:
+    """The front so far, by score and memory."""
     ahead: list[Candidate] = []
     best = -np.inf
-    for n in sorted(range(len(candidates)), key=lambda n: (candidates[n].counted_bytes, -accuracy[n])):
-        if accuracy[n] > best:
+    for n in sorted(range(len(candidates)), key=lambda n: (candidates[n].counted_bytes, -scores[n])):
+        if scores[n] > best:
             ahead.append(candidates[n])
-            best = accuracy[n]
+            best = scores[n]
     return ahead
 
 
 def _outcomes(trials: Sequence[FrozenTrial]) -> tuple[list[int], Floats, Floats]:
-    """Which trials say something of a final accuracy, what, and with which variance beyond the common noise.
+    """Which trials say something of a final score, what, and with which variance beyond the common noise.
 
-    A trial that stopped at a rung says: its accuracy there, and by how much others grew from there on.
+    A trial that stopped at a rung says: its score there, and by how much others grew from there on.
     """
-    numbers, accuracy, doubt = [], [], []
+    numbers, scores, doubt = [], [], []
     grown: dict[int, list[float]] = {}
     for trial in trials:
         if trial.state == TrialState.COMPLETE:
@@ -231,22 +231,22 @@ def _outcomes(trials: Sequence[FrozenTrial]) -> tuple[list[int], Floats, Floats]
         if proxy_of(trial):
             if history(trial):
                 numbers.append(number)
-                accuracy.append(history(trial)[max(history(trial))])
+                scores.append(history(trial)[max(history(trial))])
                 doubt.append(0.0)
         elif trial.state == TrialState.COMPLETE:
             numbers.append(number)
-            accuracy.append(trial.values[0])
+            scores.append(trial.values[0])
             doubt.append(0.0)
         elif trial.state == TrialState.PRUNED and history(trial):
             epoch, value = max(history(trial).items())
             more = grown.get(epoch, [])
             if len(more) >= PAIRS:
                 numbers.append(number)
-                accuracy.append(min(1.0, value + float(np.median(more))))
+                scores.append(min(1.0, value + float(np.median(more))))
                 doubt.append(float(np.var(more, ddof=1)))
-    return numbers, np.array(accuracy), np.array(doubt)
+    return numbers, np.array(scores), np.array(doubt)
 
 
 def history(trial: FrozenTrial) -> Mapping[int, float]:
-    """Accuracies by finished epochs, as the trial's attribute ``history`` has them."""
+    """Scores by finished epochs, as the trial's attribute ``history`` has them."""
     return {int(epoch): float(value) for epoch, value in trial.user_attrs.get("history", {}).items()}

@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 from sqlalchemy.exc import SQLAlchemyError
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.models.architecture import quality_of
 from bsr_explorer.store.database import DATABASE, said
 from bsr_explorer.store.reopened import refuse
 from bsr_explorer.store.study import Study
@@ -94,7 +95,11 @@ def check_space(
     if len(database.directions) != len(study.objectives) and not differences:
         differences = [f"objectives: {len(database.directions)} → {len(study.objectives)}"]
     refuse(folder, differences)
-    names = ["validation accuracy", f"{study.counts} bytes", "FLOPs of a training step"]
+    names = [
+        "validation " + quality_of(study.config.model).name,
+        f"{study.counts} bytes",
+        "FLOPs of a training step",
+    ]
     with warnings.catch_warnings():  # optuna calls naming the objectives experimental
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         database.set_metric_names(names[: len(study.objectives)])

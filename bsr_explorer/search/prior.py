@@ -39,7 +39,7 @@ class Prior:
     """What an earlier study found.
 
     Attributes:
-        found: its configurations, as the new study would run them, with their mean accuracies in [0, 1].
+        found: its configurations, as the new study would run them, with their mean scores in [0, 1] (see ``quality``).
     """
 
     found: tuple[tuple[Config, float], ...]
@@ -91,11 +91,11 @@ class Prior:
             made = cls.read(study)
             write_text(
                 path,
-                json.dumps([{**_said(config), "accuracy": value} for config, value in made.found], indent=1),
+                json.dumps([{**_said(config), "score": value} for config, value in made.found], indent=1),
             )
         try:
             entries = json.loads(path.read_text())
-            return cls(tuple((_config(study, entry), float(entry["accuracy"])) for entry in entries))
+            return cls(tuple((_config(study, entry), _score(entry)) for entry in entries))
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(
                 f"--out: {path} cannot be read ({error}); remove it to read {study.prior} again"
@@ -106,9 +106,14 @@ def _accuracies(study: Study, records: Any) -> dict[Config, float]:
     reached: dict[Config, list[float]] = defaultdict(list)
     record: Record
     for record in records:
-        if record.status == "finished" and record.accuracy is not None:
-            reached[_config(study, _said(Config.from_dict(record.config)))].append(record.accuracy)
+        if record.status == "finished" and record.score is not None:
+            reached[_config(study, _said(Config.from_dict(record.config)))].append(record.score)
     return {config: fmean(values) for config, values in reached.items()}
+
+
+def _score(entry: dict[str, Any]) -> float:
+    """Of an entry that was kept; before there were other qualities it was called an accuracy."""
+    return float(entry["score"] if "score" in entry else entry["accuracy"])
 
 
 def _said(config: Config) -> dict[str, Any]:

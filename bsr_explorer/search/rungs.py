@@ -15,11 +15,11 @@ PEERS = 2
 
 @dataclass(frozen=True)
 class Seen:
-    """A trial whose accuracies are known.
+    """A trial whose scores are known.
 
     Attributes:
         bytes: its memory by the study's accounting.
-        history: accuracy in [0, 1] after so many epochs.
+        history: score in [0, 1] after so many epochs.
     """
 
     bytes: int
@@ -34,7 +34,7 @@ def bars(rungs: Sequence[int], size: int, others: Sequence[Seen], images: int) -
     Args:
         rungs: numbers of finished epochs.
         size: bytes of the trial by the study's accounting.
-        images: validation images that accuracies are measured on.
+        images: validation images, or sequences, that scores are measured on.
     """
     extreme = not others or not min(o.bytes for o in others) < size < max(o.bytes for o in others)
     return {rung: -math.inf if extreme else _bar(rung, size, others, images) for rung in rungs}

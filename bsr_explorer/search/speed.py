@@ -13,11 +13,14 @@ import torch
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.finetune.build import build, device_of, make_step
+from bsr_explorer.finetune.measure import batch_of
+from bsr_explorer.models.architecture import architecture_of
+from bsr_explorer.models.inputs import TOKENS
 from bsr_explorer.prediction import predict
 from bsr_explorer.prefix.prefix import OFTEN
 from bsr_explorer.prefix.stages import stages_of
 from bsr_explorer.train.recipes import recipe
-from bsr_explorer.train.step import image_dtype, in_precision
+from bsr_explorer.train.step import in_precision
 
 OVERHEAD_SECONDS = 3.0
 """Of a trial beside its steps: building the model, loading weights, writing the record."""
@@ -49,9 +52,7 @@ def _calibrate(config: Config) -> Speed:
     device = device_of(config)
     small = replace(config, batch_size=min(8, config.batch_size), micro_batches=1)
     model = in_precision(build(small), small.precision).to(device)
-    images = torch.randn(small.batch_size, 3, small.image_size, small.image_size)
-    images = images.to(device, image_dtype(small.precision))
-    labels = torch.zeros(small.batch_size, dtype=torch.int64, device=device)
+    images, labels = batch_of(small, model, torch.Generator().manual_seed(0))
     step = make_step(model, small, replace(recipe("short"), lr=0.0))
 
     @torch.no_grad()
@@ -99,7 +100,8 @@ def _flops(config: Config) -> tuple[int, int, int]:
     """Of a training step, of an evaluation, and of its first blocks as far as nothing changes them: a plan asks for the
     same ones over and over."""
     costs = predict(config)
-    stages = [] if len(config.how.phases()) > 1 else stages_of(config)
+    again = len(config.how.phases()) > 1 or architecture_of(config.model).takes is TOKENS  # nothing is kept
+    stages = [] if again else stages_of(config)
     frozen = sum(1 for _ in itertools.takewhile(lambda stage: stage.frozen, stages)) - 1
     flops = sum(
         row.flops

@@ -9,6 +9,8 @@ from typing import Any
 
 from bsr_explorer.config import PROTOCOLS, Fidelity, Protocol
 from bsr_explorer.errors import UserError
+from bsr_explorer.models.architecture import quality_of
+from bsr_explorer.quality import Quality
 from bsr_explorer.store.records import Record, read_records, write_text
 from bsr_explorer.store.tables import differences
 
@@ -98,6 +100,11 @@ class Comparison:
     def trained_at(self) -> int:
         """Side of the training images, pixels."""
         return int(self.fidelity["image_size"] or self.config["image_size"])
+
+    @property
+    def quality(self) -> Quality:
+        """What its trainings are judged by."""
+        return quality_of(self.config["model"])
 
     @property
     def protocol(self) -> Protocol:

@@ -75,8 +75,8 @@ def outcome(record: Record, objectives: int) -> tuple[TrialState, list[float] | 
     """What a record says of its trial: its state, and its values if it finished."""
     from optuna.trial import TrialState
 
-    if record.status == "finished" and record.accuracy is not None:
-        values = [record.accuracy, record.study["counted_bytes"], record.predicted["train_flops"]]
+    if record.status == "finished" and record.score is not None:
+        values = [record.score, record.study["counted_bytes"], record.predicted["train_flops"]]
         return TrialState.COMPLETE, [float(value) for value in values[:objectives]]
     return TrialState.PRUNED if record.status in ("stopped", "proxy") else TrialState.FAIL, None
 
@@ -115,8 +115,8 @@ def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     if not finished:
         return []
     finished.sort(key=lambda trial: trial.number)
-    accuracy, *costs = np.array([trial.values for trial in finished]).T
-    return [finished[place] for place in pareto.front(*costs, -accuracy)]
+    scores, *costs = np.array([trial.values for trial in finished]).T
+    return [finished[place] for place in pareto.front(*costs, -scores)]
 
 
 def fresh_seeds(trials: Sequence[FrozenTrial], replicas: int) -> list[tuple[FrozenTrial, int]]:

@@ -10,6 +10,15 @@ from typing import Any, Literal
 from bsr_explorer.config import HELD_OUT, PROTOCOLS, Protocol
 from bsr_explorer.errors import UserError
 from bsr_explorer.files import whole
+from bsr_explorer.quality import ACCURACY, QUALITIES, Quality
+
+
+def judged(quality: Quality, score: float | None, test: float | None = None) -> dict[str, Any]:
+    """The fields of a record that say a score, and one on the test set, in a quality's own numbers."""
+    value, on_test = (None if each is None else quality.value(each) for each in (score, test))
+    name = "accuracy" if quality.higher else "perplexity"
+    return {"quality": quality.name, name: value, f"test_{name}": on_test}
+
 
 FORMAT = 1
 """Version of the record's layout."""
@@ -29,10 +38,16 @@ class Record:
         split: sizes of the training, validation and test sets.
         classes, left_out: the images of each class in each of these, and the files that are in none; see ``Contents``.
         weights: where the pretrained weights came from.
-        accuracy: top-1 in [0, 1], of what the protocol says: on validation after the last epoch that was trained.
+        quality: key of ``QUALITIES``: what the training was judged by. Records of before there were
+            several mean accuracy.
+        accuracy: top-1 in [0, 1], of what the protocol says: on validation after the last epoch that was trained; None
+            where the quality is another.
+        perplexity: the same of a language model, of a token.
+        accuracy_is: which accuracy, or perplexity, that is, in words.
+        test_accuracy, test_perplexity: on the test set.
         accuracy_by_task: of several tasks, that of each, by its name; ``accuracy`` is their mean. So on test.
-        history: accuracies on the part of the data that the protocol judges by, and ``history_epochs``: after how many
-            epochs each.
+        history: accuracies, or perplexities, on the part of the data that the protocol judges by, and
+            ``history_epochs``: after how many epochs each.
         measured: what the run held at the image size that it trained at, beside what was predicted for it;
             ``fault`` says so where its peak was more than 2% above its prediction.
         provenance: versions, machine, commit, time.
@@ -56,6 +71,9 @@ class Record:
     test_accuracy: float | None = None
     accuracy_by_task: dict[str, float] = field(default_factory=dict)
     test_accuracy_by_task: dict[str, float] = field(default_factory=dict)
+    quality: str = ACCURACY.name
+    perplexity: float | None = None
+    test_perplexity: float | None = None
     history: list[float] = field(default_factory=list)
     history_epochs: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -73,13 +91,37 @@ class Record:
         return str(self.config["method"])
 
     @property
+    def judged(self) -> Quality:
+        """What the training was judged by."""
+        return QUALITIES[self.quality]
+
+    @property
+    def score(self) -> float | None:
+        """By its quality, in [0, 1]: higher is better."""
+        return self._score(self.accuracy, self.perplexity)
+
+    @property
+    def test_score(self) -> float | None:
+        """The same on the test set."""
+        return self._score(self.test_accuracy, self.test_perplexity)
+
+    @property
+    def scores(self) -> list[float]:
+        """Those of the history."""
+        return [self.judged.score(value) for value in self.history]
+
+    def _score(self, accuracy: float | None, perplexity: float | None) -> float | None:
+        value = accuracy if self.judged.higher else perplexity
+        return None if value is None else self.judged.score(value)
+
+    @property
     def failed(self) -> bool:
         """Whether it was not trained as far as it was worth."""
         return self.status not in ("finished", "proxy", "stopped")
 
     @property
     def protocol(self) -> Protocol:
-        """How the accuracy came about; records of before there were several have the usual one."""
+        """How the quality came about; records of before there were several have the usual one."""
         return PROTOCOLS[self.fidelity.get("protocol", HELD_OUT.name)]
 
     @property

@@ -54,13 +54,13 @@ def replica(record: Record) -> int:
 
 
 def evaluations(record: Record) -> list[tuple[int, float]]:
-    """(epoch, accuracy after it) of all that a run was evaluated at."""
+    """(epoch, score after it) of all that a run was evaluated at."""
     count = len(record.history)
     unsaid = [record.fidelity["epochs"]] if count == 1 else range(1, count + 1)  # by earlier versions
-    return list(zip(record.history_epochs or unsaid, record.history, strict=True)) if count else []
+    return list(zip(record.history_epochs or unsaid, record.scores, strict=True)) if count else []
 
 
 def validation_images(record: Record) -> int:
-    """How many images the accuracy was measured on."""
+    """How many images, or sequences, the quality was measured on."""
     match = re.search(rf"\b{record.protocol.judged_on} (\d+)", record.split)
     return int(match.group(1)) if match else 0

@@ -55,6 +55,7 @@ def on_device(device: torch.device, loader: DataLoader[Batch], dtype: torch.dtyp
 
     for images, labels in loader:
         ready = sent(images) if raw is None else raw.ready(sent(images))
-        batch = ready.to(dtype), sent(labels)
+        numbered = ready.dtype == torch.int64  # tokens of a vocabulary stay what they are
+        batch = ready if numbered else ready.to(dtype), sent(labels)
         del images, labels, ready  # a step holds only what it is given
         yield batch

@@ -11,12 +11,14 @@ from statistics import fmean, median
 from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
 from bsr_explorer import interrupt
 from bsr_explorer.models.outputs import logits_of
 from bsr_explorer.models.tasks import bounds_of, right_of, tasks_of
+from bsr_explorer.quality import ACCURACY, PERPLEXITY, Quality
 from bsr_explorer.train.batches import Batch, on_device, without
 from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.losses import KEPT
@@ -38,8 +40,8 @@ class Outcome:
     """What a fine-tune came to.
 
     Attributes:
-        accuracy: top-1 accuracies on validation, in [0, 1], the last one of the model as it is in the end; of several
-            tasks, their mean.
+        scores: on validation, in [0, 1] (see ``quality``), the last one of the model as it is in the end;
+            of several tasks, their mean.
         evaluated: after how many epochs each.
         by_task: of each, the accuracies of the tasks, of which it is the mean (one, if there is one task).
         losses: mean training loss of each epoch.
@@ -51,7 +53,7 @@ class Outcome:
         stopped: why it was not to go on, or None.
     """
 
-    accuracy: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     evaluated: list[int] = field(default_factory=list)
     by_task: list[list[float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -79,7 +81,8 @@ def fit(
     every: int | None = None,
     rungs: Mapping[int, float] | None = None,
     checkpoint: Checkpoint | None = None,
-    evaluated: Callable[[int, float, float], None] = lambda epoch, loss, accuracy: None,
+    evaluated: Callable[[int, float, float], None] = lambda epoch, loss, score: None,
+    quality: Quality = ACCURACY,
 ) -> Outcome:
     """Repeat a step over the training images.
 
@@ -91,19 +94,20 @@ def fit(
         progress: called after every step with steps done, steps in all and the loss.
         every: steps after which to evaluate, when the epoch that they end in is over (1: after each epoch); None: at
             the end alone.
-        rungs: the least accuracy in [0, 1] with which training goes on after so many epochs; they are evaluated
+        rungs: the least score in [0, 1] with which training goes on after so many epochs; they are evaluated
             whatever the value. What trains to the end is not stopped there.
         checkpoint: kept after each epoch but the last, and within it as often as it says. If there is one, training
             goes on from it, to the same outcome as without the interruption, to the last bit (but for the seconds; on
             a GPU as far as its kernels give the same twice). Of random generators, torch's are kept: none else is
             drawn from. Images that were trained on already are not loaded again.
-        evaluated: called after each evaluation with the epochs done, the last one's mean loss, and the accuracy.
+        evaluated: called after each evaluation with the epochs done, the last one's mean loss, and the score.
+        quality: what the model is judged by.
     """
     total = max(1, min(epochs * len(train), recipe.steps or epochs * len(train)))
     step.total = total
     rungs = rungs or {}
     outcome = _resumed(checkpoint, step, train)
-    outcome.stopped = _below(outcome, rungs, epochs)
+    outcome.stopped = _below(outcome, rungs, epochs, quality)
     if not outcome.steps:
         _look(step, train)
     began = time.perf_counter() - outcome.seconds
@@ -128,19 +132,19 @@ def fit(
         over, finished = outcome.steps == total, len(outcome.losses)
         due = every is not None and outcome.steps // every > before // every
         if outcome.diverged is None and (due or over or finished in rungs):
-            by_task = accuracies(step.model, validation, step.precision)
-            accuracy = fmean(by_task)
-            if math.isnan(accuracy):
+            by_task = scores(step.model, validation, step.precision, quality)
+            score = fmean(by_task)
+            if math.isnan(score):
                 outcome.diverged = f"the outputs were not finite after step {outcome.steps} of {total}"
             else:
-                outcome.accuracy.append(accuracy)
+                outcome.scores.append(score)
                 outcome.by_task.append(list(by_task))
                 outcome.evaluated.append(finished)
-                evaluated(finished, outcome.losses[-1], accuracy)
+                evaluated(finished, outcome.losses[-1], score)
         outcome.seconds = time.perf_counter() - began
         if outcome.diverged is None and not over:
             keep(_order(train))
-            outcome.stopped = _below(outcome, rungs, epochs)
+            outcome.stopped = _below(outcome, rungs, epochs, quality)
     return outcome
 
 
@@ -245,16 +249,18 @@ def _order(train: DataLoader[Batch]) -> torch.Tensor | None:
     return train.generator.get_state() if train.generator is not None else None
 
 
-def _below(outcome: Outcome, rungs: Mapping[int, float], epochs: int) -> str | None:
+def _below(outcome: Outcome, rungs: Mapping[int, float], epochs: int, quality: Quality) -> str | None:
     """Why training is not to go on from where it is, if it is not."""
     finished = len(outcome.losses)
     if finished not in rungs or finished not in outcome.evaluated:
         return None
-    accuracy, least = outcome.accuracy[outcome.evaluated.index(finished)], rungs[finished]
-    if accuracy >= least:
+    score, least = outcome.scores[outcome.evaluated.index(finished)], rungs[finished]
+    if score >= least:
         return None
-    asked = "no more was asked for" if least > 1 else f"{least:.2%} was asked for"
-    return f"stopped after epoch {finished} of {epochs}: the accuracy was {accuracy:.2%}, and {asked}"
+    digits = quality.decimals + 1
+    asked = "no more was asked for" if least > 1 else f"{quality.text(least, decimals=digits)} was asked for"
+    reached = quality.text(score, decimals=digits)
+    return f"stopped after epoch {finished} of {epochs}: the {quality.name} was {reached}, and {asked}"
 
 
 def _state(outcome: Outcome, step: Step, order: torch.Tensor | None) -> dict[str, Any]:
@@ -280,37 +286,54 @@ def _resumed(checkpoint: Checkpoint | None, step: Step, train: DataLoader[Batch]
     torch.set_rng_state(state["random"])
     if state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], step.device)
-    return Outcome(**state["outcome"])
+    kept = state["outcome"]
+    if "accuracy" in kept:  # checkpoints of before there were other qualities
+        kept["scores"] = kept.pop("accuracy")
+    kept.setdefault("by_task", [[score] for score in kept["scores"]])
+    return Outcome(**kept)
 
 
-def evaluate(model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32") -> float:
-    """Top-1 accuracy in [0, 1], of several tasks their mean; not a number if an output is not finite."""
-    return fmean(accuracies(model, loader, precision))
+def evaluate(
+    model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32", quality: Quality = ACCURACY
+) -> float:
+    """A model's score in [0, 1] by a quality, of several tasks their mean; not a number if an output is not finite.
+
+    Args:
+        loader: batches of what the model is given, and labels: (B,) of images, (B, S, S) of pixels, (B, T) of tokens.
+    """
+    return fmean(scores(model, loader, precision, quality))
 
 
 @torch.no_grad()
-def accuracies(model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32") -> tuple[float, ...]:
-    """Top-1 accuracy in [0, 1] of each task, among its own classes (one, if the model has one task); not a number if an
-    output is not finite."""
+def scores(
+    model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32", quality: Quality = ACCURACY
+) -> tuple[float, ...]:
+    """The score of each task, counted among its own classes (one, if the model has one task); see ``evaluate``."""
     model.eval()
     device = next(model.parameters()).device
     finite = torch.ones((), dtype=torch.bool, device=device)
     tasks = tasks_of(model)
     right, total = torch.zeros((2, max(1, len(tasks))), dtype=torch.int64, device=device)
+    nats = torch.zeros((), dtype=torch.float64, device=device)
     for images, labels in on_device(device, loader, image_dtype(precision)):
         interrupt.check()
         with autocast(precision, device):
             logits = logits_of(model(images))
         finite &= logits.isfinite().all()  # nothing is read before the end: that would wait for each batch
-        if not tasks:
-            right += (logits.argmax(dim=1) == labels).sum()
-            total += len(labels)
+        if tasks:
+            hits = right_of(tasks, logits, labels)
+            for task, (first, end) in enumerate(bounds_of(tasks)):
+                own = (labels >= first) & (labels < end)
+                right[task] += (hits & own).sum()
+                total[task] += own.sum()
             continue
-        hits = right_of(tasks, logits, labels)
-        for task, (first, end) in enumerate(bounds_of(tasks)):
-            own = (labels >= first) & (labels < end)
-            right[task] += (hits & own).sum()
-            total[task] += own.sum()
+        if quality is PERPLEXITY:
+            nats += F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), reduction="sum")
+        else:
+            right += (logits.argmax(dim=1) == labels).sum()
+        total += labels.numel()
     if not finite:
         return (math.nan,) * len(right)
+    if quality is PERPLEXITY:
+        return (math.exp(-float(nats) / int(total)),)
     return tuple(hit / of if of else math.nan for hit, of in zip(right.tolist(), total.tolist(), strict=True))

@@ -12,6 +12,7 @@ from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.models.names import timm_name
 from bsr_explorer.models.weights import licence_of, tagged
 from bsr_explorer.prediction import predict
+from bsr_explorer.quality import ACCURACY
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record
 from bsr_explorer.trained import onnx
@@ -44,7 +45,7 @@ def model_card(
     """
     parts = [
         _head(experiment, about, origin),
-        _accuracy(record, origin),
+        _quality(record, origin),
         _data(record),
         _cost(record, about),
         _usage(about),
@@ -60,49 +61,59 @@ def _head(experiment: Experiment, about: trained.About, origin: str) -> str:
     parts = getattr(config.how, "parts", (config.how,))
     does = "".join(f"\n- `{part.name}`: {part.summary}; {part.citation}" for part in parts)
     said = f"\n\n{origin}" if origin else ""
+    size = config.image_size
+    of = (
+        f"images of {size} × {size} pixels and {config.num_classes} classes"
+        if about.mean
+        else f"sequences of {size} tokens, which are bytes"
+    )
     return (
-        f"# {experiment.name}\n\n`{timm_name(config.model)}` for images of {config.image_size} × {config.image_size} "
-        f"pixels and {config.num_classes} classes, fine-tuned on `{experiment.data}` by `{config.method}`:\n{does}"
+        f"# {experiment.name}\n\n`{timm_name(config.model)}` for {of}, fine-tuned on `{experiment.data}` by "
+        f"`{config.method}`:\n{does}"
         f"{said}"
     )
 
 
-def _accuracy(record: Record, origin: str) -> str:
+def _quality(record: Record, origin: str) -> str:
     protocol = record.protocol
     last = f"after epoch {record.history_epochs[-1]} of {record.fidelity['epochs']}, the last"
-    rows = [["images", "top-1 accuracy", "of the model"]]
+    quality = record.judged
+    head = "top-1 accuracy" if quality is ACCURACY else quality.brief
+    rows = [[f"{quality.judges}s", head, "of the model"]]
     test = f"test ({_images(record, 'test')})"
     if protocol.best:
-        best = record.history_epochs[record.history.index(max(record.history))]
+        best = record.history_epochs[record.scores.index(max(record.scores))]
         count = len(record.history)
         rows.append(
             [
                 test,
-                _percent(record.accuracy),
+                _said(record, record.score),
                 f"{protocol.mark}; after epoch {best}, of {plural(count, 'evaluation')}",
             ]
         )
-        rows.append([test, _percent(record.test_accuracy), f"{last}: these weights"])
+        rows.append([test, _said(record, record.test_score), f"{last}: these weights"])
     else:
-        rows.append([f"validation ({_images(record, 'validation')})", _percent(record.accuracy), last])
-        again = "" if record.test_accuracy is None else "the same, once"
-        rows.append([test, _percent(record.test_accuracy), again])
-    text = f"## Accuracy\n\nProtocol {protocol.name}: {protocol.summary}.\n\n{_table(rows)}"
+        rows.append([f"validation ({_images(record, 'validation')})", _said(record, record.score), last])
+        again = "" if record.test_score is None else "the same, once"
+        rows.append([test, _said(record, record.test_score), again])
+    text = f"## {quality.name.capitalize()}\n\nProtocol {protocol.name}: {protocol.summarised(quality)}."
+    text += f"\n\n{_table(rows)}"
     if record.by_task:
         text += (
             "\n\nOf several tasks: an accuracy is the mean of theirs, and each is counted among the classes of its own "
             f"task alone. By task: {record.by_task}."
         )
+    unit = f", {quality.unit}" if quality.unit else ""
     if len(record.history) > 1:
         way = ", ".join(
-            f"{epoch}: {100 * accuracy:.1f}"
-            for epoch, accuracy in zip(record.history_epochs, record.history, strict=True)
+            f"{epoch}: {quality.bare(score)}"
+            for epoch, score in zip(record.history_epochs, record.scores, strict=True)
         )
-        text += f"\n\nOn {protocol.judged_on} after each epoch, %: {way}."
+        text += f"\n\nOn {protocol.judged_on} after each epoch{unit}: {way}."
     if origin:
         text += (
-            "\n\nThe configuration was chosen by its accuracy on validation images of the same data, so that accuracy "
-            "on them flatters it."
+            f"\n\nThe configuration was chosen by its {quality.name} on validation {quality.judges}s of the same data, "
+            f"so that {quality.name} on them flatters it."
         )
     return text
 
@@ -129,7 +140,8 @@ def _cost(record: Record, about: trained.About) -> str:
     """Memory and FLOPs of a step: as trained, and as configured where that is another size."""
     config = about.config
     mine, measured = predict(config), record.measured or {}
-    size = f"{config.image_size} px"
+    quality = record.judged
+    size = quality.size(config.image_size)
     rows = [["", "predicted", "measured", "difference"]]
     for kind, name, bytes_ in (
         ("peak", "peak memory", mine.peak_bytes),
@@ -151,15 +163,18 @@ def _cost(record: Record, about: trained.About) -> str:
     configured = int(record.config["image_size"])
     if configured != config.image_size:
         peak, flops = record.predicted["peak_bytes"], record.predicted["train_flops"]
-        rows.append([f"peak memory, {configured} px", format_bytes(peak), "not run", ""])
-        rows.append([f"forward, backward and update, {configured} px", format_flops(flops), "", ""])
+        rows.append([f"peak memory, {quality.size(configured)}", format_bytes(peak), "not run", ""])
+        rows.append(
+            [f"forward, backward and update, {quality.size(configured)}", format_flops(flops), "", ""]
+        )
     text = (
-        f"## Memory and compute\n\nOf one training step of {plural(config.batch_size, 'image')}; MB is 10^6 bytes, "
+        f"## Memory and compute\n\nOf one training step of {plural(config.batch_size, quality.judges)}; MB is "
+        "10^6 bytes, "
         f"MiB 2^20, and a multiply-add is 2 FLOPs.\n\n{_table(rows)}"
     )
     few = measured.get("batch_size", config.batch_size)
     if few != config.batch_size:
-        text += f"\n\nMeasured and predicted bytes are those of {plural(few, 'image')}: there were no more."
+        text += f"\n\nMeasured and predicted bytes are those of {plural(few, quality.judges)}: there were no more."
     if "fault" in measured:
         text += f"\n\n**{measured['fault']}**"
     return text
@@ -168,6 +183,8 @@ def _cost(record: Record, about: trained.About) -> str:
 def _usage(about: trained.About) -> str:
     """Snippets that work."""
     config = about.config
+    if not about.mean:
+        return _usage_of_text()
     name, size = timm_name(config.model), config.image_size
     side = f"[{size}, {size}]" if about.squash else str(size)
     if about.as_timm:
@@ -201,6 +218,16 @@ def _usage(about: trained.About) -> str:
     )
 
 
+def _usage_of_text() -> str:
+    return (
+        "## Use\n\nTokens are bytes, and the logits of each are those of the next one:\n\n```python\nimport torch\n\n"
+        f'import bsr_explorer as bx\n\nmodel = bx.load("{trained.FILE}")\n'
+        'tokens = torch.tensor([list("import ".encode())])\nwith torch.no_grad():\n    logits = model(tokens)  # '
+        "(1, 7, vocabulary)\nprint(bytes([logits[0, -1].argmax().item()]))\n```\n\n"
+        "What another fine-tuning begins with, by `--weights`, is the same file."
+    )
+
+
 def _onnx(about: trained.About, apart: float | None) -> str:
     batches = " and ".join(map(str, onnx.BATCHES))
     compared = (
@@ -224,7 +251,7 @@ def _making(experiment: Experiment, record: Record, about: trained.About, files:
     name = record.fidelity["recipe"]
     rules = recipe(name, experiment.data)
     licence = licence_of(source, tagged(timm_name(about.config.model), rules.tag))
-    options = " --test" if record.test_accuracy is not None else ""
+    options = " --test" if record.test_score is not None else ""
     options += " --export onnx" if any(file.name == onnx.FILE for file in files) else ""
     rows = [
         ["", ""],
@@ -233,14 +260,17 @@ def _making(experiment: Experiment, record: Record, about: trained.About, files:
         ["data", f"`{experiment.data}`"],
         ["split", record.split],
         ["started from", f"{record.weights}; licence: {licence or 'not known here'}"],
-        ["images", f"{about.config.image_size} px, {config['batch_size']} a step"],
+        [
+            f"{record.judged.judges}s",
+            f"{record.judged.size(about.config.image_size)}, {config['batch_size']} a step",
+        ],
         ["step", f"{config['optimizer']}, {config['precision']}, {config['attention']} attention"],
         ["recipe", f"`{name}` ({rules.source})"],
         ["protocol", record.protocol.name],
         ["learning rate", str(config["lr"]) if config.get("lr") else "the recipe’s"],
         [
             "length",
-            f"{plural(record.fidelity['epochs'], 'epoch')}, {plural(record.images_trained, 'image')}, "
+            f"{plural(record.fidelity['epochs'], 'epoch')}, {plural(record.images_trained, record.judged.judges)}, "
             f"{format_number(record.seconds)} s",
         ],
         ["seed", str(record.seed)],
@@ -267,30 +297,33 @@ def _limits(record: Record, about: trained.About) -> str:
 def _known_limits(record: Record, about: trained.About) -> Iterator[str]:
     config, fidelity = about.config, record.fidelity
     configured = record.config["image_size"]
+    size = record.judged.size(config.image_size)
     if configured != config.image_size:
         yield (
-            f"Trained at {config.image_size} px, a smaller proxy of the configuration's {configured} px: it is a model "
-            f"for images of {config.image_size} px."
+            f"Trained at {size}, a smaller proxy of the configuration's {record.judged.size(configured)}: it "
+            "is a model "
+            f"for {record.judged.judges}s of {size}."
         )
     if some := re.search(r"train (\d+) of (\d+)", record.split):
-        yield f"Trained on {some.group(1)} of the {some.group(2)} training images."
+        yield f"Trained on {some.group(1)} of the {some.group(2)} training {record.judged.judges}s."
     if fidelity["recipe"] == "short":
         yield "Trained by a recipe of few epochs that is meant to rank configurations, not to make the best of one."
     if record.weights.startswith("random"):
         yield "Not fine-tuned: it started from random weights."
-    if record.test_accuracy is None:
-        yield "Not evaluated on test images: `--test` does it."
-    yield "One training with one seed; another seed gives another accuracy."
-    yield f"Of images other than those of `{record.data}` nothing is known."
+    if record.test_score is None:
+        yield f"Not evaluated on test {record.judged.judges}s: `--test` does it."
+    yield f"One training with one seed; another seed gives another {record.quality}."
+    yield f"Of {record.judged.judges}s other than those of `{record.data}` nothing is known."
 
 
 def _images(record: Record, part: str) -> str:
     found = re.search(rf"\b{part} (\d+)", record.split)
-    return plural(int(found.group(1)), "image") if found else "images"
+    judges = record.judged.judges
+    return plural(int(found.group(1)), judges) if found else f"{judges}s"
 
 
-def _percent(accuracy: float | None) -> str:
-    return "not evaluated" if accuracy is None else f"{100 * accuracy:.1f}%"
+def _said(record: Record, score: float | None) -> str:
+    return "not evaluated" if score is None else record.judged.text(score)
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -15,7 +15,7 @@ from bsr_explorer.data.loader import loader
 from bsr_explorer.data.splits import Splits, stratified_order
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import build_with
-from bsr_explorer.finetune.job import Job, load_data
+from bsr_explorer.finetune.job import Job, load_images
 from bsr_explorer.methods.base import TOKENS
 from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.models.architecture import architecture_of_model
@@ -105,7 +105,7 @@ def strip_of(
         job = replace(job, weights=used.source)
     else:
         model = weights.load(folder)
-    splits = load_data(experiment.config, job)
+    splits = load_images(experiment.config, job)
     strip = _followed(model, actual, splits, images, experiment.seed, control)
     if not accuracy:
         return strip

@@ -17,6 +17,7 @@ from bsr_explorer import damage, interrupt
 from bsr_explorer.damage import Told
 from bsr_explorer.data.contents import Contents
 from bsr_explorer.data.places import check_data
+from bsr_explorer.data.text import Texts
 from bsr_explorer.errors import UserError
 from bsr_explorer.files import whole
 from bsr_explorer.finetune import job as jobs
@@ -28,7 +29,7 @@ from bsr_explorer.models.weights import check_weights
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.folder import TRAINING, alone, check_writable
-from bsr_explorer.store.records import Record, read_records, write_record, write_text
+from bsr_explorer.store.records import Record, judged, read_records, write_record, write_text
 from bsr_explorer.train.recipes import check_optimizer, recipe
 from bsr_explorer.trained import card, onnx, peft
 from bsr_explorer.trained import weights as trained
@@ -36,6 +37,7 @@ from bsr_explorer.trained import weights as trained
 if TYPE_CHECKING:
     from torch import nn
 
+    from bsr_explorer.config import Config
     from bsr_explorer.data.splits import Splits
 
 LOCK, CHECKPOINT = "train.lock", "checkpoint.pt"
@@ -167,17 +169,17 @@ class _Keeping:
 
     def __init__(self, other: Watch) -> None:
         self.other = other
-        self.made: tuple[nn.Module, Splits] | None = None
+        self.made: tuple[nn.Module, Splits | Texts] | None = None
 
     def peak(self, measured: int, predicted: int) -> None:
         """See ``Watch``."""
         self.other.peak(measured, predicted)
 
-    def epoch(self, number: int, epochs: int, loss: float, accuracy: float) -> None:
+    def epoch(self, number: int, epochs: int, loss: float, score: float) -> None:
         """See ``Watch``."""
-        self.other.epoch(number, epochs, loss, accuracy)
+        self.other.epoch(number, epochs, loss, score)
 
-    def trained(self, model: nn.Module, splits: Splits) -> None:
+    def trained(self, model: nn.Module, splits: Splits | Texts) -> None:
         """See ``Watch``."""
         self.made = model, splits
         self.other.trained(model, splits)
@@ -205,7 +207,7 @@ def train(training: Training, progress: Progress, watch: Watch) -> tuple[Record,
         if record is None:
             with interrupt.held():  # what was trained is written
                 record = _trained(training, progress, watch)
-        elif training.test and record.test_accuracy is None:
+        elif training.test and record.test_score is None:
             record = _tested(training, record)
         if record.status in ("finished", "diverged"):  # what failed may go on when its cause is gone
             training.checkpoint.unlink(missing_ok=True)
@@ -225,15 +227,22 @@ def _trained(training: Training, progress: Progress, watch: Watch) -> Record:
     record = attempt(experiment.config, key, training.job, progress, keeping)
     if keeping.made is not None and record.status == "finished":
         model, splits = keeping.made
-        mean, std = splits.mean_std
         actual = experiment.fidelity.at(experiment.config)
-        about = trained.About(actual, mean, std, splits.interpolation, splits.classes, splits.squash)
+        about = _about(actual, splits)
         with _kept(folder / trained.FILE):
             trained.save(folder / trained.FILE, model, about)
             peft.save(folder, model, actual)
     with _kept(folder / "records" / "0000.json"):
         write_record(folder, 0, record)
     return record
+
+
+def _about(config: Config, splits: Splits | Texts) -> trained.About:
+    """What stands beside the weights."""
+    if isinstance(splits, Texts):
+        return trained.About(config)
+    mean, std = splits.mean_std
+    return trained.About(config, mean, std, splits.interpolation, splits.classes, splits.squash)
 
 
 def _toml(training: Training) -> str:
@@ -253,12 +262,12 @@ def _kept(path: Path) -> Iterator[None]:
 
 
 def _tested(training: Training, record: Record) -> Record:
-    """The record with the accuracy on test, of the weights that are there."""
+    """The record with the quality on test, of the weights that are there."""
     experiment, folder = training.experiment, training.folder
     source = record.weights.partition(":")[0]  # by which images are normalised
     model = trained.load(folder)
-    accuracy, by_task = jobs.accuracy_on_test(model, experiment.config, replace(training.job, weights=source))
-    record = replace(record, test_accuracy=accuracy, test_accuracy_by_task=by_task)
+    score, by_task = jobs.score_on_test(model, experiment.config, replace(training.job, weights=source))
+    record = replace(record, **judged(record.judged, record.score, score), test_accuracy_by_task=by_task)
     write_record(folder, 0, record)
     (folder / card.FILE).unlink(missing_ok=True)
     return record
@@ -289,4 +298,4 @@ def _complete(training: Training, record: Record) -> bool:
     """Whether nothing that is asked for is missing."""
     names = [trained.FILE, card.FILE, *([onnx.FILE] if training.onnx else [])]
     there = all((training.folder / name).exists() for name in names)
-    return there and not (training.test and record.test_accuracy is None)
+    return there and not (training.test and record.test_score is None)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FILE = "model.safetensors"
 """Its name in a training's folder."""
 
-Channels = tuple[float, float, float]
+Channels = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,20 @@ class About:
     """What stands in the file beside the weights.
 
     Attributes:
-        config: as it was trained; its image size is that of the images that the model takes, in pixels.
-        mean, std: by which the channels of pixel values in 0 to 1 were normalised.
+        config: as it was trained; its image size is that of the images that the model takes, in pixels, or of a
+            language model the tokens of a sequence.
+        mean, std: by which the channels of pixel values in 0 to 1 were normalised. These, and what follows, are of
+            images alone.
         interpolation: name of the filter that resized the images.
         classes: the name of each output, in order.
         squash: whether images became square whatever their shape; if not, their centre was taken.
     """
 
     config: Config
-    mean: Channels
-    std: Channels
-    interpolation: str
-    classes: tuple[str, ...]
+    mean: Channels = ()
+    std: Channels = ()
+    interpolation: str = ""
+    classes: tuple[str, ...] = ()
     squash: bool = False
 
     @property

@@ -176,7 +176,7 @@ def main() -> None:
         append_row(table, row_of(method, replica, outcome))
         left = (time.perf_counter() - started) / number * (len(missing) - number)
         say(
-            f"{len(wanted) - len(missing) + number} of {len(wanted)}: {outcome.accuracy[-1]:.3f} in "
+            f"{len(wanted) - len(missing) + number} of {len(wanted)}: {outcome.scores[-1]:.3f} in "
             f"{outcome.seconds:.1f} s, replica {replica} of {method}; {left / 60:.0f} min left"
         )
 
@@ -248,12 +248,12 @@ def pretrain(
         epochs,
         _every(100, lambda done, steps, loss: say(f"pretraining: step {done} of {steps}, loss {loss:.3f}")),
     )
-    say(f"pretrained on {splits.description}: {outcome.accuracy[-1]:.4f} in {outcome.seconds:.0f} s")
+    say(f"pretrained on {splits.description}: {outcome.scores[-1]:.4f} in {outcome.seconds:.0f} s")
     state = {name: w for name, w in step.model.state_dict().items() if not name.startswith("head.")}
     beside = weights.with_suffix(".part")
     save_file(state, beside)
     beside.replace(weights)
-    return outcome.accuracy[-1]
+    return outcome.scores[-1]
 
 
 def _every(count: int, progress: Callable[[int, int, float], None]) -> Callable[[int, int, float], None]:
@@ -293,7 +293,7 @@ def train(
 
 def row_of(method: Method, replica: int, outcome: Outcome) -> dict[str, object]:
     """What the table says of a training."""
-    history = [f"{accuracy:.4f}" for accuracy in outcome.accuracy]
+    history = [f"{accuracy:.4f}" for accuracy in outcome.scores]
     return {
         "method": str(method),
         "replica": replica,

@@ -18,7 +18,7 @@ def orders(finished_once: Path) -> Orders:
     points = Findings.read(finished_once).points[:3]
     said, reached = (0.5, 0.6, 0.7), (0.52, 0.71, 0.66)
     made = [
-        Reached(replace(point, accuracy=a, bytes=n * 10**6), (b,), 100)
+        Reached(replace(point, score=a, bytes=n * 10**6), (b,), 100)
         for n, (point, a, b) in enumerate(zip(points, said, reached, strict=True), start=1)
     ]
     return Orders(tuple(made), points[2].number)

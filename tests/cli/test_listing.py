@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from bsr_explorer.data.catalogue import DATASETS
+from bsr_explorer.data.catalogue import DATASETS, TEXTS
 from bsr_explorer.methods import METHODS, parse_method
 from bsr_explorer.models.names import ALIASES
 from bsr_explorer.train.recipes import RECIPES
@@ -53,7 +53,7 @@ def test_datasets_are_listed_with_where_they_are(
     assert (done.code, done.err) == (0, "")
     lines = {line.split()[0]: line for line in done.out.splitlines() if line and not line.startswith(" ")}
     composed = {"turned(NAME)", "swapped(NAME)", "sums(digits)", "tasks(NAME,"}
-    assert set(lines) == {"data", *DATASETS, "PATH", "hub:…", *composed}
+    assert set(lines) == {"data", *DATASETS, "PATH", "hub:…", *composed, *TEXTS, "PATH.txt"}
     assert "embedded" in lines["digits"]
     assert "1078 / 359 / 360" in lines["digits"]
     assert "download" in lines["cifar10"]  # the data folder is empty, and the Hub's cache has another

@@ -39,12 +39,12 @@ def test_the_front_is_shown_and_every_file_is_named(cli: Cli, study_folder: Path
     ahead = front(points(read_records(study_folder)))
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     for point in ahead:
-        start = f"{100 * point.accuracy:.1f} {format_mb(point.bytes)} {format_mib(point.bytes)}"
+        start = f"{100 * point.score:.1f} {format_mb(point.bytes)} {format_mib(point.bytes)}"
         assert any(line.startswith(start) for line in lines)
     chosen = recommend(ahead).point
     assert f"Recommended: {chosen.method}" in lines
     assert f"to train it in full: bsr-explore train {study_folder} --select recommended" in lines
-    volume = hypervolume([p.bytes for p in ahead], [p.accuracy for p in ahead], 1_400_000)
+    volume = hypervolume([p.bytes for p in ahead], [p.score for p in ahead], 1_400_000)
     assert f"hypervolume {volume:.4f}: the area under the front up to the budget, of 1" in lines
     named = [line.removeprefix(f"{study_folder}/") for line in lines[lines.index("Written:") + 1 :]]
     figures = (
@@ -101,7 +101,7 @@ def test_there_is_one_hypervolume(cli: Cli, study_folder: Path, monkeypatch: pyt
         study = {**best.record.study, "replica": number - 6}
         write_record(study_folder, number, replace(best.record, accuracy=accuracy, study=study))
     known = points(read_records(study_folder))
-    area = hypervolume([p.bytes for p in known], [p.accuracy for p in known], 1_400_000)
+    area = hypervolume([p.bytes for p in known], [p.score for p in known], 1_400_000)
     said = f"hypervolume {area:.4f}"
     assert said in cli("report", study_folder).out
     assert said in cli("status", study_folder).out
@@ -109,9 +109,7 @@ def test_there_is_one_hypervolume(cli: Cli, study_folder: Path, monkeypatch: pyt
     for name in ("report.md", "report.html", "front.tex"):
         assert said in (study_folder / name).read_text().lower(), name
     assert ends == [pytest.approx(area)]
-    assert area != pytest.approx(
-        hypervolume([p.bytes for p in single], [p.accuracy for p in single], 1_400_000)
-    )
+    assert area != pytest.approx(hypervolume([p.bytes for p in single], [p.score for p in single], 1_400_000))
 
 
 @pytest.mark.usefixtures("one_figure")

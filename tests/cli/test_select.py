@@ -49,7 +49,7 @@ def test_each_criterion_has_its_choice(cli: Cli, study_folder: Path, place: int)
 
     limit = point.bytes + 1
     assert same(answer(cli, study_folder, "under", f"{limit}B"), under(ahead, limit))
-    assert same(answer(cli, study_folder, "reaching", f"{point.accuracy}"), reaching(ahead, point.accuracy))
+    assert same(answer(cli, study_folder, "reaching", f"{point.score}"), reaching(ahead, point.score))
     assert same(answer(cli, study_folder, "knee"), knee(ahead))
 
 
@@ -57,7 +57,7 @@ def test_json_says_what_was_chosen(cli: Cli, study_folder: Path) -> None:
     point = recommend(study_front(study_folder)).point
     said = answer(cli, study_folder)
     assert said["method"] == point.method
-    assert (said["accuracy"], said["accuracy_std"], said["seeds"]) == (point.accuracy, None, 1)
+    assert (said["accuracy"], said["accuracy_std"], said["seeds"]) == (point.score, None, 1)
     assert (said["counted_bytes"], said["counts"]) == (point.bytes, "peak")
     assert said["config"] == point.record.config
     assert (said["data"], said["weights"]) == ("digits", point.record.weights)
@@ -78,7 +78,7 @@ def test_what_is_no_accuracy_is_refused(text: str) -> None:
 
 def test_one_text_says_each_criterion(study_folder: Path) -> None:
     ahead, records = study_front(study_folder), read_records(study_folder)
-    limit, accuracy = ahead[0].bytes + 1, ahead[-1].accuracy
+    limit, accuracy = ahead[0].bytes + 1, ahead[-1].score
     for text, choice in (
         ("recommended", recommend(ahead)),
         (" knee ", knee(ahead)),

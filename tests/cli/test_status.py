@@ -45,7 +45,7 @@ def test_a_finished_study(cli: Cli, study_folder: Path) -> None:
             line.startswith(f"{point.said} ") and f" {point.number} " in line and "linear bsr" not in line
             for line in said
         )
-    area = hypervolume([p.bytes for p in known], [p.accuracy for p in known], 1_400_000)
+    area = hypervolume([p.bytes for p in known], [p.score for p in known], 1_400_000)
     assert any(line.startswith(f"hypervolume {area:.4f}: ") for line in said)
     assert said[-1] == f"next: bsr-explore train {study_folder} --select recommended"
     assert "Not finished" not in said
@@ -65,7 +65,7 @@ def test_it_is_all_in_the_json(cli: Cli, study_folder: Path, make_study: MakeStu
     }
     assert answer["fresh_seeds"] == 0
     ahead = front(points(read_records(study_folder)))
-    assert [(e["trial"], e["accuracy"]) for e in answer["front"]] == [(p.number, p.accuracy) for p in ahead]
+    assert [(e["trial"], e["accuracy"]) for e in answer["front"]] == [(p.number, p.score) for p in ahead]
     assert answer["failed"] == []
     assert answer["next"] == f"bsr-explore train {study_folder} --select recommended"
 

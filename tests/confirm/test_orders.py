@@ -25,7 +25,7 @@ def point(finished_once: Path) -> Point:
 def orders(point: Point, said: list[float], reached: list[float], recommended: int = 0) -> Orders:
     """Of configurations of rising memory."""
     pairs = enumerate(zip(said, reached, strict=True))
-    made = [Reached(replace(point, number=n, accuracy=a, bytes=100 + n), (b,), 100) for n, (a, b) in pairs]
+    made = [Reached(replace(point, number=n, score=a, bytes=100 + n), (b,), 100) for n, (a, b) in pairs]
     return Orders(tuple(made), recommended)
 
 
@@ -77,6 +77,6 @@ def test_seeds_are_averaged_and_runs_that_failed_left_out(point: Point) -> None:
     ]
     points = [replace(point, number=n, record=replace(point.record, key=key)) for n, key in enumerate("ab")]
     (each,) = Orders.of(points, runs, 0).reached
-    assert (each.point.number, each.accuracies, each.accuracy) == (0, (0.4, 0.6), 0.5)
+    assert (each.point.number, each.scores, each.score) == (0, (0.4, 0.6), 0.5)
     spread = math.sqrt(0.02)
     assert each.standard_error == pytest.approx(math.sqrt(0.25 / 50 + spread**2 / 2))

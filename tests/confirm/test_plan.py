@@ -37,8 +37,8 @@ def test_rivals_are_taken_by_what_they_lack(found: Findings) -> None:
 
     def lacks(number: int) -> float:
         point = next(point for point in found.points if point.number == number)
-        best = max(ahead.accuracy for ahead in front if ahead.bytes <= point.bytes)
-        return (best - point.accuracy) / point.standard_error
+        best = max(ahead.score for ahead in front if ahead.bytes <= point.bytes)
+        return (best - point.score) / point.standard_error
 
     ahead = {point.number for point in front}
     taken = {point.number for point in chosen(found, 2)} - ahead

@@ -91,6 +91,11 @@ def test_equal_images_have_equal_identities() -> None:
     assert (one.train._fingerprint(shuffled)) != one.train._fingerprint(np.arange(len(one.train)))
 
 
+def test_text_is_no_task(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--data: 'python' in 'tasks\(digits, python\)' is text"):
+        check_data("tasks(digits, python)", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [

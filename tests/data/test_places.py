@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bsr_explorer.data.catalogue import DATASETS
+from bsr_explorer.data.catalogue import DATASETS, TEXTS
 from bsr_explorer.data.places import check_data, default_data_dir, list_datasets
 from bsr_explorer.errors import UserError
 from tests.data.making import assert_disjoint, load, make_folder, sizes, write_idx
@@ -54,7 +54,7 @@ def test_the_list_has_every_data_set(tmp_path: Path) -> None:
     write_idx(tmp_path / "fashion_mnist")
     rows = {row["name"]: row for row in list_datasets(tmp_path)}
     composed = ["turned(NAME)", "swapped(NAME)", "sums(digits)", "tasks(NAME, NAME, …)"]
-    assert [*rows] == [*DATASETS, "PATH", "hub:…", *composed]
+    assert [*rows] == [*DATASETS, "PATH", "hub:…", *composed, *TEXTS, "PATH.txt"]
     assert rows["digits"]["availability"] == "embedded"
     assert rows["fashion_mnist"]["availability"] == "on disk"
     assert rows["cifar10"]["availability"] == "download"

@@ -13,7 +13,7 @@ from bsr_explorer.data import splits as data
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune import job as job_module
 from bsr_explorer.finetune.build import build
-from bsr_explorer.finetune.job import Job, accuracy_on_test, load_data
+from bsr_explorer.finetune.job import Job, load_data, score_on_test
 from bsr_explorer.finetune.run import fine_tune
 from bsr_explorer.train.recipes import HALF, IMAGENET
 from tests.finetune.tuning import CONFIG, PROXY, tune
@@ -79,6 +79,6 @@ def test_tasks_of_other_classes_are_refused() -> None:
 def test_the_test_set_is_judged_task_by_task() -> None:
     config = CONFIG.with_classes((10, 4))
     job = Job(TASKS, PROXY, "random")
-    accuracy, by_task = accuracy_on_test(build(PROXY.at(config)), config, job)
+    accuracy, by_task = score_on_test(build(PROXY.at(config)), config, job)
     assert list(by_task) == ["digits", "turned(digits)"]
     assert accuracy == pytest.approx(sum(by_task.values()) / 2)

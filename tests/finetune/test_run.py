@@ -410,7 +410,7 @@ def test_the_authors_protocol_trains_on_all_images_and_takes_the_best_on_test(by
 
 def test_the_best_need_not_be_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     accuracies = iter([0.25, 0.75, 0.5])
-    monkeypatch.setattr(loop, "accuracies", lambda *given: (next(accuracies),))
+    monkeypatch.setattr(loop, "scores", lambda *given: (next(accuracies),))
     record = tune(replace(CONFIG, batch_size=512), AUTHORS)
     assert (record.accuracy, record.test_accuracy, record.history) == (0.75, 0.5, [0.25, 0.75, 0.5])
     accuracies = iter([0.25, 0.75, 0.5])

@@ -62,9 +62,9 @@ def test_what_is_recommended_is_on_the_front_and_not_told_from_the_best(
     pairs: list[tuple[int, float]], images: int
 ) -> None:
     ahead = front(point(number, *pair, images) for number, pair in enumerate(pairs))
-    best = max(p.accuracy for p in ahead)
+    best = max(p.score for p in ahead)
     chosen = recommend(ahead).point
-    within = [p for p in ahead if p.accuracy >= best - math.sqrt(best * (1 - best) / images)]
+    within = [p for p in ahead if p.score >= best - math.sqrt(best * (1 - best) / images)]
     assert chosen == min(within, key=lambda p: p.bytes)
 
 

@@ -38,8 +38,8 @@ def test_the_front_is_what_nothing_dominates(pairs: list[tuple[int, float]]) -> 
     def beaten(mine: Point) -> bool:
         return any(
             other.bytes <= mine.bytes
-            and other.accuracy >= mine.accuracy
-            and ((other.bytes, other.accuracy) != (mine.bytes, mine.accuracy) or other.number < mine.number)
+            and other.score >= mine.score
+            and ((other.bytes, other.score) != (mine.bytes, mine.score) or other.number < mine.number)
             for other in every
         )
 
@@ -58,7 +58,7 @@ def test_points_are_the_finished_trials_in_order() -> None:
         6: record(300, 0.3, status="failed"),
     }
     found = points(records)
-    assert [(p.number, p.bytes, p.accuracy) for p in found] == [(2, 200, 0.7), (9, 100, 0.5)]
+    assert [(p.number, p.bytes, p.score) for p in found] == [(2, 200, 0.7), (9, 100, 0.5)]
     assert found[0].record is records[2]
     assert found[0].method == "linear"
 
@@ -70,36 +70,36 @@ def test_savings_are_against_full_fine_tuning() -> None:
 
 def test_fresh_runs_speak_for_their_configuration() -> None:
     (found,) = points(runs(0.9, 0.80, 0.82, 0.84))
-    assert (found.number, found.record.accuracy) == (0, 0.9)
-    assert (found.accuracy, found.deviation) == (pytest.approx(0.82), pytest.approx(0.02))
+    assert (found.number, found.record.score) == (0, 0.9)
+    assert (found.score, found.deviation) == (pytest.approx(0.82), pytest.approx(0.02))
     assert (found.seeds, found.said) == (3, "82.0 ± 2.0% (3 seeds)")
 
 
 def test_one_run_speaks_for_itself() -> None:
     (found,) = points(runs(0.9))
-    assert (found.accuracy, found.deviation, found.seeds, found.said) == (0.9, None, 1, "90.0%")
+    assert (found.score, found.deviation, found.seeds, found.said) == (0.9, None, 1, "90.0%")
     (fresh,) = points(runs(0.9, 0.8))
-    assert (fresh.accuracy, fresh.deviation, fresh.seeds) == (0.8, None, 1)
+    assert (fresh.score, fresh.deviation, fresh.seeds) == (0.8, None, 1)
 
 
 def test_fresh_runs_that_did_not_finish_do_not_count() -> None:
     (found,) = points(runs(0.9, None, 0.8, 0.6))
-    assert (found.accuracy, found.seeds) == (pytest.approx(0.7), 2)
+    assert (found.score, found.seeds) == (pytest.approx(0.7), 2)
     (chosen,) = points(runs(0.9, None))
-    assert (chosen.accuracy, chosen.seeds) == (0.9, 1)
+    assert (chosen.score, chosen.seeds) == (0.9, 1)
     (left,) = points(runs(None, 0.7))
-    assert (left.number, left.accuracy) == (1, 0.7)
+    assert (left.number, left.score) == (1, 0.7)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=5))
 def test_a_point_is_the_mean_over_its_fresh_runs(accuracies: list[float]) -> None:
     (found,) = points(runs(1.0, *accuracies))
-    assert found.accuracy == pytest.approx(mean(accuracies))
+    assert found.score == pytest.approx(mean(accuracies))
     assert found.deviation == pytest.approx(stdev(accuracies))
 
 
 def test_the_front_is_made_of_means() -> None:
     lucky, honest = runs(0.9, 0.5, 0.5), {7: record(200, 0.6)}
     ahead = front(points(lucky | honest))
-    assert [(p.number, p.accuracy) for p in ahead] == [(0, 0.5), (7, 0.6)]
+    assert [(p.number, p.score) for p in ahead] == [(0, 0.5), (7, 0.6)]
     assert numbers(front(points({0: lucky[0]} | honest))) == [0]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bsr_explorer.train.checkpoint import Checkpoint
-from bsr_explorer.train.loop import Outcome, accuracies, evaluate, fit
+from bsr_explorer.train.loop import Outcome, evaluate, fit, scores
 from bsr_explorer.train.optimizer import make_optimizer, rate_factor
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, in_precision
@@ -72,7 +72,7 @@ def test_the_recipes_steps_end_training_earlier(limit: int, steps: int, epochs: 
     assert outcome.steps == steps
     assert outcome.images == 4 * steps
     assert len(outcome.losses) == epochs
-    assert len(outcome.accuracy) == 1
+    assert len(outcome.scores) == 1
 
 
 def test_the_gradient_is_clipped() -> None:
@@ -135,7 +135,7 @@ def test_a_loss_that_is_not_finite_ends_training() -> None:
     outcome = train(model, poisoned, epochs=2)
     assert outcome.diverged == "the loss was nan at step 3 of 10"
     assert outcome.steps == 2
-    assert outcome.accuracy == []
+    assert outcome.scores == []
     assert len(outcome.losses) == 1
     assert all(bool(p.isfinite().all()) for p in model.parameters())
 
@@ -144,9 +144,9 @@ def test_a_loss_that_is_not_finite_ends_training() -> None:
 
 
 def test_a_trial_below_a_rung_stops_there() -> None:
-    accuracy = train(Line(), batches(), epochs=4, every=1).accuracy
+    accuracy = train(Line(), batches(), epochs=4, every=1).scores
     outcome = train(Line(), batches(), epochs=4, rungs={1: -math.inf, 2: accuracy[1] + 0.001, 3: 0.0})
-    assert (outcome.accuracy, outcome.evaluated) == (accuracy[:2], [1, 2])
+    assert (outcome.scores, outcome.evaluated) == (accuracy[:2], [1, 2])
     assert (outcome.steps, len(outcome.losses)) == (10, 2)
     assert outcome.stopped == (
         f"stopped after epoch 2 of 4: the accuracy was {accuracy[1]:.2%}, and {accuracy[1] + 0.001:.2%} was asked for"
@@ -156,9 +156,9 @@ def test_a_trial_below_a_rung_stops_there() -> None:
 
 def test_a_trial_that_is_as_good_as_a_rung_goes_on() -> None:
     plain = train(Line(), batches(), epochs=3, every=1)
-    outcome = train(Line(), batches(), epochs=3, rungs={1: plain.accuracy[0], 2: plain.accuracy[1]})
+    outcome = train(Line(), batches(), epochs=3, rungs={1: plain.scores[0], 2: plain.scores[1]})
     assert outcome.stopped is None
-    assert (outcome.accuracy, outcome.evaluated) == (plain.accuracy, [1, 2, 3])
+    assert (outcome.scores, outcome.evaluated) == (plain.scores, [1, 2, 3])
     assert outcome.losses == plain.losses
 
 
@@ -171,7 +171,7 @@ def test_no_trial_is_stopped_at_its_end() -> None:
 def test_a_trial_may_be_asked_to_go_no_further() -> None:
     outcome = train(Line(), batches(), epochs=2, rungs={1: math.inf})
     assert outcome.stopped == (
-        f"stopped after epoch 1 of 2: the accuracy was {outcome.accuracy[0]:.2%}, and no more was asked for"
+        f"stopped after epoch 1 of 2: the accuracy was {outcome.scores[0]:.2%}, and no more was asked for"
     )
 
 
@@ -180,7 +180,7 @@ def test_outputs_that_are_not_finite_at_a_rung_are_divergence() -> None:
     poisoned.dataset.tensors[0][:] = math.inf  # type: ignore[attr-defined]
     outcome = train(Line(), batches(), epochs=3, validation=poisoned, rungs={2: 0.0})
     assert outcome.diverged == "the outputs were not finite after step 10 of 15"
-    assert outcome.accuracy == outcome.evaluated == []
+    assert outcome.scores == outcome.evaluated == []
 
 
 # --- evaluation -----------------------------------------------------------------------------------------
@@ -190,8 +190,8 @@ def test_outputs_that_are_not_finite_at_a_rung_are_divergence() -> None:
 def test_validation_is_evaluated_after_each_epoch_or_at_the_end(every: int | None, count: int) -> None:
     model = Line()
     outcome = train(model, batches(), epochs=3, validation=batches(21), every=every)
-    assert len(outcome.accuracy) == count
-    assert outcome.accuracy[-1] == evaluate(model, batches(21))
+    assert len(outcome.scores) == count
+    assert outcome.scores[-1] == evaluate(model, batches(21))
 
 
 def test_validation_is_evaluated_when_an_epoch_is_over_in_which_enough_steps_are_done() -> None:
@@ -277,7 +277,7 @@ def test_what_was_trained_on_is_not_loaded_again(tmp_path: Path) -> None:
     outcome = train(again, shuffled(rest), epochs=2, every=1, checkpoint=checkpoint)
     assert rest.loaded == whole.loaded[4 * 8 :]
     assert torch.equal(again.head.weight, model.head.weight)
-    assert (outcome.losses, outcome.accuracy, outcome.images) == (expected.losses, expected.accuracy, 40)
+    assert (outcome.losses, outcome.scores, outcome.images) == (expected.losses, expected.scores, 40)
     assert outcome.running == []
 
 
@@ -297,7 +297,7 @@ def test_checkpoints_within_an_epoch_are_as_far_apart_as_is_said(
 def test_each_evaluation_is_told() -> None:
     told: list[tuple[int, float, float]] = []
     outcome = train(Line(), batches(), epochs=3, rungs={2: 0.0}, evaluated=lambda *said: told.append(said))
-    assert told == [(2, outcome.losses[1], outcome.accuracy[0]), (3, outcome.losses[2], outcome.accuracy[1])]
+    assert told == [(2, outcome.losses[1], outcome.scores[0]), (3, outcome.losses[2], outcome.scores[1])]
 
 
 # --- looking before the first step ------------------------------------------------------------------------
@@ -406,10 +406,10 @@ def test_each_task_is_judged_among_its_own_classes() -> None:
         dataset = None
 
     model, given = Fixed(logits), Batches(loader)
-    assert accuracies(model, given) == (1 / 2, 2 / 3)  # type: ignore[arg-type]
+    assert scores(model, given) == (1 / 2, 2 / 3)  # type: ignore[arg-type]
     assert evaluate(model, given) == pytest.approx((1 / 2 + 2 / 3) / 2)  # type: ignore[arg-type]
     model.tasks = ()
-    assert accuracies(model, given) == (0.0,)  # type: ignore[arg-type]
+    assert scores(model, given) == (0.0,)  # type: ignore[arg-type]
     model.tasks = (2, 3)
     model.logits.data[0, 0] = math.nan
-    assert all(map(math.isnan, accuracies(model, given)))  # type: ignore[arg-type]
+    assert all(map(math.isnan, scores(model, given)))  # type: ignore[arg-type]

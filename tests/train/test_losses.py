@@ -33,7 +33,7 @@ def train(kind: type[Step], images: int = 20, epochs: int = 1, **options: Any) -
 
 
 def what(outcome: Outcome) -> tuple[Any, ...]:
-    return outcome.losses, outcome.accuracy, outcome.steps, outcome.images, outcome.running, outcome.diverged
+    return outcome.losses, outcome.scores, outcome.steps, outcome.images, outcome.running, outcome.diverged
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.quality import Quality
 from bsr_explorer.report.front import Point, covered
 from bsr_explorer.report.study.findings import Findings
 from bsr_explorer.units import format_bytes, format_number
@@ -54,8 +55,8 @@ class Between:
         """The comparison of two studies' folders.
 
         Raises:
-            UserError: no study there, no finished trial, memory counted differently, or a front that lies wholly beyond
-                the smaller budget.
+            UserError: no study there, no finished trial, memory counted differently, another measure of quality, or a
+                front that lies wholly beyond the smaller budget.
         """
         both = (Findings.read(folders[0]), Findings.read(folders[1]))
         counts = [found.study["counts"] for found in both]
@@ -63,6 +64,12 @@ class Between:
             raise UserError(
                 f"STUDY: {folders[0]} counts {counts[0]} memory and {folders[1]} counts {counts[1]}; only budgets that "
                 "count the same can be compared"
+            )
+        mine, other = (found.quality.name for found in both)
+        if mine != other:
+            raise UserError(
+                f"STUDY: {folders[0]} is judged by {mine} and {folders[1]} by {other}; only studies that are judged by "
+                "the same can be compared"
             )
         reference = min(found.budget for found in both)
         names = [str(found.study["name"]) for found in both]
@@ -79,8 +86,13 @@ class Between:
         return str(self.sides[0].found.study["counts"])
 
     @property
+    def quality(self) -> Quality:
+        """What both were judged by."""
+        return self.sides[0].found.quality
+
+    @property
     def comparable(self) -> bool:
-        """Whether accuracies were come by alike: all was the same, but for the budgets."""
+        """Whether accuracies (or perplexities) were come by alike: all was the same, but for the budgets."""
         return all(line.startswith("budget: ") for line in self.differences)
 
     @cached_property
@@ -92,13 +104,13 @@ class Between:
 
     def lacking(self, side: int) -> list[Point]:
         """Points of one front that the other study lacks: it did not train that configuration, and (where accuracies
-        can be compared) has nothing as good, with no more memory and no less accuracy."""
+        can be compared) has nothing as good, with no more memory and no less quality."""
         other = self.sides[1 - side]
         trained = {_configuration(point) for point in other.found.points}
 
         def reached(point: Point) -> bool:
             return self.comparable and any(
-                theirs.bytes <= point.bytes and theirs.accuracy >= point.accuracy for theirs in other.front
+                theirs.bytes <= point.bytes and theirs.score >= point.score for theirs in other.front
             )
 
         own = self.sides[side].front
@@ -114,15 +126,20 @@ class Between:
                     "study": side.name,
                     "trial": point.number,
                     "method": point.method,
-                    "accuracy": point.accuracy,
-                    "accuracy_std": point.deviation,
+                    self.quality.name: point.value,
+                    f"{self.quality.name}_std": point.deviation,
                     "seeds": point.seeds,
                     "counted_bytes": point.bytes,
                     "only_there": point in only,
                 }
                 for point in side.front
             ]
-        return sorted(made, key=lambda row: (row["counted_bytes"], -row["accuracy"], row["study"]))
+        name = self.quality.name
+
+        def order(row: dict[str, Any]) -> Any:
+            return row["counted_bytes"], -self.quality.score(row[name]), row["study"]
+
+        return sorted(made, key=order)
 
     def verdict(self) -> str:
         """Which study found more, in a sentence; no winner where the two were not trained alike."""

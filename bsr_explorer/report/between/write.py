@@ -33,10 +33,10 @@ def write(between: Between, folder: Path) -> list[Path]:
 
 def readable(between: Between) -> list[dict[str, str]]:
     """The rows, scaled for reading."""
+    quality = between.quality
     return [
         {
-            "accuracy (%)": f"{100 * row['accuracy']:.1f}"
-            + ("" if row["accuracy_std"] is None else f" ± {100 * row['accuracy_std']:.1f}"),
+            quality.column: quality.bare(quality.score(row[quality.name]), row[f"{quality.name}_std"]),
             "MB": format_mb(row["counted_bytes"]),
             "MiB": format_mib(row["counted_bytes"]),
             "study": row["study"],
@@ -50,6 +50,7 @@ def readable(between: Between) -> list[dict[str, str]]:
 
 def _page(between: Between) -> str:
     names = [side.name for side in between.sides]
+    good = f"{'much' if between.quality.higher else 'low a'} {between.quality.name}"
     lines = [
         f"# {names[0]} and {names[1]}",
         "",
@@ -62,7 +63,7 @@ def _page(between: Between) -> str:
         markdown(pd.DataFrame(readable(between)), as_text=True),
         "",
         "*Only there*: the other study did not train it"
-        + (", and has nothing with as much accuracy for as little memory." if between.comparable else "."),
+        + (f", and has nothing with as {good} for as little memory." if between.comparable else "."),
         "",
         "![both fronts](figures/two_fronts.png)",
         "",

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bsr_explorer.errors import UserError, unwritable
-from bsr_explorer.report.comparison.table import accuracy_text, best
+from bsr_explorer.report.comparison.table import best, quality_text
 from bsr_explorer.report.comparison.write import Report
 from bsr_explorer.report.markup import latex, markdown
 from bsr_explorer.store.records import write_text
@@ -40,15 +40,15 @@ def write(compared: Sequence[Report], folder: Path) -> list[Path]:
 
 
 def rows(compared: Sequence[Report]) -> list[dict[str, Any]]:
-    """A row a method, unscaled: the largest of its costs, and its accuracy on each data set."""
+    """A row a method, unscaled: the largest of its costs, and its accuracy (or perplexity) on each data set."""
     made = []
     for each in zip(*(one.rows for one in compared), strict=True):
         row: dict[str, Any] = {"method": each[0]["method"], "protocol": each[0]["protocol"]}
         for key in ("published_bytes", "saved_bytes", "peak_bytes", "train_flops"):
             row[key] = None if each[0][key] is None else max(on[key] for on in each)
         for one, on in zip(compared, each, strict=True):
-            name = Path(one.comparison.data).name
-            row |= {f"{name}_{key}": on[key] for key in ("status", "runs", "accuracy", "accuracy_std")}
+            name, quality = Path(one.comparison.data).name, one.comparison.quality.name
+            row |= {f"{name}_{key}": on[key] for key in ("status", "runs", quality, f"{quality}_std")}
         made.append(row)
     return made
 
@@ -62,9 +62,9 @@ def _latex(compared: Sequence[Report]) -> str:
     """The table for a paper: short names, the best of each column in bold."""
     frame, found = _readable(compared), rows(compared)
     frame["method"] = [line.entry.label for line in compared[0].lines]
-    column = compared[0].comparison.protocol.column
+    quality = compared[0].comparison.quality
     bold = {
-        column(f"{name} (%)"): best([row[f"{name}_accuracy"] for row in found], max)
+        _column(compared[0], name): best([row[f"{name}_{quality.name}"] for row in found], quality.best)
         for name in _names(compared)
     }
     for kind in ("published", "saved", "peak"):
@@ -80,10 +80,13 @@ def _names(compared: Sequence[Report]) -> list[str]:
 def _said(compared: Sequence[Report]) -> str:
     first = compared[0].comparison
     config, seeds = first.config, first.seeds
+    percent = "in percent, " if first.quality.unit else ""
     return (
-        f"{config['image_size']} px, batch {config['batch_size']}, {config['optimizer']}, {config['precision']}, "
+        f"{first.quality.size(config['image_size'])}, batch {config['batch_size']}, {config['optimizer']}, "
+        f"{config['precision']}, "
         f"{config['attention']} attention, {config['device']}; recipe {first.fidelity['recipe']}. Protocol "
-        f"{first.protocol.name}: {first.protocol.summary}. Accuracy is {first.protocol.accuracy_is}; in percent, "
+        f"{first.protocol.name}: {first.protocol.summarised(first.quality)}. {first.quality.name.capitalize()} is "
+        f"{first.protocol.says(first.quality)}; {percent}"
         f"mean ± standard deviation over {plural(seeds, 'seed')}. Memory of one step, in MB, is the "
         "most that any of the data sets takes (they differ by the head alone); in brackets, how much less than full "
         "fine-tuning. Published: the BSR paper's own accounting, for the methods that it has a rule for."
@@ -95,7 +98,7 @@ def _readable(compared: Sequence[Report]) -> pd.DataFrame:
     for place, row in enumerate(rows(compared)):
         cells = {"method": row["method"]}
         for name, one in zip(names, compared, strict=True):
-            cells[one.comparison.protocol.column(f"{name} (%)")] = accuracy_text(one.rows[place])
+            cells[_column(one, name)] = quality_text(one.rows[place], one.comparison.quality)
         for key in ("published", "saved", "peak"):
             size = row[f"{key}_bytes"]
             less = "—" if size is None else f"{format_mb(size)}{_less(compared, f'{key}_bytes', size)}"
@@ -104,6 +107,12 @@ def _readable(compared: Sequence[Report]) -> pd.DataFrame:
         cells["train GFLOPs a step"] = f"{format_gflops(flops, 0)}{_less(compared, 'train_flops', flops)}"
         made.append(cells)
     return pd.DataFrame(made)
+
+
+def _column(one: Report, name: str) -> str:
+    """The head of a data set's column."""
+    unit = one.comparison.quality.unit
+    return one.comparison.protocol.column(f"{name} ({unit})" if unit else name)
 
 
 def _less(compared: Sequence[Report], key: str, size: int) -> str:

@@ -16,14 +16,15 @@ def latex(comparison: Comparison, lines: Sequence[Line], rows: Sequence[dict[str
     """The table for a paper: short names, megabytes only, the best of each column in bold; no ratios of what the
     columns hold, and nothing of the smaller size that was trained at."""
     frame = readable(rows, comparison)
-    beyond = ("MiB", f"at {comparison.trained_at} px")
+    beyond = ("MiB", f"at {comparison.quality.size(comparison.trained_at)}")
     less = [f"{kind}, to full" for kind in ("peak", "saved", "published", "batch")]
     frame = frame[
         [name for name in frame if name not in less and not any(word in str(name) for word in beyond)]
     ]
     frame["method"] = [line.entry.label for line in lines]
+    quality = comparison.quality
     bold = {
-        comparison.protocol.column(): best([row["accuracy"] for row in rows], max),
+        comparison.protocol.column(quality.column): best([row[quality.name] for row in rows], quality.best),
         f"{comparison.counts} (MB)": best([row["counted_bytes"] for row in rows]),
         "train GFLOPs a step": best([row["train_flops"] for row in rows]),
         "step (s)": best([row["step_seconds"] for row in rows]),

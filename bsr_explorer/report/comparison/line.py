@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import mean, median, stdev
+from statistics import fmean, median
 
+from bsr_explorer.quality import ACCURACY, Quality
 from bsr_explorer.store.comparison_folder import Comparison, Entry, StepTimes
 from bsr_explorer.store.records import Record
 
@@ -29,32 +30,47 @@ class Line:
     untimed: str = ""
 
     @cached_property
-    def accuracies(self) -> list[float]:
-        """Of the runs that finished, in [0, 1]."""
-        return [run.accuracy for run in self.runs if run.status == "finished" and run.accuracy is not None]
+    def scores(self) -> list[float]:
+        """Of the runs that finished, in [0, 1]; see ``quality``."""
+        return [run.score for run in self.runs if run.status == "finished" and run.score is not None]
 
     @property
-    def accuracy(self) -> float | None:
-        """The mean over the seeds."""
-        return mean(self.accuracies) if self.accuracies else None
+    def quality(self) -> Quality:
+        """What the runs were judged by."""
+        return self.runs[0].judged if self.runs else ACCURACY
+
+    @property
+    def score(self) -> float | None:
+        """That of the mean over the seeds."""
+        return self.quality.mean(self.scores) if self.scores else None
+
+    @property
+    def value(self) -> float | None:
+        """The mean accuracy, in [0, 1], or perplexity."""
+        return None if self.score is None else self.quality.value(self.score)
+
+    @property
+    def drawn(self) -> float | None:
+        """The same as it is said and drawn: in percent, or as it is."""
+        return None if self.score is None else self.quality.number(self.score)
 
     @property
     def deviation(self) -> float | None:
-        """The sample standard deviation over the seeds, of two at least."""
-        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+        """The sample standard deviation of accuracies, or perplexities, over the seeds, of two at least."""
+        return self.quality.deviation(self.scores)
 
     @property
     def by_task(self) -> dict[str, float]:
-        """The same mean of each task, by its name; nothing, if there is one task."""
+        """The mean accuracy of each task, by its name; nothing, if there is one task."""
         runs = [run.accuracy_by_task for run in self.runs if run.status == "finished"]
-        return {task: mean(run[task] for run in runs) for task in (runs[0] if runs else {})}
+        return {task: fmean(run[task] for run in runs) for task in (runs[0] if runs else {})}
 
     @property
     def status(self) -> str:
         """``finished`` if any run is, else what became of them."""
         if not self.entry.fits:
             return "does not fit"
-        if self.accuracies:
+        if self.scores:
             return "finished"
         return self.runs[-1].status if self.runs else NOT_RUN
 

@@ -29,7 +29,7 @@ def page(
         f"# {comparison.config['model']} on {Path(comparison.data).name}",
         "",
         *(f"{sentence}\n" for sentence in described(comparison)),
-        f"{_how_trained(comparison) if ran else _NOTHING_TRAINED} Full fine-tuning: "
+        f"{_how_trained(comparison) if ran else _NOTHING_TRAINED.format(comparison.quality.name)} Full fine-tuning: "
         f"{said_bound('counted_bytes', full.at_least)}{format_bytes(full.counted_bytes)}, "
         f"{said_bound('train_flops', full.at_least)}{format_gflops(full.train_flops, 0)} GFLOPs a step. "
         + (f"A step's time is the median of {plural(rounds, 'round')} (`{STEPS}`). " if rounds else "")
@@ -37,7 +37,7 @@ def page(
         "",
         markdown(readable(rows, comparison), as_text=True),
         "",
-        *(f"![{what}](figures/{path.name})\n" for path, what in _shown(drawn)),
+        *(f"![{what}](figures/{path.name})\n" for path, what in _shown(drawn, comparison.quality.name)),
     ]
     if notes:
         text += ["## Notes", "", *(f"- {note}" for note in notes), ""]
@@ -46,14 +46,14 @@ def page(
 
 def _how_trained(comparison: Comparison) -> str:
     return (
-        f"Accuracy is {comparison.protocol.accuracy_is}; mean ± standard deviation over the seeds. Memory and FLOPs "
-        "are predicted for one step; beside them stands what the runs held at the size they were trained at, predicted "
-        "→ measured."
+        f"{comparison.quality.name.capitalize()} is {comparison.protocol.says(comparison.quality)}; mean ± standard "
+        "deviation over the seeds. Memory and FLOPs are predicted for one step; beside them stands what the runs held "
+        "at the size they were trained at, predicted → measured."
     )
 
 
 _NOTHING_TRAINED = (
-    "Nothing was trained here: memory and FLOPs of one step follow from the configuration alone, and accuracy is not "
+    "Nothing was trained here: memory and FLOPs of one step follow from the configuration alone, and {} is not "
     "known."
 )
 
@@ -66,12 +66,12 @@ _ACCOUNTINGS = (
 
 
 _SHOWN = {
-    "comparison": "accuracy against memory",
-    "bars": "memory, compute, time and accuracy of each method",
+    "comparison": "{} against memory",
+    "bars": "memory, compute, time and {} of each method",
     "accountings": "memory by the published accounting and in truth",
 }
 """What a comparison's figures show, by name."""
 
 
-def _shown(drawn: Sequence[Path]) -> list[tuple[Path, str]]:
-    return [(path, _SHOWN[path.stem]) for path in drawn if path.suffix == ".png"]
+def _shown(drawn: Sequence[Path], quality: str) -> list[tuple[Path, str]]:
+    return [(path, _SHOWN[path.stem].format(quality)) for path in drawn if path.suffix == ".png"]

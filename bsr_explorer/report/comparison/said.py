@@ -14,15 +14,20 @@ def described(comparison: Comparison) -> list[str]:
     """What is compared, how it is trained, and what the budget is, a sentence each."""
     config, fidelity = comparison.config, comparison.fidelity
     trained, own = comparison.trained_at, config["image_size"]
-    proxy = f", a proxy: memory, FLOPs and step times are those of {own} px" if trained != own else ""
+    quality = comparison.quality
+    proxy = (
+        f", a proxy: memory, FLOPs and step times are those of {quality.size(own)}" if trained != own else ""
+    )
     said = [
-        f"{config['model']}, {own} px, batch {config['batch_size']}, {config['optimizer']}, {config['precision']}, "
+        f"{config['model']}, {quality.size(own)}, batch {config['batch_size']}, {config['optimizer']}, "
+        f"{config['precision']}, "
         f"{config['attention']} attention, {config['device']}; weights: {comparison.weights}.",
         f"{'To be trained' if fidelity['train_size'] is None else 'Trained'} on "
-        f"{some(fidelity['train_size'], 'image')} of {comparison.data} at {trained} px{proxy}; "
+        f"{some(fidelity['train_size'], quality.judges)} of {comparison.data} at {quality.size(trained)}{proxy}; "
         f"{some(fidelity['epochs'], 'epoch', 'the recipe’s')}, recipe {fidelity['recipe']}, "
-        f"{some(fidelity['val_size'], f'{comparison.protocol.judged_on} image')}, {plural(comparison.seeds, 'seed')}.",
-        f"Protocol {comparison.protocol.name}: {comparison.protocol.summary}.",
+        f"{some(fidelity['val_size'], f'{comparison.protocol.judged_on} {quality.judges}')}, "
+        f"{plural(comparison.seeds, 'seed')}.",
+        f"Protocol {comparison.protocol.name}: {comparison.protocol.summarised(quality)}.",
     ]
     if comparison.budget is not None and comparison.budget_bytes is not None:
         said.append(

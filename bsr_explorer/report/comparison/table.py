@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from bsr_explorer.ledger import said_bound
+from bsr_explorer.quality import Quality
 from bsr_explorer.report.comparison.line import Line
 from bsr_explorer.store.comparison_folder import Comparison
 from bsr_explorer.units import format_gflops, format_less, format_mb, format_mib, format_number
 
 
 def row(line: Line, lines: Sequence[Line], comparison: Comparison) -> dict[str, Any]:
-    """All that is known of a method, unscaled: bytes, FLOPs, seconds, accuracies in [0, 1].
+    """All that is known of a method, unscaled: bytes, FLOPs, seconds, accuracies in [0, 1] (or perplexities).
 
     ``…_full_over_this`` are how many times less than full fine-tuning; ``…_over_full`` are parts of it.
     What full fine-tuning has not been trained or timed for is None.
@@ -23,7 +24,7 @@ def row(line: Line, lines: Sequence[Line], comparison: Comparison) -> dict[str, 
     entry, full = line.entry, comparison.full
     reference = next((other for other in lines if other.entry.key == full.key), None)
     peak, saved = line.measured("peak"), line.measured("saved")
-    best = reference.accuracy if reference else None
+    best, name = reference.value if reference else None, comparison.quality.name
     bounds = {*entry.at_least, *full.at_least}
 
     def ratio(figure: str, inverse: bool = False) -> float | None:
@@ -35,11 +36,11 @@ def row(line: Line, lines: Sequence[Line], comparison: Comparison) -> dict[str, 
         "method": entry.method,
         "protocol": comparison.protocol.name,
         "status": line.status,
-        "runs": len(line.accuracies),
-        "accuracy": line.accuracy,
-        "accuracy_std": line.deviation,
-        "accuracy_minus_full": _difference(line.accuracy, best),
-        "accuracy_over_full": _ratio(line.accuracy, best),
+        "runs": len(line.scores),
+        name: line.value,
+        f"{name}_std": line.deviation,
+        f"{name}_minus_full": _difference(line.value, best),
+        f"{name}_over_full": _ratio(line.value, best),
         "counted_bytes": entry.counted_bytes,
         "counted_full_over_this": ratio("counted_bytes"),
         "peak_bytes": entry.peak_bytes,
@@ -96,13 +97,17 @@ def _in_rounds(line: Line, reference: Line | None) -> float | None:
 
 def readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.DataFrame:
     """The table scaled for reading; columns of which nothing is known are left out."""
+    quality = comparison.quality
     kinds = dict.fromkeys([comparison.counts, "peak", "saved"])
-    trained = f"at {comparison.trained_at} px"
+    trained = f"at {quality.size(comparison.trained_at)}"
     ruled = comparison.counts != "published" and any(each["published_bytes"] for each in rows)
     made = []
     for each in rows:
-        cells = {"method": each["method"], comparison.protocol.column(): accuracy_text(each)}
-        cells["to full (points)"] = points_text(each["accuracy_minus_full"])
+        cells = {
+            "method": each["method"],
+            comparison.protocol.column(quality.column): quality_text(each, quality),
+        }
+        cells["to full" + (f" ({quality.points})" if quality.points else "")] = to_full_text(each, quality)
         cells |= {f"{task} (%)": f"{100 * value:.1f}" for task, value in by_task(each).items()}
         for kind in kinds:
             size, ratio = ("counted",) * 2 if kind == comparison.counts else (kind, kind)
@@ -134,12 +139,12 @@ def best(values: Sequence[float | None], pick: Callable[[list[float]], float] = 
     return [value is not None and value == pick(known) for value in values]
 
 
-def accuracy_text(each: dict[str, Any]) -> str:
-    """``85.0 ± 0.2`` (percent), or why there is none."""
-    if each["accuracy"] is None:
+def quality_text(each: dict[str, Any], quality: Quality) -> str:
+    """``85.0 ± 0.2`` (percent, or a perplexity), or why there is none."""
+    value = each[quality.name]
+    if value is None:
         return str(each["status"])
-    spread = "" if each["accuracy_std"] is None else f" ± {100 * each['accuracy_std']:.1f}"
-    return f"{100 * each['accuracy']:.1f}{spread}"
+    return quality.bare(quality.score(value), each[f"{quality.name}_std"])
 
 
 def measured_text(each: dict[str, Any], kind: str) -> str:
@@ -148,9 +153,10 @@ def measured_text(each: dict[str, Any], kind: str) -> str:
     return "" if None in sizes else " → ".join(format_mb(size) for size in sizes)
 
 
-def points_text(difference: float | None) -> str:
-    """``+1.5``, percentage points between two accuracies in [0, 1], or nothing."""
-    return "" if difference is None else f"{100 * difference:+.1f}"
+def to_full_text(each: dict[str, Any], quality: Quality) -> str:
+    """``+1.5``, percentage points (or of perplexity) to full fine-tuning, or nothing."""
+    difference = each[f"{quality.name}_minus_full"]
+    return "" if difference is None else quality.difference(difference)
 
 
 def _less(ratio: float | None) -> str:

@@ -71,7 +71,7 @@ def report(folder: Path, venue: str | None = None, to: Path | None = None) -> Re
 
 def _figures(lines: Sequence[Line]) -> list[Callable[[Comparison, Sequence[Line], Path], list[Path]]]:
     """The figures that there is something for."""
-    known = [figure.draw] if any(line.accuracy is not None for line in lines) else []
+    known = [figure.draw] if any(line.score is not None for line in lines) else []
     ruled = [accountings.draw] if any(line.entry.published_bytes is not None for line in lines) else []
     return [*known, bars.draw, *ruled]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bsr_explorer.config import HELD_OUT, Protocol
 from bsr_explorer.report import style
 from bsr_explorer.report.figures.axes import plain_ticks
-from bsr_explorer.report.figures.bars import Value, bars, percent, say_not_run
+from bsr_explorer.report.figures.bars import Value, bars, drawn, say_not_run
 from bsr_explorer.units import in_mb
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def _panels(protocol: Protocol) -> dict[str, Value]:
     return {
         "peak memory (MB)": lambda line: in_mb(line.entry.peak_bytes),
         "training GFLOPs a step": lambda line: line.entry.train_flops / 1e9,
-        protocol.axis: percent,
+        protocol.axis(): drawn,
     }
 
 
@@ -89,7 +89,7 @@ def trained_blocks(
     ) as (fig, axes):
         _squares(axes[0], list(chosen), depth)
         for panel, (label, value) in zip(axes[1:], panels.items(), strict=True):
-            costs = value is not percent
+            costs = value is not drawn
             bars(panel, lines, value, 0 if costs else 1, value(full) if costs else None)
             panel.set_xlabel(label)
             panel.tick_params(left=False)

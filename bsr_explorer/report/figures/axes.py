@@ -64,9 +64,9 @@ def budget_line(axes: Any, found: Findings, upright: bool = True) -> None:
     line(in_mb(found.budget), color=style.BLACK, lw=1, ls="--", label=f"budget {found.study['budget']}")
 
 
-def accuracy_label(found: Findings) -> str:
-    """What an axis of accuracy says."""
-    return "validation accuracy (%)" + (f", ± over {found.seeds} seeds" if found.seeds > 1 else "")
+def quality_label(found: Findings) -> str:
+    """What an axis of accuracy, or of another quality, says."""
+    return f"validation {found.quality.column}" + (f", ± over {found.seeds} seeds" if found.seeds > 1 else "")
 
 
 def wrapped(label: str, width: int = 26) -> str:

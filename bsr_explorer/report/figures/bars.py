@@ -1,4 +1,4 @@
-"""Memory, compute, time and accuracy of each method of a comparison, as bars beside one another."""
+"""Memory, compute, time and quality of each method of a comparison, as bars beside one another."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def draw(comparison: Comparison, lines: Sequence[Line], folder: Path) -> list[Pa
             full.train_flops / 1e9,
         ),
         ("time of a step (s)", lambda line: line.step_seconds, 2, None),
-        (f"{comparison.protocol.axis}{seeds}", percent, 1, None),
+        (f"{comparison.protocol.axis(comparison.quality)}{seeds}", drawn, comparison.quality.decimals, None),
     ]
     called = names(lines)
     row = 0.11 + 0.1 * max(1 + name.count("\n") for name in called)
@@ -73,7 +73,7 @@ def bars(panel: Any, lines: Sequence[Line], value: Value, decimals: int, referen
         said = _absent(line) if size is None else format_number(size, decimals)
         if size and reference:
             said += f" ({times(reference / size)})"
-        spread = 100 * (line.deviation or 0.0) if value is percent else 0.0
+        spread = line.quality.scale * (line.deviation or 0.0) if value is drawn else 0.0
         if size and spread:
             panel.errorbar(size, place, xerr=spread, fmt="none", ecolor="0.3", lw=1, capsize=2)
         grey = "0.45" if size is None else style.BLACK
@@ -91,7 +91,7 @@ def times(ratio: float) -> str:
 
 
 def _absent(line: Line) -> str:
-    return "not timed" if line.accuracies else line.status
+    return "not timed" if line.scores else line.status
 
 
 def say_not_run(panel: Any) -> None:
@@ -101,6 +101,6 @@ def say_not_run(panel: Any) -> None:
     panel.set_xticks([])
 
 
-def percent(line: Line) -> float | None:
-    """Mean accuracy of a method."""
-    return None if line.accuracy is None else 100 * line.accuracy
+def drawn(line: Line) -> float | None:
+    """Mean accuracy of a method, in percent, or its mean perplexity."""
+    return line.drawn

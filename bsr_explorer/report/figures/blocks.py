@@ -58,4 +58,4 @@ def draw(found: Findings, folder: Path) -> list[Path]:
 def _named(found: Findings, row: int) -> str:
     point = found.front[row]
     name = textwrap.shorten(style.family(point.method), 24)
-    return f"{name}  {100 * point.accuracy:.1f}%  {format_mb(point.bytes, 0)} MB"
+    return f"{name}  {point.quality.text(point.score)}  {format_mb(point.bytes, 0)} MB"

@@ -1,4 +1,4 @@
-"""Accuracy of each method of a comparison against its memory."""
+"""Accuracy, or another quality, of each method of a comparison against its memory."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ def draw(comparison: Comparison, lines: Sequence[Line], folder: Path) -> list[Pa
 
     Methods without an accuracy stand on the memory axis, with the reason.
     """
-    known = [line for line in lines if line.accuracy is not None]
+    quality = comparison.quality
+    known = [line for line in lines if line.score is not None]
     with style.figure(5.2, 3.4) as (fig, axes):
         labels = []
         for line in known:
-            x, y = in_mb(line.entry.counted_bytes), 100 * (line.accuracy or 0.0)
-            spread = 100 * (line.deviation or 0.0)
+            x, y = in_mb(line.entry.counted_bytes), line.drawn or 0.0
+            spread = quality.scale * (line.deviation or 0.0)
             colour, marker = style.look(line.entry.method)
             axes.errorbar(x, y, yerr=spread or None, c=colour, marker=marker, ms=5, lw=1, capsize=2, zorder=3)
             labels.append(Label(x, y, wrapped(line.entry.label), spread))
         _set_limits(axes, comparison, lines, labels)
         floor = axes.get_ylim()[0]
         for line in lines:
-            if line.accuracy is None:
+            if line.score is None:
                 x = in_mb(line.entry.counted_bytes)
                 colour, marker = style.look(line.entry.method)
                 axes.plot(x, floor, mfc="none", mec=colour, marker=marker, ms=5, clip_on=False, zorder=4)
@@ -46,7 +47,7 @@ def draw(comparison: Comparison, lines: Sequence[Line], folder: Path) -> list[Pa
             axes.annotate(f"budget {comparison.budget}", (budget, 1.0), **above)
         axes.set_xlabel(MEMORY_AXIS[comparison.counts])
         seeds = f", {comparison.seeds} seeds" if comparison.seeds > 1 else ""
-        axes.set_ylabel(f"{comparison.protocol.axis}{seeds}")
+        axes.set_ylabel(f"{comparison.protocol.axis(quality)}{seeds}")
         axes.grid(alpha=0.25, lw=0.5)
         place(fig, axes, sorted(labels, key=lambda label: (label.x, label.y)), taken)
         return style.save(fig, folder, "comparison")
@@ -56,11 +57,12 @@ def _set_limits(axes: Any, comparison: Comparison, lines: Sequence[Line], labels
     """Room around all points for their labels; memory on a logarithmic axis."""
     sizes = [in_mb(line.entry.counted_bytes) for line in lines]
     sizes += [] if comparison.budget_bytes is None else [in_mb(comparison.budget_bytes)]
+    whole = comparison.quality.scale
     ends = [end for label in labels for end in (label.y - label.spread, label.y + label.spread)] or [
         0.0,
-        100.0,
+        whole,
     ]
-    room = 0.15 * max(max(ends) - min(ends), 2.0)
+    room = 0.15 * max(max(ends) - min(ends), 0.02 * whole)
     axes.set_xscale("log")
     axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.8)
     axes.set_ylim(min(ends) - 2 * room, max(ends) + room)

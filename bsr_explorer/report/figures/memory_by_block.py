@@ -15,7 +15,7 @@ from bsr_explorer.units import format_mb, in_mb
 def draw(found: Findings, folder: Path) -> list[Path]:
     """Full fine-tuning first, then points of the front; all on one scale."""
     panels = [("full fine-tuning", found.full)]
-    panels += [(f"{p.method}  ({100 * p.accuracy:.1f}%)", p.record.predicted) for p in found.spread]
+    panels += [(f"{p.method}  ({p.quality.text(p.score)})", p.record.predicted) for p in found.spread]
     height, shared = 1.25 * len(panels) + 0.5, {"sharex": True, "sharey": True, "squeeze": False}
     with style.figure(5.5, height, nrows=len(panels), **shared) as (fig, grid):
         for axes, (label, ledger) in zip(grid[:, 0], panels, strict=True):

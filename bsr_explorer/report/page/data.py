@@ -32,6 +32,12 @@ def page_data(found: Findings, folder: Path) -> dict[str, Any]:
     study, config = found.study, found.points[0].record.config
     families = sorted({style.family(point.method) for point in found.points}, key=style.order)
     return {
+        "quality": {
+            "name": found.quality.name,
+            "column": found.quality.column,
+            "points": found.quality.points,
+            "decimals": found.quality.decimals,
+        },
         "budget": found.budget,
         "written": study["budget"],
         "counts": said_counts(study["counts"], study.get("quantile", 1.0)),
@@ -69,15 +75,17 @@ def measurements(found: Findings) -> dict[int, dict[str, Any]]:
 def _trial(found: Findings, point: Point, folder: Path) -> dict[str, Any]:
     """A trained configuration."""
     record = point.record
-    fresh = {n: r.accuracy for n, r in found.records.items() if r.key == record.key and replica(r)}
+    fresh = {n: r.score for n, r in found.records.items() if r.key == record.key and replica(r)}
     return {
         "number": point.number,
-        "accuracy": point.accuracy,
-        "deviation": point.deviation,
+        "score": point.score,
+        "drawn": point.drawn,
+        "spread": point.spread,
         "seeds": point.seeds,
         "error": point.standard_error,
+        "within": point.quality.error(point.score, point.standard_error),
         "said": point.said,
-        "fresh": [[number, accuracy] for number, accuracy in sorted(fresh.items())],
+        "fresh": [[number, score and point.quality.bare(score)] for number, score in sorted(fresh.items())],
         **_look(record.method),
         **_costs(record.config, record.predicted, point.bytes),
         "commands": commands_for(folder, point.number, record),
@@ -86,11 +94,12 @@ def _trial(found: Findings, point: Point, folder: Path) -> dict[str, Any]:
 
 
 def _trained(record: Record) -> str:
-    """How it came to its accuracy."""
+    """How it was trained."""
     fidelity = record.fidelity
     size = fidelity.get("image_size") or record.config["image_size"]
     return (
-        f"{plural(record.images_trained, 'image')} at {size} px in {format_number(record.seconds)} s, "
+        f"{plural(record.images_trained, record.judged.judges)} at {record.judged.size(size)} in "
+        f"{format_number(record.seconds)} s, "
         f"recipe {fidelity.get('recipe')}, protocol {record.protocol.name}, seed {record.seed}"
         + (f"; by task: {record.by_task}" if record.by_task else "")
     )

@@ -10,6 +10,7 @@ from typing import Any
 from bsr_explorer.config import Config
 from bsr_explorer.errors import UserError
 from bsr_explorer.prediction import geometry_of
+from bsr_explorer.quality import Quality
 from bsr_explorer.report.choice import Choice, recommend
 from bsr_explorer.report.front import Point, covered, front, points
 from bsr_explorer.store.records import Record
@@ -45,13 +46,18 @@ class Findings:
 
     @cached_property
     def front(self) -> list[Point]:
-        """The points that none beats in memory without losing accuracy, least memory first."""
+        """The points that none beats in memory without losing quality, least memory first."""
         return front(self.points)
 
     @cached_property
     def recommendation(self) -> Choice:
         """The point of the front to take if nothing else is asked for."""
         return recommend(self.front)
+
+    @property
+    def quality(self) -> Quality:
+        """What its trainings were judged by."""
+        return self.points[0].quality
 
     @property
     def study(self) -> dict[str, Any]:
@@ -91,7 +97,7 @@ class Findings:
 
     @property
     def seeds(self) -> int:
-        """The most runs that an accuracy is the mean of."""
+        """The most runs that an accuracy, or perplexity, is the mean of."""
         return max(point.seeds for point in self.points)
 
     @cached_property

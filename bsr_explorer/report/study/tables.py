@@ -38,7 +38,7 @@ def trials_frame(records: dict[int, Record]) -> pd.DataFrame:
                 "replica": replica(record),
                 "status": record.status,
                 "method": record.method,
-                "accuracy": record.accuracy,
+                record.judged.name: record.accuracy if record.judged.higher else record.perplexity,
                 "counted_bytes": record.study.get("counted_bytes"),
                 "held_bytes": predicted.get("held_bytes"),
                 "saved_bytes": predicted.get("saved_bytes"),
@@ -75,8 +75,8 @@ def front_frame(ahead: Sequence[Point]) -> pd.DataFrame:
             {
                 "trial": point.number,
                 "seeds": point.seeds,
-                "accuracy (%)": 100 * point.accuracy,
-                "std (points)": None if point.deviation is None else 100 * point.deviation,
+                point.quality.column: point.drawn,
+                _std(point): None if point.deviation is None else point.spread,
                 "memory (MB)": in_mb(point.bytes),
                 "memory (MiB)": in_mib(point.bytes),
                 "saving (×)": point.saving,
@@ -89,12 +89,16 @@ def front_frame(ahead: Sequence[Point]) -> pd.DataFrame:
     )
 
 
+def _std(point: Point) -> str:
+    """The head of the column of deviations."""
+    return f"std ({point.quality.points})" if point.quality.points else "std"
+
+
 def front_text(ahead: Sequence[Point]) -> pd.DataFrame:
     """The front as cells of text: mean ± standard deviation, and the seeds where there are several."""
-    frame = front_frame(ahead).drop(columns="std (points)")
-    frame["accuracy (%)"] = [
-        f"{100 * p.accuracy:.2f}" + ("" if p.deviation is None else f" ± {100 * p.deviation:.2f}")
-        for p in ahead
+    frame = front_frame(ahead).drop(columns=_std(ahead[0]))
+    frame[ahead[0].quality.column] = [
+        p.quality.bare(p.score, p.deviation, decimals=max(2, p.quality.decimals)) for p in ahead
     ]
     digits = {
         "memory (MB)": 1,
@@ -125,12 +129,14 @@ def front_latex(found: Findings) -> str:
         else "one seed"
     )
     numbers = front_frame(found.front)
-    best = {"accuracy (%)": "max", "memory (MB)": "min", "memory (MiB)": "min", "train GFLOPs/step": "min"}
+    quality = found.quality
+    best = {"memory (MB)": "min", "memory (MiB)": "min", "train GFLOPs/step": "min"}
+    best[quality.column] = "max" if quality.higher else "min"
     best |= {"saving (×)": "max", "compute saving (×)": "max"}
     return latex(
         front_text(found.front),
         f"Front of {record.config['model']} on {Path(record.data).name} within {study['budget']} "
-        f"({MEMORY[study['counts']]}), batch {record.config['batch_size']}; accuracy: {runs}; "
+        f"({MEMORY[study['counts']]}), batch {record.config['batch_size']}; {quality.name}: {runs}; "
         f"{covered_text(found.hypervolume)}.",
         {name: numbers[name] == getattr(numbers[name], most)() for name, most in best.items()},
     )

@@ -79,7 +79,8 @@ def _page(found: Findings, drawn: dict[str, Path], tokens: Strip | None) -> str:
     lines = [
         f"# {study['name']}",
         "",
-        f"`{config['model']}`, {config['image_size']} px, batch {config['batch_size']}, {config['optimizer']}, "
+        f"`{config['model']}`, {found.quality.size(config['image_size'])}, batch {config['batch_size']}, "
+        f"{config['optimizer']}, "
         f"{config['precision']}, {config['attention']} attention; data `{record.data}` ({record.split}); "
         f"weights: {record.weights}.",
         "",
@@ -87,16 +88,23 @@ def _page(found: Findings, drawn: dict[str, Path], tokens: Strip | None) -> str:
         f"{said_counts(study['counts'], study.get('quantile', 1.0))}. "
         f"Full fine-tuning would take {format_bytes(found.full['counted_bytes'])}.",
         "",
-        f"Trained at {record.fidelity['image_size']} px for {plural(record.fidelity['epochs'], 'epoch')} "
-        f"(recipe `{record.fidelity['recipe']}`, protocol {record.protocol.name}), {_seeds(found)}; accuracy is "
-        f"{record.accuracy_is}. Memory and FLOPs are predicted at {config['image_size']} px. {calibrated}",
+        f"Trained at {found.quality.size(record.fidelity['image_size'])} for "
+        f"{plural(record.fidelity['epochs'], 'epoch')} "
+        f"(recipe `{record.fidelity['recipe']}`, protocol {record.protocol.name}), {_seeds(found)}; "
+        f"{found.quality.name} is {record.accuracy_is}. Memory and FLOPs are predicted at "
+        f"{found.quality.size(config['image_size'])}. "
+        f"{calibrated}",
         "",
         "## Front",
         "",
         tables.front_markdown(found.front),
         "",
         f"Hypervolume {format_number(found.hypervolume, 4)}: the area under this front from no memory to the budget, "
-        "where 1 would be an accuracy of 100% for no memory.",
+        + (
+            "where 1 would be an accuracy of 100% for no memory."
+            if found.quality.higher
+            else "of one over the perplexity: 1 would be a perplexity of 1 for no memory."
+        ),
         "",
         f"**Recommended: `{chosen.point.method}`** (trial {chosen.point.number}): {chosen.reason}.",
         "",
@@ -119,11 +127,12 @@ def _page(found: Findings, drawn: dict[str, Path], tokens: Strip | None) -> str:
     if proxies:
         lines += ["## Trained at a proxy", ""]
         lines += [
-            "Cheaper trainings, which told the search where to look. No accuracy above is of these:",
+            "Cheaper trainings, which told the search where to look. Nothing above is of these:",
             "",
         ]
         lines += [
-            f"- trial {number}, `{r.method}`: {100 * (r.accuracy or 0):.1f}% with {Fidelity(**r.fidelity).brief}"
+            f"- trial {number}, `{r.method}`: {r.judged.text(r.score or 0.0)} with "
+            f"{Fidelity(**r.fidelity).said(r.judged)}"
             for number, r in proxies.items()
         ]
         lines.append("")
@@ -139,12 +148,13 @@ def _page(found: Findings, drawn: dict[str, Path], tokens: Strip | None) -> str:
 
 
 def _seeds(found: Findings) -> str:
-    """How many runs an accuracy is the mean of."""
+    """How many runs an accuracy, or perplexity, is the mean of."""
     if found.seeds == 1:
         return "one seed a configuration"
     return (
         "one seed a configuration, or the mean ± standard deviation over as many fresh seeds as the table says "
-        "(without the run by which the search chose it: that one was picked for being high)"
+        "(without the run by which the search chose it: that one was picked for being "
+        f"{'high' if found.quality.higher else 'low'})"
     )
 
 

@@ -32,7 +32,7 @@ def test_what_only_one_has_is_what_the_other_does_not_reach(halves: tuple[Path, 
     for place, side in enumerate(between.sides):
         other = between.sides[1 - place].front
         for point in side.front:
-            reached = any(p.bytes <= point.bytes and p.accuracy >= point.accuracy for p in other)
+            reached = any(p.bytes <= point.bytes and p.score >= point.score for p in other)
             both = point.method in {p.method for p in between.sides[1 - place].found.points}
             assert (point in between.lacking(place)) == (not reached and not both)
     assert between.lacking(0) or between.lacking(1)
@@ -53,7 +53,7 @@ def test_the_smaller_budget_is_the_reference(halves: tuple[Path, Path]) -> None:
     assert all(p.bytes <= smaller for side in between.sides for p in side.front)
     for place, side in enumerate(between.sides):
         assert side.beyond == len(side.found.front) - len(side.front)
-        sizes, accuracies = [p.bytes for p in side.front], [p.accuracy for p in side.front]
+        sizes, accuracies = [p.bytes for p in side.front], [p.score for p in side.front]
         assert between.volumes[place] == hypervolume(sizes, accuracies, smaller)
     assert sum(side.beyond for side in between.sides) > 0
     assert any(line.startswith("budget: ") for line in between.differences)

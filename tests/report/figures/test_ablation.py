@@ -49,5 +49,5 @@ def test_trained_blocks_are_filled_squares(
     ]
     assert memory.texts[1].get_text().endswith(f"({full.entry.peak_bytes / last.entry.peak_bytes:.2f}×)")
     assert [bar.get_width() for bar in accuracy.patches] == [
-        100 * (line.accuracy or 0.0) for line in (linear, last)
+        100 * (line.score or 0.0) for line in (linear, last)
     ]

@@ -44,9 +44,9 @@ def test_what_was_run_is_drawn(compared_once: Path, drawn: list[Any], tmp_path: 
     lines = lines_of(made, read_runs(made, compared_once), read_step_times(compared_once))
     bars.draw(made, lines, tmp_path)
     _, _, seconds, accuracy = drawn[0][1]
-    assert lengths(accuracy) == [100 * (line.accuracy or 0.0) for line in lines]
+    assert lengths(accuracy) == [100 * (line.score or 0.0) for line in lines]
     assert lengths(seconds) == [line.step_seconds for line in lines]
-    assert texts(accuracy) == [f"{100 * (line.accuracy or 0.0):.1f}" for line in lines]
+    assert texts(accuracy) == [f"{100 * (line.score or 0.0):.1f}" for line in lines]
     assert accuracy.get_xlabel() == "validation accuracy (%),\n± over 2 seeds"
 
 

@@ -18,7 +18,7 @@ def test_every_trial_is_a_point(found: Findings, drawn: list[Any], tmp_path: Pat
     paths = draw(found, tmp_path)
     assert [path.name for path in paths] == ["front.png"]
     (_, axes), *_ = drawn
-    assert offsets(axes) == {(p.bytes / 1e6, 100 * p.accuracy) for p in found.points}
+    assert offsets(axes) == {(p.bytes / 1e6, 100 * p.score) for p in found.points}
     assert axes.get_xscale() == "log"
     assert axes.get_ylabel() == "validation accuracy (%)"
 
@@ -27,8 +27,8 @@ def test_the_front_is_a_line_from_least_to_most(found: Findings, drawn: list[Any
     draw(found, tmp_path)
     (line,) = [line for line in drawn[0][1].lines if line.get_label() == "front"]
     assert list(line.get_xdata()) == [*[p.bytes / 1e6 for p in found.front], 1.4]  # to the budget
-    best = 100 * found.front[-1].accuracy
-    assert list(line.get_ydata()) == [*[100 * p.accuracy for p in found.front], best]
+    best = 100 * found.front[-1].score
+    assert list(line.get_ydata()) == [*[100 * p.score for p in found.front], best]
 
 
 def test_budget_and_full_fine_tuning_are_marked(found: Findings, drawn: list[Any], tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ def test_without_full_fine_tuning_the_best_stands_in_for_it(
 ) -> None:
     draw(found, tmp_path)
     _, axes = drawn[0]
-    best = max(point.accuracy for point in found.points)
-    assert offsets(axes) == {(p.saving, 100 * (p.accuracy - best)) for p in found.points}
+    best = max(point.score for point in found.points)
+    assert offsets(axes) == {(p.saving, 100 * (p.score - best)) for p in found.points}
     assert axes.get_ylabel() == "accuracy, to the best trained\n(full fine-tuning was not) (points)"
 
 
@@ -35,5 +35,5 @@ def test_full_fine_tuning_is_the_reference(found: Findings, drawn: list[Any], tm
     _, axes = drawn[0]
     assert (1.0, 0.0) in offsets(axes)
     first = found.points[0]
-    assert (first.saving, 100 * (first.accuracy - 0.5)) in offsets(axes)
+    assert (first.saving, 100 * (first.score - 0.5)) in offsets(axes)
     assert axes.get_ylabel() == "accuracy, to full fine-tuning (points)"

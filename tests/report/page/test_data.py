@@ -22,8 +22,8 @@ def test_a_trial_has_what_its_record_says(troubled: Path) -> None:
     assert said["budget"] == found.budget
     for trial, point in zip(said["trials"], found.points, strict=True):
         predicted = point.record.predicted
-        assert (trial["bytes"], trial["accuracy"], trial["method"]) == (
-            *(point.bytes, point.accuracy, point.method),
+        assert (trial["bytes"], trial["score"], trial["method"]) == (
+            *(point.bytes, point.score, point.method),
         )
         assert trial["totals"]["peak_bytes"] == predicted["peak_bytes"]
         assert [block["name"] for block in trial["blocks"]] == list(predicted["by_block"])

@@ -254,7 +254,7 @@ def test_tokens_and_bars_of_each_block(look: Open, troubled: Path, written: Path
 def test_all_can_be_done_with_a_keyboard(look: Open, troubled: Path, written: Path) -> None:
     page = look(written).page
     found = Findings.read(troubled)
-    by_bytes = sorted(found.points, key=lambda p: (p.bytes, p.accuracy, p.number))
+    by_bytes = sorted(found.points, key=lambda p: (p.bytes, p.score, p.number))
 
     def here() -> str | None:
         answer = page.evaluate("document.activeElement.dataset.trial ?? document.activeElement.id")

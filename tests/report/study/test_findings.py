@@ -23,7 +23,7 @@ def test_findings_follow_from_records(finished_once: Path) -> None:
     assert found.recommendation == recommend(found.front)
     assert found.budget == 1_400_000
     assert found.hypervolume == hypervolume(
-        [p.bytes for p in found.front], [p.accuracy for p in found.front], 1_400_000
+        [p.bytes for p in found.front], [p.score for p in found.front], 1_400_000
     )
     assert found.seeds == 1
     assert str(found.config.method) == found.recommendation.point.method

@@ -90,7 +90,7 @@ def test_the_front_is_scaled(finished_once: Path) -> None:
     ]
     for row, point in zip(frame.to_dict("records"), ahead, strict=True):
         assert row["trial"] == point.number
-        assert row["accuracy (%)"] == pytest.approx(100 * point.accuracy)
+        assert row["accuracy (%)"] == pytest.approx(100 * point.score)
         assert (row["seeds"], row["std (points)"]) == (1, None)
         assert row["memory (MB)"] == point.bytes / 1e6
         assert row["memory (MiB)"] == point.bytes / 2**20
@@ -114,7 +114,7 @@ def test_small_values_have_two_digits(finished_once: Path) -> None:
 
 def test_the_front_says_how_sure_it_is(finished_once: Path) -> None:
     ahead = front(points(read_records(finished_once)))
-    sure = replace(ahead[-1], accuracy=0.85, deviation=0.0123, seeds=3)
+    sure = replace(ahead[-1], score=0.85, deviation=0.0123, seeds=3)
     frame = front_frame([*ahead[:-1], sure])
     assert list(frame["seeds"]) == [1] * (len(ahead) - 1) + [3]
     assert list(frame["std (points)"])[-1] == pytest.approx(1.23)
@@ -144,7 +144,7 @@ def test_the_latex_table_says_what_the_markdown_one_says(finished_once: Path) ->
     assert len(rows) == len(found.front)
     for row, point in zip(rows, found.front, strict=True):
         assert row[0] == str(point.number)
-        assert f"{100 * point.accuracy:.2f}" in row[1]
+        assert f"{100 * point.score:.2f}" in row[1]
         expression = point.method.replace("{", "\\{").replace("}", "\\}").replace("_", "\\_")
         assert row[-1] == f"\\texttt{{{expression}}}"
 

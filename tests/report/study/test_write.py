@@ -113,9 +113,7 @@ def test_the_page_says_what_was_found(written: tuple[Path, Report]) -> None:
     assert off == [pytest.approx(each, abs=0.001) for each in (min(errors(made)), max(errors(made)))]
     assert max(map(abs, off)) < 0.1
     assert "one seed a configuration; accuracy is top-1" in page
-    volume = hypervolume(
-        [p.bytes for p in made.found.front], [p.accuracy for p in made.found.front], 1_400_000
-    )
+    volume = hypervolume([p.bytes for p in made.found.front], [p.score for p in made.found.front], 1_400_000)
     assert made.found.hypervolume == volume > 0
     assert f"\nHypervolume {volume:.4f}: the area under this front" in page
     assert f"**Recommended: `{made.found.recommendation.point.method}`**" in page
@@ -194,7 +192,7 @@ def test_fresh_seeds_decide_and_are_counted(study_folder: Path) -> None:
     made = report(study_folder)
     assert lucky.number not in [point.number for point in made.found.front]
     (point,) = [p for p in points(made.found.records) if p.number == lucky.number]
-    assert (point.accuracy, point.seeds) == (pytest.approx(0.05), 2)
+    assert (point.score, point.seeds) == (pytest.approx(0.05), 2)
     assert made.found.hypervolume < first.found.hypervolume
     page = (study_folder / "report.md").read_text()
     assert "one seed a configuration, or the mean ± standard deviation over as many fresh seeds" in page

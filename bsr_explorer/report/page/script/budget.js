@@ -44,8 +44,8 @@ function showAdvice(advised) {
   }
   const best = frontOf(state.budget).at(-1);
   const why = advised === best
-    ? "it has the best accuracy, and none with less memory comes within its standard error"
-    : `it is within one standard error (±${number(100 * best.error, 1)} points) of the best, ${best.said}, with ${percent(1 - advised.bytes / best.bytes, 0)} less memory`;
+    ? `it has the best ${data.quality.name}, and none with less memory comes within its standard error`
+    : `it is within one standard error (${best.within}) of the best, ${best.said}, with ${percent(1 - advised.bytes / best.bytes, 0)} less memory`;
   box.append(`${within} of ${trials.length} trained configurations fit. Take `);
   const button = make(box, "button", { type: "button", class: "pick", "data-trial": advised.number }, `trial ${advised.number}`);
   button.addEventListener("click", () => choose(advised.number, true));

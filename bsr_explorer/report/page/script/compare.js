@@ -53,11 +53,12 @@ function differences(a, b) {
     return known.length ? number(known.at(-1).tokens[1]) : "";
   };
   const rows = [];
-  if (a.accuracy !== undefined || b.accuracy !== undefined) {
-    const both = a.accuracy !== undefined && b.accuracy !== undefined;
-    const points = both ? 100 * (b.accuracy - a.accuracy) : 0;
-    const change = !both ? "" : points ? `${points > 0 ? "+" : "−"}${number(Math.abs(points), 1)} points` : "same";
-    rows.push(["Accuracy", a.said, b.said, change]);
+  if (a.score !== undefined || b.score !== undefined) {
+    const both = a.score !== undefined && b.score !== undefined;
+    const { name, points: unit, decimals } = data.quality;
+    const points = both ? b.drawn - a.drawn : 0;
+    const change = !both ? "" : points ? `${points > 0 ? "+" : "−"}${number(Math.abs(points), decimals)} ${unit}`.trim() : "same";
+    rows.push([capital(name), a.said, b.said, change]);
   }
   rows.push(bytes("Memory that counts", a.bytes, b.bytes));
   for (const [key, name] of [

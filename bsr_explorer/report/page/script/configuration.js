@@ -19,9 +19,9 @@ function showDetails() {
   at("details-title").textContent = `Trial ${trial.number}`;
   make(body, "code", { class: "method" }, trial.method);
   const figures = make(body, "dl", { class: "figures" });
-  const [accuracy, ...spread] = trial.said.split(" (");
+  const [quality, ...spread] = trial.said.split(" (");
   for (const [name, value, more] of [
-    ["Accuracy", accuracy, spread.length ? spread.join(" (").replace(")", "") : "one seed"],
+    [capital(data.quality.name), quality, spread.length ? spread.join(" (").replace(")", "") : "one seed"],
     ["Memory", `${mb(trial.bytes)} MB`, `${number(trial.bytes / 2 ** 20, 1)} MiB, ${less(data.full.bytes / trial.bytes)} than full`],
   ]) {
     const figure = make(figures, "div");
@@ -53,7 +53,7 @@ function showDetails() {
 function showValues(body, trial) {
   const values = make(body, "dl", { class: "values" });
   const said = [
-    ["Fresh seeds", trial.fresh.map(([n, a]) => `${a === null ? "none" : percent(a)} (trial ${n})`).join(", ")],
+    ["Fresh seeds", trial.fresh.map(([n, a]) => `${a ?? "none"} (trial ${n})`).join(", ")],
     ["Peak of a step", bothUnits(trial.totals.peak_bytes)],
     ["Saved activations", bothUnits(trial.totals.saved_bytes)],
     ["FLOPs forward", gflops(trial.totals.forward_flops)],

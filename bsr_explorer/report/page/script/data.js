@@ -2,7 +2,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const trials = data.trials;
-const byBytes = [...trials].sort((a, b) => a.bytes - b.bytes || a.accuracy - b.accuracy || a.number - b.number);
+const byBytes = [...trials].sort((a, b) => a.bytes - b.bytes || a.score - b.score || a.number - b.number);
 const numbered = new Map(trials.map((trial) => [String(trial.number), trial]));
 const state = {
   budget: data.budget,

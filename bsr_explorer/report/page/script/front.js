@@ -1,13 +1,13 @@
-// Accuracy against memory: every trained configuration, and the front within the budget.
+// Accuracy, or another quality, against memory: every trained configuration, and the front within the budget.
 
 /** The trials of the front within a budget, least memory first: what needs more memory beats nothing that needs less. */
 const front = data.front.map((number) => numbered.get(String(number)));
 const frontOf = (budget) => front.filter((trial) => trial.bytes <= budget);
 
-/** The least memory whose accuracy cannot be told from the best. */
+/** The least memory whose score cannot be told from the best. */
 function recommend(ahead) {
   const best = ahead.at(-1);
-  return best && ahead.find((trial) => trial.accuracy >= best.accuracy - best.error);
+  return best && ahead.find((trial) => trial.score >= best.score - best.error);
 }
 
 const plot = at("plot");
@@ -17,36 +17,36 @@ let marks = new Map();
 function drawFront() {
   const area = areaOf(plot, 46);
   plot.querySelector("svg")?.remove();
-  const svg = make(SVG, "svg", { viewBox: `0 0 ${area.width} ${area.height}`, role: "group", "aria-label": "Accuracy against memory" });
+  const svg = make(SVG, "svg", { viewBox: `0 0 ${area.width} ${area.height}`, role: "group", "aria-label": `${capital(data.quality.name)} against memory` });
   plot.prepend(svg);
   const [x, y] = scalesOf(area);
   const across = state.log ? logTicksOf(x, 44) : ticksOf(x, 100);
   const frame = make(svg, "g", { "aria-hidden": "true" });
-  drawAxes(frame, area, [x, across, data.axis], [y, ticksOf(y, 60), "validation accuracy (%)"]);
+  drawAxes(frame, area, [x, across, data.axis], [y, ticksOf(y, 60), `validation ${data.quality.column}`]);
   const limit = drawLimits(frame, area, x);
   const ahead = frontOf(state.budget);
   if (ahead.length) {
-    let path = `M${x(ahead[0].bytes / 1e6)} ${y(100 * ahead[0].accuracy)}`;
-    for (const trial of ahead.slice(1)) path += `H${x(trial.bytes / 1e6)}V${y(100 * trial.accuracy)}`;
+    let path = `M${x(ahead[0].bytes / 1e6)} ${y(ahead[0].drawn)}`;
+    for (const trial of ahead.slice(1)) path += `H${x(trial.bytes / 1e6)}V${y(trial.drawn)}`;
     make(frame, "path", { class: "step", id: "step", d: `${path}H${Math.max(limit, x(ahead.at(-1).bytes / 1e6))}` });
   }
   const list = make(svg, "g", { role: "listbox", "aria-label": "Trained configurations, by memory", "aria-orientation": "horizontal" });
   marks = new Map();
-  for (const trial of byBytes) drawPoint(list, trial, x(trial.bytes / 1e6), y(100 * trial.accuracy), y);
+  for (const trial of byBytes) drawPoint(list, trial, x(trial.bytes / 1e6), y(trial.drawn), y);
   const advised = recommend(ahead);
   if (advised) drawAdvice(svg, area, advised, x, y);
   showStates();
 }
 
-/** Memory in megabytes across, accuracy in percent upwards: room for every trial, both budgets and full fine-tuning. */
+/** Memory in megabytes across, accuracy in percent (or a perplexity) upwards: room for every trial, both budgets and full fine-tuning. */
 function scalesOf(area) {
   const sizes = [...trials.map((trial) => trial.bytes), data.full.bytes, data.budget, state.budget].map((b) => b / 1e6);
   const [least, most] = [Math.min(...sizes), Math.max(...sizes)];
   const values = state.log ? [least / 1.15, most * 1.12] : [0, most * 1.05];
-  const ends = trials.flatMap((t) => [100 * (t.accuracy - (t.deviation ?? 0)), 100 * (t.accuracy + (t.deviation ?? 0))]);
-  const room = 0.08 * Math.max(Math.max(...ends) - Math.min(...ends), 2);
-  const percents = [Math.max(0, Math.min(...ends) - room), Math.max(...ends) + room];
-  return [scaleOf(state.log, values, [area.left, area.right]), scaleOf(false, percents, [area.bottom, area.top])];
+  const ends = trials.flatMap((t) => [t.drawn - t.spread, t.drawn + t.spread]);
+  const room = 0.08 * Math.max(Math.max(...ends) - Math.min(...ends), 0.02 * Math.max(...ends), 1e-6);
+  const drawn = [Math.max(0, Math.min(...ends) - room), Math.max(...ends) + room];
+  return [scaleOf(state.log, values, [area.left, area.right]), scaleOf(false, drawn, [area.bottom, area.top])];
 }
 
 /** The budget with what is beyond it, the study's own budget, and full fine-tuning; returns where the budget stands. */
@@ -71,8 +71,8 @@ function drawLimits(frame, { left, right, top, bottom, width }, x) {
 function drawAdvice(svg, { left, right, top }, advised, x, y) {
   const half = 36; // about half of the word's width
   const across = Math.min(Math.max(x(advised.bytes / 1e6), left + half), right - half);
-  const up = y(100 * (advised.accuracy + (advised.deviation ?? 0))) - 12;
-  const upwards = up > top + 8 ? up : y(100 * advised.accuracy) + 24;
+  const up = y(advised.drawn + advised.spread) - 12;
+  const upwards = up > top + 8 ? up : y(advised.drawn) + 24;
   make(svg, "text", { class: "strong", "text-anchor": "middle", "pointer-events": "none", x: across, y: upwards }, "recommended");
 }
 
@@ -87,8 +87,8 @@ function drawPoint(list, trial, px, py, y) {
     "aria-label": `Trial ${trial.number}: ${trial.said}, ${bothUnits(trial.bytes)}, ${trial.method}`,
   });
   make(group, "circle", { class: "area", r: 13 });
-  if (trial.deviation) {
-    const [up, down] = [1, -1].map((sign) => y(100 * (trial.accuracy + sign * trial.deviation)) - py);
+  if (trial.spread) {
+    const [up, down] = [1, -1].map((sign) => y(trial.drawn + sign * trial.spread) - py);
     make(group, "path", { class: "bar", stroke: trial.colour, d: `M0 ${up}V${down}M-3.5 ${up}H3.5M-3.5 ${down}H3.5` });
   }
   make(group, "circle", { class: "ring", r: 10.5 });

@@ -13,6 +13,7 @@ const bothUnits = (bytes, digits = 1) => `${mb(bytes, digits)} MB (${number(byte
 const gflops = (flops) => `${number(flops / 1e9, 1)} GFLOPs`;
 /** "2.73× less" of a ratio above 1, "1.31× more" of one below: see format_less in units.py. */
 const less = (ratio) => (Math.round(100 * ratio) >= 100 ? `${number(ratio, 2)}× less` : `${number(1 / ratio, 2)}× more`);
+const capital = (word) => word[0].toUpperCase() + word.slice(1);
 const percent = (value, digits = 1) => `${number(100 * value, digits)}%`;
 const quoted = (word) =>
   /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\"'\"'")}'`;
