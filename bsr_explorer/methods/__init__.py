@@ -23,6 +23,7 @@ from bsr_explorer.methods.drop import Drop
 from bsr_explorer.methods.dropbp import DropBP
 from bsr_explorer.methods.dtl import Dtl
 from bsr_explorer.methods.evit import Evit
+from bsr_explorer.methods.freeze import Freeze
 from bsr_explorer.methods.full import Full
 from bsr_explorer.methods.gradual import Gradual
 from bsr_explorer.methods.ia3 import Ia3
@@ -62,6 +63,7 @@ METHODS: dict[str, type[Method]] = {
     "adapler": Adapler,
     "tome": Tome,
     "bsr": Bsr,
+    "freeze": Freeze,
     "lora": Lora,
     "lora_fa": LoraFA,
     "dora": Dora,
@@ -146,6 +148,7 @@ __all__ = [
     "DropBP",
     "Dtl",
     "Evit",
+    "Freeze",
     "Full",
     "Gradual",
     "Ia3",

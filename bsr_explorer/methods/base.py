@@ -29,6 +29,7 @@ STORAGE = "how tensors are stored"
 LINEAR_INPUTS = "how linear layers store what they read"
 ACTIVATION_INPUTS = "how activations store what they read"
 STEPS = "how steps differ"
+MIXTURES = "what of a mixture of experts trains"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,8 +44,8 @@ class Method(ABC):
     operations store tensors (1), that before what runs parts of it again (2), and that before what takes the
     tensors that are left elsewhere (3)."""
     chooses: ClassVar[tuple[str, ...]] = ()
-    """What it decides, of which only one method can decide each: ``PARAMETERS``, ``TOKENS``, ``STORAGE``, or a part of
-    the latter: ``LINEAR_INPUTS``, ``ACTIVATION_INPUTS``; or ``STEPS``."""
+    """What it decides, of which only one method can decide each: ``PARAMETERS``, ``MIXTURES``, ``TOKENS``, ``STORAGE``,
+    or a part of the latter: ``LINEAR_INPUTS``, ``ACTIVATION_INPUTS``; or ``STEPS``."""
 
     alike: ClassVar[str] = ""
     """What must be the same in each step: ``TOKENS``, for what it remembers goes by how many there are, or all of it,
@@ -75,8 +76,8 @@ class Method(ABC):
         plain timm model with the trained weights computes the same."""
 
     def drops(self, depth: int) -> Mapping[int, Selection]:
-        """The token drops that ``rewrite`` asks an architecture for, by 0-based block, in a model of ``depth`` blocks. (A
-        traced model is traced with them.) Nothing is refused yet."""
+        """The token drops that ``rewrite`` asks an architecture for, by 0-based block, in a model of ``depth`` blocks.
+        (A traced model is traced with them.) Nothing is refused yet."""
         return {}
 
     def check_step(self, optimizer: str, precision: str, micro_batches: int) -> None:

@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.methods.base import STEPS, TOKENS, Method, Phase
+from bsr_explorer.methods.base import MIXTURES, STEPS, TOKENS, Method, Phase
 from bsr_explorer.methods.steps import Shape, Steps
 from bsr_explorer.tape import Tape
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, eq=False, repr=False)
 class Composed(Method):
     """Several methods at once, written with ``+`` in any order and applied by ``stage``; what drops tokens comes after
-    what else changes the model, for it sees the attention that there is in the end."""
+    what else changes the model, for it sees the attention that there is in the end, and what freezes a part of what
+    others let train comes last."""
 
     parts: tuple[Method, ...]
 
@@ -33,7 +34,9 @@ class Composed(Method):
 
     def __post_init__(self) -> None:
         object.__setattr__(
-            self, "parts", tuple(sorted(self.parts, key=lambda part: (part.stage, TOKENS in part.chooses)))
+            self,
+            "parts",
+            tuple(sorted(self.parts, key=lambda p: (p.stage, MIXTURES in p.chooses, TOKENS in p.chooses))),
         )
         names = [part.name for part in self.parts]
         twice = sorted({name for name in names if names.count(name) > 1})

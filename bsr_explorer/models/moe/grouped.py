@@ -44,12 +44,14 @@ class Grouped(nn.Module):
 
 
 class Jagged(torch.autograd.Function):
-    """Each expert's product with its own rows. What it keeps (rows and weights), computes and allocates does not depend
-    on how many rows go to which expert: all products write into parts of one tensor."""
+    """Each expert's product with its own rows. What it keeps (rows, where the weights train, and weights, where the
+    rows need a gradient), computes and allocates does not depend on how many rows go to which expert: all products
+    write into parts of one tensor."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, ends: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, weight, ends)
+        of_rows, of_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(rows if of_weight else None, weight if of_rows else None, ends)
         out = rows.new_empty(len(rows), weight.shape[2])
         for expert, here in enumerate(_parts(ends, len(rows))):
             torch.addmm(bias[expert], rows[here], weight[expert], out=out[here])
@@ -60,18 +62,18 @@ class Jagged(torch.autograd.Function):
         rows, weight, ends = ctx.saved_tensors
         (gradient,) = gradients
         wanted = ctx.needs_input_grad
-        parts = list(_parts(ends, len(rows)))
+        parts = list(_parts(ends, len(gradient)))
         to_rows = to_weight = to_bias = None
         if wanted[0]:
-            to_rows = torch.empty_like(rows)
+            to_rows = gradient.new_empty(len(gradient), weight.shape[1])
             for expert, here in enumerate(parts):
                 torch.mm(gradient[here], weight[expert].t(), out=to_rows[here])
         if wanted[1]:
-            to_weight = torch.empty_like(weight)
+            to_weight = gradient.new_empty(len(ends), rows.shape[1], gradient.shape[1])
             for expert, here in enumerate(parts):
                 torch.mm(rows[here].t(), gradient[here], out=to_weight[expert])
         if wanted[2]:
-            to_bias = gradient.new_empty(weight.shape[::2])
+            to_bias = gradient.new_empty(len(ends), gradient.shape[1])
             for expert, here in enumerate(parts):
                 torch.sum(gradient[here], 0, out=to_bias[expert])
         return to_rows, to_weight, to_bias, None
