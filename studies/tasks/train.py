@@ -30,7 +30,7 @@ from bsr_explorer.store.records import Record
 
 MODEL = "moe_vit(deit_s, blocks=(3, 7, 11), experts=8, top=2)"
 DATA = "tasks(digits, fashion_mnist, turned(fashion_mnist), swapped(fashion_mnist), sums(digits))"
-METHODS = ("full", "last(k=3)", "bsr")
+METHODS = ("full", "last(k=3)", "bsr", "bsr+freeze('experts')")
 
 
 def main() -> None:
