@@ -15,10 +15,12 @@ from bsr_explorer.cost.step import Recorded
 from bsr_explorer.errors import UserError
 from bsr_explorer.fullest import fullest
 from bsr_explorer.ledger import Ledger, in_phases, ledger
+from bsr_explorer.methods.base import TOKENS
 from bsr_explorer.methods.composed import parts_of
 from bsr_explorer.methods.moving import InStep
 from bsr_explorer.methods.steps import Shape
 from bsr_explorer.methods.steps import Steps as MethodSteps
+from bsr_explorer.models import inputs
 from bsr_explorer.models.architecture import architecture_of, geometry
 from bsr_explorer.models.base import Geometry
 from bsr_explorer.models.lowering import lower
@@ -44,7 +46,12 @@ def note_of(config: Config) -> str:
 
 def tape_of(config: Config) -> Tape:
     """The tape of a configuration's forward and backward pass (of one micro-batch), rewritten by its method
-    and lowered to its precision and device."""
+    and lowered to its precision and device.
+
+    Raises:
+        UserError: the model, or what the method does to it, is not understood.
+    """
+    _check_causal(config)
     geometry = geometry_of(config)
     drops = config.how.drops(geometry.depth)
     tape = architecture_of(config.model).step_tape_in(
@@ -53,6 +60,19 @@ def tape_of(config: Config) -> Tape:
     if config.unknown == "bound":
         tape = tape.bounded()
     return lower(config.how.rewrite(tape), config.precision, config.place)
+
+
+def _check_causal(config: Config) -> None:
+    """Refuse to drop or merge tokens of a language model, by whatever they would be chosen."""
+    if architecture_of(config.model).takes is not inputs.TOKENS:
+        return
+    for part in parts_of(config.how):
+        alone = part.chooses == (TOKENS,)
+        if alone or (TOKENS in part.chooses and part.at_inference is not None):
+            raise UserError(
+                f"--method: {part} drops or merges tokens, and {config.model} is causal: every token predicts the next "
+                "one; leave it out, or shorten --sequence-length"
+            )
 
 
 def plain_tape(model: str, image_size: int, num_classes: int) -> Tape:

@@ -110,7 +110,8 @@ def selected(study: Path, words: str, key: str = "--select") -> tuple[int, Recor
     try:
         choice = choose(ahead)
     except UserError as error:
-        raise UserError(f"{key}: {error}") from None
+        why = str(error).removeprefix(f"{key}: ")
+        raise UserError(f"{key}: {why}") from None
     return choice.point.number, choice.point.record, choice.reason
 
 

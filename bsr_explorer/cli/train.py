@@ -18,10 +18,13 @@ from bsr_explorer.cli.console import err, fail, format_seconds, parse_seconds
 from bsr_explorer.cli.progress import Showing, loading, showing
 from bsr_explorer.cli.select import WORDS, selected
 from bsr_explorer.cli.training_shown import announce, show_trained
-from bsr_explorer.config import PROTOCOLS, Fidelity
-from bsr_explorer.data.places import default_data_dir
+from bsr_explorer.config import PROTOCOLS, Config, Fidelity
+from bsr_explorer.data.expression import in_paths as data_in_paths
+from bsr_explorer.data.places import classes_of, default_data_dir
 from bsr_explorer.errors import UserError, unknown
+from bsr_explorer.methods import Method
 from bsr_explorer.models.architecture import quality_of
+from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.quality import ACCURACY, Quality
 from bsr_explorer.store.experiment import Experiment
@@ -35,6 +38,19 @@ from bsr_explorer.units import format_mb, some
 if TYPE_CHECKING:
     from bsr_explorer.trained.training import Training
 
+FLAGS = {
+    "model": "model",
+    "method": "method",
+    "data": "data",
+    "image_size": "image-size",
+    "batch_size": "batch-size",
+    "precision": "precision",
+    "attention": "attention",
+    "optimizer": "optimizer",
+    "lr": "lr",
+}
+"""Parameters that say a configuration, where neither a file nor a study does, and their flags."""
+
 EXPORTS = ("onnx",)
 """What ``--export`` takes."""
 
@@ -42,11 +58,13 @@ EXPORTS = ("onnx",)
 def train(
     context: typer.Context,
     what: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
-            metavar="STUDY|CONFIG.toml", help="Folder of a study, or configuration file (see `export`)."
+            metavar="[STUDY|CONFIG.toml]",
+            help="Folder of a study, or configuration file (see `export`), instead of the flags of a configuration: "
+            f"{', '.join(f'--{name}' for name in FLAGS.values())}.",
         ),
-    ],
+    ] = None,
     select: Annotated[
         str | None,
         typer.Option(help=f"Of a study: {WORDS}; recommended if left out (see `select`)."),
@@ -58,6 +76,17 @@ def train(
             help="Train as briefly as the trials of the study. Otherwise: full size, all images, the whole recipe.",
         ),
     ] = False,
+    model: options.Model = "deit_s",
+    method: options.Method = "bsr",
+    data: options.Data = "digits",
+    image_size: options.ImageSize = 224,
+    batch_size: options.BatchSize = 32,
+    precision: options.Precision = "fp32",
+    attention: options.Attention = "fused",
+    optimizer: Annotated[
+        str | None, typer.Option(help="The recipe's if left out. adamw_8bit may replace adamw.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. The recipe's if left out.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Override the epochs.")] = None,
     train_size: Annotated[int | None, typer.Option(help="Override the number of training images.")] = None,
     val_size: Annotated[int | None, typer.Option(help="Override the number of validation images.")] = None,
@@ -95,7 +124,7 @@ def train(
     ] = "5m",
     as_json: options.Json = False,
 ) -> None:
-    """Fine-tune one configuration and keep the model: a configuration of a study's front, or of a file.
+    """Fine-tune one configuration and keep the model: of a study's front, of a file, or of flags.
 
     Its folder then holds model.safetensors, a model card and a record. The weights load into timm, but if the method
     drops tokens, timm, which drops none, gives other logits: use bsr_explorer.load or --export onnx. Stop with Ctrl-C,
@@ -108,11 +137,37 @@ def train(
       bsr-explore train reports/examples/deit_s-digits-2GB --select "under 1.5GB" --epochs 20 --test --export onnx
 
       bsr-explore train best.toml --seed 1 --out runs/again
+
+      bsr-explore train --model llama_tiny --data python --sequence-length 128 --batch-size 16 --method full
     """
     if export is not None and export not in EXPORTS:
         raise unknown("--export", export, EXPORTS)
     seconds = parse_seconds(checkpoint_every, "--checkpoint-every")
-    experiment, origin, note = (_of_study if what.is_dir() else _of_file)(what, select, as_searched)
+    if what is None:
+        for flag, there in (("--select", select is not None), ("--as-searched", as_searched)):
+            if there:
+                raise UserError(f"{flag}: there is no study to take a configuration of; give its folder")
+        options.check_model_data(data, data_dir or default_data_dir(), model)
+        rules = rules_of(recipe or _recipe_for(model), data, optimizer)
+        config = Config(
+            model=model,
+            image_size=image_size,
+            batch_size=batch_size,
+            precision=precision,
+            optimizer=optimizer or rules.optimizer,
+            attention=attention,
+            method=method,
+            lr=lr,
+        ).with_classes(classes_of(data))
+        config = config.with_method(_one(method, config))
+        name = f"{in_paths(model)}-{data_in_paths(data)}-{in_paths(str(config.how))}"
+        experiment = Experiment(name, config, data, fidelity=Fidelity(recipe=rules.name))
+        origin, note = "", ""
+    else:
+        for parameter, flag in FLAGS.items():
+            if options.given(context, parameter):
+                raise UserError(f"--{flag}: {what} says it already; leave one of the two out")
+        experiment, origin, note = (_of_study if what.is_dir() else _of_file)(what, select, as_searched)
     given: dict[str, Any] = {
         "image_size": proxy_size,
         "train_size": train_size,
@@ -176,6 +231,23 @@ def train(
         fail(f"{record.status}: {record.reason}; the record is in {asked.folder}", code=1)
     if not as_json:
         show_trained(record, files, "In its folder:" if already else "Written:")
+
+
+def _recipe_for(model: str) -> str:
+    """The recipe of a whole training, where none is asked for."""
+    return "standard" if quality_of(model) is ACCURACY else "language"
+
+
+def _one(method: str, config: Config) -> Method:
+    """The one method of an expression, as it follows the model.
+
+    Raises:
+        UserError: there are several.
+    """
+    chosen = options.following(method, config)
+    if len(chosen) > 1:
+        raise UserError(f"--method: {method} is a list; one method is trained")
+    return chosen[0]
 
 
 def _of_file(file: Path, select: str | None, as_searched: bool) -> tuple[Experiment, str, str]:

@@ -16,6 +16,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.job import Job
 from bsr_explorer.finetune.run import run
 from bsr_explorer.finetune.watch import NOBODY, Progress, Watch
+from bsr_explorer.models.architecture import quality_of
 from bsr_explorer.prediction import predict
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record
@@ -54,6 +55,7 @@ def attempt(config: Config, key: str, job: Job, progress: Progress, watch: Watch
         key=key,
         fidelity=asdict(job.fidelity),
         data=job.data,
+        quality=quality_of(config.model).name,
         seed=job.seed,
         reason=reason,
         predicted=predict(config).summary(),

@@ -31,7 +31,8 @@ def recommend(ahead: Sequence[Point]) -> Choice:
     chosen = next(point for point in ahead if point.score >= best.score - error)
     share = 1 - chosen.bytes / best.bytes
     if chosen is best:
-        return Choice(chosen, f"the best {quality.name}; none with less memory comes within {near}")
+        within = f"none with less memory comes within {near}" if error else "none with less memory is as good"
+        return Choice(chosen, f"the best {quality.name}; {within}")
     seeds = f" and {best.seeds} seeds" if best.seeds > 1 else ""
     return Choice(
         chosen,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
+from bsr_explorer.models.architecture import quality_of
 from bsr_explorer.prediction import predict
 from bsr_explorer.search.choices import Candidate
 from bsr_explorer.search.executors.base import Crashed, Task
@@ -53,6 +54,7 @@ def record_of_crash(crash: Crashed, running: Running) -> Record:
         key=task.key,
         fidelity=asdict(task.job.fidelity),
         data=task.job.data,
+        quality=quality_of(task.config.model).name,
         seed=task.job.seed,
         reason=crash.reason + (f" (attempt {attempts})" if attempts > 1 else ""),
         predicted=predict(task.config).summary(),

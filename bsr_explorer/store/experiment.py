@@ -12,6 +12,8 @@ from typing import Any
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
+from bsr_explorer.models.architecture import quality_of
+from bsr_explorer.quality import ACCURACY
 from bsr_explorer.store.records import Record
 from bsr_explorer.store.study import TABLES, Study
 from bsr_explorer.store.tables import flat, read_tables
@@ -75,7 +77,7 @@ class Experiment:
         """The same configuration, trained to be used and not to be ranked: on images of its own size, all of them but
         those that are left out, for as long as the recipe says. A recipe that is for ranking gives way to the one that
         is not."""
-        instead = {"short": "standard"}
+        instead = {"short": "standard" if quality_of(self.config.model) is ACCURACY else "language"}
         recipe = instead.get(self.fidelity.recipe, self.fidelity.recipe)
         return replace(self, fidelity=Fidelity(recipe=recipe, skip=self.fidelity.skip))
 

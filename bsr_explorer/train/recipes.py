@@ -1,8 +1,8 @@
 """How a fine-tune is run: named presets. Plain data, no torch.
 
-``short``, ``standard`` and ``sgd`` are ours. The ``paper-*`` presets are those of the authors' code of Block Selective
-Reprogramming (github.com/sreetamasarkar/BSR, commit 8b42bbe): beside each setting stands the file that has it.
-``studies/paper/README.md`` says where a training by them differs from one by that code.
+``short``, ``standard``, ``sgd`` and ``language`` are ours. The ``paper-*`` presets are those of the authors' code of
+Block Selective Reprogramming (github.com/sreetamasarkar/BSR, commit 8b42bbe): beside each setting stands the file that
+has it. ``studies/paper/README.md`` says where a training by them differs from one by that code.
 """
 
 from __future__ import annotations
@@ -150,6 +150,16 @@ RECIPES: dict[str, Recipe] = {
         weight_decay=0.0,
         epochs=3,
         batch_size=32,
+    ),
+    "language": Recipe(
+        name="language",
+        source="ours: language models, from random weights or from a checkpoint",
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.1,
+        epochs=3,
+        batch_size=16,
+        clip=1.0,
     ),
     "paper-deit-s": Recipe(
         name="paper-deit-s",

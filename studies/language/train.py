@@ -2,40 +2,42 @@
 
     python studies/language/train.py --minutes 20 [--out reports/language]
 
-Both texts come with Python itself (``text.py``); tokens are bytes. A model is trained in full on the docstrings first
-(its weights are kept beside the table, and git ignores them). Each method then fine-tunes it on the topics of
-``help()``; the last tenth of these is held out, and the perplexity a byte of it is said: the exponential of the mean
-cross entropy, of 256 for who knows nothing. Beside it stand what a step saves and holds at its peak, predicted and
-measured. Lines are written to ``table.csv`` as they come, and what is there already is not trained again.
+Both texts come with Python itself; tokens are bytes. A model is trained in full on the docstrings first (``text.py``).
+Each method then fine-tunes it on the topics of ``help()`` (``--data text``), of which a tenth is held out, and the
+perplexity of a byte of it is said: the exponential of the mean cross entropy, of 256 for who knows nothing. Beside it
+stand what a step saves and holds at its peak, predicted and measured. Lines are written to ``table.csv`` as they come,
+and what is there already is not trained again.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.rows import append_row, read_rows
 from bsr_explorer.cli.console import err, out, table
-from bsr_explorer.config import Config
-from bsr_explorer.finetune.build import build, make_step
-from bsr_explorer.finetune.measure import measure
-from bsr_explorer.models.language.loss import next_token_loss
-from bsr_explorer.prediction import predict
-from bsr_explorer.train.optimizer import rate_factor
-from bsr_explorer.train.recipes import Recipe
-from studies.language.text import docstrings, parted, sequences, topics
+from bsr_explorer.config import Config, Fidelity
+from bsr_explorer.data.loader import loader
+from bsr_explorer.data.places import default_data_dir
+from bsr_explorer.data.text import load_texts
+from bsr_explorer.finetune.build import build
+from bsr_explorer.finetune.run import fine_tune
+from bsr_explorer.finetune.watch import NOBODY
+from bsr_explorer.quality import PERPLEXITY
+from bsr_explorer.store.experiment import Experiment
+from bsr_explorer.store.records import Record
+from bsr_explorer.train.loop import evaluate
+from bsr_explorer.trained import training, weights
+from bsr_explorer.trained.training import Training
+from studies.language.text import docstrings
 
-CONFIG = Config("llama_tiny", image_size=128, batch_size=16, method="full")
+CONFIG = Config("llama_tiny", image_size=128, num_classes=1, batch_size=16, method="full")
 METHODS = (
     "linear",
     "last(k=1)",
@@ -48,8 +50,11 @@ METHODS = (
     "full+asi",
     "full+wasi",
 )
-BEFORE = Recipe("language", "our own", "adamw", lr=2e-3, weight_decay=0.1, epochs=1, batch_size=16, clip=1.0)
-AFTER = replace(BEFORE, lr=1e-3)
+BEFORE, AFTER = 2e-3, 1e-3
+"""Learning rates at their peaks, of the first training and of each fine-tune."""
+
+DATA = "text"
+"""What is fine-tuned on."""
 
 
 def main() -> None:
@@ -63,83 +68,76 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", nargs="+", default=METHODS, help="method expressions")
     parser.add_argument(
-        "--out", type=Path, default=Path("reports/language"), help="folder of the table and the weights"
+        "--out",
+        type=Path,
+        default=Path("reports/language"),
+        help="folder of the table and of the first model",
     )
     options = parser.parse_args()
     ends = time.monotonic() + 60 * options.minutes
     options.out.mkdir(parents=True, exist_ok=True)
-    start = first(options.out / "weights.pth", options.steps)
-    train, held_out = parted(sequences(topics(), CONFIG.image_size))
+    start = first(options.out, options.steps)
     file = options.out / "table.csv"
     known = {(row["method"], row["seed"]) for row in read_rows(file)}
     if ("none", "0") not in known:
-        append_row(file, row_of("none", 0, CONFIG, perplexity(start, held_out), 0.0))
+        append_row(file, row_of("none", 0, perplexity(start)))
     for seed in range(options.seeds):
         for method in options.methods:
-            config = CONFIG.with_method(method)
+            config = replace(CONFIG, method=method, lr=AFTER)
             if (str(config.method), str(seed)) in known or time.monotonic() > ends:
                 continue
-            model = build(config, seed=seed)
-            model.load_state_dict(start.state_dict(), strict=False)
-            began = time.monotonic()
-            fit(model, config, AFTER, train, options.tuning_steps, seed)
-            seconds = time.monotonic() - began
-            append_row(file, row_of(str(config.method), seed, config, perplexity(model, held_out), seconds))
+            fidelity = of_steps(options.tuning_steps)
+            record = fine_tune(config, DATA, fidelity, str(start / weights.FILE), seed)
+            if record.perplexity is None:
+                raise SystemExit(f"{record.method}: {record.status}, {record.reason}")
+            append_row(file, row_of(record.method, seed, record.perplexity, record))
     rows = read_rows(file)
     out.print(table(list(rows[0]), [list(row.values()) for row in rows], left=(0,)))
 
 
-def first(file: Path, steps: int) -> nn.Module:
-    """The model that was trained on docstrings: read, or trained now."""
-    model = build(CONFIG)
-    if file.exists():
-        model.load_state_dict(torch.load(file, weights_only=True))
-        return model
-    train, held_out = parted(sequences(docstrings(), CONFIG.image_size))
-    fit(model, CONFIG, BEFORE, train, steps, seed=0)
-    err.print(f"docstrings held out: perplexity {perplexity(model, held_out):.3f} a byte", markup=False)
-    torch.save(model.state_dict(), file)
-    return model
+def of_steps(steps: int) -> Fidelity:
+    """One pass over as many sequences as so many steps take."""
+    return Fidelity(train_size=steps * CONFIG.batch_size, epochs=1, recipe="language")
 
 
-def fit(model: nn.Module, config: Config, rules: Recipe, rows: Tensor, steps: int, seed: int) -> None:
-    """Train on rows of bytes, drawn at random."""
-    step = make_step(model, config, rules)
-    random = torch.Generator().manual_seed(seed)
-    model.train()
-    for number in range(steps):
-        batch = rows[torch.randint(len(rows), (config.batch_size,), generator=random)]
-        step.rate = rate_factor(number, steps, rules)
-        loss = float(step(batch[:, :-1].contiguous(), batch[:, 1:].contiguous()))
-        if not math.isfinite(loss):
-            raise SystemExit(f"the loss was {loss} at step {number + 1}")
-        if (number + 1) % 100 == 0:
-            err.print(f"{config.method}: step {number + 1} of {steps}, loss {loss:.3f}", markup=False)
+def first(folder: Path, steps: int) -> Path:
+    """The folder of the model that was trained on docstrings, now or before."""
+    text = folder / "docstrings.txt"
+    if not text.exists():
+        text.write_text(docstrings(), encoding="utf-8")
+    config = replace(CONFIG, lr=BEFORE)
+    experiment = Experiment("first", config, str(text), "random", of_steps(steps))
+    asked = Training(experiment, folder=folder / "first", data_dir=default_data_dir())
+    training.check(asked)
+    record, _ = training.train(asked, lambda done, total, loss: None, NOBODY)
+    if record.perplexity is None:
+        raise SystemExit(f"the first training: {record.status}, {record.reason}")
+    err.print(f"docstrings held out: perplexity {record.perplexity:.3f} a byte", markup=False)
+    return folder / "first"
 
 
-@torch.no_grad()
-def perplexity(model: nn.Module, rows: Tensor) -> float:
-    """A byte, of rows."""
-    model.eval()
-    losses = [next_token_loss(model(part[:, :-1]), part[:, 1:]) * len(part) for part in rows.split(64)]
-    return math.exp(float(sum(losses)) / len(rows))
+def perplexity(folder: Path) -> float:
+    """A byte, of the topics that are held out, by the model of a folder."""
+    held_out = load_texts(DATA, length=CONFIG.image_size).validation
+    batches = loader(held_out, CONFIG.batch_size, shuffle=False, seed=0, drop_last=False)
+    return PERPLEXITY.value(evaluate(weights.load(folder), batches, quality=PERPLEXITY))
 
 
-def row_of(method: str, seed: int, config: Config, perplexity: float, seconds: float) -> dict[str, Any]:
+def row_of(method: str, seed: int, perplexity: float, record: Record | None = None) -> dict[str, Any]:
     """A line of the table."""
     row: dict[str, Any] = {"method": method, "seed": seed, "perplexity a byte": f"{perplexity:.3f}"}
-    if method == "none":
+    if record is None:
         return {**row, "trained": 0, "saved MB": "", "peak MB": "", "peak off": "", "seconds": ""}
-    predicted, measured = predict(config), measure(config)
-    trained = sum(p.numel() for p in build(config).parameters() if p.requires_grad)
-    assert predicted.saved_bytes == measured.saved_bytes
+    measured = record.measured
+    assert measured is not None and measured["predicted_saved_bytes"] == measured["saved_bytes"]
+    model = build(Config.from_dict(record.config))
     return {
         **row,
-        "trained": trained,
-        "saved MB": f"{measured.saved_bytes / 1e6:.2f}",
-        "peak MB": f"{measured.peak_bytes / 1e6:.2f}",
-        "peak off": predicted.peak_bytes - measured.peak_bytes,
-        "seconds": f"{seconds:.0f}",
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "saved MB": f"{measured['saved_bytes'] / 1e6:.2f}",
+        "peak MB": f"{measured['peak_bytes'] / 1e6:.2f}",
+        "peak off": measured["predicted_peak_bytes"] - measured["peak_bytes"],
+        "seconds": f"{record.seconds:.0f}",
     }
 
 

@@ -549,3 +549,24 @@ def test_bounds_are_marked_in_the_table_and_its_files(quick: Cli, tmp_path: Path
     kept = read_comparison(tmp_path / "bounds")
     assert kept is not None and "counted_bytes" in kept.full.at_least and kept.config["unknown"] == "bound"
     assert quick("compare", *flags, *more).code == 2
+
+
+def test_methods_of_a_language_model_are_compared_by_perplexity(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "compared"
+    done = cli("compare", "--model", "llama_tiny(width=32, depth=2, heads=2, groups=1, hidden=48)", "--data", "text",
+               "--sequence-length", "32", "--batch-size", "8", "--methods", "full, linear", "--seeds", "2",
+               "--rounds", "0", "--proxy-size", "32", "--train-size", "32", "--val-size", "16", "--epochs", "1",
+               "--weights", "random", "--out", folder)  # fmt: skip
+    assert done.code == 0 and "accuracy" not in done.out
+    with (folder / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    runs = read_records(folder).values()
+    for row in rows:
+        reached = [record.perplexity or 0.0 for record in runs if record.method == row["method"]]
+        assert float(row["perplexity"]) == pytest.approx(sum(reached) / 2)
+        assert row["trained_peak_bytes_predicted"] == row["trained_peak_bytes_measured"]
+    assert float(rows[1]["perplexity_minus_full"]) == pytest.approx(
+        float(rows[1]["perplexity"]) - float(rows[0]["perplexity"])
+    )
+    page = (folder / "comparison.md").read_text()
+    assert "perplexity against memory" in page and "accuracy" not in page

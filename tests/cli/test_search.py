@@ -766,3 +766,34 @@ def test_a_study_file_with_a_proxy_that_is_none_is_refused(
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert said in done.err
     assert not Path("there").exists()
+
+
+LLAMA = "llama_tiny(width=32, depth=2, heads=2, groups=1, hidden=48)"
+
+
+@pytest.mark.thorough
+def test_a_language_model_is_searched_by_its_perplexity(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    done = cli("search", "--model", LLAMA, "--data", "text", "--sequence-length", "32", "--batch-size", "8",
+               "--budget", "200MB", "--trials", "3", "--replicas", "2", "--proxy-size", "32", "--train-size", "32",
+               "--val-size", "16", "--epochs", "1", "--weights", "random", "--jobs", "0", "--out", folder)  # fmt: skip
+    assert done.code == 0
+    assert "Front: perplexity against memory" in done.out and "accuracy" not in done.out
+    records = read_records(folder)
+    assert all(record.quality == "perplexity" and record.accuracy is None for record in records.values())
+    for record in records.values():
+        assert record.measured is not None
+        assert record.measured["peak_bytes"] == record.measured["predicted_peak_bytes"]
+    front = json.loads(cli("status", folder, "--json").out)["front"]
+    perplexities = [point["perplexity"] for point in front]  # less of it for more memory
+    assert perplexities == sorted(perplexities, reverse=True)
+    chosen = json.loads(cli("select", folder, "reaching", str(perplexities[0]), "--json").out)
+    assert chosen["trial"] == front[0]["trial"]
+    assert cli("select", folder, "reaching", "85%").err.startswith(
+        "error: WHICH: cannot read the perplexity '85%'"
+    )
+    page = (folder / "report.md").read_text()
+    assert "![perplexity against memory](figures/front.png)" in page and "accuracy" not in page
+    script = (folder / "report.html").read_text()
+    assert '"column": "perplexity"' in script or '"column":"perplexity"' in script
+    assert "perplexity" in cli("show", folder, "0").out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -339,3 +340,68 @@ def test_damaged_images_are_named_or_left_out(cli: Cli, pictures: Pictures, tmp_
     assert done.code == 2
     pictures.repair(remove=True)
     assert cli("train", file, "--out", "other").code == 0
+
+
+LLAMA = "llama_tiny(width=32, depth=2, heads=2, groups=1, hidden=48)"
+"""A tiny language model."""
+
+TEXT = [
+    "--sequence-length",
+    "32",
+    "--batch-size",
+    "8",
+    "--train-size",
+    "32",
+    "--val-size",
+    "16",
+    "--epochs",
+    "1",
+]
+
+
+def test_a_language_model_is_pretrained_and_fine_tuned(cli: Cli, tmp_path: Path) -> None:
+    first = cli("train", "--model", LLAMA, "--data", "python", "--method", "full", "--weights", "random", *TEXT,
+                "--out", tmp_path / "first", "--json")  # fmt: skip
+    pretrained = json.loads(first.out)
+    assert (first.code, pretrained["quality"], pretrained["accuracy"]) == (0, "perplexity", None)
+    assert 1 < pretrained["perplexity"] < 400 and pretrained["history"] == [pretrained["perplexity"]]
+    weights = tmp_path / "first" / "model.safetensors"
+    second = cli("train", "--model", LLAMA, "--data", "text", "--method", "lora(r=2)", "--weights", weights, *TEXT,
+                 "--test", "--out", tmp_path / "second")  # fmt: skip
+    assert second.code == 0
+    (record,) = read_records(tmp_path / "second").values()
+    assert record.weights.startswith(f"file: {weights}") and record.test_perplexity is not None
+    assert f"perplexity {record.perplexity:.3f} (perplexity a token on validation" in second.out
+    assert record.measured is not None
+    for kind in ("peak", "saved"):
+        assert record.measured[f"{kind}_bytes"] == record.measured[f"predicted_{kind}_bytes"]
+    card = (tmp_path / "second" / "model_card.md").read_text()
+    assert f"| validation (16 sequences) | {record.perplexity:.3f} |" in card and "## Perplexity" in card
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model", LLAMA, "--data", "digits"], "--data: .* is a language model, and 'digits' is no text"),
+        (["--model", "toy", "--data", "text"], "--data: 'text' is text, and toy takes images"),
+        (["--model", LLAMA, "--data", "text", "--sequence-length", "600"], "--sequence-length: 600 tokens"),
+        (["--model", "llama_tiny(vocabulary=99)", "--data", "text"], "--model: .* has a vocabulary of 99"),
+        (["--model", LLAMA, "--data", "text", "--method", "evit"], "--method: evit.* is causal"),
+        (["--model", LLAMA, "--data", "text", "--protocol", "authors"], "--protocol: authors is of images"),
+        (["--model", LLAMA, "--data", "text", "--export", "onnx"], "--export: onnx is for models of images"),
+        (["--select", "knee"], "--select: there is no study"),
+    ],
+)
+def test_what_does_not_go_together_is_said_before_anything_is_written(
+    cli: Cli, words: list[str], said: str, tmp_path: Path
+) -> None:
+    usual = ["--sequence-length", "32", "--method", "full", "--weights", "random", "--out", tmp_path / "made"]
+    done = cli("train", *usual, *words)
+    assert done.code == 2
+    assert re.search(f"^error: {said}", done.err, re.MULTILINE)
+    assert not (tmp_path / "made").exists()
+
+
+def test_flags_of_a_configuration_do_not_stand_beside_a_file(cli: Cli, file: Path) -> None:
+    done = cli("train", file, "--method", "full")
+    assert done.code == 2 and done.err.startswith("error: --method: ") and "says it already" in done.err

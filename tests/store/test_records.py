@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bsr_explorer.errors import UserError
-from bsr_explorer.store.records import FORMAT, Record, read_records, write_record, write_text
+from bsr_explorer.quality import ACCURACY, PERPLEXITY
+from bsr_explorer.store.records import FORMAT, Record, judged, read_records, write_record, write_text
 
 
 def record(**changes: Any) -> Record:
@@ -152,3 +154,28 @@ def test_the_accuracy_of_each_task_is_said() -> None:
     assert of_tasks.by_task == "digits 50.0%, photos 12.5%"
     tested = record(accuracy_by_task={"digits": 0.5}, test_accuracy_by_task={"digits": 0.25})
     assert tested.by_task == "digits 50.0% (25.0% on test)"
+
+
+# --- what it was judged by ------------------------------------------------------------------------------
+
+
+def test_a_perplexity_is_a_score_of_its_own(tmp_path: Path) -> None:
+    one = record(**judged(PERPLEXITY, 0.25, 0.2), history=[8.0, 4.0])
+    one = replace(one, accuracy=None)
+    write_record(tmp_path, 0, one)
+    read = read_records(tmp_path)[0]
+    assert (read.quality, read.perplexity, read.test_perplexity, read.accuracy) == (
+        "perplexity",
+        4.0,
+        5.0,
+        None,
+    )
+    assert (read.score, read.test_score, read.scores) == (0.25, 0.2, [0.125, 0.25])
+
+
+def test_a_record_of_before_means_accuracy() -> None:
+    values = record().to_dict()
+    for key in ("quality", "perplexity", "test_perplexity"):
+        del values[key]
+    read = Record.from_dict(values)
+    assert read.judged is ACCURACY and read.score == read.accuracy == 0.1 + 0.2

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from bsr_explorer.quality import PERPLEXITY, PIXEL_ACCURACY
 from bsr_explorer.train.checkpoint import Checkpoint
 from bsr_explorer.train.loop import Outcome, evaluate, fit, scores
 from bsr_explorer.train.optimizer import make_optimizer, rate_factor
@@ -377,6 +378,38 @@ def test_what_goes_on_looks_no_more(tmp_path: Path) -> None:
     train(Line(), batches(20), epochs=2, kind=LooksFirst, checkpoint=checkpoint)
     counts = [step.changes.began for step in NOTED[-2:] if isinstance(step.changes, Looking)]
     assert counts == [1, 0]
+
+
+class Constant(nn.Module):
+    """Says the same of each token: the logits of a distribution."""
+
+    def __init__(self, chances: list[float]) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(chances).log())
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(*tokens.shape, -1)
+
+
+def test_a_perplexity_is_of_all_tokens_alike() -> None:
+    labels = torch.tensor([[0, 0, 1], [1, 1, 1], [0, 1, 1]])
+    pairs = list(zip(torch.zeros_like(labels), labels, strict=True))
+    score = evaluate(Constant([0.25, 0.75]), DataLoader(pairs, batch_size=2), quality=PERPLEXITY)  # type: ignore[arg-type]
+    nats = -(3 * math.log(0.25) + 6 * math.log(0.75)) / 9
+    assert PERPLEXITY.value(score) == pytest.approx(math.exp(nats))
+
+
+def test_an_accuracy_of_pixels_is_of_all_pixels() -> None:
+    logits = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(2, 2, 3, 3)
+    labels = torch.zeros(2, 3, 3, dtype=torch.int64)
+    labels[0, 0, :2] = 1
+
+    class Fixed(nn.Linear):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return logits
+
+    loader = DataLoader(list(zip(torch.zeros(2, 3, 3, 3), labels, strict=True)), batch_size=2)  # type: ignore[arg-type]
+    assert evaluate(Fixed(1, 1), loader, quality=PIXEL_ACCURACY) == pytest.approx(16 / 18)
 
 
 # --- several tasks --------------------------------------------------------------------------------------

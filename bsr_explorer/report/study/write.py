@@ -57,7 +57,10 @@ def report(
 
 def _write(folder: Path, found: Findings, strip: Callable[[Findings, Path], Strip | None]) -> Report:
     made = [*tables.write(found, folder)]
-    drawn = {title: draw(found, folder / "figures") for title, draw in FIGURES.items()}
+    name = found.quality.name
+    drawn = {
+        title.replace("accuracy", name): draw(found, folder / "figures") for title, draw in FIGURES.items()
+    }
     page, tokens = folder / "report.md", strip(found, folder / "figures")
     write_text(page, _page(found, {title: paths[0] for title, paths in drawn.items() if paths}, tokens))
     figures = [path for paths in drawn.values() for path in paths]
