@@ -3,10 +3,11 @@
     python benchmarks/mixtures.py [--configs 64] [--steps 50] [--json]
 
 Small vision transformers with mixtures in some blocks: without a capacity, with room to spare and with too little;
-noisy and not; frozen in several ways, in three number formats. Most run with plain SGD, so that the peak is not that of
-AdamW's step. Saved bytes, FLOPs and held bytes are to be 0 off, peaks within 1%. Then so many steps of one training are
-measured each by itself: what they save is to be the same, however the tokens are routed, and that which was predicted;
-how many rows the fullest expert got is said beside it.
+noisy and not; frozen in several ways, experts and gates among them; with tokens that are dropped in blocks with a
+mixture and below them, so that experts get rows of fewer; in three number formats. Most run with plain SGD, so that the
+peak is not that of AdamW's step. Saved bytes, FLOPs and held bytes are to be 0 off, peaks within 1%. Then so many steps
+of one training are measured each by itself: what they save is to be the same, however the tokens are routed, and that
+which was predicted; how many rows the fullest expert got is said beside it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,15 @@ WAYS = (
     "lora",
     "full+checkpoint",
 )
+DROPPING = (
+    "bsr",
+    "bsr(blocks=(5, 11), keep={0: 0.7, 5: 0.5, 11: 0.3}, fuse=False)",
+    "full+evit(0.6)",
+    "bsr+freeze('experts')",
+    "last(k=1)+drop({2: 0.4}, fuse=True)+freeze('gate')",
+    "full+drop({1: 0.5, 9: 0.5}, fuse=True)+freeze('experts', 'gate')+checkpoint",
+)
+"""Ways to drop tokens."""
 
 
 def configs() -> list[Config]:
@@ -51,10 +61,13 @@ def configs() -> list[Config]:
         Config(model, 64, 10, 16, precision=precision, optimizer=optimizer, method=way)
         for model in MODELS
         for precision, optimizer in (("fp32", "sgd"), ("bf16", "adamw"), ("amp_bf16", "sgd"))
-        for way in WAYS
+        for way in (*WAYS, *DROPPING)
         if precision != "amp_bf16" or not way.startswith("lora")  # refused by name
     ]
-    explicit = [Config(MODELS[0], 64, 10, 5, attention="math", optimizer="sgd", method=way) for way in WAYS]
+    explicit = [
+        Config(MODELS[0], 64, 10, 5, attention="math", optimizer="sgd", method=way)
+        for way in (*WAYS, *DROPPING)
+    ]
     return [*found, *explicit]
 
 

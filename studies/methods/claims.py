@@ -30,6 +30,10 @@ WASI_SWIN = Config("swin_tiny_patch4_window7_224", 224, batch_size=128, optimize
 MESA_SWIN = Config("swin_tiny_patch4_window7_224", 224, batch_size=128, precision="amp_fp16")
 """Swin-T as WASI's authors and as Mesa's have it. Its step is traced."""
 
+MOE_B = Config("moe_vit(vit_b)", 224, batch_size=32, optimizer="sgd_momentum")
+"""ViT-B with mixtures as in the code of BSR's authors, and the optimiser and batch of their first figure. (Those of
+their figures of mixtures are not known.)"""
+
 COLUMNS = (
     "method",
     "the paper",
@@ -70,7 +74,39 @@ class Claim:
     why: str
 
 
+BSR_AT_07 = "bsr(blocks=(3, 7, 11), keep={3: 0.7, 6: 0.7, 9: 0.7}, fuse=True)"
+
 CLAIMS = (
+    Claim(
+        "bsr",
+        "2.3x less memory and 1.5x fewer FLOPs, of a mixture of experts on five tasks; half of the tokens stay",
+        2.3,
+        MOE_B,
+        "full",
+        "bsr",
+        (),
+        "",
+    ),
+    Claim(
+        "bsr",
+        "the same, 0.7 of the tokens stay (the forward pass then has 1.5x fewer FLOPs)",
+        2.3,
+        MOE_B,
+        "full",
+        BSR_AT_07,
+        (),
+        "",
+    ),
+    Claim(
+        "bsr",
+        "the same, half of the tokens stay, experts frozen",
+        2.3,
+        MOE_B,
+        "full",
+        "bsr+freeze('experts')",
+        (),
+        "",
+    ),
     Claim(
         "approxbp",
         "about 30% less peak memory (1.43x less)",

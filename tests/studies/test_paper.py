@@ -16,6 +16,7 @@ from bsr_explorer.compare.task import tasks
 from bsr_explorer.data.catalogue import DATASETS
 from bsr_explorer.finetune.job import epochs_of
 from bsr_explorer.methods import Bsr
+from bsr_explorer.prediction import predict
 from bsr_explorer.store.comparison_file import ComparisonFile
 from bsr_explorer.store.comparison_folder import Comparison, read_comparison
 from bsr_explorer.train.recipes import recipe
@@ -135,10 +136,33 @@ def test_the_papers_own_accounting_gives_its_own_figures() -> None:
 
 
 def test_what_needs_a_gpu_is_not_run() -> None:
-    speed, accuracy, experts = claims.claims(None)[-3:]
+    speed, accuracy = claims.claims(None)[-2:]
     assert (speed.paper, speed.published, speed.peak) == ("2.43x", "", "")
     assert speed.saved.endswith("not measured")
-    assert all(claim.verdict.startswith("not run here") for claim in (speed, accuracy, experts))
+    assert all(claim.verdict.startswith("not run here") for claim in (speed, accuracy))
+
+
+def test_of_experts_a_frozen_one_counts_less() -> None:
+    small = replace(claims.MOE_B, model="moe_vit(deit_t, experts=4, top=2)", image_size=64, batch_size=2)
+    full, trained, frozen = (
+        claims.published_of_experts(small.with_method(method))
+        for method in ("full", "bsr", "bsr+freeze('experts', 'gate')")
+    )
+    assert full > trained > frozen
+    width, tokens, rows = 192, {3: 10, 7: 7, 11: 5}, 2
+    gates, experts = 2 * 4 * width, 4 * 2 * (width * width + width)
+    kept = sum(n * width * (1 + 2 * rows) for n in tokens.values())
+    assert trained - frozen == 2 * 4 * kept + 3 * 3 * (gates + experts)
+
+
+def test_experts_as_wide_as_the_mlp_count_as_it_but_for_their_gate() -> None:
+    small = replace(
+        claims.MOE_B, model="moe_vit(deit_t, experts=4, top=1, ratio=4)", image_size=64, batch_size=2
+    )
+    dense = replace(small, model="deit_t")
+    found, rule = claims.published_of_experts(small), claims.published_tape(dense)
+    activations = claims.published.activation_bytes_per_image(rule) + 3 * 4 * 17 * 192
+    assert found == 2 * activations + predict(small).parameter_bytes
 
 
 def test_times_are_ratios_of_a_round() -> None:
