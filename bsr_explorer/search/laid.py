@@ -47,14 +47,17 @@ def adds_up(family: Family, geometry: Geometry) -> bool:
 ONE_BY_ONE = ("last", "last+checkpoint")
 """What is searched in a model whose costs do not add up, where all subsets of its blocks are too many."""
 
+DROPPING = "last+evit"
+"""And that, if it can drop tokens by a class token."""
+
 FEW = 8
 """Blocks whose subsets can all be predicted one by one."""
 
 
 def searched(geometry: Geometry, counts: str) -> tuple[str, ...]:
     """The families that are searched where none are named: of ``SEARCHED`` those whose costs add up in a model of this
-    geometry. Where none do, ``bsr``, or ``ONE_BY_ONE`` if there are many blocks. Published accountings have a rule for
-    ``bsr`` alone.
+    geometry. Where none do, ``bsr``, or ``ONE_BY_ONE`` (and ``DROPPING``) if there are many blocks. Published
+    accountings have a rule for ``bsr`` alone.
 
     Args:
         counts: the accounting of the budget.
@@ -64,7 +67,8 @@ def searched(geometry: Geometry, counts: str) -> tuple[str, ...]:
     spec = SpaceSpec(families=SEARCHED)
     laid = [family.text for family in families(spec, geometry) if adds_up(family, geometry)]
     found = tuple(text for text in SEARCHED if "".join(text.split()) in laid)
-    return found or (FAMILIES if geometry.depth <= FEW else ONE_BY_ONE)
+    one_by_one = (*ONE_BY_ONE, DROPPING) if geometry.class_token else ONE_BY_ONE
+    return found or (FAMILIES if geometry.depth <= FEW else one_by_one)
 
 
 def _divided(family: Family) -> tuple[Family, Family]:

@@ -174,6 +174,23 @@ def test_a_dry_run_in_json_says_the_same(quick: Cli, tmp_path: Path) -> None:
     assert [row["status"] for row in answer["methods"]] == ["does not fit", *["not run here"] * 3]
 
 
+def test_a_mixture_is_compared_with_drops_and_frozen_experts(quick: Cli, tmp_path: Path) -> None:
+    mixture = ("--model", "moe_vit(toy, blocks=(1,), experts=4, top=2)")
+    ways = (
+        "full",
+        "bsr(blocks=(1, 3), keep={2: 0.5}, fuse=True)",
+        "linear+evit(0.5)",
+        "full+freeze('experts')",
+    )
+    more = ("--methods", ", ".join(ways), "--seeds", "1", "--rounds", "1", "--out", tmp_path / "here")
+    done = quick(*FLAGS, *mixture, *more)
+    assert done.code == 0, done.err
+    found = rows(tmp_path / "here")
+    assert [*found] == [*ways]
+    peaks = [int(row["peak_bytes"]) for row in found.values()]
+    assert peaks[0] > max(peaks[1:]) and all(row["accuracy"] for row in found.values())
+
+
 @pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize("how", ["--dry-run", "--costs-only"])
 def test_a_card_that_is_not_here_can_be_planned_for(

@@ -61,6 +61,14 @@ def test_each_batch_fits_and_the_next_does_not(cli: Cli, counts: str) -> None:
     check(said, 3_000_000)
 
 
+def test_it_is_so_of_a_mixture_that_drops_tokens(cli: Cli) -> None:
+    mixture = ("--model", "moe_vit(toy, blocks=(2,), experts=4, top=2, capacity=1.25)", "--budget", "9MB")
+    said = answer(cli, *mixture, "--method", f"full, {BSR}, {BSR}+freeze('experts')")
+    check(said, 9_000_000)
+    full, trained, frozen = (row["batch_size"] for row in said["methods"])
+    assert 0 < full < trained < frozen
+
+
 @pytest.mark.parametrize(
     "flags",
     [

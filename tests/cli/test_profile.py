@@ -308,6 +308,22 @@ def test_what_experts_compute_is_said(cli: Cli) -> None:
     assert said["predicted"]["note"].startswith("4 experts")
 
 
+def test_a_mixture_with_drops_and_frozen_experts_is_measured(cli: Cli) -> None:
+    model = (
+        "--model",
+        "moe_vit(toy, blocks=(1, 3), experts=4, top=2)",
+        "--image-size",
+        "48",
+        "--batch-size",
+        "2",
+    )
+    method = ("--method", "bsr(blocks=(1, 3), keep={2: 0.5})+freeze('experts')")
+    said = json.loads(cli("profile", *model, *method, "--measure", "--json").out)
+    for figure in ("saved_bytes", "train_flops", "held_bytes"):
+        assert said["predicted"][figure] == said["measured"][figure]
+    assert "10→7" in cli("profile", *model, *method).out
+
+
 @pytest.mark.parametrize(
     ("model", "why"),
     [

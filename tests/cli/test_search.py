@@ -168,6 +168,18 @@ def test_a_new_study_names_its_families_and_one_of_before_goes_on_with_its_own(
     assert "families" not in json.loads(again.out)["study"]["space"]
 
 
+def test_a_mixture_is_searched_with_drops_and_frozen_experts(quick: Cli, tmp_path: Path) -> None:
+    mixture = ("--model", "moe_vit(toy_2, blocks=(1,), experts=4, top=2)", "--budget", "1GB", "--trials", "2")
+    families = ("--family", "last(k=1)+evit+freeze", "--family", "linear")
+    flags = (*DEFAULT, *mixture, *families, "--out", tmp_path / "mixture", "--json")
+    planned = json.loads(quick(*flags, "--dry-run").out)
+    assert planned["configurations"] == 5 * 4 + 1
+    done = quick(*flags)
+    assert done.code == 0, done.err
+    found = read_records(tmp_path / "mixture").values()
+    assert len(found) == 2 and all(record.accuracy is not None for record in found)
+
+
 @pytest.mark.usefixtures("no_training")
 def test_families_may_be_searched(quick: Cli) -> None:
     more = ("--family", "bsr", "--family", "bsr+mesa(bits=4)", "--family", "bitfit")

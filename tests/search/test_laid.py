@@ -14,7 +14,7 @@ from bsr_explorer.models.architecture import geometry
 from bsr_explorer.models.traced.architecture import TracedGeometry
 from bsr_explorer.naming import Naming
 from bsr_explorer.prediction import counted_bytes, predict
-from bsr_explorer.search.laid import ONE_BY_ONE, Laid, searched
+from bsr_explorer.search.laid import DROPPING, ONE_BY_ONE, Laid, searched
 from bsr_explorer.search.space import Space
 from bsr_explorer.store.space import FAMILIES, SEARCHED
 from bsr_explorer.store.study import COUNTS, SpaceSpec, Study
@@ -135,3 +135,8 @@ def test_what_is_searched_by_default_is_laid_out() -> None:
 @pytest.mark.parametrize(("depth", "families"), [(8, FAMILIES), (12, ONE_BY_ONE)])
 def test_a_traced_model_is_searched_one_by_one(depth: int, families: tuple[str, ...]) -> None:
     assert searched(TracedGeometry("mine", 64, 10, depth, Naming()), "peak") == families
+
+
+def test_many_blocks_with_a_class_token_drop_tokens_at_one_rate() -> None:
+    traced = TracedGeometry("mine", 64, 10, 12, Naming(), class_token=True)
+    assert searched(traced, "peak") == (*ONE_BY_ONE, DROPPING)
