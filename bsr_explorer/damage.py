@@ -54,7 +54,7 @@ def settled(
         weights=job.weights,
         tag=recipe(job.fidelity.recipe, job.data).tag,
     )
-    job = replace(job, weights=used.source)
+    job = replace(job, weights=used.source if job.weights == "auto" else job.weights)
 
     def plan(given: Fidelity, splits: Splits | Texts) -> Fidelity:
         return fill(given, len(splits.train), len(splits.validation))

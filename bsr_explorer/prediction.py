@@ -23,6 +23,8 @@ from bsr_explorer.methods.steps import Steps as MethodSteps
 from bsr_explorer.models import inputs
 from bsr_explorer.models.architecture import architecture_of, geometry
 from bsr_explorer.models.base import Geometry
+from bsr_explorer.models.expression import name_in
+from bsr_explorer.models.language import hugging_face
 from bsr_explorer.models.lowering import lower
 from bsr_explorer.tape import Tape
 
@@ -63,15 +65,25 @@ def tape_of(config: Config) -> Tape:
 
 
 def _check_causal(config: Config) -> None:
-    """Refuse to drop or merge tokens of a language model, by whatever they would be chosen."""
+    """Refuse to drop or merge tokens of a language model, by whatever they would be chosen, and what cannot be seen of
+    one.
+
+    Raises:
+        UserError: it says which part of the method.
+    """
     if architecture_of(config.model).takes is not inputs.TOKENS:
         return
     for part in parts_of(config.how):
+        if part.name in hugging_face.WITHOUT.get(name_in(config.model), ()):
+            raise UserError(
+                f"--method: {part.name} does not go with {config.model}: what its blocks are handed by name is held "
+                "where it cannot be counted; leave it out, or choose --model llama_tiny"
+            )
         alone = part.chooses == (TOKENS,)
         if alone or (TOKENS in part.chooses and part.at_inference is not None):
             raise UserError(
-                f"--method: {part} drops or merges tokens, and {config.model} is causal: every token predicts the next "
-                "one; leave it out, or shorten --sequence-length"
+                "--method: a language model is causal, every token predicts the next one: it cannot drop or merge "
+                f"tokens, as {part} does; leave that out of the method, or shorten --sequence-length"
             )
 
 

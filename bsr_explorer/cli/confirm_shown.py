@@ -61,6 +61,8 @@ def show(orders: Orders) -> None:
 
 def _reached(each: Reached) -> str:
     seeds = f" ({len(each.scores)} seeds)" if len(each.scores) > 1 else ""
+    if not each.known:
+        return f"{each.quality.bare(each.score)}{seeds}"
     error = each.quality.slip(each.score, each.standard_error)
     return f"{each.quality.bare(each.score)} ± {error:.{each.quality.decimals}f}{seeds}"
 
@@ -100,7 +102,7 @@ def _rows(orders: Orders) -> list[dict[str, Any]]:
             f"{each.quality.name}_said": round(each.point.value, 6),
             "rank_said": said,
             f"{each.quality.name}_reached": round(each.quality.value(each.score), 6),
-            "standard_error": round(each.standard_error, 6),
+            "standard_error": round(each.standard_error, 6) if each.known else None,
             "seeds": len(each.scores),
             "rank_reached": reached,
             "recommended": each.point.number == orders.recommended,

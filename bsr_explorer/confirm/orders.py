@@ -40,6 +40,11 @@ class Reached:
         return self.quality.mean(self.scores)
 
     @property
+    def known(self) -> bool:
+        """Whether its standard error is: one training does not say how sure a perplexity is."""
+        return self.quality.higher or len(self.scores) > 1
+
+    @property
     def standard_error(self) -> float:
         """Of the score: of so many validation images, and of so many seeds."""
         deviation = self.quality.deviation(self.scores)

@@ -9,6 +9,7 @@ from typing import Any
 
 from bsr_explorer.config import Config, Fidelity
 from bsr_explorer.errors import UserError
+from bsr_explorer.finetune.again import weights_of
 from bsr_explorer.finetune.job import Job, epochs_of
 from bsr_explorer.report.front import Point
 from bsr_explorer.report.study.findings import Findings
@@ -119,7 +120,7 @@ def _differences(record: Record, job: Job) -> list[str]:
     then: dict[str, Any] = {
         **record.fidelity,
         "data": record.data,
-        "weights": record.weights.partition(":")[0],
+        "weights": weights_of(record),
     }
     now = {**asdict(job.fidelity), "data": job.data, "weights": job.weights}
     return differences({key: then.get(key) for key in now}, now)

@@ -162,7 +162,7 @@ def try_out(config: Config, job: Job) -> Job:
         seed=job.seed,
         tag=rules.tag,
     )
-    job = replace(job, weights=used.source)
+    job = replace(job, weights=used.source if job.weights == "auto" else job.weights)
     load_data(config, job)
     return job
 

@@ -386,7 +386,10 @@ def test_a_language_model_is_pretrained_and_fine_tuned(cli: Cli, tmp_path: Path)
         (["--model", "toy", "--data", "text"], "--data: 'text' is text, and toy takes images"),
         (["--model", LLAMA, "--data", "text", "--sequence-length", "600"], "--sequence-length: 600 tokens"),
         (["--model", "llama_tiny(vocabulary=99)", "--data", "text"], "--model: .* has a vocabulary of 99"),
-        (["--model", LLAMA, "--data", "text", "--method", "evit"], "--method: evit.* is causal"),
+        (
+            ["--model", LLAMA, "--data", "text", "--method", "evit"],
+            "--method: a language model is causal.*evit",
+        ),
         (["--model", LLAMA, "--data", "text", "--protocol", "authors"], "--protocol: authors is of images"),
         (["--model", LLAMA, "--data", "text", "--export", "onnx"], "--export: onnx is for models of images"),
         (["--select", "knee"], "--select: there is no study"),

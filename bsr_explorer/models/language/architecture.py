@@ -10,6 +10,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.models.expression import check_whole, name_in, parsed
 from bsr_explorer.models.inputs import TOKENS, Inputs
+from bsr_explorer.models.language import hugging_face
 from bsr_explorer.models.language.shape import Shape
 from bsr_explorer.models.traced.architecture import Traced
 
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 NAMES: dict[str, Shape] = {
     "tinyllama": Shape(32000, 2048, 2048, 22, 32, 4, 5632),
     "llama_tiny": Shape(256, 512, 128, 4, 4, 2, 352),
+    "hf_llama": Shape(256, 512, 128, 4, 4, 2, 352),
+    "hf_gpt2": Shape(256, 512, 128, 4, 4, 4, 512),
 }
-"""TinyLlama 1.1B (arXiv 2401.02385) as its configuration says it, and a tiny one of bytes. Their numbers can be
-changed: ``llama_tiny(depth=8)``."""
+"""TinyLlama 1.1B (arXiv 2401.02385) as its configuration says it, and a tiny one of bytes; tiny ones of
+``transformers`` (``hugging_face``). Their numbers can be changed: ``llama_tiny(depth=8)``."""
 
 
 @lru_cache(maxsize=256)
@@ -49,6 +52,8 @@ def shape_of(model: str) -> Shape:
         raise UserError(
             f"--model: {model}: heads={shape.heads} do not fall into groups={shape.groups} of equal size"
         )
+    if said.name in hugging_face.NAMES:
+        hugging_face.check(said.name, model, shape)
     return shape
 
 
@@ -57,7 +62,8 @@ class Language(Traced):
 
     name: ClassVar[str] = "language"
     summary: ClassVar[str] = (
-        "a decoder-only language model: tinyllama, llama_tiny, or llama_tiny(depth=8, chunk=256), with random weights"
+        "a decoder-only language model: tinyllama, llama_tiny, or llama_tiny(depth=8, chunk=256), or of transformers: "
+        "hf_llama, hf_gpt2; with random weights"
     )
     on_hub: ClassVar[bool] = False
     corrected: ClassVar[bool] = False
@@ -96,6 +102,8 @@ class Language(Traced):
         """With random weights."""
         from bsr_explorer.models.language.decoder import Decoder
 
+        if name_in(model) in hugging_face.NAMES:
+            return hugging_face.build(name_in(model), shape_of(model))
         return Decoder(shape_of(model))
 
     def _cannot(self, what: str) -> UserError:
