@@ -107,12 +107,15 @@ def _datasets() -> None:
 
 
 def _recipes() -> None:
-    settings = {name: _settings(rules) for name, rules in RECIPES.items()}
-    rows = [(key, *(said[key] for said in settings.values())) for key in next(iter(settings.values()))]
-    columns = range(len(settings) + 1)
-    out.print(table(["", *settings], rows, left=tuple(columns), fold=tuple(columns[1:])))
+    theirs = [name for name in RECIPES if name.startswith("paper-")]
+    for names in ([name for name in RECIPES if name not in theirs], theirs):
+        settings = {name: _settings(RECIPES[name]) for name in names}
+        rows = [(key, *(said[key] for said in settings.values())) for key in next(iter(settings.values()))]
+        columns = range(len(settings) + 1)
+        out.print(table(["", *settings], rows, left=tuple(columns), fold=tuple(columns[1:])))
+        out.print()
     out.print(
-        "\nWhich file of the BSR authors' code each setting comes from: bsr_explorer/train/recipes.py. Where a "
+        "Which file of the BSR authors' code each setting comes from: bsr_explorer/train/recipes.py. Where a "
         "training by them still differs from one by that code: studies/paper/README.md.",
         soft_wrap=True,
     )

@@ -301,7 +301,7 @@ def test_costs_alone_need_neither_data_nor_weights(
     def touched(*_: Any, **__: Any) -> None:
         pytest.fail("costs need neither data nor weights")
 
-    monkeypatch.setattr("bsr_explorer.cli.compare.check_data", touched)
+    monkeypatch.setattr("bsr_explorer.cli.options.check_model_data", touched)
     monkeypatch.setattr("bsr_explorer.finetune.job.create_model", touched)
     done = cli("compare", file('"cifar100"'), "--costs-only", "--out", "here")
     assert done.code == 0, done.err

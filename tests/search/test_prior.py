@@ -197,4 +197,4 @@ def test_a_guided_sampler_needs_fewer_trials_before_it_learns(
 def test_what_is_kept_is_plain(guided: Study, tmp_path: Path) -> None:
     Prior.of(guided, tmp_path)
     entries = json.loads((tmp_path / KEPT).read_text())
-    assert {*entries[0]} == {"method", "batch_size", "lr", "accuracy"}
+    assert {*entries[0]} == {"method", "batch_size", "lr", "score"}

@@ -503,7 +503,7 @@ def test_two_are_compared(look: Open, troubled: Path, written: Path) -> None:
     sizes = [p.record.predicted["saved_bytes"] for p in (a, b)]
     said = [format_mb(size) for size in sizes]
     assert rows["Saved activations, MB"].split("\t") == [*said, f"{sizes[1] / sizes[0]:,.2f}×"]
-    points = 100 * (b.accuracy - a.accuracy)
+    points = 100 * (b.score - a.score)
     assert rows["Accuracy"].split("\t")[2] == f"+{points:.1f} points"
     assert rows["Parameters, MB"].endswith("same")
     blocks = page.locator("#side-by-side tbody tr")
