@@ -62,6 +62,8 @@ class Config:
         gpu: the card that ``device`` is, where it is ``cuda``: see ``devices.gpu_of``; None: the one that is predicted
             for where none is named.
         lr: learning rate at the peak of the schedule, or None: the recipe's own.
+        tasks: classes of each task, where the head is that of several tasks side by side (``num_classes`` is their
+            sum); nothing: the model has one task.
         unknown: what becomes of a prediction where a traced model calls something that cannot be counted: ``refuse``
             names it; with ``bound``, the prediction is a bound (``Ledger.at_least``).
     """
@@ -81,6 +83,7 @@ class Config:
     lr: float | None = None
     gpu: str | None = None
     unknown: str = "refuse"
+    tasks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for key, kinds in (("model", str), ("method", (str, Method))):
@@ -92,6 +95,7 @@ class Config:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"{_flag(key)}: {value!r} must be a whole number of at least 1")
+        self._check_tasks()
         if not isinstance(self.set_to_none, bool):
             raise UserError(f"--set-to-none: {self.set_to_none!r} must be true or false")
         if self.lr is not None:
@@ -102,6 +106,26 @@ class Config:
             if getattr(self, key) not in allowed:
                 raise unknown(_flag(key), getattr(self, key), allowed)
         self._check_together()
+
+    def _check_tasks(self) -> None:
+        """Refuse tasks that cannot be, or that have other classes than the head."""
+        tasks = self.tasks
+        if not isinstance(tasks, (tuple, list)) or any(
+            isinstance(n, bool) or not isinstance(n, int) or n < 2 for n in tasks
+        ):
+            raise UserError(
+                f"--tasks: {tasks!r} must be the classes of each task, at least 2, such as 10,10,5"
+            )
+        object.__setattr__(self, "tasks", tuple(tasks))
+        if len(tasks) == 1:
+            raise UserError(
+                f"--tasks: {tasks[0]} is one task; leave it out, and give --num-classes {tasks[0]}"
+            )
+        if tasks and sum(tasks) != self.num_classes:
+            raise UserError(
+                f"--num-classes: {self.num_classes} is not the sum of --tasks {','.join(map(str, tasks))}, which is "
+                f"{sum(tasks)}; leave it out"
+            )
 
     def _check_together(self) -> None:
         """Refuse values that do not go with each other."""
@@ -191,17 +215,23 @@ class Config:
         assert isinstance(self.method, Method)
         return self.method
 
+    def with_classes(self, tasks: Sequence[int]) -> Config:
+        """The same point with another head: of one task of so many classes, or of several."""
+        return replace(self, num_classes=sum(tasks), tasks=tuple(tasks) if len(tasks) > 1 else ())
+
     def with_method(self, method: Method | str) -> Config:
         """The same point with another method."""
         return replace(self, method=method)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, the method as its expression, and no ``lr``, ``gpu`` or ``unknown`` that is the default;
-        ``from_dict`` reads them back."""
+        """Plain values, the method as its expression, and no ``lr``, ``gpu``, ``unknown`` or ``tasks`` that is the
+        default; ``from_dict`` reads them back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for key, default in (("lr", None), ("gpu", None), ("unknown", "refuse")):
+        for key, default in (("lr", None), ("gpu", None), ("unknown", "refuse"), ("tasks", ())):
             if values[key] == default:  # so that keys are those of before there was one
                 del values[key]
+        if self.tasks:
+            values["tasks"] = list(self.tasks)
         return {**values, "method": str(self.method)}
 
     @classmethod

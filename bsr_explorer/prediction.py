@@ -31,7 +31,8 @@ from bsr_explorer.tape import Tape
 
 def geometry_of(config: Config) -> Geometry:
     """The geometry of a configuration's model at its image size."""
-    return geometry(config.model, config.image_size, config.num_classes)
+    found = geometry(config.model, config.image_size, config.num_classes)
+    return architecture_of(config.model).with_tasks(found, config.tasks) if config.tasks else found
 
 
 def size_of(config: Config) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -112,7 +113,8 @@ def test_plain_values_are_read_back() -> None:
     assert json.loads(json.dumps(other.to_dict())) == other.to_dict()
     whole = replace(other, lr=1.0, device="cuda", gpu="t4")
     assert Config.from_dict(whole.to_dict()) == whole
-    whole = replace(whole, unknown="bound")
+    whole = replace(whole, unknown="bound").with_classes((2, 3))
+    assert Config.from_dict(whole.to_dict()) == whole
     assert set(whole.to_dict()) == {field.name for field in fields(Config)}
 
 
@@ -230,6 +232,7 @@ def test_every_field_has_a_part_in_the_key() -> None:
         "device": "cuda",
         "lr": 1e-3,
         "gpu": "t4",
+        "tasks": (4, 6),
     }
     assert set(changes) == {field.name for field in fields(Config)} - {"unknown"}
     needs = {"gpu": {"device": "cuda"}}
@@ -292,3 +295,27 @@ def test_how_the_unknown_is_predicted_changes_no_experiment() -> None:
     assert Config.from_dict(bound.to_dict()) == bound
     with pytest.raises(UserError, match="--unknown: unknown value 'guess'"):
         Config("deit_t", unknown="guess")
+
+
+def test_tasks_are_part_of_the_experiment() -> None:
+    config = Config(model="deit_t").with_classes((10, 10, 5))
+    assert (config.num_classes, config.tasks) == (25, (10, 10, 5))
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert "tasks" not in Config(num_classes=25).to_dict()
+    assert config.key(12) != Config(model="deit_t", num_classes=25).key(12)
+    assert config.with_classes((4,)) == Config(model="deit_t", num_classes=4)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "classes", "said"),
+    [
+        ((10, 5), 10, "--num-classes: 10 is not the sum of --tasks 10,5, which is 15"),
+        ((10,), 10, "--tasks: 10 is one task; leave it out, and give --num-classes 10"),
+        ((10, 1), 11, "must be the classes of each task, at least 2"),
+        ((10, True), 11, "must be the classes of each task, at least 2"),
+        ("10,5", 15, "must be the classes of each task, at least 2"),
+    ],
+)
+def test_tasks_that_cannot_be(tasks: Any, classes: int, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        Config(num_classes=classes, tasks=tasks)

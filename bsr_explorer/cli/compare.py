@@ -16,7 +16,8 @@ from bsr_explorer.cli.comparison_shown import Made, show_comparison, show_dry_ru
 from bsr_explorer.cli.console import err, fail, say_written
 from bsr_explorer.cli.progress import loading, watching_tasks
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
-from bsr_explorer.data.places import count_classes, default_data_dir
+from bsr_explorer.data.expression import in_paths as data_in_paths
+from bsr_explorer.data.places import classes_of, default_data_dir
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import parse_methods
 from bsr_explorer.models.names import in_paths
@@ -145,7 +146,6 @@ def compare(
     config = Config(
         model=model,
         image_size=image_size,
-        num_classes=count_classes(data),
         batch_size=batch_size,
         precision=precision,
         optimizer=optimizer or rules.optimizer,
@@ -153,7 +153,7 @@ def compare(
         micro_batches=micro_batches,
         unknown=unknown,
         **options.place(context, device, gpu),
-    )
+    ).with_classes(classes_of(data))
     counts = options.counts(budget_counts, config)
     fidelity = Fidelity(proxy_size, train_size, val_size, epochs, recipe_name, protocol=protocol)
     geometry = options.checked_geometry(config, fidelity)
@@ -171,7 +171,9 @@ def compare(
         planned = plan(config, chosen, data, weights, fidelity, seeds, budget, counts, quantile)
     sizes = proxy_sizes(config)
     openly = Open(sizes[min(1, len(sizes) - 1)], IMAGES)
-    made = _run(planned, folder or Path(f"compare-{in_paths(model)}-{Path(data).name}"), how, rounds, openly)
+    made = _run(
+        planned, folder or Path(f"compare-{in_paths(model)}-{data_in_paths(data)}"), how, rounds, openly
+    )
     if as_json:
         print(json.dumps(made.summary()))
 

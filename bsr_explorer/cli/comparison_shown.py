@@ -95,6 +95,7 @@ def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
             ]
         )
     out.print(table(columns, cells, left=(0,), fold=(0,)))
+    _show_tasks(comparison, rows)
     full = comparison.full
     out.print(
         "\nbelow each: its ratio to full fine-tuning ("
@@ -102,6 +103,22 @@ def _show_table(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
         f"{comparison.counts}, {said_bound('train_flops', full.at_least)}"
         f"{format_gflops(full.train_flops, 0)} GFLOPs a step)"
     )
+
+
+def _show_tasks(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
+    """The accuracy of each of several tasks, whose mean stands in the table above."""
+    from bsr_explorer.report.comparison.table import by_task
+
+    tasks = list(dict.fromkeys(task for row in rows for task in by_task(row)))
+    if tasks:
+        cells = [
+            [
+                entry.label,
+                *(f"{100 * by_task(row)[task]:.1f}" if task in by_task(row) else "" for task in tasks),
+            ]
+            for entry, row in zip(comparison.entries, rows, strict=True)
+        ]
+        out.print(table(["method, % by task", *tasks], cells, left=(0,), fold=(0,)))
 
 
 def _measured(row: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ def max_batch(
     budget_quantile: options.BudgetQuantile = 1.0,
     image_size: options.ImageSize = 224,
     num_classes: options.Classes = 10,
+    tasks: options.Tasks = None,
     optimizer: options.Optimizer = "adamw",
     precision: options.Precision = "fp32",
     implementation: options.Implementation = "auto",
@@ -55,7 +56,6 @@ def max_batch(
     config = Config(
         model=model,
         image_size=image_size,
-        num_classes=num_classes,
         batch_size=micro_batches,
         precision=precision,
         optimizer=optimizer,
@@ -64,6 +64,7 @@ def max_batch(
         micro_batches=micro_batches,
         set_to_none=set_to_none,
         unknown=unknown,
+        **options.head(context, num_classes, tasks),
         **options.place(context, device, gpu),
     )
     counts = options.counts(budget_counts, config)

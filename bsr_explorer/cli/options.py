@@ -34,7 +34,8 @@ Method = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        help="A dataset (see `list datasets`), the path of an image folder, or hub:OWNER/NAME of the Hugging Face Hub."
+        help="A dataset (see `list datasets`), the path of an image folder, hub:OWNER/NAME of the Hugging Face Hub, or "
+        "several as tasks(NAME, NAME, …)."
     ),
 ]
 RecipeName = Annotated[str, typer.Option("--recipe", help=f"How to fine-tune: {', '.join(RECIPES)}.")]
@@ -56,6 +57,14 @@ ImageSize = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(help="Images in a training step.")]
 Classes = Annotated[int, typer.Option("--num-classes", help="Outputs of the head.")]
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        "--tasks",
+        help="Classes of each of several tasks, such as 10,10,5: heads side by side. Their sum is "
+        "--num-classes.",
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(help="fp32, amp_bf16 or amp_fp16 (autocast), or bf16 (weights and optimiser state too)."),
@@ -153,6 +162,30 @@ def given(context: typer.Context, parameter: str) -> bool:
     """Whether a parameter was typed, and is not its default."""
     source = context.get_parameter_source(parameter)
     return source is not None and source.name == "COMMANDLINE"
+
+
+class Head(TypedDict):
+    """What a configuration's model tells apart."""
+
+    num_classes: int
+    tasks: tuple[int, ...]
+
+
+def head(context: typer.Context, num_classes: int, tasks: str | None) -> Head:
+    """``num_classes`` and ``tasks`` of a configuration: classes that are not typed are those of the tasks.
+
+    Raises:
+        UserError: the tasks are no whole numbers.
+    """
+    if tasks is None:
+        return {"num_classes": num_classes, "tasks": ()}
+    try:
+        classes = tuple(int(part) for part in tasks.split(","))
+    except ValueError:
+        raise UserError(
+            f"--tasks: cannot read {tasks!r}; write the classes of each task, such as 10,10,5"
+        ) from None
+    return {"num_classes": num_classes if given(context, "num_classes") else sum(classes), "tasks": classes}
 
 
 class Place(TypedDict):

@@ -61,6 +61,7 @@ def profile(
     batch_size: options.BatchSize = 32,
     image_size: options.ImageSize = 224,
     num_classes: options.Classes = 10,
+    tasks: options.Tasks = None,
     optimizer: options.Optimizer = "adamw",
     precision: options.Precision = "fp32",
     implementation: options.Implementation = "auto",
@@ -112,7 +113,6 @@ def profile(
         config = Config(
             model=model,
             image_size=image_size,
-            num_classes=num_classes,
             batch_size=batch_size,
             precision=precision,
             optimizer=optimizer,
@@ -122,6 +122,7 @@ def profile(
             micro_batches=micro_batches,
             set_to_none=set_to_none,
             unknown=unknown,
+            **options.head(context, num_classes, tasks),
             **options.place(context, device, gpu),
         )
         config = config.with_method(options.following(method, config)[0])

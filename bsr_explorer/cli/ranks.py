@@ -11,7 +11,7 @@ from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out, table
 from bsr_explorer.cli.progress import loading
 from bsr_explorer.config import Config
-from bsr_explorer.data.places import count_classes, default_data_dir
+from bsr_explorer.data.places import classes_of, default_data_dir
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Asi, Wasi
 from bsr_explorer.methods.adding import LAYERS
@@ -98,11 +98,10 @@ def ranks(
     config = Config(
         model,
         image_size,
-        count_classes(data),
-        batch_size,
+        batch_size=batch_size,
         precision=precision,
         attention=attention,
-    )
+    ).with_classes(classes_of(data))
     methods = options.following(method, config)
     if len(methods) > 1:
         raise UserError(f"--method: {method} is a list; ranks are chosen for one method")

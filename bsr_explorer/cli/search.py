@@ -14,7 +14,8 @@ from bsr_explorer.cli.search_run import How, searched_by
 from bsr_explorer.cli.search_run import run as run_search
 from bsr_explorer.cli.trials import cache_bytes, checked_jobs
 from bsr_explorer.config import HELD_OUT, Config, Fidelity
-from bsr_explorer.data.places import count_classes, default_data_dir
+from bsr_explorer.data.expression import in_paths as data_in_paths
+from bsr_explorer.data.places import classes_of, default_data_dir
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models.names import in_paths
 from bsr_explorer.models.weights import check_weights
@@ -282,10 +283,10 @@ def _study(
     """The study that the flags say; what its fidelity leaves open is planned later."""
     from bsr_explorer.search.space import default_space
 
-    config = replace(config, num_classes=count_classes(data))
+    config = config.with_classes(classes_of(data))
     geometry = options.checked_geometry(config, fidelity)
     return Study(
-        name=name or f"{in_paths(config.model)}-{Path(data).name}-{budget}",
+        name=name or f"{in_paths(config.model)}-{data_in_paths(data)}-{budget}",
         config=config,
         budget=budget,
         counts=counts,

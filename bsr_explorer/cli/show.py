@@ -82,7 +82,8 @@ def _say(trial: int, record: Record, replicas: dict[int, float | None]) -> None:
         + (f", learning rate {config['lr']:g}" if config.get("lr") else ""),
         "status": record.status + (f": {record.reason}" if record.reason else ""),
         "attempts before": "; ".join(map(str, record.study.get("attempts", []))),
-        record.quality: _quality(record),
+        record.quality: _quality(record) + (", mean of the tasks" if record.by_task else ""),
+        "by task": record.by_task,
         "on the way": _history(record),
         "seed": f"{record.seed}"
         + (f", replica {record.study['replica']}" if record.study.get("replica") else ""),

@@ -12,7 +12,7 @@ from bsr_explorer.cli import options
 from bsr_explorer.cli.console import out, say_written
 from bsr_explorer.cli.progress import loading
 from bsr_explorer.config import Config, Fidelity
-from bsr_explorer.data.places import check_data, count_classes, default_data_dir
+from bsr_explorer.data.places import check_data, classes_of, default_data_dir
 from bsr_explorer.errors import UserError, unknown, unwritable
 from bsr_explorer.models.weights import check_weights
 from bsr_explorer.store.experiment import Experiment
@@ -121,7 +121,7 @@ def _asked(
         )
         folder = what if what.is_dir() else None
         return Experiment.from_toml(what if folder is None else folder / TRAINING), folder
-    config = Config(model, image_size, count_classes(data), batch_size=1)
+    config = Config(model, image_size, batch_size=1).with_classes(classes_of(data))
     methods = options.following(method, config)
     if len(methods) > 1:
         raise UserError(f"--method: {method} is a list; a strip shows one method")

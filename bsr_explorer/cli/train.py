@@ -19,7 +19,8 @@ from bsr_explorer.cli.progress import Showing, loading, showing
 from bsr_explorer.cli.select import WORDS, selected
 from bsr_explorer.cli.training_shown import announce, show_trained
 from bsr_explorer.config import PROTOCOLS, Config, Fidelity
-from bsr_explorer.data.places import count_classes, default_data_dir
+from bsr_explorer.data.expression import in_paths as data_in_paths
+from bsr_explorer.data.places import classes_of, default_data_dir
 from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.methods import Method
 from bsr_explorer.models.architecture import quality_of
@@ -146,21 +147,20 @@ def train(
         for flag, there in (("--select", select is not None), ("--as-searched", as_searched)):
             if there:
                 raise UserError(f"{flag}: there is no study to take a configuration of; give its folder")
+        options.check_model_data(data, data_dir or default_data_dir(), model)
         rules = rules_of(recipe or _recipe_for(model), data, optimizer)
         config = Config(
             model=model,
             image_size=image_size,
-            num_classes=count_classes(data),
             batch_size=batch_size,
             precision=precision,
             optimizer=optimizer or rules.optimizer,
             attention=attention,
             method=method,
             lr=lr,
-        )
-        options.check_model_data(data, data_dir or default_data_dir(), model)
+        ).with_classes(classes_of(data))
         config = config.with_method(_one(method, config))
-        name = f"{in_paths(model)}-{Path(data).name}-{in_paths(str(config.how))}"
+        name = f"{in_paths(model)}-{data_in_paths(data)}-{in_paths(str(config.how))}"
         experiment = Experiment(name, config, data, fidelity=Fidelity(recipe=rules.name))
         origin, note = "", ""
     else:

@@ -57,6 +57,8 @@ def show_trained(record: Record, files: list[Path], title: str) -> None:
         soft_wrap=True,
         markup=False,
     )
+    if record.by_task:
+        out.print(f"by task: {record.by_task}", soft_wrap=True, markup=False)
     measured = record.measured or {}
     rows = [
         (

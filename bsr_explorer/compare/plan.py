@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 
 from bsr_explorer.config import Config, Fidelity
-from bsr_explorer.data.places import count_classes
+from bsr_explorer.data.places import classes_of
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods import Method
 from bsr_explorer.methods.composed import Composed
@@ -78,7 +78,7 @@ def plan_file(asked: ComparisonFile) -> list[Comparison]:
     """
     return [
         plan(
-            replace(asked.config, num_classes=count_classes(data)),
+            asked.config.with_classes(classes_of(data)),
             asked.methods,
             data,
             asked.weights,

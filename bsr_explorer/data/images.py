@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 
 from bsr_explorer import interrupt
 from bsr_explorer.data.cells import Encoded
-from bsr_explorer.data.pool import Files, Pool
+from bsr_explorer.data.pool import Pool
 from bsr_explorer.data.reading import RULES
 
 KEPT_BYTES = 512 * 10**6
@@ -55,6 +55,8 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
         kept: whether the transformed images stay in memory, so that each is transformed once.
         views: how many fixed views there are of an image (one, if nothing is random); None: a new one each time.
         view: which of them is shown now.
+        groups: the first item of each task, and that after its last, where no batch is of several; nothing, if one may
+            be.
     """
 
     def __init__(
@@ -71,7 +73,9 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
         seed: int = 0,
         keep_as: Hashable | None = None,
         transform: str = "",
+        groups: Sequence[tuple[int, int]] = (),
     ) -> None:
+        self.groups = tuple(groups)
         self.pool_key = part.pool.key
         self.indices = part.indices
         self.labels = part.labels
@@ -112,11 +116,7 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
     def files(self, *, whole_pool: bool = False) -> dict[Encoded, str]:
         """The files of the images (or their cells), or of all those that they were taken from, and the name of each
         below the data set's folder. There are none where the images lie in memory."""
-        if not isinstance(self._images, Files):
-            return {}
-        every = self._images.paths
-        paths = every if whole_pool else (every[index] for index in self.indices)
-        return {path: self._images.name(path) for path in paths}
+        return self._images.files(None if whole_pool else self.indices)
 
     def identity(self) -> str:
         """Equal for equal images in this order, in any process: of what they are made, how, by what."""

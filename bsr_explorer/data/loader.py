@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bsr_explorer.data.images import ImageSplit
 from bsr_explorer.errors import UserError
@@ -39,6 +40,35 @@ class Pixels(Dataset[tuple[Tensor, Tensor]]):
         return self.split.normalised(images)
 
 
+class ByTask(Sampler[list[int]]):
+    """Batches of which each is of one task: the images of a task in random order, and the batches of all tasks, too.
+
+    Args:
+        groups: the first item of each task, and that after its last.
+        generator: of the order.
+    """
+
+    def __init__(
+        self, groups: Sequence[tuple[int, int]], batch_size: int, drop_last: bool, generator: torch.Generator
+    ) -> None:
+        self._groups, self._size, self._drop_last, self._random = groups, batch_size, drop_last, generator
+
+    def __len__(self) -> int:
+        return sum(
+            (end - first) // self._size if self._drop_last else -(-(end - first) // self._size)
+            for first, end in self._groups
+        )
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = []
+        for first, end in self._groups:
+            order = (first + torch.randperm(end - first, generator=self._random)).tolist()
+            cut = [order[place : place + self._size] for place in range(0, len(order), self._size)]
+            batches += [batch for batch in cut if len(batch) == self._size or not self._drop_last]
+        for place in torch.randperm(len(batches), generator=self._random).tolist():
+            yield batches[place]
+
+
 def _as_it_is(batch: Made) -> Made:
     return batch
 
@@ -58,7 +88,7 @@ def loader(
     The order of every epoch follows from ``seed``; a second epoch has another order than the first.
 
     Args:
-        dataset: a part of ``Splits``.
+        dataset: a part of ``Splits``; if it has ``groups``, each batch is of one of them.
         batch_size: images a batch, B.
         shuffle: whether to draw in random order.
         seed: of the order, and of the augmentation where there are workers.
@@ -75,13 +105,21 @@ def loader(
     if isinstance(dataset, ImageSplit) and dataset.kept:
         workers = 0
     pixels = raw and isinstance(dataset, ImageSplit)
+    random = torch.Generator().manual_seed(seed)
+    how: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "drop_last": drop_last}
+    groups: Sequence[tuple[int, int]] = getattr(dataset, "groups", ())
+    if shuffle and groups:
+        if drop_last and (fewest := min(end - first for first, end in groups)) < batch_size:
+            raise UserError(
+                f"--batch-size: {batch_size} is more than the {fewest} images of a task, and each batch is of one; "
+                f"choose at most {fewest}, or batches=mixed"
+            )
+        how = {"batch_sampler": ByTask(groups, batch_size, drop_last, random)}
     return DataLoader(
         Pixels(dataset) if raw and isinstance(dataset, ImageSplit) else dataset,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        drop_last=drop_last,
+        **how,
         num_workers=workers,
         persistent_workers=workers > 0,
-        generator=torch.Generator().manual_seed(seed),
+        generator=random,
         collate_fn=_as_it_is if pixels else None,
     )

@@ -20,6 +20,7 @@ from bsr_explorer.data.catalogue import (
     TEXTS,
     DatasetInfo,
 )
+from bsr_explorer.data.expression import MADE, TASKS, made_in, tasks_in
 from bsr_explorer.data.folders import class_folders
 from bsr_explorer.data.reach import answers
 from bsr_explorer.errors import UserError, nearest, require
@@ -50,7 +51,8 @@ def _in_hub_cache(info: DatasetInfo) -> bool:
 
 
 def list_datasets(data_dir: Path) -> list[dict[str, str | int]]:
-    """One row for each name, one for image folders and one for the Hugging Face Hub, to be printed.
+    """One row for each name, one for image folders, one for the Hugging Face Hub, and one for each way to make data of
+    others, to be printed.
 
     The keys are ``name``, ``classes``, ``train``, ``validation``, ``test`` (numbers of images),
     ``availability``, ``split`` and ``description``.
@@ -76,6 +78,19 @@ def list_datasets(data_dir: Path) -> list[dict[str, str | int]]:
         }
         for name, where, what in (("PATH", "on disk", FOLDER), (f"{hub.PREFIX}…", "hub cache", HUB))
     ]
+    composed: list[dict[str, str | int]] = [
+        {
+            "name": name,
+            **dict.fromkeys(("classes", "train", "validation", "test"), "-"),
+            "availability": "-",
+            "split": "as those that it is made of",
+            "description": what,
+        }
+        for name, what in (
+            *((f"{name}({made.of or 'NAME'})", made.summary) for name, made in MADE.items()),
+            (f"{TASKS}(NAME, NAME, …)", "several tasks, a head for each"),
+        )
+    ]
     texts: list[dict[str, str | int]] = [
         {
             "name": name,
@@ -89,7 +104,7 @@ def list_datasets(data_dir: Path) -> list[dict[str, str | int]]:
             ("PATH.txt", "on disk", TEXT),
         )
     ]
-    return [*rows, *others, *texts]
+    return [*rows, *others, *composed, *texts]
 
 
 def is_text(data: str) -> bool:
@@ -142,13 +157,25 @@ def check_data(data: str, data_dir: Path) -> None:
     data set of the Hugging Face Hub that is not in its cache.
 
     Args:
-        data: a name in ``DATASETS``, ``hub:OWNER/NAME`` or the path of an image folder. A name wins; ``./digits`` is a
-            folder.
+        data: a name in ``DATASETS``, ``hub:OWNER/NAME`` or the path of an image folder, or an expression of them (see
+            ``expression``). A name wins; ``./digits`` is a folder.
         data_dir: where the files of the named data sets are, or go.
 
     Raises:
         UserError: none of these, or neither on disk nor within reach.
     """
+    if (tasks := tasks_in(data)) is not None:
+        for member in tasks.members:
+            if is_text(member):
+                raise UserError(
+                    f"--data: {member!r} in {data!r} is text, and tasks are of images; leave it out, or choose from "
+                    f"{', '.join(DATASETS)}, or {FOLDER}"
+                )
+            check_data(member, data_dir)
+        return
+    if (making := made_in(data)) is not None:
+        check_data(making[1], data_dir)
+        return
     info = DATASETS.get(data)
     if data.startswith(hub.PREFIX):
         from bsr_explorer.data import tables  # here, for no other data set needs NumPy to be checked
@@ -174,12 +201,26 @@ def check_data(data: str, data_dir: Path) -> None:
         )
 
 
+def classes_of(data: str) -> tuple[int, ...]:
+    """Classes of each task of the data: one number, where it is one data set. No image is read.
+
+    Raises:
+        UserError: see ``count_classes``.
+    """
+    tasks = tasks_in(data)
+    return tuple(count_classes(member) for member in ([data] if tasks is None else tasks.members))
+
+
 def count_classes(data: str) -> int:
-    """Classes of a data set or image folder, without reading an image; of text, 1: nothing is classified.
+    """Classes of data, of all its tasks together, without reading an image; of text, 1: nothing is classified.
 
     Raises:
         UserError: see ``folder_parts`` and ``tables.checked``.
     """
+    if (tasks := tasks_in(data)) is not None:
+        return sum(map(count_classes, tasks.members))
+    if (making := made_in(data)) is not None:
+        return len(MADE[making[0]].classes(count_classes(making[1])))
     if is_text(data):
         return 1
     if data.startswith(hub.PREFIX):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,23 @@ PERCENT = 10
 """The share of the train images that becomes a part which a data set does not have."""
 
 
+class Images(Protocol):
+    """Images by their position."""
+
+    def __getitem__(self, index: int) -> Image.Image:
+        """One of them, in RGB."""
+        ...
+
+    def fingerprint(self, indices: NDArray[np.intp]) -> bytes:
+        """Equal for equal images, in this order."""
+        ...
+
+    def files(self, indices: Sequence[int] | NDArray[np.intp] | None = None) -> dict[Encoded, str]:
+        """The files (or cells) that some of them, or all, are read from, and the name of each below the folder of the
+        data set; none, where they lie in memory."""
+        ...
+
+
 @dataclass(frozen=True)
 class Arrays:
     """Images that lie in memory as one array of uint8, (N, H, W) or (N, H, W, 3)."""
@@ -34,6 +51,10 @@ class Arrays:
     def fingerprint(self, indices: NDArray[np.intp]) -> bytes:
         """Equal for equal images, in this order."""
         return hashlib.sha256(np.ascontiguousarray(self.pixels[indices]).data).digest()
+
+    def files(self, indices: Sequence[int] | NDArray[np.intp] | None = None) -> dict[Encoded, str]:
+        """None."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -66,18 +87,23 @@ class Files:
             found.update(f"{path} {seen.st_size} {seen.st_mtime_ns}\n".encode())
         return found.digest()
 
+    def files(self, indices: Sequence[int] | NDArray[np.intp] | None = None) -> dict[Encoded, str]:
+        """See ``Images``."""
+        paths = self.paths if indices is None else (self.paths[index] for index in indices)
+        return {path: self.name(path) for path in paths}
+
 
 @dataclass(frozen=True)
 class Pool:
     """Images before any transform, and the label of each. Equal keys mean equal images."""
 
     key: Hashable
-    images: Arrays | Files
+    images: Images
     labels: NDArray[np.int64]
 
     def without(self, skip: Collection[str]) -> Pool:
         """The same without the files of these names."""
-        if not skip or isinstance(self.images, Arrays):
+        if not skip or not isinstance(self.images, Files):
             return self
         kept = [n for n, path in enumerate(self.images.paths) if self.images.name(path) not in skip]
         paths = tuple(self.images.paths[n] for n in kept)

@@ -6,8 +6,10 @@ The search sees ``validation`` only; ``test`` is for the one figure that is repo
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +19,10 @@ from torchvision.transforms import InterpolationMode, v2
 
 from bsr_explorer.data import images, sources
 from bsr_explorer.data.contents import Contents
+from bsr_explorer.data.expression import MADE, Tasks, made_in, tasks_in
 from bsr_explorer.data.images import ImageSplit, Part
+from bsr_explorer.data.joined import joined, shares
+from bsr_explorer.data.made import made
 from bsr_explorer.data.normalise import Normalise
 from bsr_explorer.data.pool import Given, Pool
 from bsr_explorer.errors import UserError, unknown
@@ -38,6 +43,7 @@ class Splits:
         squash: whether images that are not cropped at random became square whatever their shape.
         description: names the parts, their sizes and where they come from, in one line.
         left_out: files of the data set that are in no part; see ``Contents``.
+        tasks: classes of each task, by its name, in the order of the classes; nothing: there is one task.
     """
 
     train: ImageSplit
@@ -49,6 +55,7 @@ class Splits:
     squash: bool
     description: str
     left_out: Mapping[str, int]
+    tasks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -95,7 +102,8 @@ def load_splits(
     Image files are not expected to change while the process runs.
 
     Args:
-        data: a name in ``DATASETS``, the path of an image folder, or ``hub:OWNER/NAME``.
+        data: a name in ``DATASETS``, the path of an image folder, ``hub:OWNER/NAME``, or an expression of them (see
+            ``expression``). Sizes of several tasks are shared equally, as far as each has so many images.
         image_size: side S of the square images, pixels.
         data_dir: where the files of the named data sets are, or go.
         mean: of each of the 3 channels, for pixel values in 0 to 1.
@@ -118,13 +126,13 @@ def load_splits(
     """
     if augment not in get_args(Augment):
         raise unknown("--augment", augment, get_args(Augment))
-    given = sources.load(data, data_dir, skip)
-    whole = _split(given, val_size, split_seed, hold_out)
-    if not hold_out:
-        _check_whole(given, whole, train_size, val_size)
-    train = _subset(whole[0], train_size, given, "--train-size", split_seed)
-    validation = _subset(whole[1], val_size, given, "--val-size", split_seed)
-    test = whole[2]
+    tasks = tasks_in(data)
+    sizes = {"--train-size": train_size, "--val-size": val_size}
+    if tasks is None:
+        found = _whole(data, data_dir, skip, val_size, split_seed, hold_out).cut(sizes, split_seed)
+    else:
+        found = _together(tasks, data_dir, skip, sizes, split_seed, hold_out)
+    train, validation, test = found.parts
 
     filter_ = InterpolationMode(interpolation)
     side = [image_size, image_size] if squash else image_size
@@ -151,6 +159,7 @@ def load_splits(
             keep_as=(image_size, interpolation, squash) if kept else None,
             transform=f"{interpolation}{' squashed' if squash else ''} mean={tuple(mean)} std={tuple(std)} flip={flip} "
             f"crop={tuple(crop_scale) if cropped else None}",
+            groups=found.groups if tasks is not None and tasks.by_task and part is train else (),
         )
 
     trained = items(train, cropped=augment in ("crop", "crop_flip"), flip=augment in ("flip", "crop_flip"))
@@ -159,12 +168,124 @@ def load_splits(
         train=trained,
         validation=judging,
         test=items(test) if hold_out else judging,
-        classes=given.classes,
+        classes=found.classes,
         mean_std=(_three(mean), _three(std)),
         interpolation=interpolation,
         squash=squash,
-        description=_describe(given, whole, (train, validation, test), split_seed, hold_out),
-        left_out=given.left_out,
+        description=found.description,
+        left_out=found.left_out,
+        tasks=found.tasks,
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Train, validation and test of a data set, or of several.
+
+    Attributes:
+        given: where they come from.
+        whole: in full.
+        parts: those that are used.
+        groups: the first training image of each task, and that after its last.
+    """
+
+    given: Given
+    whole: tuple[Part, Part, Part]
+    parts: tuple[Part, Part, Part]
+    description: str
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    groups: Sequence[tuple[int, int]] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.given.classes
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        return self.given.left_out
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A data set in three parts, before any is left out for its size."""
+
+    given: Given
+    parts: tuple[Part, Part, Part]
+    hold_out: bool
+
+    def cut(self, sizes: Mapping[str, int | None], seed: int) -> _Parts:
+        """Subsets of train and validation, by their flags."""
+        if not self.hold_out:
+            _check_whole(self.given, self.parts, *sizes.values())
+        train, validation = (
+            _subset(part, size, self.given, flag, seed)
+            for part, (flag, size) in zip(self.parts, sizes.items(), strict=False)
+        )
+        used = train, validation, self.parts[2]
+        return _Parts(
+            self.given, self.parts, used, _describe(self.given, self.parts, used, seed, self.hold_out)
+        )
+
+
+def _whole(
+    data: str, data_dir: Path, skip: Collection[str], val_size: int | None, seed: int, hold_out: bool
+) -> _Whole:
+    """One data set, which may be made of another."""
+    making = made_in(data)
+    given = sources.load(data if making is None else making[1], data_dir, skip)
+    parts = _split(given, val_size, seed, hold_out)
+    if making is None:
+        return _Whole(given, parts, hold_out)
+    name, _ = making
+    # What is left to chance has a seed for each part: the images of one would else be turned as those of another.
+    train, test = made(name, parts[0], seed), made(name, parts[2], seed + 2)
+    validation = test if parts[1] is parts[2] else made(name, parts[1], seed + 1)
+    given = replace(given, name=data, classes=MADE[name].classes(len(given.classes)))
+    return _Whole(given, (train, validation, test), hold_out)
+
+
+def _together(
+    tasks: Tasks,
+    data_dir: Path,
+    skip: Collection[str],
+    sizes: Mapping[str, int | None],
+    seed: int,
+    hold_out: bool,
+) -> _Parts:
+    """Several data sets as one."""
+    each = []
+    for name, member in zip(tasks.names, tasks.members, strict=True):
+        mine = [file.removeprefix(f"{name}/") for file in skip if file.startswith(f"{name}/")]
+        each.append(_whole(member, data_dir, mine, None, seed, hold_out))
+    of_each: list[dict[str, int | None]] = [{} for _ in each]
+    for place, (flag, size) in enumerate(sizes.items()):
+        least, most = [len(one.given.classes) for one in each], [len(one.parts[place]) for one in each]
+        if size is not None and not sum(least) <= size <= sum(most):
+            raise UserError(
+                f"{flag}: {size} images of {len(each)} tasks is out of range; choose from {sum(least)} (one of each "
+                f"class) to {sum(most)}"
+            )
+        shared = [None] * len(each) if size is None or not hold_out else shares(size, least, most)
+        for one, share in zip(of_each, shared, strict=True):
+            one[flag] = share if hold_out else size
+    found = [one.cut(mine, seed) for one, mine in zip(each, of_each, strict=True)]
+    counts = [len(one.classes) for one in found]
+    used = [joined(tasks.names, [one.parts[n] for one in found], counts) for n in range(3)]
+    whole = [joined(tasks.names, [one.whole[n] for one in found], counts) for n in range(3)]
+    classes = tuple(
+        f"{name}: {known}" for name, one in zip(tasks.names, found, strict=True) for known in one.classes
+    )
+    left_out = Counter[str]()
+    for parts in found:
+        left_out.update(parts.left_out)
+    ends = np.cumsum([0, *(len(one.parts[0]) for one in found)]).tolist()
+    return _Parts(
+        Given("tasks", classes, whole[0].pool, left_out=dict(left_out)),
+        (whole[0], whole[1], whole[2]),
+        (used[0], used[1], used[2]),
+        f"{len(found)} tasks: " + "; ".join(one.description for one in found),
+        dict(zip(tasks.names, counts, strict=True)),
+        list(pairwise(ends)),
     )
 
 

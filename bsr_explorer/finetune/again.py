@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.experiment import Experiment
 from bsr_explorer.store.records import Record
-from bsr_explorer.store.trials import validation_images
+from bsr_explorer.store.trials import images_that_count
 
 if TYPE_CHECKING:
     from bsr_explorer.finetune.job import Job
@@ -152,7 +152,7 @@ def _tolerance(record: Record, again: Record) -> tuple[float, str]:
     others = changed(record, again)
     if not others and record.config["device"] == "cpu":
         return 0.0, "the same versions on the same kind of CPU give the same to the last bit"
-    images, quality, score = validation_images(record), record.judged, record.score or 0.0
+    images, quality, score = images_that_count(record), record.judged, record.score or 0.0
     because = "; ".join(others) or "a GPU's kernels add up in no fixed order"
     if not quality.higher:
         slack = SLACK * quality.value(score)

@@ -13,6 +13,7 @@ from bsr_explorer.errors import UserError
 from bsr_explorer.models.architecture import architecture_of_model
 from bsr_explorer.models.loading import WeightsUsed
 from bsr_explorer.models.names import timm_name
+from bsr_explorer.models.tasks import give_tasks
 from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.train.optimizer import make_optimizer
@@ -50,7 +51,9 @@ def build_with(
     architecture_of_model(model).use_attention_path(model, config.attention)
     with torch.random.fork_rng(devices=[]):  # what a method adds follows from the seed, too
         torch.default_generator.manual_seed(seed)
-        return config.how.apply(model), used
+        model = config.how.apply(model)
+    give_tasks(model, config.tasks)
+    return model, used
 
 
 def pick_device(device: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -23,11 +24,12 @@ from bsr_explorer.models.architecture import architecture_of, quality_of
 from bsr_explorer.models.hub import pretrained_cfg
 from bsr_explorer.models.inputs import TOKENS
 from bsr_explorer.models.names import timm_name
+from bsr_explorer.models.tasks import give_tasks
 from bsr_explorer.models.weights import create_model
 from bsr_explorer.prediction import geometry_of
 from bsr_explorer.prefix.cache import Cache
 from bsr_explorer.train.checkpoint import Checkpoint
-from bsr_explorer.train.loop import evaluate
+from bsr_explorer.train.loop import scores
 from bsr_explorer.train.recipes import IMAGENET, MeanStd, Recipe, recipe
 
 
@@ -130,7 +132,16 @@ def load_images(config: Config, job: Job) -> Splits:
             f"--num-classes: the configuration has {config.num_classes} classes and {job.data} has "
             f"{splits.num_classes}"
         )
+    if tuple(splits.tasks.values()) != config.tasks:
+        raise UserError(
+            f"--tasks: the configuration has {_said(config.tasks)} and {job.data} has {_said(splits.tasks.values())}; "
+            f"set [config] tasks = {list(splits.tasks.values())}, or give other data"
+        )
     return splits
+
+
+def _said(tasks: Collection[int]) -> str:
+    return f"tasks of {', '.join(map(str, tasks))} classes" if tasks else "one task"
 
 
 def try_out(config: Config, job: Job) -> Job:
@@ -165,15 +176,24 @@ def _pretrained_mean_std(config: Config, weights: str) -> MeanStd:
     return (tuple(own.mean), tuple(own.std)) if own is not None else IMAGENET
 
 
-def score_on_test(model: nn.Module, config: Config, job: Job) -> float:
-    """The score in [0, 1] on a job's test set, of a model that was trained as the job says.
+def score_on_test(model: nn.Module, config: Config, job: Job) -> tuple[float, dict[str, float]]:
+    """The score in [0, 1] on a job's test set, of a model that was trained as the job says; and of several tasks that
+    of each, by its name.
 
     Raises:
         UserError: see ``load_data``.
     """
     splits = load_data(config, job)
     batches = loader(splits.test, config.micro_batch_size, shuffle=False, seed=0, drop_last=False, raw=True)
-    return evaluate(model.to(device_of(config)), batches, config.precision, quality_of(config.model))
+    model = model.to(device_of(config))
+    give_tasks(model, config.tasks)
+    found = scores(model, batches, config.precision, quality_of(config.model))
+    return fmean(found), by_name(splits, found)
+
+
+def by_name(splits: Splits | Texts, found: Sequence[float]) -> dict[str, float]:
+    """The scores of several tasks, in their order, by name; nothing, if there is one task."""
+    return dict(zip(splits.tasks, found, strict=True)) if isinstance(splits, Splits) and splits.tasks else {}
 
 
 def rules_of(config: Config, job: Job) -> Recipe:

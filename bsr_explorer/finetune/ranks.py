@@ -10,12 +10,13 @@ from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.methods.adding import LAYERS, checked_layers
 from bsr_explorer.models.lowering import PRECISIONS
+from bsr_explorer.models.outputs import logits_of
+from bsr_explorer.models.tasks import loss_of
 from bsr_explorer.naming import blocks_of
 from bsr_explorer.storages import Tucker
 from bsr_explorer.train.step import autocast
@@ -186,7 +187,7 @@ def _read_and_given(
     training = model.training
     try:
         with autocast(precision, images.device):
-            loss = F.cross_entropy(model.train()(images), labels)
+            loss = loss_of(model)(logits_of(model.train()(images)), labels)
         given = torch.autograd.grad(loss, [made[name] for name in layers])
     finally:
         model.train(training)

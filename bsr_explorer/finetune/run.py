@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from bsr_explorer.data.loader import loader
 from bsr_explorer.data.splits import Splits
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import as_run, build_with, device_of, make_step
-from bsr_explorer.finetune.job import Job, checkpoint_of, epochs_of, load_data, rules_of
+from bsr_explorer.finetune.job import Job, by_name, checkpoint_of, epochs_of, load_data, rules_of
 from bsr_explorer.finetune.phases import Phases
 from bsr_explorer.finetune.watch import NOBODY, Progress, Watch
 from bsr_explorer.finetune.watched import WatchedStep, step_of
@@ -32,7 +33,7 @@ from bsr_explorer.prefix.prefix import Changed, Prefix
 from bsr_explorer.prefix.stages import stages_of
 from bsr_explorer.store.provenance import provenance
 from bsr_explorer.store.records import Record, judged
-from bsr_explorer.train.loop import evaluate, fit
+from bsr_explorer.train.loop import fit, scores
 from bsr_explorer.train.step import in_precision
 
 LOG = logging.getLogger(__name__)
@@ -186,14 +187,20 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
     if prefix is not None:
         prefix.close()
         step.model = prefix.model.model
-    model, test = step.model, None
-    if not (outcome.diverged or outcome.stopped):
-        if protocol.judged_on == "test":
-            test = outcome.scores[-1]
-        elif job.test:
-            test = evaluate(model, check(splits.test), config.precision, quality)
+    model, test, test_by_task = step.model, None, dict[str, float]()
+    if not (outcome.diverged or outcome.stopped) and (protocol.judged_on == "test" or job.test):
+        found: Sequence[float] = (
+            outcome.by_task[-1]
+            if protocol.judged_on == "test"
+            else scores(model, check(splits.test), config.precision, quality)
+        )
+        test, test_by_task = fmean(found), by_name(splits, found)
     if not (outcome.diverged or outcome.stopped):
         watch.trained(model, splits)
+    score, by_task = None, dict[str, float]()
+    if outcome.scores and not outcome.diverged:
+        score = protocol.score(outcome.scores)
+        by_task = by_name(splits, outcome.by_task[outcome.scores.index(score)])
     return Record(
         status="diverged" if outcome.diverged else "stopped" if outcome.stopped else "finished",
         reason=outcome.diverged or outcome.stopped or "",
@@ -201,11 +208,9 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
         **asdict(splits.contents),
         predicted=predicted.summary(),
         measured=step.fullest(phases.config),
-        **judged(
-            quality,
-            protocol.score(outcome.scores) if outcome.scores and not outcome.diverged else None,
-            test,
-        ),
+        **judged(quality, score, test),
+        accuracy_by_task=by_task,
+        test_accuracy_by_task=test_by_task,
         accuracy_is=protocol.says(quality),
         history=[quality.value(score) for score in outcome.scores],
         history_epochs=outcome.evaluated,

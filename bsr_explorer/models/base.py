@@ -162,6 +162,20 @@ class Architecture(ABC):
             UserError: there is no such model, or it does not take such images.
         """
 
+    def with_tasks(self, geometry: Geometry, tasks: tuple[int, ...]) -> Geometry:
+        """The geometry of a model whose head is that of several tasks side by side (see ``models.tasks``).
+
+        Args:
+            tasks: classes of each; their sum is ``num_classes``.
+
+        Raises:
+            UserError: not in this architecture.
+        """
+        raise UserError(
+            f"--tasks: models of the architecture {self.name} cannot learn several tasks; choose a model that "
+            "classifies images"
+        )
+
     @abstractmethod
     def step_tape(self, geometry: Geometry, batch_size: int, attention: str) -> Tape:
         """The forward pass and the loss of a training step with every parameter training, operation by operation.

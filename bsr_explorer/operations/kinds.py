@@ -43,6 +43,7 @@ from bsr_explorer.operations.scores import (
     TOKEN_NORMS,
 )
 from bsr_explorer.operations.swish import SWISH
+from bsr_explorer.operations.tasks import MASKED_FILL, OTHER_TASKS
 from bsr_explorer.operations.tokens import (
     DROP_TOKENS,
     MEAN_TOKENS,
@@ -95,6 +96,8 @@ KINDS: dict[str, Kind] = {
     "add_opened": ADD_OPENED,
     "select_token": SELECT_TOKEN,
     "mean_tokens": MEAN_TOKENS,
+    "other_tasks": OTHER_TASKS,
+    "masked_fill": MASKED_FILL,
     "cross_entropy": CROSS_ENTROPY,
     "call": CALL,
     "cast": CAST,

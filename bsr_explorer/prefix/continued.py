@@ -8,6 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from bsr_explorer.models.architecture import architecture_of_model
+from bsr_explorer.models.tasks import tasks_of
 from bsr_explorer.naming import blocks_of
 
 
@@ -32,12 +33,14 @@ class Continued(nn.Module):
     Attributes:
         model: of an architecture that ``continues``.
         blocks: how many blocks are behind what is no image.
+        tasks: see ``models.tasks``.
     """
 
     def __init__(self, model: nn.Module, blocks: int) -> None:
         super().__init__()
         self.model, self.blocks = model, blocks
         self._architecture = architecture_of_model(model)
+        self.tasks = tasks_of(model)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, S, S) or tokens (B, N, D) → (B, classes)."""

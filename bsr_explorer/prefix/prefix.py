@@ -240,6 +240,11 @@ class Prefixed(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self._split)
 
+    @property
+    def groups(self) -> tuple[tuple[int, int], ...]:
+        """As those of the images."""
+        return self._split.groups
+
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
         return self.__getitems__([item])[0]
 

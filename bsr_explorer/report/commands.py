@@ -43,6 +43,8 @@ def profile_words(config: dict[str, Any]) -> list[str]:
     for key, value in config.items():
         if key == "set_to_none":
             words += [] if value else ["--keep-gradients"]
+        elif key == "tasks":
+            words += ["--tasks", ",".join(map(str, value))] if value else []
         elif key != "lr" and value != usual.get(key):  # a rate is of no account to what a step holds
             words += [f"--{key.replace('_', '-')}", str(value)]
     return words

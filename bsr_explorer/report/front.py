@@ -11,7 +11,7 @@ from bsr_explorer import pareto
 from bsr_explorer.errors import UserError
 from bsr_explorer.quality import Quality
 from bsr_explorer.store.records import Record
-from bsr_explorer.store.trials import read_trials, replica, validation_images
+from bsr_explorer.store.trials import images_that_count, read_trials, replica
 from bsr_explorer.units import format_number
 
 
@@ -70,7 +70,7 @@ class Point:
     @property
     def standard_error(self) -> float:
         """Of the score: of so many validation images, and of so many seeds."""
-        images = validation_images(self.record)
+        images = images_that_count(self.record)
         return self.quality.standard_error(self.score, images, self.deviation, self.seeds)
 
     @property

@@ -35,7 +35,9 @@ NAMES: Kind = (
 
 ALLOWED: dict[str, dict[str, Kind]] = {
     "comparison": {"name": TEXT, "methods": list_of(TEXT), "seeds": WHOLE, "rounds": WHOLE},
-    "config": {key: kind for key, kind in TABLES["config"].items() if key not in ("method", "num_classes")},
+    "config": {
+        key: kind for key, kind in TABLES["config"].items() if key not in ("method", "num_classes", "tasks")
+    },
     "budget": TABLES["budget"],
     "data": {"name": NAMES, "weights": TEXT},
     "fidelity": TABLES["fidelity"],

@@ -45,6 +45,7 @@ class Record:
         perplexity: the same of a language model, of a token.
         accuracy_is: which accuracy, or perplexity, that is, in words.
         test_accuracy, test_perplexity: on the test set.
+        accuracy_by_task: of several tasks, that of each, by its name; ``accuracy`` is their mean. So on test.
         history: accuracies, or perplexities, on the part of the data that the protocol judges by, and
             ``history_epochs``: after how many epochs each.
         measured: what the run held at the image size that it trained at, beside what was predicted for it;
@@ -68,6 +69,8 @@ class Record:
     accuracy: float | None = None
     accuracy_is: str = HELD_OUT.accuracy_is
     test_accuracy: float | None = None
+    accuracy_by_task: dict[str, float] = field(default_factory=dict)
+    test_accuracy_by_task: dict[str, float] = field(default_factory=dict)
     quality: str = ACCURACY.name
     perplexity: float | None = None
     test_perplexity: float | None = None
@@ -120,6 +123,17 @@ class Record:
     def protocol(self) -> Protocol:
         """How the quality came about; records of before there were several have the usual one."""
         return PROTOCOLS[self.fidelity.get("protocol", HELD_OUT.name)]
+
+    @property
+    def by_task(self) -> str:
+        """The accuracy of each task, in words; nothing, if there is one task."""
+        on_test = self.test_accuracy_by_task
+        said = (
+            f"{task} {100 * accuracy:.1f}%"
+            + (f" ({100 * on_test[task]:.1f}% on test)" if task in on_test else "")
+            for task, accuracy in self.accuracy_by_task.items()
+        )
+        return ", ".join(said)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -46,6 +46,7 @@ TABLES: dict[str, dict[str, Kind]] = {
         "lr": NUMBER,
         "gpu": TEXT,
         "method": TEXT,
+        "tasks": list_of(WHOLE),
     },
     "budget": {"bytes": TEXT, "counts": TEXT, "quantile": NUMBER},
     "data": {"name": TEXT, "weights": TEXT},

@@ -61,6 +61,18 @@ def evaluations(record: Record) -> list[tuple[int, float]]:
 
 
 def validation_images(record: Record) -> int:
-    """How many images, or sequences, the quality was measured on."""
-    match = re.search(rf"\b{record.protocol.judged_on} (\d+)", record.split)
-    return int(match.group(1)) if match else 0
+    """How many images, or sequences, the quality was measured on, of all tasks together."""
+    return sum(_judging(record))
+
+
+def images_that_count(record: Record) -> int:
+    """By how many images, or sequences, the error of a quality is as large as it is: of several tasks fewer than all,
+    where some have fewer than others, for each counts as much in their mean."""
+    each = _judging(record)
+    return round(len(each) ** 2 / sum(1 / count for count in each)) if each else 0
+
+
+def _judging(record: Record) -> list[int]:
+    """The images of each task that judge it, as the record's split says them."""
+    said = re.findall(rf"\b{record.protocol.judged_on} (\d+)", record.split)
+    return [int(count) for count in (said if record.accuracy_by_task else said[:1]) if int(count)]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from statistics import median
+from statistics import fmean, median
 from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 import torch
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from bsr_explorer import interrupt
 from bsr_explorer.models.outputs import logits_of
+from bsr_explorer.models.tasks import bounds_of, right_of, tasks_of
 from bsr_explorer.quality import ACCURACY, PERPLEXITY, Quality
 from bsr_explorer.train.batches import Batch, on_device, without
 from bsr_explorer.train.checkpoint import Checkpoint
@@ -39,8 +40,10 @@ class Outcome:
     """What a fine-tune came to.
 
     Attributes:
-        scores: on validation, in [0, 1] (see ``quality``), the last one of the model as it is in the end.
+        scores: on validation, in [0, 1] (see ``quality``), the last one of the model as it is in the end;
+            of several tasks, their mean.
         evaluated: after how many epochs each.
+        by_task: of each, the accuracies of the tasks, of which it is the mean (one, if there is one task).
         losses: mean training loss of each epoch.
         running: loss of each step of the epoch that is under way.
         steps, images: what was trained.
@@ -52,6 +55,7 @@ class Outcome:
 
     scores: list[float] = field(default_factory=list)
     evaluated: list[int] = field(default_factory=list)
+    by_task: list[list[float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     running: list[float] = field(default_factory=list)
     steps: int = 0
@@ -128,11 +132,13 @@ def fit(
         over, finished = outcome.steps == total, len(outcome.losses)
         due = every is not None and outcome.steps // every > before // every
         if outcome.diverged is None and (due or over or finished in rungs):
-            score = evaluate(step.model, validation, step.precision, quality)
+            by_task = scores(step.model, validation, step.precision, quality)
+            score = fmean(by_task)
             if math.isnan(score):
                 outcome.diverged = f"the outputs were not finite after step {outcome.steps} of {total}"
             else:
                 outcome.scores.append(score)
+                outcome.by_task.append(list(by_task))
                 outcome.evaluated.append(finished)
                 evaluated(finished, outcome.losses[-1], score)
         outcome.seconds = time.perf_counter() - began
@@ -283,33 +289,51 @@ def _resumed(checkpoint: Checkpoint | None, step: Step, train: DataLoader[Batch]
     kept = state["outcome"]
     if "accuracy" in kept:  # checkpoints of before there were other qualities
         kept["scores"] = kept.pop("accuracy")
+    kept.setdefault("by_task", [[score] for score in kept["scores"]])
     return Outcome(**kept)
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32", quality: Quality = ACCURACY
 ) -> float:
-    """A model's score in [0, 1] by a quality; not a number if an output is not finite.
+    """A model's score in [0, 1] by a quality, of several tasks their mean; not a number if an output is not finite.
 
     Args:
         loader: batches of what the model is given, and labels: (B,) of images, (B, S, S) of pixels, (B, T) of tokens.
     """
+    return fmean(scores(model, loader, precision, quality))
+
+
+@torch.no_grad()
+def scores(
+    model: nn.Module, loader: DataLoader[Batch], precision: str = "fp32", quality: Quality = ACCURACY
+) -> tuple[float, ...]:
+    """The score of each task, counted among its own classes (one, if the model has one task); see ``evaluate``."""
     model.eval()
     device = next(model.parameters()).device
     finite = torch.ones((), dtype=torch.bool, device=device)
-    right, total = torch.zeros((), dtype=torch.int64, device=device), 0
+    tasks = tasks_of(model)
+    right, total = torch.zeros((2, max(1, len(tasks))), dtype=torch.int64, device=device)
     nats = torch.zeros((), dtype=torch.float64, device=device)
     for images, labels in on_device(device, loader, image_dtype(precision)):
         interrupt.check()
         with autocast(precision, device):
             logits = logits_of(model(images))
         finite &= logits.isfinite().all()  # nothing is read before the end: that would wait for each batch
+        if tasks:
+            hits = right_of(tasks, logits, labels)
+            for task, (first, end) in enumerate(bounds_of(tasks)):
+                own = (labels >= first) & (labels < end)
+                right[task] += (hits & own).sum()
+                total[task] += own.sum()
+            continue
         if quality is PERPLEXITY:
             nats += F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), reduction="sum")
         else:
             right += (logits.argmax(dim=1) == labels).sum()
         total += labels.numel()
     if not finite:
-        return math.nan
-    return math.exp(-float(nats) / total) if quality is PERPLEXITY else int(right) / total
+        return (math.nan,) * len(right)
+    if quality is PERPLEXITY:
+        return (math.exp(-float(nats) / int(total)),)
+    return tuple(hit / of if of else math.nan for hit, of in zip(right.tolist(), total.tolist(), strict=True))

@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import Any, Protocol, SupportsFloat, cast
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from bsr_explorer import interrupt
 from bsr_explorer.models.lowering import PRECISIONS
 from bsr_explorer.models.outputs import logits_of
+from bsr_explorer.models.tasks import loss_of
 from bsr_explorer.train.losses import Losses, mean_of
 from bsr_explorer.train.optimizer import set_rates
 from bsr_explorer.units import TORCH
@@ -181,17 +181,10 @@ class Step:
             yield from zip(images.tensor_split(count), labels.tensor_split(count), strict=True)
 
     def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean cross entropy of a micro-batch, or the model's own loss of it (which smooths no labels)."""
-        own = cast(
-            "Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None",
-            getattr(self.model, "own_loss", None),
-        )
+        """Mean loss of a micro-batch: see ``models.tasks.loss_of``."""
+        loss = loss_of(self.model, self.label_smoothing)
         with autocast(self.precision, self.device):
-            if own is not None:
-                return own(logits_of(self.model(images)), labels)
-            return F.cross_entropy(
-                logits_of(self.model(images)), labels, label_smoothing=self.label_smoothing
-            )
+            return loss(logits_of(self.model(images)), labels)
 
     def backward(self, loss: torch.Tensor, share: float = 1.0) -> None:
         """Add the gradients of a micro-batch, which has a share of the images."""

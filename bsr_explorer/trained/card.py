@@ -98,6 +98,11 @@ def _quality(record: Record, origin: str) -> str:
         rows.append([test, _said(record, record.test_score), again])
     text = f"## {quality.name.capitalize()}\n\nProtocol {protocol.name}: {protocol.summarised(quality)}."
     text += f"\n\n{_table(rows)}"
+    if record.by_task:
+        text += (
+            "\n\nOf several tasks: an accuracy is the mean of theirs, and each is counted among the classes of its own "
+            f"task alone. By task: {record.by_task}."
+        )
     unit = f", {quality.unit}" if quality.unit else ""
     if len(record.history) > 1:
         way = ", ".join(

@@ -266,8 +266,8 @@ def _tested(training: Training, record: Record) -> Record:
     experiment, folder = training.experiment, training.folder
     source = record.weights.partition(":")[0]  # by which images are normalised
     model = trained.load(folder)
-    score = jobs.score_on_test(model, experiment.config, replace(training.job, weights=source))
-    record = replace(record, **judged(record.judged, record.score, score))
+    score, by_task = jobs.score_on_test(model, experiment.config, replace(training.job, weights=source))
+    record = replace(record, **judged(record.judged, record.score, score), test_accuracy_by_task=by_task)
     write_record(folder, 0, record)
     (folder / card.FILE).unlink(missing_ok=True)
     return record

@@ -867,3 +867,50 @@ def test_a_report_of_nothing_is_refused(refused: Refused, tmp_path: Path) -> Non
 
 def test_a_kind_that_cannot_be_listed_is_refused(refused: Refused) -> None:
     assert "list: unknown value 'modles' (did you mean 'models'?)" in refused("list", "modles")
+
+
+# --- several tasks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("tasks(digits)", "'tasks(digits)' has one task; name it directly: digits"),
+        ("tasks(digits, digits)", "digits stands twice"),
+        ("tasks(digits, letters)", "'letters' is neither a data set nor a folder"),
+        ("tasks(digits, turnd(digits))", "unknown value 'turnd' (did you mean 'turned'?)"),
+        ("tasks(digits, sums(fashion_mnist))", "sums is made of digits"),
+        ("tasks(digits, turned(digits)", "cannot read"),
+    ],
+)
+def test_tasks_that_cannot_be_are_refused(refused: Refused, data: str, words: str) -> None:
+    for command in (SEARCH, ("compare", "--model", "toy", "--image-size", "48", "--methods", "full")):
+        line = refused(*command, "--data", data)
+        assert line.startswith("error: --data: ") and words in line
+
+
+def test_sizes_of_tasks_are_refused(refused: Refused) -> None:
+    line = refused(*SEARCH, "--data", "tasks(digits, turned(digits))", "--train-size", "13")
+    assert line.startswith("error: --train-size: 13 images of 2 tasks is out of range; choose from 14")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "classes", "words"),
+    [
+        (
+            [4, 10],
+            14,
+            "--tasks: the configuration has tasks of 4, 10 classes and tasks(digits, turned(digits)) has tasks",
+        ),
+        ([10, 4], 10, "--num-classes: 10 is not the sum of --tasks 10,4, which is 14"),
+        ([14], 14, "--tasks: 14 is one task"),
+    ],
+)
+def test_a_file_whose_head_does_not_fit_its_tasks_is_refused(
+    refused: Refused, tmp_path: Path, tasks: list[int], classes: int, words: str
+) -> None:
+    config = {"model": "toy", "image_size": 48, "num_classes": classes, "tasks": tasks, "method": "full"}
+    file = tmp_path / "tasks.toml"
+    data = {"name": "tasks(digits, turned(digits))", "weights": "random"}
+    file.write_text(tomli_w.dumps({"config": config, "data": data}))
+    assert words in refused("train", file, "--out", tmp_path / "run")

@@ -56,3 +56,15 @@ def test_a_summary_has_files_or_what_is_left(made: Report, tmp_path: Path, left:
     assert (said["folder"], len(said["methods"])) == (str(tmp_path), 3)
     assert said.get("tasks_left") == left
     assert ("files" in said) == ("notes" in said) == (left is None)
+
+
+def test_tasks_are_shown_below_their_mean(made: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    show_comparison(made)
+    assert not any(line.startswith("method, % by task") for line in lines(capsys))
+    for row in made.rows[:-1]:
+        row |= {"accuracy of digits": 0.5, "accuracy of photos": 0.125}
+    show_comparison(made)
+    shown = lines(capsys)
+    place = shown.index("method, % by task digits photos")
+    assert shown[place + 1].endswith("50.0 12.5")
+    assert not shown[place + len(made.rows)].endswith("12.5")

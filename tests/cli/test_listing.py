@@ -52,7 +52,8 @@ def test_datasets_are_listed_with_where_they_are(
     done = cli("list", "datasets")
     assert (done.code, done.err) == (0, "")
     lines = {line.split()[0]: line for line in done.out.splitlines() if line and not line.startswith(" ")}
-    assert set(lines) == {"data", *DATASETS, "PATH", "hub:…", *TEXTS, "PATH.txt"}
+    composed = {"turned(NAME)", "swapped(NAME)", "sums(digits)", "tasks(NAME,"}
+    assert set(lines) == {"data", *DATASETS, "PATH", "hub:…", *composed, *TEXTS, "PATH.txt"}
     assert "embedded" in lines["digits"]
     assert "1078 / 359 / 360" in lines["digits"]
     assert "download" in lines["cifar10"]  # the data folder is empty, and the Hub's cache has another

@@ -382,3 +382,34 @@ def test_products_without_a_formula_leave_bytes_as_they_are(cli: Cli) -> None:
     said = json.loads(cli("profile", *flags, "--measure", "--json").out)
     assert said["predicted"]["at_least"] == ["forward_flops", "train_flops"]
     assert said["predicted"]["peak_bytes"] == said["measured"]["peak_bytes"]
+
+
+# --- several tasks --------------------------------------------------------------------------------------
+
+
+def test_tasks_are_asked_for_without_data(cli: Cli) -> None:
+    said = answer(cli, "--tasks", "10,4", "--measure")
+    config = Config(model="toy", image_size=32, batch_size=4, method=BSR).with_classes((10, 4))
+    assert said["config"] == config.to_dict()
+    assert said["predicted"]["saved_bytes"] == said["measured"]["saved_bytes"] == predict(config).saved_bytes
+    assert said["predicted"]["peak_bytes"] == said["measured"]["peak_bytes"]
+    assert answer(cli, "--tasks", "10,4", "--num-classes", "14")["config"] == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("--tasks", "10,4", "--num-classes", "12"),
+            "--num-classes: 12 is not the sum of --tasks 10,4, which is 14",
+        ),
+        (("--tasks", "10"), "--tasks: 10 is one task"),
+        (("--tasks", "10,many"), "--tasks: cannot read '10,many'"),
+        (("--tasks", "10,4", "--model", "llama_tiny"), "--tasks: llama_tiny is a language model"),
+    ],
+)
+def test_tasks_that_cannot_be_are_one_line(cli: Cli, arguments: tuple[str, ...], said: str) -> None:
+    for command in ("profile", "max-batch"):
+        done = cli(command, *arguments)
+        assert done.code == 2
+        assert done.err.startswith(f"error: {said}") and done.err.count("\n") == 1

@@ -150,3 +150,9 @@ def test_the_other_commands_run(cli: Cli, study_folder: Path, tmp_path: Path) ->
     assert cli(*shlex.split(commands["as a file"])[1:]).code == 0
     assert Experiment.from_toml(tmp_path / "trial-1.toml").config == Config.from_dict(record.config)
     assert cli(*shlex.split(commands["train it again"])[1:]).code == 0
+
+
+def test_the_accuracy_of_each_task_is_shown(cli: Cli, study_folder: Path) -> None:
+    change(study_folder, 1, accuracy_by_task={"digits": 0.5, "photos": 0.125})
+    text = " ".join(cli("show", study_folder, 1).out.split())
+    assert ", mean of the tasks by task digits 50.0%, photos 12.5% " in text

@@ -63,3 +63,9 @@ def test_where_steps_differed_it_is_said_how_and_whether_they_were_as_predicted(
         "steps differed: 12 kinds, which saved 1.0 to 3.0 MB, 2.5 on average; "
         "not as predicted: 1 of 12, and 0 of 8 peaks"
     )
+
+
+def test_the_accuracy_of_each_task_is_said(record: Record, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = said(replace(record, accuracy_by_task={"digits": 0.5, "turned(digits)": 0.125}), capsys)
+    assert "by task: digits 50.0%, turned(digits) 12.5%" in shown
+    assert "by task" not in said(record, capsys)

@@ -82,3 +82,30 @@ def test_other_data_sets_are_left_alone() -> None:
     drawn = loader(plain, 2, shuffle=False, seed=0, drop_last=False, raw=True)
     assert drawn.dataset is plain
     assert [labels.tolist() for _, labels in drawn] == [[0, 1], [2, 3]]
+
+
+def test_each_batch_is_of_one_task_where_that_is_asked_for() -> None:
+    data = "tasks(digits, turned(digits), batches=by_task)"
+    part = load(data, train_size=150).train
+    assert part.groups == ((0, 75), (75, 150))
+    drawn = list(loader(part, 20, shuffle=True, seed=0, drop_last=False))
+    tasks = [{bool(label >= 10) for label in labels.tolist()} for _, labels in drawn]
+    assert all(len(each) == 1 for each in tasks)
+    assert [len(labels) for _, labels in drawn].count(15) == 2 and sum(
+        len(labels) for _, labels in drawn
+    ) == 150
+    order = [each.pop() for each in tasks]
+    assert order != sorted(order)  # batches of the tasks come in turn
+    again = list(loader(part, 20, shuffle=True, seed=0, drop_last=False))
+    assert all((one[1] == other[1]).all() for one, other in zip(drawn, again, strict=True))
+    full = loader(part, 20, shuffle=True, seed=0, drop_last=True)
+    assert len(full) == 6 and {len(labels) for _, labels in full} == {20}
+    with pytest.raises(UserError, match="--batch-size: 80 is more than the 75 images of a task"):
+        loader(part, 80, shuffle=True, seed=0, drop_last=True)
+
+
+def test_tasks_are_mixed_unless_something_else_is_asked_for() -> None:
+    part = load("tasks(digits, turned(digits))", train_size=150).train
+    assert part.groups == ()
+    drawn = list(loader(part, 20, shuffle=True, seed=0, drop_last=False))
+    assert all(len({bool(label >= 10) for label in labels.tolist()}) == 2 for _, labels in drawn[:-1])

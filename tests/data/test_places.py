@@ -53,7 +53,8 @@ def test_no_such_data(data: str, says: str, tmp_path: Path) -> None:
 def test_the_list_has_every_data_set(tmp_path: Path) -> None:
     write_idx(tmp_path / "fashion_mnist")
     rows = {row["name"]: row for row in list_datasets(tmp_path)}
-    assert [*rows] == [*DATASETS, "PATH", "hub:…", *TEXTS, "PATH.txt"]
+    composed = ["turned(NAME)", "swapped(NAME)", "sums(digits)", "tasks(NAME, NAME, …)"]
+    assert [*rows] == [*DATASETS, "PATH", "hub:…", *composed, *TEXTS, "PATH.txt"]
     assert rows["digits"]["availability"] == "embedded"
     assert rows["fashion_mnist"]["availability"] == "on disk"
     assert rows["cifar10"]["availability"] == "download"

@@ -12,7 +12,8 @@ from bsr_explorer.config import Config
 from bsr_explorer.data import splits as data
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune import job as job_module
-from bsr_explorer.finetune.job import Job, load_data
+from bsr_explorer.finetune.build import build
+from bsr_explorer.finetune.job import Job, load_data, score_on_test
 from bsr_explorer.finetune.run import fine_tune
 from bsr_explorer.train.recipes import HALF, IMAGENET
 from tests.finetune.tuning import CONFIG, PROXY, tune
@@ -57,3 +58,27 @@ def test_a_job_has_the_arguments_of_fine_tune() -> None:
 
     arguments = set(inspect.signature(fine_tune).parameters) - {"config", "progress"}
     assert {f.name for f in fields(Job)} == arguments
+
+
+TASKS = "tasks(digits, turned(digits))"
+
+
+def test_tasks_of_other_classes_are_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"--tasks: the configuration has one task and .*set \[config\] tasks = \[10, 4\]"
+    ):
+        load_data(replace(CONFIG, num_classes=14), Job(TASKS, PROXY, "random"))
+    with pytest.raises(UserError, match="--tasks: the configuration has tasks of 4, 10 classes"):
+        load_data(CONFIG.with_classes((4, 10)), Job(TASKS, PROXY, "random"))
+    with pytest.raises(
+        UserError, match="--tasks: the configuration has tasks of 6, 4 classes and digits has one task"
+    ):
+        load_data(CONFIG.with_classes((6, 4)), Job("digits", PROXY, "random"))
+
+
+def test_the_test_set_is_judged_task_by_task() -> None:
+    config = CONFIG.with_classes((10, 4))
+    job = Job(TASKS, PROXY, "random")
+    accuracy, by_task = score_on_test(build(PROXY.at(config)), config, job)
+    assert list(by_task) == ["digits", "turned(digits)"]
+    assert accuracy == pytest.approx(sum(by_task.values()) / 2)

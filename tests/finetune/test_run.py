@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from bsr_explorer.finetune import job as job_module
 from bsr_explorer.finetune.build import build
 from bsr_explorer.finetune.run import fine_tune
 from bsr_explorer.models.weights import create_model
+from bsr_explorer.prefix.cache import Cache
 from bsr_explorer.store.records import Record
 from bsr_explorer.train import loop
 from bsr_explorer.train.recipes import RECIPES
@@ -408,7 +410,7 @@ def test_the_authors_protocol_trains_on_all_images_and_takes_the_best_on_test(by
 
 def test_the_best_need_not_be_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     accuracies = iter([0.25, 0.75, 0.5])
-    monkeypatch.setattr(loop, "evaluate", lambda *given: next(accuracies))
+    monkeypatch.setattr(loop, "scores", lambda *given: (next(accuracies),))
     record = tune(replace(CONFIG, batch_size=512), AUTHORS)
     assert (record.accuracy, record.test_accuracy, record.history) == (0.75, 0.5, [0.25, 0.75, 0.5])
     accuracies = iter([0.25, 0.75, 0.5])
@@ -451,3 +453,49 @@ def test_a_paper_recipe_trains_as_the_authors_do(monkeypatch: pytest.MonkeyPatch
     assert (asked["interpolation"], asked["squash"], asked["crop_scale"]) == ("bilinear", True, (0.05, 1.0))
     assert seen == [0.0, "orig_in21k"]
     assert record.images_trained == 40  # 20 images an epoch: 8, 8 and 4
+
+
+# --- several tasks --------------------------------------------------------------------------------------
+
+OF_TASKS = replace(PROXY, train_size=40, val_size=28, epochs=2)
+
+
+@pytest.mark.parametrize("batches", ["mixed", "by_task"])
+def test_tasks_are_trained_together_and_judged_apart(batches: str, toy: str) -> None:
+    config = replace(CONFIG, method="last(k=1)").with_classes((10, 4))
+    data = f"tasks(digits, turned(digits), batches={batches})"
+    record = fine_tune(config, data, OF_TASKS, "random", test=True, every_epoch=True)
+    assert record.status == "finished"
+    assert list(record.accuracy_by_task) == list(record.test_accuracy_by_task) == ["digits", "turned(digits)"]
+    assert record.accuracy == pytest.approx(mean(record.accuracy_by_task.values()))
+    assert record.test_accuracy == pytest.approx(mean(record.test_accuracy_by_task.values()))
+    assert record.measured is not None
+    for kind in ("saved", "peak"):
+        assert record.measured[f"{kind}_bytes"] == record.measured[f"predicted_{kind}_bytes"]
+    assert record.by_task.startswith("digits ")
+
+
+def test_what_is_smoothed_within_tasks_costs_what_was_predicted(
+    monkeypatch: pytest.MonkeyPatch, toy: str
+) -> None:
+    change_recipe(monkeypatch, label_smoothing=0.1)
+    record = fine_tune(CONFIG.with_classes((10, 4)), "tasks(digits, turned(digits))", OF_TASKS, "random")
+    assert record.measured is not None
+    assert record.measured["saved_bytes"] == record.measured["predicted_saved_bytes"]
+
+
+def test_frozen_blocks_run_once_for_tasks_too(tmp_path: Path, toy: str) -> None:
+    """What is kept of them changes nothing."""
+    config = replace(CONFIG, method="last(k=1)").with_classes((10, 4))
+    data = "tasks(digits, turned(digits))"
+    fidelity = replace(OF_TASKS, epochs=3)
+    plain = fine_tune(config, data, fidelity, "random")
+    kept = fine_tune(config, data, fidelity, "random", cache=Cache(tmp_path))
+    assert kept.provenance["cached_blocks"] > 0
+    assert (kept.accuracy_by_task, kept.losses) == (plain.accuracy_by_task, plain.losses)
+
+
+def test_one_task_says_nothing_of_tasks(toy: str) -> None:
+    record = tune()
+    assert record.accuracy_by_task == record.test_accuracy_by_task == {}
+    assert record.by_task == ""

@@ -110,6 +110,7 @@ def test_every_kind_is_compared_with_real_steps() -> None:
     tapes += [parse_method(text).rewrite(step_tape(pooled, 2, "math")) for text in BRINGING]
     tapes += [parse_method("dtl").rewrite(step_tape(bare, 2, "math"))]
     tapes.append(parse_method("sparse_tuning(keep=1.0, width=4)").rewrite(step_tape(bare, 2, "math")))
+    tapes.append(step_tape(replace(bare, tasks=(2, 3)), 2, "math"))  # tests/models/test_tasks.py
     found = {op.kind for tape in tapes for op in lower(tape, "amp_bf16", "cpu")}
     assert found == set(KINDS) - {"call"}  # which is of traced models: tests/models/traced/test_tape.py
 

@@ -42,3 +42,9 @@ def test_nothing_is_selected_of_a_comparison() -> None:
 
 def test_the_recommended_is_trained_where_nothing_else_is_said() -> None:
     assert train_command(Path("s")) == "bsr-explore train s --select recommended"
+
+
+def test_tasks_are_said_as_the_flag_takes_them() -> None:
+    words = profile_words(Config().with_classes((10, 4)).to_dict())
+    assert words[words.index("--tasks") + 1] == "10,4"
+    assert words[words.index("--num-classes") + 1] == "14"

@@ -148,6 +148,14 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
+def test_the_accuracy_of_each_task_is_said() -> None:
+    assert record().by_task == ""
+    of_tasks = record(accuracy_by_task={"digits": 0.5, "photos": 0.125})
+    assert of_tasks.by_task == "digits 50.0%, photos 12.5%"
+    tested = record(accuracy_by_task={"digits": 0.5}, test_accuracy_by_task={"digits": 0.25})
+    assert tested.by_task == "digits 50.0% (25.0% on test)"
+
+
 # --- what it was judged by ------------------------------------------------------------------------------
 
 

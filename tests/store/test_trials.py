@@ -11,7 +11,15 @@ import pytest
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.store.records import read_records, write_record
-from bsr_explorer.store.trials import evaluations, pick, read_runs, read_trials, replica, validation_images
+from bsr_explorer.store.trials import (
+    evaluations,
+    images_that_count,
+    pick,
+    read_runs,
+    read_trials,
+    replica,
+    validation_images,
+)
 from tests.report.points import record
 
 
@@ -57,3 +65,13 @@ def test_validation_images_are_read_off_the_split() -> None:
 
 def test_the_split_of_a_real_record_is_understood(finished_once: Any) -> None:
     assert {validation_images(r) for r in read_records(finished_once).values()} == {20}
+
+
+def test_images_of_all_tasks_judge_and_the_fewest_count_most() -> None:
+    split = "2 tasks: a: validation 100 of 359 / test 3; b: validation 300, validation cut from train"
+    of_tasks = replace(record(1, 0.5, split=split), accuracy_by_task={"a": 0.4, "b": 0.6})
+    assert validation_images(of_tasks) == 400
+    # The mean's variance is (p/100 + p/300) / 2², that of 300 images.
+    assert images_that_count(of_tasks) == 300
+    assert images_that_count(record(1, 0.5, 359)) == 359
+    assert images_that_count(record(1, 0.5, split="")) == 0

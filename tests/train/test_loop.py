@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bsr_explorer.quality import PERPLEXITY, PIXEL_ACCURACY
 from bsr_explorer.train.checkpoint import Checkpoint
-from bsr_explorer.train.loop import Outcome, evaluate, fit
+from bsr_explorer.train.loop import Outcome, evaluate, fit, scores
 from bsr_explorer.train.optimizer import make_optimizer, rate_factor
 from bsr_explorer.train.recipes import Recipe
 from bsr_explorer.train.step import Step, in_precision
@@ -410,3 +410,39 @@ def test_an_accuracy_of_pixels_is_of_all_pixels() -> None:
 
     loader = DataLoader(list(zip(torch.zeros(2, 3, 3, 3), labels, strict=True)), batch_size=2)  # type: ignore[arg-type]
     assert evaluate(Fixed(1, 1), loader, quality=PIXEL_ACCURACY) == pytest.approx(16 / 18)
+
+
+# --- several tasks --------------------------------------------------------------------------------------
+
+
+class Fixed(nn.Module):
+    """Gives logits of its own, in turn, whatever it is given."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+        self.tasks = (2, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits[images[:, 0].long()]
+
+
+def test_each_task_is_judged_among_its_own_classes() -> None:
+    """Whatever is greatest beyond them."""
+    logits = torch.tensor(
+        [[1.0, 0, 9, 9, 9], [1, 0, 9, 9, 9], [9, 9, 0, 2, 1], [9, 9, 0, 1, 2], [9, 9, 3, 1, 2]]
+    )
+    labels = torch.tensor([0, 1, 3, 4, 4])
+    loader = [(torch.arange(5.0)[n : n + 2, None], labels[n : n + 2]) for n in (0, 2, 4)]
+
+    class Batches(list):  # type: ignore[type-arg]
+        dataset = None
+
+    model, given = Fixed(logits), Batches(loader)
+    assert scores(model, given) == (1 / 2, 2 / 3)  # type: ignore[arg-type]
+    assert evaluate(model, given) == pytest.approx((1 / 2 + 2 / 3) / 2)  # type: ignore[arg-type]
+    model.tasks = ()
+    assert scores(model, given) == (0.0,)  # type: ignore[arg-type]
+    model.tasks = (2, 3)
+    model.logits.data[0, 0] = math.nan
+    assert all(map(math.isnan, scores(model, given)))  # type: ignore[arg-type]

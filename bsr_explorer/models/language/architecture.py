@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 from bsr_explorer.errors import UserError
+from bsr_explorer.models.base import Geometry as AnyGeometry
 from bsr_explorer.models.expression import check_whole, name_in, parsed
 from bsr_explorer.models.inputs import TOKENS, Inputs
 from bsr_explorer.models.language import hugging_face
@@ -85,6 +86,17 @@ class Language(Traced):
                 f"choose up to {shape.positions}, or {name_in(model)}(positions={image_size})"
             )
         return super().geometry(model, image_size, shape.vocabulary)
+
+    def with_tasks(self, geometry: AnyGeometry, tasks: tuple[int, ...]) -> TracedGeometry:
+        """It has one task: the next token.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            f"--tasks: {geometry.name} is a language model, which predicts the next token and has no classes of tasks; "
+            "leave --tasks out"
+        )
 
     def build(self, model: str, image_size: int, num_classes: int) -> nn.Module:
         """With random weights."""

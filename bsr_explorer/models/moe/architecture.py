@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from bsr_explorer.errors import UserError
@@ -104,7 +104,7 @@ class Mixtures(Traced):
 
     def build(self, model: str, image_size: int, num_classes: int) -> nn.Module:
         """As timm builds the dense one, with mixtures in place of some MLPs."""
-        from bsr_explorer.models.moe.layer import Mixture, balanced_loss
+        from bsr_explorer.models.moe.layer import BalancedLoss, Mixture
 
         numbers, dense = numbers_of(model), _dense(model, image_size, num_classes)
         built: Any = super().build(numbers.dense, image_size, num_classes)
@@ -122,7 +122,7 @@ class Mixtures(Traced):
             built.blocks[block].mlp = layer
             layers.append(layer)
         if numbers.balance:
-            built.own_loss = partial(balanced_loss, layers, numbers.balance)
+            built.own_loss = BalancedLoss(layers, numbers.balance)
         return cast("nn.Module", built)
 
     def note(self, geometry: AnyGeometry, drops: Mapping[int, Selection] = NO_DROPS) -> str:

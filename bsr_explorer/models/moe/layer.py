@@ -11,6 +11,8 @@ not; tokens beyond that skip it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil
 
 import torch
@@ -137,9 +139,22 @@ def capacity_of_image(capacity: float, top: int, tokens: int, experts: int) -> i
     return ceil(capacity * top * tokens / experts)
 
 
-def balanced_loss(layers: list[Mixture], weight: float, logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy, and how unbalanced the experts of all mixtures are."""
-    loss = F.cross_entropy(logits, labels)
-    for layer in layers:
-        loss = loss + weight * layer.take_unbalanced()
-    return loss
+@dataclass
+class BalancedLoss:
+    """The loss of a model's classes, and how unbalanced the experts of all mixtures are.
+
+    Attributes:
+        weight: of the latter.
+        of_classes: of logits (B, classes) and labels (B,), see ``models.tasks``.
+    """
+
+    layers: list[Mixture]
+    weight: float
+    of_classes: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """One number."""
+        loss = self.of_classes(logits, labels)
+        for layer in self.layers:
+            loss = loss + self.weight * layer.take_unbalanced()
+        return loss

@@ -30,6 +30,7 @@ class TracedGeometry:
         naming: of its parameters.
         class_token: whether it can drop tokens (``traced.tokens``), and has a class token to drop them by.
         prefix_tokens: tokens before the patches, where it can drop tokens.
+        tasks: as of a plain vision transformer.
     """
 
     name: str
@@ -40,6 +41,7 @@ class TracedGeometry:
     patch: int = 1
     class_token: bool = False
     prefix_tokens: int = 0
+    tasks: tuple[int, ...] = ()
 
 
 class Traced(Architecture):
@@ -75,6 +77,11 @@ class Traced(Architecture):
         )
         return naming_by_structure(model, trace, heads)
 
+    def with_tasks(self, geometry: AnyGeometry, tasks: tuple[int, ...]) -> TracedGeometry:
+        """See ``Architecture``."""
+        assert isinstance(geometry, TracedGeometry)
+        return replace(geometry, tasks=tasks)
+
     def step_tape(self, geometry: AnyGeometry, batch_size: int, attention: str) -> Tape:
         """In fp32, on the CPU."""
         return self.step_tape_in(geometry, batch_size, attention, "fp32", "cpu")
@@ -95,7 +102,16 @@ class Traced(Architecture):
         name, size, classes = geometry.name, geometry.image_size, geometry.num_classes
         schedule = tuple((block, drops[block]) for block in sorted(drops) if block < geometry.depth)
         followed = _followed(
-            self, name, self.identity(name), size, classes, attention, precision, device, schedule
+            self,
+            name,
+            self.identity(name),
+            size,
+            classes,
+            attention,
+            precision,
+            device,
+            geometry.tasks,
+            schedule,
         )
         tape = tape_of_trace(
             followed.trace.at(batch_size),
@@ -222,11 +238,14 @@ def _followed(
     attention: str,
     precision: str,
     device: str,
+    tasks: tuple[int, ...] = (),
     drops: tuple[tuple[int, Selection], ...] = (),
 ) -> following.Followed:
+    from bsr_explorer.models.tasks import give_tasks
     from bsr_explorer.models.traced.following import follow
 
     built = _built(architecture, model, image_size, num_classes)
+    give_tasks(built, tasks)
     for block, selection in drops:
         architecture.drop_tokens_in(built, block, selection)
     return follow(built, image_size, attention, precision, device, architecture.takes)

@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.outputs import logits_of
+from bsr_explorer.models.tasks import loss_of
 from bsr_explorer.models.traced.calls import Spec, Trace, quiet
 from bsr_explorer.models.traced.kernels import Kernels
 from bsr_explorer.models.traced.making import empty
@@ -97,7 +97,7 @@ class _WithLoss(nn.Module):
     def __init__(self, model: nn.Module, recorder: Recorder) -> None:
         super().__init__()
         self.model, self._recorder = model, recorder
-        self._loss = getattr(model, "own_loss", None) or F.cross_entropy
+        self._loss = loss_of(model)
 
     def forward(self, given: torch.Tensor, labels: torch.Tensor) -> Any:
         return self._called(logits_of(self.model(given)), labels)

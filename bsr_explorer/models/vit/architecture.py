@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from bsr_explorer.models.base import Architecture, Followed, Selection
@@ -37,6 +38,11 @@ class PlainViT(Architecture):
     def geometry(self, model: str, image_size: int, num_classes: int) -> Geometry:
         """See ``models.vit.reading``."""
         return geometry(model, image_size, num_classes)
+
+    def with_tasks(self, geometry: AnyGeometry, tasks: tuple[int, ...]) -> Geometry:
+        """See ``Architecture``."""
+        assert isinstance(geometry, Geometry)
+        return replace(geometry, tasks=tasks)
 
     def step_tape(self, geometry: AnyGeometry, batch_size: int, attention: str) -> Tape:
         """See ``models.vit.step``."""

@@ -26,6 +26,7 @@ class Geometry:
         final_norm: where the last LayerNorm stands: ``norm`` (all tokens), ``fc_norm`` (after pooling)
             or ``none``.
         pool: ``token`` (the class token) or ``avg``.
+        tasks: classes of each task, where the head is that of several side by side; nothing: it is of one.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Geometry:
     pre_norm: bool
     final_norm: Literal["norm", "fc_norm", "none"]
     pool: Literal["token", "avg"]
+    tasks: tuple[int, ...] = ()
 
     @property
     def prefix_tokens(self) -> int:

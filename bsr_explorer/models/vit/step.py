@@ -262,4 +262,8 @@ def _write_tail(writer: _Writer, x: str) -> None:
     if g.final_norm == "fc_norm":
         x = writer.norm("fc_norm", x, g.width)
     x = writer.linear("head", x, g.num_classes, g.width, bias=True)
+    if g.tasks:  # as models.tasks.loss_within does it
+        others = writer.op("loss", "other_tasks", ["labels"], "loss.others", tasks=g.tasks, dtype="bool")
+        x = writer.op("loss", "masked_fill", [x, others], "loss.own")
+        writer.ops[-1] = replace(writer.ops[-1], until="loss")  # a local variable there, whatever casts it
     writer.op("loss", "cross_entropy", [x, "labels"], "loss.out")

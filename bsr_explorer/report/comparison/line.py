@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import median
+from statistics import fmean, median
 
 from bsr_explorer.quality import ACCURACY, Quality
 from bsr_explorer.store.comparison_folder import Comparison, Entry, StepTimes
@@ -58,6 +58,12 @@ class Line:
     def deviation(self) -> float | None:
         """The sample standard deviation of accuracies, or perplexities, over the seeds, of two at least."""
         return self.quality.deviation(self.scores)
+
+    @property
+    def by_task(self) -> dict[str, float]:
+        """The mean accuracy of each task, by its name; nothing, if there is one task."""
+        runs = [run.accuracy_by_task for run in self.runs if run.status == "finished"]
+        return {task: fmean(run[task] for run in runs) for task in (runs[0] if runs else {})}
 
     @property
     def status(self) -> str:

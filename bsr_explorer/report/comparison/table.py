@@ -62,7 +62,17 @@ def row(line: Line, lines: Sequence[Line], comparison: Comparison) -> dict[str, 
         "trained_saved_bytes_predicted": saved[0] if saved else None,
         "trained_saved_bytes_measured": saved[1] if saved else None,
         **({"at_least": ", ".join(entry.at_least)} if entry.at_least else {}),
+        **{f"{OF_TASK}{task}": value for task, value in line.by_task.items()},
     }
+
+
+OF_TASK = "accuracy of "
+"""What the keys of a row begin with that are of one of several tasks."""
+
+
+def by_task(each: dict[str, Any]) -> dict[str, float]:
+    """The accuracy of each task, by its name, in a row; nothing, if there is one task."""
+    return {key.removeprefix(OF_TASK): value for key, value in each.items() if key.startswith(OF_TASK)}
 
 
 def mark(each: dict[str, Any], figure: str) -> str:
@@ -98,6 +108,7 @@ def readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.DataF
             comparison.protocol.column(quality.column): quality_text(each, quality),
         }
         cells["to full" + (f" ({quality.points})" if quality.points else "")] = to_full_text(each, quality)
+        cells |= {f"{task} (%)": f"{100 * value:.1f}" for task, value in by_task(each).items()}
         for kind in kinds:
             size, ratio = ("counted",) * 2 if kind == comparison.counts else (kind, kind)
             least = mark(each, f"{size}_bytes")
@@ -118,7 +129,7 @@ def readable(rows: Sequence[dict[str, Any]], comparison: Comparison) -> pd.DataF
         for kind in ("peak", "saved"):
             cells[f"{kind} {trained} (MB)"] = measured_text(each, kind)
         made.append(cells)
-    frame = pd.DataFrame(made)
+    frame = pd.DataFrame(made).fillna("")  # what did not train has no tasks
     return frame.loc[:, (frame != "").any()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def _trained(record: Record) -> str:
         f"{plural(record.images_trained, record.judged.judges)} at {record.judged.size(size)} in "
         f"{format_number(record.seconds)} s, "
         f"recipe {fidelity.get('recipe')}, protocol {record.protocol.name}, seed {record.seed}"
+        + (f"; by task: {record.by_task}" if record.by_task else "")
     )
 
 
@@ -111,7 +113,7 @@ def _look(method: str) -> dict[str, str]:
 
 def _costs(config: dict[str, Any], predicted: dict[str, Any], counted: int) -> dict[str, Any]:
     """What a configuration holds and computes, as it is predicted."""
-    tokens, trained = _blocks(tuple(config.items()))
+    tokens, trained = _blocks(json.dumps(config))
     return {
         "method": str(config["method"]),
         "batch": config["batch_size"],
@@ -133,10 +135,11 @@ def _costs(config: dict[str, Any], predicted: dict[str, Any], counted: int) -> d
 
 
 @lru_cache(maxsize=1024)
-def _blocks(config: tuple[tuple[str, Any], ...]) -> tuple[dict[str, tuple[int, int]], set[str]]:
-    """Tokens into and out of each block, and the blocks that train; nothing of a model that is not known here."""
+def _blocks(config: str) -> tuple[dict[str, tuple[int, int]], set[str]]:
+    """Tokens into and out of each block, and the blocks that train, of a configuration in JSON; nothing of a model that
+    is not known here."""
     try:
-        read = Config.from_dict(dict(config))
+        read = Config.from_dict(json.loads(config))
         tokens, trained = tokens_by_block(read), trained_blocks(read)
     except UserError:
         return {}, set()

@@ -56,6 +56,7 @@ def trials_frame(records: dict[int, Record]) -> pd.DataFrame:
                 "seed": record.seed,
                 "weights": record.weights,
                 "reason": record.reason,
+                **{f"accuracy of {task}": value for task, value in record.accuracy_by_task.items()},
             }
         )
     frame = pd.DataFrame(rows)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bsr_explorer.models.moe.layer import Gate, Mixture, balanced_loss, capacity_of_image
+from bsr_explorer.models.moe.layer import BalancedLoss, Gate, Mixture, capacity_of_image
 
 
 def layer(capacity: float | None = None, top: int = 2, noise: bool = False) -> Mixture:
@@ -101,7 +101,7 @@ def test_what_is_unbalanced_is_a_part_of_the_loss_once() -> None:
     made(torch.randn(2, 7, 6))
     unbalanced = made.unbalanced
     assert unbalanced is not None
-    loss = balanced_loss([made], 0.5, logits, labels)
+    loss = BalancedLoss([made], 0.5)(logits, labels)
     assert torch.allclose(loss, F.cross_entropy(logits, labels) + 0.5 * unbalanced)
     assert made.unbalanced is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from bsr_explorer.report.comparison.line import lines_of
-from bsr_explorer.report.comparison.table import row
+from bsr_explorer.report.comparison.table import by_task, readable, row
 from bsr_explorer.report.comparison.write import Report, report
 from bsr_explorer.store.comparison_folder import StepTimes, read_step_times
 from bsr_explorer.store.records import read_records
@@ -89,3 +90,24 @@ def test_the_published_accounting_stands_beside_the_truth(
     assert f"{last['published_full_over_this']:.2f}x less" in row["last(k=1)"]
     assert [cell.strip() for cell in row[made.rows[2]["method"]].split("|")].count("—") == 3
     assert "Published: the BSR paper's own accounting" in page
+
+
+def test_each_task_has_a_column(written: tuple[Path, Report]) -> None:
+    folder, made = written
+    assert by_task(made.rows[0]) == {}
+    records = list(read_records(folder).values())
+    found = {
+        number: replace(record, accuracy_by_task={"a": 0.25, "b": number / 100})
+        for number, record in enumerate(records)
+    }
+    lines = lines_of(made.comparison, found, read_step_times(folder))
+    rows = [row(line, lines, made.comparison) for line in lines]
+    for line, each in zip(lines, rows, strict=True):
+        assert by_task(each) == {
+            "a": 0.25,
+            "b": pytest.approx(mean(r.accuracy_by_task["b"] for r in line.runs)),
+        }
+    frame = readable(rows, made.comparison)
+    assert list(frame["a (%)"]) == ["25.0"] * len(rows)
+    del rows[1]["accuracy of a"]  # it was not trained
+    assert list(readable(rows, made.comparison)["a (%)"])[1] == ""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from matplotlib.markers import MarkerStyle
 
+from bsr_explorer.config import Config
 from bsr_explorer.report.page.data import measurements, outline, page_data
 from bsr_explorer.report.study.findings import Findings
+from bsr_explorer.store.records import read_records, write_record
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -59,3 +63,17 @@ def test_a_marker_is_matplotlibs_upside_down(marker: str) -> None:
     numbers = [float(text) for text in re.findall(r"-?[\d.]+", outline(marker))]
     assert numbers[:2] == pytest.approx([path.vertices[0][0], -path.vertices[0][1]], abs=1e-3)
     assert max(map(abs, numbers)) <= 0.75
+
+
+def test_a_study_of_several_tasks_has_a_page(troubled: Path, tmp_path: Path) -> None:
+    """Its configuration has a list among its values."""
+    folder = Path(shutil.copytree(troubled, tmp_path / "study"))
+    for number, record in read_records(folder).items():
+        config = Config.from_dict(record.config).with_classes((6, 4))
+        by_task = {"a": 0.25, "b": 0.5} if record.accuracy is not None else {}
+        write_record(folder, number, replace(record, config=config.to_dict(), accuracy_by_task=by_task))
+    said = page_data(Findings.read(folder), folder)
+    assert said["trials"] and all(
+        "; by task: a 25.0%, b 50.0%" in trial["trained"] for trial in said["trials"]
+    )
+    assert said["profile"][-2:] == ["--tasks", "6,4"]
