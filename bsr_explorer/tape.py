@@ -26,7 +26,7 @@ from functools import cached_property
 from typing import Any
 
 from bsr_explorer.naming import TIMM, Naming
-from bsr_explorer.operations.call import bounded
+from bsr_explorer.operations.call import CALLED, Argument, Observer, bounded
 from bsr_explorer.operations.kinds import inferred, kind_of, made_by
 from bsr_explorer.operations.op import EVERYTHING, Op, Parameter, Part, Tensor
 from bsr_explorer.operations.patches import halved
@@ -34,11 +34,14 @@ from bsr_explorer.operations.tokens import kept_tokens
 from bsr_explorer.storages.storage import DENSE, AtOnce, Course, Dense, Shape, Storage
 
 __all__ = [
+    "CALLED",
     "DENSE",
     "EVERYTHING",
+    "Argument",
     "AtOnce",
     "Course",
     "Dense",
+    "Observer",
     "Op",
     "Parameter",
     "Part",

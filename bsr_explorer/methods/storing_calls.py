@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.naming import blocks_of, naming_of
-from bsr_explorer.operations.call import CALLED, Argument, Observer
 from bsr_explorer.storages import Packing, Rebuilt
 from bsr_explorer.storages.by_call import CALLS, place_of
 from bsr_explorer.storages.by_image import by_image
-from bsr_explorer.tape import DENSE, AtOnce, Op, Shape, Storage, Tape, Tensor
+from bsr_explorer.tape import CALLED, DENSE, Argument, AtOnce, Observer, Op, Shape, Storage, Tape, Tensor
 
 if TYPE_CHECKING:
     from torch import nn
