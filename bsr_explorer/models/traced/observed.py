@@ -11,7 +11,6 @@ nothing is counted but the gradients that it hands on. What lacks is said (``Fac
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -205,8 +204,6 @@ def observe(
             if not bounds:
                 raise _BackwardFails(said(error)) from error
             fails, unwind = said(error), _least(call, needs, carries)
-    if call.name.startswith("conv") and device == "cpu":
-        unwind = _with_weight(call, needs, unwind)
     if _norm_in_two_formats(call, device):
         kept, run = _in_32_bits(kept, run)
     early, computed = watch.early
@@ -258,19 +255,6 @@ def _lacking(
     names = ", ".join(dict.fromkeys((*forward, *backward)))
     why = [f"nobody counts the FLOPs of {names}"] if names else []
     return Lacking(tuple(figures), "; ".join([*why, *([f"{_ALONE}: {fails}"] if fails else [])]))
-
-
-def _with_weight(call: Call, needs: Sequence[bool], unwind: tuple[Happening, ...]) -> tuple[Happening, ...]:
-    """The backward of a convolution whose bias trains, and its weight does not: on the CPU its kernel makes both
-    gradients (``mkldnn_convolution_backward``), and lets go of the one that nobody wants."""
-    if len(needs) < 3 or needs[1] or not needs[2]:
-        return unwind
-    weight = call.given[1].spec
-    size = math.prod(weight.shape) * weight.dtype.itemsize
-    at = unwind.index(Happening("give", 2))
-    number = 1 + max((each.which for each in unwind if each.what == "take"), default=-1)
-    taken, dropped = Happening("take", number, size), Happening("drop", number)
-    return (*unwind[:at], taken, unwind[at], dropped, *unwind[at + 1 :])
 
 
 def _norm_in_two_formats(call: Call, device: str) -> bool:

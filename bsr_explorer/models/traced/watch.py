@@ -62,6 +62,19 @@ def _keeps_number(func: Any, args: Any) -> bool:
     )
 
 
+def _made_aside(func: Any, args: Any) -> int:
+    """Bytes of what an operation makes, and lets go of, beside its results: of a convolution whose bias trains and its
+    weight does not, oneDNN makes both gradients (``mkldnn_convolution_backward``)."""
+    if func is not torch.ops.aten.convolution_backward.default or args[0].device.type != "cpu":
+        return 0
+    _, x, weight, biases, stride, padding, dilation, transposed, beside, groups, wanted = args
+    if wanted[1] or not wanted[2]:
+        return 0
+    how = (stride, padding, dilation, transposed, beside, groups, biases)
+    backend = torch._C._select_conv_backend(x, weight, None, *how)
+    return int(weight.numel() * weight.itemsize) if "Mkldnn" in str(backend) else 0
+
+
 class Watch(TorchDispatchMode):
     """Follows which storages come into being and go, in order, while a call and its backward run.
 
@@ -134,16 +147,24 @@ class Watch(TorchDispatchMode):
                 raise
             self.uncounted[str(func._overloadpacket)] = None
         self.numbers += _keeps_number(func, args)
+        if aside := _made_aside(func, args):
+            number = self._number(-1 - len(self._numbers))  # no address
+            self._events.append(_Event("take", number, aside))
         mapped(result, self._see)
+        if aside:
+            self._events.append(_Event("drop", number))
         return result
+
+    def _number(self, address: int) -> int:
+        self._numbers[address] = len(self._numbers)
+        return self._numbers[address]
 
     def _see(self, leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor):
             new = int(leaf.untyped_storage()._cdata) not in self._known
             address = self._note(leaf)
             if new:
-                self._numbers[address] = len(self._numbers)
-                self._alive[address] = "drop", self._numbers[address]
+                self._alive[address] = "drop", self._number(address)
                 size = int(leaf.untyped_storage().nbytes())
                 self._events.append(_Event("take", self._numbers[address], size))
         return None
