@@ -147,6 +147,11 @@ def train(
         for flag, there in (("--select", select is not None), ("--as-searched", as_searched)):
             if there:
                 raise UserError(f"{flag}: there is no study to take a configuration of; give its folder")
+        if not options.given(context, "model"):
+            raise UserError(
+                "STUDY|CONFIG.toml: say what to train: the folder of a study, a configuration file (see `export`), or "
+                "the flags of a configuration, of which --model is needed"
+            )
         options.check_model_data(data, data_dir or default_data_dir(), model)
         rules = rules_of(recipe or _recipe_for(model), data, optimizer)
         config = Config(

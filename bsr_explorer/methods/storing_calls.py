@@ -136,7 +136,7 @@ def check_calls(method: Storing, tape: Tape) -> None:
     Raises:
         UserError: it cannot.
     """
-    if not method.by_call:
+    if not (method.by_call and tape.traced):
         raise UserError(
             f"--method: {method} packs what blocks of timm's vision transformers keep, and models of the architecture "
             f"{tape.architecture} cannot; leave it out, or choose checkpoint"

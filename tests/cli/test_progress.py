@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bsr_explorer.cli import progress
 from bsr_explorer.compare.task import Task
+from bsr_explorer.quality import ACCURACY
 
 
 class _Clock:
@@ -63,7 +64,7 @@ def _searching(time_limit: float | None, started: float = 0.0, jobs: int = 1, re
 
 def test_a_finished_trial_is_a_line_with_the_time_left(shown: io.StringIO) -> None:
     searching, candidate = _searching(None)
-    record = SimpleNamespace(accuracy=0.5, status="finished", reason="", method="linear")
+    record = SimpleNamespace(score=0.5, judged=ACCURACY, status="finished", reason="", method="linear")
     clock = _Clock()
     with progress.watching(searching, clock) as watcher:  # type: ignore[arg-type]
         watcher.trial_starts(0, candidate, 0)
@@ -91,7 +92,7 @@ def test_the_fresh_seeds_of_the_front_so_far_are_to_come(shown: io.StringIO) -> 
 
 def test_a_fresh_seed_is_told(shown: io.StringIO) -> None:
     searching, candidate = _searching(None)
-    record = SimpleNamespace(accuracy=0.5, status="finished", reason="", method="linear")
+    record = SimpleNamespace(score=0.5, judged=ACCURACY, status="finished", reason="", method="linear")
     with progress.watching(searching, _Clock()) as watcher:  # type: ignore[arg-type]
         watcher.trial_starts(4, candidate, 2)
         watcher.trial_ends(4, record)  # type: ignore[arg-type]
@@ -100,7 +101,9 @@ def test_a_fresh_seed_is_told(shown: io.StringIO) -> None:
 
 def test_a_failed_trial_says_why_and_the_clock_does_not_learn_from_it(shown: io.StringIO) -> None:
     searching, candidate = _searching(None)
-    record = SimpleNamespace(accuracy=None, status="diverged", reason="the loss was nan", method="linear")
+    record = SimpleNamespace(
+        score=None, judged=ACCURACY, status="diverged", reason="the loss was nan", method="linear"
+    )
     clock = _Clock()
     with progress.watching(searching, clock) as watcher:  # type: ignore[arg-type]
         watcher.trial_starts(7, candidate, 0)
@@ -146,8 +149,8 @@ def test_a_run_of_a_comparison_is_a_line_with_the_time_left(
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     tasks = [Task("step times", 10), Task("full, seed 0", 20), Task("linear, seed 0", 10)]
-    good = SimpleNamespace(accuracy=0.5, status="finished", reason="")
-    bad = SimpleNamespace(accuracy=None, status="diverged", reason="the loss was [nan]")
+    good = SimpleNamespace(score=0.5, judged=ACCURACY, status="finished", reason="")
+    bad = SimpleNamespace(score=None, judged=ACCURACY, status="diverged", reason="the loss was [nan]")
     with progress.watching_tasks() as watcher:
         watcher.begins(tasks)
         for task, record, seconds in zip(tasks, (None, good, bad), (5, 15, 1), strict=True):

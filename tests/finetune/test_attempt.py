@@ -59,7 +59,7 @@ def test_out_of_memory_is_told_beside_what_was_predicted(
 
 
 def test_an_allocation_that_really_fails_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "evaluate", lambda *_: torch.empty(10**15))
+    monkeypatch.setattr(run_module, "scores", lambda *_: torch.empty(10**15))
     record = attempt(CONFIG, "a key", Job(fidelity=PROXY, weights="random", test=True), lambda *_: None)
     assert record.status == "out_of_memory"
     assert record.reason.startswith("out of memory: 4,000,000,000.0 MB (")

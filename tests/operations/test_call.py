@@ -9,6 +9,8 @@ from bsr_explorer.cost.peak import step_ledger
 from bsr_explorer.cost.setup import Setup
 from bsr_explorer.operations.call import Facts, Happening, Holds
 from bsr_explorer.operations.rule import NOTHING, Lacking
+from bsr_explorer.storages.by_call import NOTHING as UNPACKED
+from bsr_explorer.storages.by_call import Packs
 from bsr_explorer.tape import Op, Parameter, Tape, Tensor
 
 
@@ -28,7 +30,7 @@ class _Splits:
     def given_copies(self, numbers: Sequence[int]) -> _Splits:
         return self
 
-    def facts(self, needs: tuple[bool, ...]) -> Facts:
+    def facts(self, needs: tuple[bool, ...], packs: Packs = UNPACKED) -> Facts:
         run = (Happening("make", 0), Happening("make", 1), Happening("take", 0, 100), Happening("take", 1, 7))
         if not any(needs):
             return Facts((), 12, 0, run, (), (False, False), lacks=self.lacks)
