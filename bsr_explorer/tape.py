@@ -113,7 +113,7 @@ class Tape:
     def train_only(self, trains: Callable[[Parameter], bool]) -> Tape:
         """The same step with exactly those parameters training."""
         parameters = {
-            name: p if p.trains == (will := trains(p)) else replace(p, trains=will)
+            name: p if p.trains == (will := p.used and trains(p)) else replace(p, trains=will)
             for name, p in self.parameters.items()
         }
         made = replace(self, parameters=parameters)

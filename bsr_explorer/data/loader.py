@@ -73,6 +73,14 @@ def _as_it_is(batch: Made) -> Made:
     return batch
 
 
+def fewest_together(dataset: Dataset[Any]) -> int:
+    """Of how many images a batch may be at most, if each of its images is another: of all, or, where a batch is of one
+    task, of those of the smallest."""
+    groups: Sequence[tuple[int, int]] = getattr(dataset, "groups", ())
+    whole = len(dataset)  # type: ignore[arg-type]  # torch leaves __len__ to the data sets that have one
+    return min((end - first for first, end in groups), default=whole)
+
+
 def loader(
     dataset: Dataset[Any],
     batch_size: int,

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from bsr_explorer.config import PROTOCOLS, Config, Fidelity
-from bsr_explorer.data.loader import loader
+from bsr_explorer.data.loader import fewest_together, loader
 from bsr_explorer.data.splits import Splits
 from bsr_explorer.errors import UserError
 from bsr_explorer.finetune.build import as_run, build_with, device_of, make_step
@@ -171,7 +171,7 @@ def _run(config: Config, job: Job, progress: Progress, watch: Watch) -> Record:
             config.batch_size,
             shuffle=True,
             seed=job.seed,
-            drop_last=not rules.partial_batch and len(splits.train) >= config.batch_size,
+            drop_last=not rules.partial_batch and fewest_together(splits.train) >= config.batch_size,
             raw=True,
         ),
         check(validation),

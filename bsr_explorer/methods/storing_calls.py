@@ -153,12 +153,19 @@ def pack_what_calls_keep(method: Storing, model: nn.Module) -> None:
     """Let the calls of a traced model's blocks pack what they keep, in place."""
     from bsr_explorer.storages.calling import pack_calls
 
-    heads = naming_of(model).heads
+    pack_calls(model, _with_shared(model), _Stores(method, naming_of(model).heads))
 
-    def stores(block: int, place: str, shape: Shape, images: int) -> Packing | None:
-        return ByCall(method, block, place, heads[block] if heads else 0, images).packing(shape)
 
-    pack_calls(model, _with_shared(model), stores)
+@dataclass(frozen=True)
+class _Stores:
+    """How a method stores what has a place; see ``storages.calling.StoresCall``."""
+
+    method: Storing
+    heads: tuple[int, ...]
+
+    def __call__(self, block: int, place: str, shape: Shape, images: int) -> Packing | None:
+        heads = self.heads[block] if self.heads else 0
+        return ByCall(self.method, block, place, heads, images).packing(shape)
 
 
 def _with_shared(model: nn.Module) -> Iterator[tuple[int | None, nn.Module]]:

@@ -46,6 +46,12 @@ def load_file(model: nn.Module, timm_name: str, weights: str) -> WeightsUsed:
     return WeightsUsed("file", f"{path} (sha256 {digest}…{', with its head' if with_head else ''})")
 
 
+def is_file_of(model: nn.Module, weights: str) -> bool:
+    """Whether ``weights`` is a file that has all that the model has, but for a head."""
+    state, head = _read_checkpoint(Path(weights).expanduser()), head_prefixes(model)
+    return all(name in state for name in model.state_dict() if not name.startswith(head))
+
+
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The state dict in a file, out of the usual wrappers; nothing but tensors is unpickled.
 

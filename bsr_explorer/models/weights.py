@@ -13,7 +13,7 @@ from bsr_explorer.errors import UserError, unknown
 from bsr_explorer.models import hub, offline
 from bsr_explorer.models.architecture import architecture_of, build_model
 from bsr_explorer.models.check import check_model
-from bsr_explorer.models.loading import WeightsUsed, head_prefixes, load_backbone, load_file
+from bsr_explorer.models.loading import WeightsUsed, head_prefixes, is_file_of, load_backbone, load_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,10 +94,12 @@ def create_model(
     architecture = architecture_of(timm_name)
     other = None if weights == "random" else architecture.begins_as(timm_name)
     if other is not None:
+        model = _build(timm_name, image_size, seed, num_classes=num_classes)
+        if weights not in WORDS and is_file_of(model, weights):
+            return model, load_file(model, timm_name, weights)
         begun, used = create_model(
             other, image_size=image_size, num_classes=num_classes, weights=weights, seed=seed, tag=tag
         )
-        model = _build(timm_name, image_size, seed, num_classes=num_classes)
         done = architecture.begin(model, begun)
         if head_std is not None:
             _start_head(model, head_std, seed)

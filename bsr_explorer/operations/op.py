@@ -43,6 +43,7 @@ class Parameter:
 
     Attributes:
         remembered: whether the optimiser keeps state of it though it does not train in this step: it did in another.
+        used: whether the loss depends on it; if not, it has no gradient, and never trains.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Parameter:
     trains: bool = True
     dtype: str = "fp32"
     remembered: bool = False
+    used: bool = True
 
     @property
     def numel(self) -> int:

@@ -34,6 +34,8 @@ _PRODUCT = Keeping({0: "operand", 1: "operand"}, "operand")
 
 CALLS: Mapping[str, Keeping] = {
     "linear": _WEIGHTED,
+    "addmm": Keeping({1: "attended"}),
+    "conv1d": _WEIGHTED,
     "conv2d": _WEIGHTED,
     "layer_norm": _NORM,
     "group_norm": _NORM,

@@ -58,8 +58,11 @@ def _within(
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     mode.begin(model, next(_tensors((*args, *kwargs.values()))))
-    with mode:
-        return forward(*args, **kwargs)
+    try:
+        with mode:
+            return forward(*args, **kwargs)
+    finally:
+        mode.forget()
 
 
 def _in_block(
@@ -190,7 +193,12 @@ class PackingCalls(TorchFunctionMode):
         """A forward pass of these images begins."""
         own = (*model.parameters(), *model.buffers())
         self._own = frozenset(tensor.untyped_storage()._cdata for tensor in own)
-        self._storages, self._packed, self._images = {}, {}, len(batch)
+        self.forget()
+        self._images = len(batch)
+
+    def forget(self) -> None:
+        """What is known of storages holds for one forward pass (and cannot be copied)."""
+        self._storages, self._packed = {}, {}
 
     @contextmanager
     def in_block(self, block: int | None) -> Iterator[None]:

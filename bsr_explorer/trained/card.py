@@ -304,8 +304,9 @@ def _known_limits(record: Record, about: trained.About) -> Iterator[str]:
             "is a model "
             f"for {record.judged.judges}s of {size}."
         )
-    if some := re.search(r"train (\d+) of (\d+)", record.split):
-        yield f"Trained on {some.group(1)} of the {some.group(2)} training {record.judged.judges}s."
+    if some := re.findall(r"train (\d+) of (\d+)", record.split):
+        used, whole = (sum(map(int, each)) for each in zip(*some, strict=True))
+        yield f"Trained on {used} of the {whole} training {record.judged.judges}s."
     if fidelity["recipe"] == "short":
         yield "Trained by a recipe of few epochs that is meant to rank configurations, not to make the best of one."
     if record.weights.startswith("random"):
@@ -317,9 +318,9 @@ def _known_limits(record: Record, about: trained.About) -> Iterator[str]:
 
 
 def _images(record: Record, part: str) -> str:
-    found = re.search(rf"\b{part} (\d+)", record.split)
+    found = re.findall(rf"\b{part} (\d+)", record.split)  # of several tasks, once each
     judges = record.judged.judges
-    return plural(int(found.group(1)), judges) if found else f"{judges}s"
+    return plural(sum(map(int, found)), judges) if found else f"{judges}s"
 
 
 def _said(record: Record, score: float | None) -> str:

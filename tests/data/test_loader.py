@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bsr_explorer.data import images as images_module
-from bsr_explorer.data.loader import Pixels, loader
+from bsr_explorer.data.loader import Pixels, fewest_together, loader
 from bsr_explorer.errors import UserError
 from tests.data.making import batches, load
 
@@ -102,6 +102,12 @@ def test_each_batch_is_of_one_task_where_that_is_asked_for() -> None:
     assert len(full) == 6 and {len(labels) for _, labels in full} == {20}
     with pytest.raises(UserError, match="--batch-size: 80 is more than the 75 images of a task"):
         loader(part, 80, shuffle=True, seed=0, drop_last=True)
+
+
+def test_a_batch_has_as_many_images_as_its_smallest_task() -> None:
+    part = load("tasks(digits, turned(digits), batches=by_task)", train_size=150).train
+    assert fewest_together(part) == 75
+    assert fewest_together(load("digits", train_size=40).train) == 40
 
 
 def test_tasks_are_mixed_unless_something_else_is_asked_for() -> None:

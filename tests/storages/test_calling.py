@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from typing import Any
 
@@ -99,6 +100,17 @@ def test_what_was_packed_goes_with_the_graph() -> None:
     loss.backward()
     assert not packed_things()
     model(torch.randn(4, 5, 8)).backward()  # and the next step is as the first
+
+
+def test_a_copy_packs_too_and_knows_nothing_of_the_first() -> None:
+    model, asked = packed_model()
+    model(torch.randn(4, 5, 8)).backward()
+    first = len(asked.asked)
+    copied = copy.deepcopy(model)
+    copied(torch.randn(4, 5, 8)).backward()
+    model(torch.randn(4, 5, 8)).backward()
+    assert len(asked.asked) == 2 * first  # the copy asks a copy
+    assert copied.stem.weight.grad is not None
 
 
 def test_parts_of_one_tensor_are_brought_back_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,18 @@ def test_the_card_says_what_the_model_is_not(once: Made) -> None:
     assert "Not evaluated on test images" not in limits
 
 
+def test_of_several_tasks_the_card_counts_all_images(once: Made) -> None:
+    folder, record = once
+    tasks = replace(
+        record,
+        split="digits: train 11 of 1078 / validation 16 / test 360; "
+        "turned: train 12 of 1078 / validation 17 / test 360",
+    )
+    text = model_card(TOY, tasks, trained.read_about(folder), [], None, "")
+    assert "- Trained on 23 of the 2156 training images." in text
+    assert "33 images" in text
+
+
 def test_of_a_training_in_full_less_has_to_be_said(once: Made) -> None:
     folder, record = once
     about = trained.read_about(folder)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import CheckpointFunction
 
 from bsr_explorer.errors import UserError
 from bsr_explorer.models.outputs import logits_of
@@ -55,6 +57,7 @@ def trace(
         if autocast is not None:
             stack.enter_context(torch.autocast(given["labels"].device.type, autocast))
         stack.enter_context(_without_graph(model))
+        stack.enter_context(_keeping_as_autograd_does())
         stack.enter_context(_following(model, recorder))
         stack.enter_context(recorder)
         try:
@@ -146,6 +149,8 @@ def _following(model: nn.Module, recorder: Recorder) -> Iterator[None]:
             recorder.paths.pop()
 
     def applied(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if cls is CheckpointFunction:
+            raise UserError(_CHECKPOINTS)
         return recorder.record(_Applied(cls, apply), args, kwargs)
 
     nn.Module.__call__ = called  # type: ignore[method-assign]
@@ -155,6 +160,28 @@ def _following(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     finally:
         nn.Module.__call__ = plain  # type: ignore[method-assign]
         torch.autograd.Function.apply = apply
+
+
+@contextmanager
+def _keeping_as_autograd_does() -> Iterator[None]:
+    """Within it, a model that itself decides how autograd keeps tensors (hooks, checkpoints) is refused: a trace does
+    not see what it keeps."""
+    enter = saved_tensors_hooks.__enter__
+
+    def refuse(hooks: Any) -> Any:
+        raise UserError(_CHECKPOINTS)
+
+    saved_tensors_hooks.__enter__ = refuse  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        saved_tensors_hooks.__enter__ = enter  # type: ignore[method-assign]
+
+
+_CHECKPOINTS = (
+    "--model: it checkpoints parts of itself (torch.utils.checkpoint), or has hooks of its own on what autograd saves, "
+    "which a trace does not follow; turn that off, and add +checkpoint to the method"
+)
 
 
 @contextmanager

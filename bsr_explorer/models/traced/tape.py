@@ -35,12 +35,13 @@ def tape_of_trace(
     last = next(n for n, call in enumerate(trace.calls) if trace.loss in [made.name for made in call.made])
     ops = [_op(call, naming, trace, device) for call in trace.calls[: last + 1]]
     held = {storage: writes[end] for storage, end in trace.held.items() if end <= last}
+    used = _used(trace)
     return Tape(
         (
             *(_input(name, spec, "input") for name, spec in trace.inputs.items()),
             *(_input(name, spec, "activation") for name, spec in trace.constants.items()),
         ),
-        {name: _parameter(name, tensor, naming) for name, tensor in parameters},
+        {name: _parameter(name, tensor, naming, name in used) for name, tensor in parameters},
         tuple(ops),
         buffers={name: _parameter(name, tensor, naming) for name, tensor in buffers},
         device=device,
@@ -52,8 +53,20 @@ def tape_of_trace(
     )
 
 
-def _parameter(name: str, tensor: torch.Tensor, naming: Naming) -> Parameter:
-    return Parameter(name, tuple(tensor.shape), naming.block_of(name), dtype=number_format(tensor.dtype))
+def _used(trace: Trace) -> frozenset[str]:
+    """The parameters on which the loss depends."""
+    wanted, found = {trace.loss}, set[str]()
+    for call in reversed(trace.calls):
+        if call.detached or wanted.isdisjoint(made.name for made in call.made):
+            continue
+        for given in call.given:
+            (found if given.kind == "parameter" else wanted).add(given.name)
+    return frozenset(found)
+
+
+def _parameter(name: str, tensor: torch.Tensor, naming: Naming, used: bool = True) -> Parameter:
+    dtype = number_format(tensor.dtype)
+    return Parameter(name, tuple(tensor.shape), naming.block_of(name), used, dtype, used=used)
 
 
 def number_format(dtype: torch.dtype) -> str:

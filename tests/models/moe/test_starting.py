@@ -34,3 +34,13 @@ def test_weights_are_those_of_the_dense_model(tmp_path: Any) -> None:
     assert all(torch.equal(own[name], theirs[name]) for name in theirs if "blocks" not in name)
     first = theirs["blocks.1.mlp.fc1.weight"][: own["norm.weight"].numel()]
     assert torch.equal(own["blocks.1.mlp.fc1.weight"][0], first.t())
+
+
+@pytest.mark.usefixtures("toy")
+def test_weights_of_a_mixture_are_its_own(tmp_path: Any) -> None:
+    trained = build_model(MODEL, 48, 10)
+    torch.save(trained.state_dict(), tmp_path / "trained.pth")
+    model, used = create_model(MODEL, image_size=48, num_classes=10, weights=str(tmp_path / "trained.pth"))
+    assert used.source == "file" and "experts from" not in used.detail
+    theirs = trained.state_dict()
+    assert all(torch.equal(own, theirs[name]) for name, own in model.state_dict().items())

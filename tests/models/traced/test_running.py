@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from bsr_explorer.errors import UserError
 from tests.models.traced import small
@@ -58,3 +59,18 @@ def test_detection_is_refused_with_the_line(targets: bool, why: str) -> None:
     """What it computes depends on which boxes there are."""
     with pytest.raises(UserError, match=rf"cannot be traced \(\w+\.py, line \d+\): .*{why}"):
         traced(small.detecting(targets), size=64)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_what_runs_again_by_itself_is_refused(reentrant: bool) -> None:
+    class Again(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Linear(3, 3), nn.Linear(3, 10)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            x = self.stem(images.mean(dim=(2, 3)))
+            return self.head(checkpoint(torch.tanh, x, use_reentrant=reentrant))
+
+    with pytest.raises(UserError, match="it checkpoints parts of itself"):
+        traced(Again())

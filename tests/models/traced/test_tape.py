@@ -78,9 +78,9 @@ def test_attention_of_torch_that_is_given_one_tensor_thrice() -> None:
         assert predicted == measured
 
 
-def test_what_nobody_asks_for_keeps_nothing() -> None:
+def test_what_nobody_asks_for_keeps_nothing_and_its_parameters_have_no_gradient() -> None:
     config = Config("tests.models.traced.small:beside", 8, 10, 4, method="full")
-    assert predict(config).saved_bytes == measure(config).saved_bytes
+    assert sums(predict(config)) == sums(measure(config))
 
 
 @pytest.mark.parametrize("method", ["full", "last(k=1)", "lora", "full+checkpoint", "adapter"])
