@@ -43,7 +43,7 @@ def parsed(model: str, allowed: Collection[str]) -> Said:
             return Said(tree.id, None, {})
         if not (isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and len(tree.args) < 2):
             raise ValueError("expected name(model, option=value, …)")
-        options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in tree.keywords}
+        options = {str(keyword.arg): _value(keyword.value) for keyword in tree.keywords}
         first = _word(tree.args[0]) if tree.args else None
     except (SyntaxError, ValueError, TypeError) as error:
         why = error.msg if isinstance(error, SyntaxError) else str(error).splitlines()[0]
@@ -57,10 +57,17 @@ def parsed(model: str, allowed: Collection[str]) -> Said:
 def _word(node: ast.expr) -> str:
     if isinstance(node, ast.Name):
         return node.id
-    value = ast.literal_eval(node)
+    value = _value(node)
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is no name of a model")
     return value
+
+
+def _value(node: ast.expr) -> object:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"{ast.unparse(node)} is no number, text or tuple of these") from None
 
 
 def check_whole(model: str, key: str, value: object, least: int = 1) -> None:

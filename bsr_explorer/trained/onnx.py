@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ def to_onnx(model: nn.Module, image_size: int) -> bytes:
                 verbose=False,
             )
     except Exception as error:  # the exporter's own kinds of error change with its releases
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        why = re.sub(r"\x1b\[[0-9;]*m", "", f"{type(error).__name__}: {error}".splitlines()[0])
         raise UserError(f"--export onnx: torch cannot export this model ({why}); leave it out") from error
     serialised: bytes = program.model_proto.SerializeToString()
     return serialised
