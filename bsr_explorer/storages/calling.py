@@ -262,8 +262,8 @@ class PackingCalls(TorchFunctionMode):
         known = self._may_keep(tensor, place)
         if known.shape is None or known.kept_by is None:
             return None
-        there = self._packed.get(storage._cdata)
-        if there is not None and there[0] == version and (packed := there[1]()) is not None:
+        earlier = self._packed.get(storage._cdata)
+        if earlier is not None and earlier[0] == version and (packed := earlier[1]()) is not None:
             return packed
         if (packing := self._stores(*known.kept_by, known.shape, self._images)) is None:
             return None
