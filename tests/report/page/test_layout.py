@@ -106,9 +106,8 @@ def test_a_browser_reads_bytes_beyond_32_bits(look: Any, troubled: Path, tmp_pat
     page.wait_for_selector("#strata")
     for budget in np.sort(sizes.ravel())[[3, sizes.size // 2]]:
         page.fill("#budget-text", f"{budget}B")
-        page.wait_for_function(
-            f"document.getElementById('fits-body').dataset.fitting === '{(sizes <= budget).sum()}'"
-        )
+        count = (sizes <= budget).sum()
+        page.wait_for_selector(f"#fits-body[data-fitting='{count}']", state="attached")
 
 
 def test_a_browser_counts_several_grids_as_one(look: Any, troubled: Path, tmp_path: Path) -> None:
@@ -122,7 +121,6 @@ def test_a_browser_counts_several_grids_as_one(look: Any, troubled: Path, tmp_pa
     every = np.concatenate([here.bytes.ravel(), more.bytes.ravel()])
     for budget in np.sort(every)[[0, every.size // 2, every.size - 1]]:
         page.fill("#budget-text", f"{budget}B")
-        page.wait_for_function(
-            f"document.getElementById('fits-body').dataset.fitting === '{(every <= budget).sum()}'"
-        )
+        count = (every <= budget).sum()
+        page.wait_for_selector(f"#fits-body[data-fitting='{count}']", state="attached")
     assert page.locator(".near code").first.inner_text().endswith("+mesa(bits=8)")
