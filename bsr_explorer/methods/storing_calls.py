@@ -141,6 +141,11 @@ def check_calls(method: Storing, tape: Tape) -> None:
             f"--method: {method} packs what blocks of timm's vision transformers keep, and models of the architecture "
             f"{tape.architecture} cannot; leave it out, or choose checkpoint"
         )
+    if tape.device != "cpu":
+        raise UserError(
+            f"--method: {method} packs what the calls of a traced model keep, of which no prediction is made for a GPU; "
+            "choose --device cpu, or leave it out"
+        )
     brought = next((op for op in tape if op.block is not None and _call(op).kind != "call"), None)
     if brought is not None:
         raise UserError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -124,6 +126,12 @@ def test_what_cannot_be_packed_is_refused_in_a_line(method: str, why: str) -> No
     with pytest.raises(UserError, match=why) as error:
         predict(Config("deit_tiny_distilled_patch16_224", 32, 10, 2, method=method))
     assert "\n" not in str(error.value)
+
+
+def test_on_a_gpu_it_is_not_guessed() -> None:
+    config = Config("deit_tiny_distilled_patch16_224", 32, 10, 2, method="full+mesa(ema=0)", unknown="bound")
+    with pytest.raises(UserError, match="no prediction is made for a GPU"):
+        predict(replace(config, device="cuda", gpu="h100"))
 
 
 def _by_call(method: str, place: str, heads: int = 3) -> ByCall:
