@@ -143,8 +143,8 @@ def check_calls(method: Storing, tape: Tape) -> None:
         )
     if tape.device != "cpu":
         raise UserError(
-            f"--method: {method} packs what the calls of a traced model keep, of which no prediction is made for a GPU; "
-            "choose --device cpu, or leave it out"
+            f"--method: {method} packs what the calls of a traced model keep, of which no prediction is made for a "
+            "GPU; choose --device cpu, or leave it out"
         )
     brought = next((op for op in tape if op.block is not None and _call(op).kind != "call"), None)
     if brought is not None:
