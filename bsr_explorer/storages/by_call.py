@@ -92,9 +92,6 @@ class Packs:
     arguments: frozenset[int] = frozenset()
     made: int = 0
 
-    def __bool__(self) -> bool:
-        return bool(self.arguments or self.made)
-
     def makes(self, shape: Shape, given: Sequence[Shape]) -> bool:
         """Whether something of this shape that a call makes and keeps is packed: no numbers of rows, such as the
         log-sum-exp.

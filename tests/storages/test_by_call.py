@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bsr_explorer.storages.by_call import CALLS, NOTHING, Packs, place_of
+from bsr_explorer.storages.by_call import CALLS, Packs, place_of
 
 
 def test_a_part_of_a_tensor_of_three_is_joined() -> None:
@@ -18,16 +18,10 @@ def test_what_a_call_makes_is_packed_unless_it_is_small() -> None:
     assert packs.makes((6, 5, 4), given)
     assert not packs.makes((2, 3, 5), given)  # the log-sum-exp
     assert not packs.makes((5, 4), given)
-    assert not Packs().makes((2, 3, 5, 4), given)
+    assert not Packs().makes((2, 3, 5, 4), given)  # nothing is asked for
 
 
 def test_a_copy_is_known_by_its_shape() -> None:
     packs = Packs(frozenset({0}))
     assert packs.copied((2, 5, 4), [(2, 5, 4), (8, 4)]) == 0
     assert packs.copied((8, 4), [(2, 5, 4), (8, 4)]) is None
-
-
-def test_nothing_is_nothing() -> None:
-    assert not NOTHING
-    assert Packs(made=2)
-    assert Packs(frozenset({1}))
